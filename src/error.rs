@@ -42,6 +42,7 @@ struct Inner {
     message: String,
     retry_after: Option<Duration>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
+    unsent: bool,
 }
 
 /// What kind of failure an [`Error`] is.
@@ -127,6 +128,7 @@ impl Error {
                 message: message.into(),
                 retry_after: None,
                 source: None,
+                unsent: false,
             }),
         }
     }
@@ -143,6 +145,17 @@ impl Error {
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.inner_mut().source = Some(Arc::from(source.into()));
         self
+    }
+
+    /// Marks that the token endpoint was not even asked, so that its failures
+    /// are not counted.
+    pub(crate) fn unsent(mut self) -> Self {
+        self.inner_mut().unsent = true;
+        self
+    }
+
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.inner.unsent
     }
 
     /// What kind of failure this is.
@@ -175,7 +188,9 @@ impl Error {
                 return Some(found);
             }
             // `io::Error::source` skips the error that it wraps.
-            let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+            let wrapped = error
+                .downcast_ref::<io::Error>()
+                .and_then(io::Error::get_ref);
             next = match wrapped {
                 Some(wrapped) => Some(wrapped),
                 None => error.source(),

@@ -1,5 +1,29 @@
 //! draft
+mod builder;
+mod cache;
+mod clock;
 mod error;
+mod middleware;
+mod origin;
+mod provider;
 mod secret;
-pub use error::{BoxError, ConfigError, Error, ErrorKind};
-pub use secret::Secret;
+mod syntax;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod token;
+mod trace;
+
+pub use self::builder::{Builder, CachedBuilder};
+pub use self::cache::{Phase, TokenCache, TokenStatus};
+pub use self::clock::{Clock, Sleep, TokioClock};
+pub use self::error::{BoxError, ConfigError, Error, ErrorKind};
+pub use self::middleware::{
+    AuthRequest, AuthResponse, OfficeRndAuth, OfficeRndAuthLayer, ResponseFuture, RetryFuture,
+    RetryUnauthorized, SkipAuth, TokenRejected,
+};
+pub use self::provider::{
+    Allowance, Cause, FetchContext, Permit, ProviderFn, StaticToken, TokenProvider, Urgency,
+    provider_fn,
+};
+pub use self::secret::Secret;
+pub use self::token::AccessToken;

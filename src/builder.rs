@@ -1,0 +1,304 @@
+//! The roof: the one file that knows every floor.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::{Settings, TokenCache};
+use crate::clock::Clock;
+use crate::error::ConfigError;
+use crate::middleware::{OfficeRndAuthLayer, Policy};
+use crate::provider::{Allowance, DynProvider, TokenProvider};
+
+/// The longest time that a setting may name. No token is trusted for longer.
+const LONGEST: Duration = crate::token::LONGEST_LIFE;
+
+/// How long OfficeRnD's tokens live.
+const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+
+impl OfficeRndAuthLayer {
+    /// A layer with everything at its default, and the credentials of the
+    /// environment: `OFFICERND_CLIENT_ID`; `OFFICERND_CLIENT_SECRET` or
+    /// `OFFICERND_CLIENT_SECRET_FILE`; `OFFICERND_SCOPE` or `OFFICERND_SCOPES`;
+    /// optionally `OFFICERND_TOKEN_URL`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], naming the variable that is missing, doubled or wrong.
+    #[cfg(any())]
+    pub fn from_env() -> Result<Self, ConfigError> {
+        let credentials = crate::ClientCredentials::from_env()?;
+        Ok(Self::new(crate::HttpTokenProvider::new(credentials)?))
+    }
+
+    /// A layer with everything at its default: tokens go to
+    /// `https://*.officernd.com` only.
+    #[must_use]
+    pub fn new(provider: impl TokenProvider) -> Self {
+        Self::from_parts(TokenCache::new(provider), Policy::default())
+    }
+
+    /// A layer to be set up.
+    #[must_use]
+    pub fn builder(provider: impl TokenProvider) -> Builder {
+        Builder {
+            provider: Box::new(provider),
+            settings: Settings::default(),
+            allowance: None,
+            layer: LayerBuilder::default(),
+        }
+    }
+
+    /// A layer over a cache that exists, to share its token under another
+    /// policy.
+    #[must_use]
+    pub fn from_cache(cache: TokenCache) -> CachedBuilder {
+        let layer = LayerBuilder::default();
+        CachedBuilder { cache, layer }
+    }
+}
+
+/// Sets up an [`OfficeRndAuthLayer`] and its cache.
+///
+/// | setting | default |
+/// |---|---|
+/// | [`refresh_ahead`](Self::refresh_ahead) | 5 min, at most half the token's life |
+/// | [`jitter`](Self::jitter) | 0.1 |
+/// | [`expiry_margin`](Self::expiry_margin) | 10 s, at most a tenth of the life |
+/// | [`fetch_timeout`](Self::fetch_timeout) | 10 s |
+/// | [`acquire_timeout`](Self::acquire_timeout) | 30 s |
+/// | [`allowance`](Self::allowance) | 5 per 60 s, shared by all caches on one token URL |
+/// | [`keep_warm`](Self::keep_warm) | `false` |
+/// | [`allow_origin`](Self::allow_origin) | `https://*.officernd.com` |
+///
+/// ```
+/// use officernd_auth::{OfficeRndAuthLayer, StaticToken};
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let layer = OfficeRndAuthLayer::builder(StaticToken::new("abc")?)
+///     .allow_origin("https://officernd-gateway.example.com")
+///     .refresh_ahead(Duration::from_secs(10 * 60))
+///     .build()?;
+/// # drop(layer);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a builder does nothing until it is built"]
+pub struct Builder {
+    provider: Box<dyn DynProvider>,
+    settings: Settings,
+    allowance: Option<Allowance>,
+    layer: LayerBuilder,
+}
+
+/// Sets up an [`OfficeRndAuthLayer`] over a cache that exists already
+/// ([`OfficeRndAuthLayer::from_cache`]): which requests get the token.
+///
+/// ```
+/// use officernd_auth::{OfficeRndAuthLayer, StaticToken, TokenCache};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = TokenCache::new(StaticToken::new("abc")?);
+/// let strict = OfficeRndAuthLayer::from_cache(cache.clone()).build()?;
+/// let proxy = OfficeRndAuthLayer::from_cache(cache).pass_foreign_origins().build()?;
+/// # drop((strict, proxy));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct CachedBuilder {
+    cache: TokenCache,
+    layer: LayerBuilder,
+}
+
+/// The policy so far, or the first mistake in it.
+#[derive(Debug, Default)]
+struct LayerBuilder {
+    policy: Policy,
+    mistake: Option<ConfigError>,
+}
+
+impl LayerBuilder {
+    fn allow_origin(&mut self, origin: &str) {
+        if let Err(mistake) = self.policy.origins.allow(origin) {
+            self.mistake.get_or_insert(mistake);
+        }
+    }
+
+    fn build(self, cache: TokenCache) -> Result<OfficeRndAuthLayer, ConfigError> {
+        match self.mistake {
+            Some(mistake) => Err(mistake),
+            None => Ok(OfficeRndAuthLayer::from_parts(cache, self.policy)),
+        }
+    }
+}
+
+/// The settings that both builders have.
+macro_rules! layer_settings {
+    () => {
+        /// Adds an origin that may see the token: `https://host`,
+        /// `https://host:port`, `https://*.host` (any depth, not the host
+        /// itself), or plain `http` to a loopback host. A mistake in it is
+        /// reported by [`build`](Self::build).
+        pub fn allow_origin(mut self, origin: &str) -> Self {
+            self.layer.allow_origin(origin);
+            self
+        }
+
+        /// Sends the token to every host that is asked over https. A redirect
+        /// or a URL taken from input can then carry it anywhere.
+        pub fn allow_any_https_origin(mut self) -> Self {
+            self.layer.policy.origins.allow_any_https();
+            self
+        }
+
+        /// Requests to origins that are not allowed go out without a token.
+        /// The default is to fail them.
+        pub fn pass_foreign_origins(mut self) -> Self {
+            self.layer.policy.pass_foreign = true;
+            self
+        }
+
+        /// Requests that have an `Authorization` header keep it. The default
+        /// is to replace it, as a gateway must.
+        pub fn if_not_present(mut self) -> Self {
+            self.layer.policy.if_not_present = true;
+            self
+        }
+    };
+}
+
+impl CachedBuilder {
+    layer_settings!();
+
+    /// The layer.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Origin`] for an origin that is none.
+    pub fn build(self) -> Result<OfficeRndAuthLayer, ConfigError> {
+        self.layer.build(self.cache)
+    }
+}
+
+impl Builder {
+    layer_settings!();
+
+    /// How long before its expiry a token is refreshed in the background;
+    /// never more than half its life. A 3,600 s token, 5 min ahead: from 55:00.
+    pub fn refresh_ahead(mut self, ahead: Duration) -> Self {
+        self.settings.plan.refresh_ahead = ahead;
+        self
+    }
+
+    /// By which share (0.0 to 1.0) the time up to the refresh may be shortened
+    /// at random, so that equal pods do not meet. 55:00 and 0.1: between 49:30
+    /// and 55:00.
+    pub fn jitter(mut self, share: f32) -> Self {
+        self.settings.plan.jitter = share;
+        self
+    }
+
+    /// How long before its expiry requests wait for the next token instead of
+    /// using the old one; never more than a tenth of its life. A 3,600 s token
+    /// and 10 s: from 59:50.
+    pub fn expiry_margin(mut self, margin: Duration) -> Self {
+        self.settings.plan.expiry_margin = margin;
+        self
+    }
+
+    /// How long one token request may take.
+    pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.fetch_timeout = timeout;
+        self
+    }
+
+    /// How long a request may wait for a token, everything included: the
+    /// allowance, other callers' fetch, the fetch.
+    pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.acquire_timeout = timeout;
+        self
+    }
+
+    /// How many token requests may be sent; a clone shares the ledger.
+    pub fn allowance(mut self, allowance: Allowance) -> Self {
+        self.allowance = Some(allowance);
+        self
+    }
+
+    /// Whether a timer keeps the token fresh while no requests come. It starts
+    /// with the cache inside a runtime, else with the first call in one.
+    pub fn keep_warm(mut self, keep_warm: bool) -> Self {
+        self.settings.keep_warm = keep_warm;
+        self
+    }
+
+    /// Another clock, for tests.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.settings.clock = Arc::new(clock);
+        self
+    }
+
+    /// The layer.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Origin`] for an origin that is none,
+    /// [`ConfigError::Setting`] for a number out of its range.
+    pub fn build(self) -> Result<OfficeRndAuthLayer, ConfigError> {
+        check(&self.settings)?;
+        if let Some(mistake) = self.layer.mistake {
+            return Err(mistake);
+        }
+        let cache = TokenCache::with_settings(self.provider, self.allowance, self.settings);
+        Ok(OfficeRndAuthLayer::from_parts(cache, self.layer.policy))
+    }
+}
+
+fn check(settings: &Settings) -> Result<(), ConfigError> {
+    let setting = |name, problem: &str| {
+        let problem = problem.to_owned();
+        Err(ConfigError::Setting { name, problem })
+    };
+    let plan = &settings.plan;
+    if !(0.0..=1.0).contains(&plan.jitter) {
+        return setting("jitter", "is not between 0.0 and 1.0");
+    }
+    if plan.expiry_margin >= TOKEN_LIFE {
+        return setting(
+            "expiry_margin",
+            "is longer than a token lives (3,600 s): every request would wait; \
+             the default is 10 s",
+        );
+    }
+    if plan.refresh_ahead > LONGEST {
+        return setting(
+            "refresh_ahead",
+            "is over 24 h, longer than any token lives; the default is 5 min",
+        );
+    }
+    for (name, timeout) in [
+        ("fetch_timeout", settings.fetch_timeout),
+        ("acquire_timeout", settings.acquire_timeout),
+    ] {
+        if timeout.is_zero() {
+            return setting(name, "is zero: no token could ever arrive");
+        }
+        if timeout > LONGEST {
+            return setting(name, "is over 24 h: that is no bound");
+        }
+    }
+    Ok(())
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("settings", &self.settings)
+            .field("allowance", &self.allowance)
+            .field("policy", &self.layer.policy)
+            .finish_non_exhaustive()
+    }
+}

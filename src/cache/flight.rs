@@ -1,0 +1,181 @@
+//! One fetch, in a task of its own: who waits may leave, who comes may join.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::core::Core;
+use crate::clock::{Age, later, timeout_at};
+use crate::error::{Error, ErrorKind};
+use crate::provider::{FetchContext, Urgency};
+use crate::token::AccessToken;
+use crate::trace;
+
+pub(super) type Outcome = Result<AccessToken, Error>;
+
+/// The flight as its cache knows it.
+pub(super) struct Flight {
+    pub(super) id: u64,
+    pub(super) outcome: watch::Receiver<Option<Outcome>>,
+    pub(super) overdue: Instant,
+    urgency: watch::Sender<Urgency>,
+}
+
+impl Flight {
+    /// A request waits for it now.
+    pub(super) fn promote(&self) {
+        self.urgency.send_if_modified(|urgency| {
+            let promoted = *urgency != Urgency::Waiting;
+            *urgency = Urgency::Waiting;
+            promoted
+        });
+    }
+}
+
+/// A flight about to start. Spawned outside the cache's lock, since a runtime
+/// that shuts down drops the task, and so lands it, at once.
+pub(super) struct Launch {
+    runtime: Handle,
+    landing: Landing,
+    cx: FetchContext,
+}
+
+pub(super) fn prepare(
+    core: Arc<Core>,
+    runtime: Handle,
+    id: u64,
+    urgency: watch::Sender<Urgency>,
+    cx: FetchContext,
+) -> (Flight, Launch) {
+    let (waiters, outcome) = watch::channel(None);
+    let flight = Flight {
+        id,
+        outcome,
+        overdue: cx.deadline,
+        urgency,
+    };
+    let landing = Landing { core, id, waiters };
+    (
+        flight,
+        Launch {
+            runtime,
+            landing,
+            cx,
+        },
+    )
+}
+
+impl Launch {
+    pub(super) fn spawn(self) {
+        let Self {
+            runtime,
+            landing,
+            cx,
+        } = self;
+        let span = trace::refresh_span(cx.cause.as_str());
+        runtime.spawn(tracing::Instrument::instrument(
+            async move {
+                let started = landing.core.now();
+                let result = fetch(&landing.core, landing.id, &cx).await;
+                let took = landing.core.now().saturating_duration_since(started);
+                let core = Arc::clone(&landing.core);
+                let cause = cx.cause.as_str();
+                match landing.land(result) {
+                    Some(Ok(token)) => {
+                        trace::refreshed(cause, token.generation(), token.expires_in(), took);
+                    }
+                    Some(Err(error)) => trace::refresh_failed(cause, &error, took),
+                    None => trace::refresh_abandoned(cause),
+                }
+                core.warm.ensure(&core);
+            },
+            span,
+        ));
+    }
+}
+
+/// The current runtime, if it can carry a flight.
+pub(super) fn runtime() -> Result<Handle, Error> {
+    let handle = Handle::try_current().map_err(|_| {
+        Error::new(
+            ErrorKind::Runtime,
+            "no token yet, and no tokio runtime here to fetch one on; call inside a runtime",
+        )
+    })?;
+    // tokio tells in no other way whether a runtime has timers.
+    catch_unwind(AssertUnwindSafe(|| {
+        drop(tokio::time::sleep(Duration::ZERO))
+    }))
+    .map_err(|_| {
+        Error::new(
+            ErrorKind::Runtime,
+            "the tokio runtime has no timers; build it with enable_time() or enable_all()",
+        )
+    })?;
+    Ok(handle)
+}
+
+async fn fetch(core: &Core, id: u64, cx: &FetchContext) -> Result<(AccessToken, Age), Error> {
+    let clock = &core.settings.clock;
+    let spends_itself = core.provider.spends_allowance();
+    let permit = if spends_itself {
+        None
+    } else {
+        Some(cx.permit().await?)
+    };
+    // Counted from before the request: what the network takes is not life.
+    let start = clock.now();
+    let age = Age::starting(start, clock.wall());
+    let until = if spends_itself {
+        cx.deadline
+    } else {
+        later(start, cx.fetch_timeout)
+    };
+    core.extend(id, until);
+    let fetched = timeout_at(&**clock, until, core.provider.fetch(cx.clone())).await;
+    drop(permit);
+    match fetched {
+        Some(result) => Ok((result?, age)),
+        None => Err(Error::new(
+            ErrorKind::Timeout,
+            "the token endpoint did not answer within the fetch timeout",
+        )),
+    }
+}
+
+/// Lands exactly once: with a result, or by being dropped without one.
+struct Landing {
+    core: Arc<Core>,
+    id: u64,
+    waiters: watch::Sender<Option<Outcome>>,
+}
+
+impl Landing {
+    fn land(self, result: Result<(AccessToken, Age), Error>) -> Option<Outcome> {
+        let outcome = self.core.land(self.id, result);
+        if let Some(outcome) = &outcome {
+            self.waiters.send_replace(Some(outcome.clone()));
+        }
+        outcome
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        // Without effect after a landing. Before the sender goes, so that
+        // whoever sees it gone finds the way free.
+        self.core.lost(self.id);
+    }
+}
+
+impl fmt::Debug for Flight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flight")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}

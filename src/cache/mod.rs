@@ -1,0 +1,296 @@
+//! A cache keeps one token ready. It knows the provider trait and the clock;
+//! it knows no requests.
+
+mod core;
+mod flight;
+mod hold;
+mod schedule;
+mod slot;
+mod status;
+mod warm;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+pub(crate) use self::core::Settings;
+use self::core::{Core, Step, Wait};
+pub(crate) use self::schedule::Plan;
+use self::schedule::Stage;
+pub use self::status::{Phase, TokenStatus};
+use crate::clock::{TokioClock, later, timeout_at};
+use crate::error::{Error, ErrorKind};
+use crate::provider::{Allowance, DynProvider, TokenProvider};
+use crate::token::AccessToken;
+
+/// So many callers may wait for one token; one more is refused at once.
+const MOST_WAITING: usize = 65_536;
+
+/// The handle of a token cache. Clones share the cache.
+///
+/// It holds one token and fetches the next: in the background while the old
+/// one serves, at most one fetch at a time, each in a task of its own that no
+/// caller can cancel. It needs no task between fetches, so it may be made
+/// outside a runtime and moved between runtimes.
+///
+/// ```
+/// use officernd_auth::{AccessToken, TokenCache, provider_fn};
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), officernd_auth::Error> {
+/// let cache = TokenCache::new(provider_fn(|| async {
+///     AccessToken::bearer("abc", Duration::from_secs(3600))
+/// }));
+/// assert!(cache.try_token().is_none());
+/// assert_eq!(cache.token().await?.header_value(), "Bearer abc");
+/// assert!(cache.try_token().is_some());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct TokenCache {
+    core: Arc<Core>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            plan: Plan::default(),
+            fetch_timeout: Duration::from_secs(10),
+            acquire_timeout: Duration::from_secs(30),
+            keep_warm: false,
+            clock: Arc::new(TokioClock),
+        }
+    }
+}
+
+impl TokenCache {
+    /// A cache of this provider's tokens, with every setting at its default.
+    /// The [builder](crate::OfficeRndAuthLayer::builder) has the settings.
+    #[must_use]
+    pub fn new(provider: impl TokenProvider) -> Self {
+        Self::with_settings(Box::new(provider), None, Settings::default())
+    }
+
+    pub(crate) fn with_settings(
+        provider: Box<dyn DynProvider>,
+        allowance: Option<Allowance>,
+        settings: Settings,
+    ) -> Self {
+        let core = Arc::new(Core::new(provider, allowance, settings));
+        core.warm.ensure(&core);
+        Self { core }
+    }
+
+    /// The token, if there is one that a request may carry now. Never waits,
+    /// never fails; starts a refresh in the background when one is due.
+    ///
+    /// `None`: there is none yet, or it is dead, or it is about to die and
+    /// requests should wait for the next. [`token`](Self::token) knows which.
+    #[must_use]
+    pub fn try_token(&self) -> Option<AccessToken> {
+        let entry = self.core.slot.load();
+        let entry = entry.as_ref()?;
+        match self.core.stage(entry) {
+            Stage::Fresh if !entry.is_rejected() => {}
+            Stage::Fresh | Stage::Ahead => self.core.refresh_behind(),
+            Stage::Margin | Stage::Dead => return None,
+        }
+        Some(entry.token.clone())
+    }
+
+    /// The token; waits for one if there is none to use.
+    ///
+    /// A token within its margin (the last 10 s) is waited past as long as its
+    /// life allows, and used if the new one does not come.
+    ///
+    /// # Errors
+    ///
+    /// The error of the fetch, shared by all who waited for it. While a failed
+    /// fetch holds the next one back, the same error at once, with
+    /// [`retry_after`](Error::retry_after). [`ErrorKind::Timeout`] after the
+    /// `acquire_timeout`. [`ErrorKind::Runtime`] outside a tokio runtime with
+    /// timers.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe. The fetch goes on in its own task and serves whoever asks
+    /// next.
+    pub async fn token(&self) -> Result<AccessToken, Error> {
+        if let Some(token) = self.try_token() {
+            return Ok(token);
+        }
+        self.acquire(false).await
+    }
+
+    /// Fetches a new token now, or joins the fetch that is under way.
+    ///
+    /// # Errors
+    ///
+    /// As [`token`](Self::token), also while the old token still serves: it
+    /// stays in use.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe; the fetch goes on.
+    pub async fn refresh(&self) -> Result<AccessToken, Error> {
+        self.acquire(true).await
+    }
+
+    /// Waits until there is a token: for start-up and readiness.
+    ///
+    /// # Errors
+    ///
+    /// As [`token`](Self::token).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe; the fetch goes on.
+    pub async fn warm_up(&self) -> Result<(), Error> {
+        self.token().await.map(drop)
+    }
+
+    /// A server answered 401 to this very token: fetch its replacement in the
+    /// background. Until that lands requests go on with the old one.
+    ///
+    /// Whether this was news: `false` for a token that is not the current one
+    /// any more, or already known as rejected. If the replacement is rejected
+    /// too, the next is held back for 60 s, doubling to 60 min. Outside a
+    /// runtime, the next call inside one starts the fetch.
+    pub fn reject(&self, token: &AccessToken) -> bool {
+        self.core.reject(token.generation())
+    }
+
+    /// What the cache is doing now.
+    #[must_use]
+    pub fn status(&self) -> TokenStatus {
+        self.core.status()
+    }
+
+    /// Follows the status: a value at each event (a fetch starts or ends, a
+    /// token is rejected), with the durations of that moment.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<TokenStatus> {
+        self.core.subscribe()
+    }
+
+    /// Whether what comes after a rejected token is there, or on its way.
+    pub(crate) fn heals(&self, rejected: &AccessToken) -> bool {
+        self.core.successor(rejected.generation()).is_some()
+    }
+
+    /// Waits until the flight that may bring it has landed.
+    pub(crate) async fn healed(&self, rejected: &AccessToken) {
+        let deadline = later(self.core.now(), self.core.settings.acquire_timeout);
+        if let Some(Err(wait)) = self.core.successor(rejected.generation()) {
+            self.land(wait, deadline).await;
+        }
+    }
+
+    async fn acquire(&self, fresh: bool) -> Result<AccessToken, Error> {
+        /// Flights that end without a result (their runtime died, the provider
+        /// panicked) are started anew, but not for ever.
+        const MOST_LOST: u32 = 3;
+
+        let _waiting = Waiting::enter(&self.core)?;
+        let deadline = later(self.core.now(), self.core.settings.acquire_timeout);
+        let mut lost = 0;
+        loop {
+            let mut wait = match self.core.step(fresh)? {
+                Step::Serve(token) => return Ok(token),
+                Step::Wait(wait) => wait,
+            };
+            if let Some(launch) = wait.launch.take() {
+                launch.spawn();
+            }
+            let old = wait.old.take();
+            let until = old.as_ref().map_or(deadline, |old| old.1.min(deadline));
+            match self.land(wait, until).await {
+                Some(Some(Ok(token))) => return Ok(token),
+                Some(Some(Err(error))) => match old {
+                    Some((token, _)) => return Ok(token),
+                    // The flight was an earlier caller's; this one has longer.
+                    None if error.is_unsent() && self.frees_by(&error, deadline) => {}
+                    None => return Err(error),
+                },
+                Some(None) if lost < MOST_LOST => lost += 1,
+                Some(None) => {
+                    return Err(Error::new(
+                        ErrorKind::Runtime,
+                        "the token fetch ended without a result, again and again: \
+                         the provider panics, or its runtime shuts down",
+                    ));
+                }
+                None => {
+                    return old.map(|(token, _)| token).ok_or_else(|| {
+                        Error::new(
+                            ErrorKind::Timeout,
+                            "no token arrived within the acquire timeout",
+                        )
+                    });
+                }
+            }
+        }
+    }
+
+    fn frees_by(&self, error: &Error, deadline: std::time::Instant) -> bool {
+        let after = error.retry_after().unwrap_or(Duration::MAX);
+        later(self.core.now(), after) <= deadline
+    }
+
+    /// Waits for a flight. `None` is too late; `Some(None)` a flight lost.
+    async fn land(
+        &self,
+        mut wait: Wait,
+        until: std::time::Instant,
+    ) -> Option<Option<Result<AccessToken, Error>>> {
+        /// A flight that runs ends itself on time. This much later it is known
+        /// to stand still, with the runtime that carries it.
+        const GRACE: Duration = Duration::from_secs(1);
+
+        let clock = &*self.core.settings.clock;
+        let overdue = later(wait.overdue.max(clock.now()), GRACE);
+        let landed = wait.outcome.wait_for(Option::is_some);
+        match timeout_at(clock, until.min(overdue), landed).await {
+            Some(Ok(outcome)) => Some(outcome.clone()),
+            Some(Err(_)) => Some(None),
+            None if overdue < until => {
+                self.core.abandon(wait.id, overdue);
+                Some(None)
+            }
+            None => None,
+        }
+    }
+}
+
+impl fmt::Debug for TokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.core.fmt(f)
+    }
+}
+
+/// Counts those who wait, so that their number has a bound.
+struct Waiting<'a>(&'a Core);
+
+impl<'a> Waiting<'a> {
+    fn enter(core: &'a Core) -> Result<Self, Error> {
+        let waiting = Self(core);
+        if core.waiting.fetch_add(1, Ordering::Relaxed) < MOST_WAITING {
+            return Ok(waiting);
+        }
+        Err(Error::new(
+            ErrorKind::RateLimited,
+            "65,536 requests wait for a token already; this one was not added",
+        ))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,150 @@
+//! The one door for time.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A future that completes when a [`Clock`] has reached an instant.
+pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Where a cache reads both clocks, and waits.
+///
+/// Two clocks, because each fails in its own way: the monotonic one stands
+/// still while a machine is suspended, the wall clock can be set back. A token
+/// is dead as soon as either of them says so.
+///
+/// The default is [`TokioClock`]. Tests step a
+/// [`ManualClock`](crate::testing::ManualClock) or pause tokio's.
+///
+/// ```
+/// use officernd_auth::{Clock, TokioClock};
+///
+/// let earlier = TokioClock.now();
+/// assert!(TokioClock.now() >= earlier);
+/// ```
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// The monotonic clock.
+    fn now(&self) -> Instant;
+
+    /// The wall clock.
+    fn wall(&self) -> SystemTime;
+
+    /// Completes when [`now`](Self::now) has reached `until`. Only called
+    /// inside a tokio runtime.
+    fn sleep_until(&self, until: Instant) -> Sleep;
+}
+
+/// tokio's monotonic clock, so that `tokio::time::pause` and `advance` drive a
+/// cache, and the system's wall clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TokioClock;
+
+#[expect(clippy::disallowed_methods, reason = "the one door")]
+impl Clock for TokioClock {
+    fn now(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn sleep_until(&self, until: Instant) -> Sleep {
+        Box::pin(tokio::time::sleep_until(until.into()))
+    }
+}
+
+/// Polls `future` until `clock` has reached `until`; `None` is too late.
+///
+/// The future is polled first: what is ready at the last moment counts.
+pub(crate) async fn timeout_at<F: Future>(
+    clock: &dyn Clock,
+    until: Instant,
+    future: F,
+) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut sleep = clock.sleep_until(until);
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        sleep.as_mut().poll(cx).map(|()| None)
+    })
+    .await
+}
+
+/// `now + after`, or far in the future where that overflows.
+pub(crate) fn later(now: Instant, after: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+    now.checked_add(after.min(FAR)).unwrap_or(now)
+}
+
+/// How old something is by the clock that says most.
+///
+/// The wall clock is anchored anew when it is set back, so that a suspend
+/// after that is still noticed.
+#[derive(Debug)]
+pub(crate) struct Age {
+    born: Instant,
+    /// Nanoseconds after the epoch. Atomic, since reading may anchor it anew.
+    born_wall: AtomicU64,
+}
+
+impl Age {
+    pub(crate) fn starting(now: Instant, wall: SystemTime) -> Self {
+        Self {
+            born: now,
+            born_wall: AtomicU64::new(nanos(wall)),
+        }
+    }
+
+    pub(crate) fn at(&self, now: Instant, wall: SystemTime) -> Duration {
+        /// A clock that is merely slewed is not worth a write.
+        const SLACK: u64 = 1_000_000_000;
+
+        let by_monotonic = now.saturating_duration_since(self.born);
+        let wall = nanos(wall);
+        let by_wall = wall.saturating_sub(self.born_wall.load(Ordering::Relaxed));
+        let least = u64::try_from(by_monotonic.as_nanos()).unwrap_or(u64::MAX);
+        if by_wall.saturating_add(SLACK) < least {
+            self.born_wall
+                .store(wall.saturating_sub(least), Ordering::Relaxed);
+        }
+        by_monotonic.max(Duration::from_nanos(by_wall))
+    }
+}
+
+fn nanos(wall: SystemTime) -> u64 {
+    let since_epoch = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "any starting point will do")]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn the_clock_that_says_most_decides() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let age = Age::starting(now, wall);
+        assert_eq!(age.at(now + HOUR, wall), HOUR);
+        let suspended = Age::starting(now, wall);
+        assert_eq!(suspended.at(now, wall + HOUR), HOUR);
+    }
+
+    #[test]
+    fn a_suspend_after_the_wall_clock_was_set_back_is_noticed() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let age = Age::starting(now, wall);
+        let minute = Duration::from_secs(60);
+        assert_eq!(age.at(now + minute, wall - HOUR), minute);
+        let after = age.at(now + minute, wall - HOUR + HOUR);
+        assert_eq!(after, minute + HOUR);
+    }
+}

@@ -1,0 +1,141 @@
+//! Replays a request once after a 401 that a new token may cure.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tower::retry::Policy;
+
+use super::message::private::Answer;
+use super::{AuthResponse, TokenRejected};
+use crate::cache::TokenCache;
+
+/// A [`tower::retry::Policy`] that replays a request once after a 401 to the
+/// layer's token, when the new token is there.
+///
+/// It goes above the auth layer, so that the replay gets the new token;
+/// [`with_retry`](super::OfficeRndAuthLayer::with_retry) stacks the two. It
+/// waits within the cache's `acquire_timeout` for the fetch that is under way.
+/// If that brings no token, the replay carries the old one: the 401 may have
+/// been a passing fault. A second 401 is the caller's. While rejections are
+/// damped no fetch is under way, and nothing is replayed.
+///
+/// tower clones each request before it is sent: `http::Request<B>` needs
+/// `B: Clone`; a `reqwest::Request` with a streaming body cannot be cloned, and
+/// its 401 comes back untouched.
+///
+/// ```
+/// use officernd_auth::{OfficeRndAuthLayer, RetryUnauthorized, StaticToken};
+/// use tower::ServiceBuilder;
+/// use tower::retry::RetryLayer;
+///
+/// # fn main() -> Result<(), officernd_auth::Error> {
+/// let layer = OfficeRndAuthLayer::new(StaticToken::new("abc")?);
+/// let retry = RetryUnauthorized::new(layer.cache().clone());
+/// let stack = ServiceBuilder::new().layer(RetryLayer::new(retry)).layer(layer);
+/// # drop(stack);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct RetryUnauthorized {
+    cache: TokenCache,
+    replayed: bool,
+}
+
+impl RetryUnauthorized {
+    /// The policy for services behind this cache.
+    #[must_use]
+    pub fn new(cache: TokenCache) -> Self {
+        let replayed = false;
+        Self { cache, replayed }
+    }
+
+    fn decide<Res: AuthResponse, E>(&mut self, result: &mut Result<Res, E>) -> Option<RetryFuture> {
+        let response = result.as_mut().ok()?;
+        let rejected = Answer::extensions(response).get::<TokenRejected>()?;
+        if self.replayed || !self.cache.heals(&rejected.token) {
+            return None;
+        }
+        self.replayed = true;
+        let cache = self.cache.clone();
+        let token = rejected.token.clone();
+        Some(RetryFuture {
+            healed: Box::pin(async move { cache.healed(&token).await }),
+        })
+    }
+}
+
+impl<B, Res, E> Policy<http::Request<B>, Res, E> for RetryUnauthorized
+where
+    B: Clone,
+    Res: AuthResponse,
+{
+    type Future = RetryFuture;
+
+    fn retry(
+        &mut self,
+        _request: &mut http::Request<B>,
+        result: &mut Result<Res, E>,
+    ) -> Option<Self::Future> {
+        self.decide(result)
+    }
+
+    fn clone_request(&mut self, request: &http::Request<B>) -> Option<http::Request<B>> {
+        Some(request.clone())
+    }
+}
+
+#[cfg(feature = "reqwest")]
+impl<Res, E> Policy<reqwest::Request, Res, E> for RetryUnauthorized
+where
+    Res: AuthResponse,
+{
+    type Future = RetryFuture;
+
+    fn retry(
+        &mut self,
+        _request: &mut reqwest::Request,
+        result: &mut Result<Res, E>,
+    ) -> Option<Self::Future> {
+        self.decide(result)
+    }
+
+    fn clone_request(&mut self, request: &reqwest::Request) -> Option<reqwest::Request> {
+        request.try_clone()
+    }
+}
+
+/// The wait of [`RetryUnauthorized`] for the new token.
+///
+/// ```
+/// use officernd_auth::{RetryFuture, RetryUnauthorized};
+/// use tower::retry::Policy;
+///
+/// type Request = http::Request<String>;
+/// type Response = http::Response<String>;
+/// fn policy() -> impl Policy<Request, Response, tower::BoxError, Future = RetryFuture> {
+///     # let token = officernd_auth::StaticToken::new("abc").unwrap();
+///     # let cache = officernd_auth::TokenCache::new(token);
+///     RetryUnauthorized::new(cache)
+/// }
+/// # policy();
+/// ```
+pub struct RetryFuture {
+    healed: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Future for RetryFuture {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.healed.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for RetryFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryFuture").finish_non_exhaustive()
+    }
+}

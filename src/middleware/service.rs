@@ -1,0 +1,152 @@
+use std::fmt;
+use std::mem;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::AUTHORIZATION;
+use tower_service::Service;
+
+use super::future::{ResponseFuture, Sent};
+use super::{Auth, AuthRequest, AuthResponse};
+use crate::cache::TokenCache;
+use crate::error::{BoxError, Error};
+
+/// A service that puts the token on each request and calls the inner one.
+///
+/// Made by [`OfficeRndAuthLayer`](super::OfficeRndAuthLayer). Readiness is the
+/// inner service's own: a request waits for a token in its future, never in
+/// `poll_ready`, and takes the readied inner service along.
+///
+/// # Errors
+///
+/// The inner service's, and this crate's [`Error`] in the same [`BoxError`]
+/// ([`Error::find`] tells them apart): a request that should carry a token and
+/// got none is not sent.
+///
+/// # Cancel safety
+///
+/// A dropped future gives up its request, not the token fetch that it waited
+/// for.
+///
+/// ```
+/// use officernd_auth::{OfficeRndAuth, OfficeRndAuthLayer, StaticToken};
+/// use tower::Layer;
+///
+/// # fn main() -> Result<(), officernd_auth::Error> {
+/// struct AnyClient;
+/// let client: OfficeRndAuth<AnyClient> =
+///     OfficeRndAuthLayer::new(StaticToken::new("abc")?).layer(AnyClient);
+/// let AnyClient = client.into_inner();
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct OfficeRndAuth<S> {
+    inner: S,
+    auth: Arc<Auth>,
+}
+
+/// What becomes of a request.
+enum Verdict {
+    /// It gets the token.
+    Ours,
+    /// It goes out as it is.
+    Pass,
+    /// It does not go out.
+    Refuse(Error),
+}
+
+impl<S> OfficeRndAuth<S> {
+    pub(super) fn new(inner: S, auth: Arc<Auth>) -> Self {
+        Self { inner, auth }
+    }
+
+    /// The cache behind this service.
+    #[must_use]
+    pub fn cache(&self) -> &TokenCache {
+        &self.auth.cache
+    }
+
+    /// The inner service.
+    #[must_use]
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service.
+    #[must_use]
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Gives the inner service back.
+    #[must_use]
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, Req> Service<Req> for OfficeRndAuth<S>
+where
+    S: Service<Req> + Clone,
+    S::Response: AuthResponse,
+    S::Error: Into<BoxError>,
+    Req: AuthRequest,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, Req>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: Req) -> Self::Future {
+        match judge(&self.auth, &mut request) {
+            Verdict::Ours => {}
+            Verdict::Pass => return ResponseFuture::sent(self.inner.call(request), None),
+            Verdict::Refuse(error) => return ResponseFuture::refused(error),
+        }
+        match self.auth.cache.try_token() {
+            Some(token) => {
+                let value = token.header_value().clone();
+                request.headers().insert(AUTHORIZATION, value);
+                let sent = Sent::new(Arc::clone(&self.auth), token);
+                ResponseFuture::sent(self.inner.call(request), Some(sent))
+            }
+            None => {
+                // The readied service goes along; the clone stays behind.
+                let clone = self.inner.clone();
+                let ready = mem::replace(&mut self.inner, clone);
+                ResponseFuture::waiting(ready, request, Arc::clone(&self.auth))
+            }
+        }
+    }
+}
+
+fn judge<Req: AuthRequest>(auth: &Auth, request: &mut Req) -> Verdict {
+    if request.skips() {
+        return Verdict::Pass;
+    }
+    let (scheme, authority) = request.target();
+    if let Err(error) = auth.policy.origins.check(scheme, authority) {
+        return if auth.policy.pass_foreign {
+            Verdict::Pass
+        } else {
+            Verdict::Refuse(error)
+        };
+    }
+    if auth.policy.if_not_present && request.headers().contains_key(AUTHORIZATION) {
+        return Verdict::Pass;
+    }
+    Verdict::Ours
+}
+
+impl<S: fmt::Debug> fmt::Debug for OfficeRndAuth<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OfficeRndAuth")
+            .field("inner", &self.inner)
+            .field("auth", &self.auth)
+            .finish()
+    }
+}

@@ -1,0 +1,166 @@
+//! What a provider is told about the fetch it is asked for.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::allowance::{Allowance, Permit};
+use crate::clock::{Clock, TokioClock, later};
+use crate::error::Error;
+
+/// Why a token is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Cause {
+    /// There was no token yet.
+    Cold,
+    /// The token nears its expiry.
+    Ahead,
+    /// The token is expired, or within its margin.
+    Expired,
+    /// A server answered 401 to the token.
+    Rejected,
+    /// Somebody called [`TokenCache::refresh`](crate::TokenCache::refresh).
+    Manual,
+}
+
+impl Cause {
+    /// The cause's stable name, as in logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Ahead => "ahead",
+            Self::Expired => "expired",
+            Self::Rejected => "rejected",
+            Self::Manual => "manual",
+        }
+    }
+}
+
+/// Whether requests stand waiting for the token.
+///
+/// The order is the rank in the [`Allowance`]'s queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Urgency {
+    /// At least one request waits.
+    Waiting,
+    /// The old token still serves.
+    Background,
+}
+
+/// The terms of one fetch: why, how urgent, until when, and the way to the
+/// [`Allowance`].
+///
+/// [`Default`] gives one for trying out a provider by hand: no limit, 30 s.
+///
+/// ```
+/// use officernd_auth::{FetchContext, StaticToken, TokenProvider};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), officernd_auth::Error> {
+/// let token = StaticToken::new("abc")?.fetch(FetchContext::default()).await?;
+/// assert_eq!(token.header_value(), "Bearer abc");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct FetchContext {
+    pub(crate) cause: Cause,
+    pub(crate) urgency: watch::Receiver<Urgency>,
+    pub(crate) deadline: Instant,
+    pub(crate) fetch_timeout: Duration,
+    pub(crate) allowance: Allowance,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Token requests sent, whoever sends them.
+    pub(crate) sent: Arc<AtomicU64>,
+}
+
+impl FetchContext {
+    /// Why the token is fetched.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        self.cause
+    }
+
+    /// Whether requests wait for it now. A request that joins makes a
+    /// background fetch urgent.
+    #[must_use]
+    pub fn urgency(&self) -> Urgency {
+        *self.urgency.borrow()
+    }
+
+    /// When the fetch is given up, on the cache's [`Clock`].
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// How long one request to the token endpoint may take.
+    #[must_use]
+    pub fn fetch_timeout(&self) -> Duration {
+        self.fetch_timeout
+    }
+
+    /// The cache's clock.
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// Spends one token request of the allowance, waiting for it if need be.
+    /// Hold the permit until the answer is there: the request counts until a
+    /// whole window after that.
+    ///
+    /// A cache has spent one before it calls `fetch`, unless the provider
+    /// [spends itself](super::TokenProvider::spends_allowance): call this
+    /// before each request beyond that.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::RateLimited`](crate::ErrorKind::RateLimited), at once, if
+    /// none frees before the deadline; `retry_after` says when.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, it has spent nothing.
+    pub async fn permit(&self) -> Result<Permit, Error> {
+        let permit = self
+            .allowance
+            .spend(&self.clock, self.urgency.clone(), self.deadline)
+            .await?;
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        Ok(permit)
+    }
+}
+
+impl Default for FetchContext {
+    fn default() -> Self {
+        let (_, urgency) = watch::channel(Urgency::Waiting);
+        Self {
+            cause: Cause::Manual,
+            urgency,
+            deadline: later(TokioClock.now(), Duration::from_secs(30)),
+            fetch_timeout: Duration::from_secs(10),
+            allowance: Allowance::unlimited(),
+            clock: Arc::new(TokioClock),
+            sent: Arc::default(),
+        }
+    }
+}
+
+impl fmt::Debug for FetchContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FetchContext")
+            .field("cause", &self.cause)
+            .field("urgency", &self.urgency())
+            .field("fetch_timeout", &self.fetch_timeout)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,73 @@
+//! Which characters the OAuth RFCs allow.
+
+/// RFC 6750 §2.1 `b64token`: what may follow `Bearer ` in a header.
+#[must_use]
+pub(crate) fn valid_b64token(token: &[u8]) -> bool {
+    let padding = token.iter().rev().take_while(|&&byte| byte == b'=').count();
+    let (text, _) = token.split_at(token.len() - padding);
+    !text.is_empty() && text.iter().copied().all(is_b64)
+}
+
+/// RFC 6749 §3.3 `scope`: tokens of printable ASCII without `"` and `\`,
+/// with one space between two.
+#[must_use]
+pub(crate) fn valid_scope(scope: &str) -> bool {
+    scope.split(' ').all(|token| {
+        !token.is_empty()
+            && token
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
+    })
+}
+
+/// The alphabet that RFC 6750's `b64token` and RFC 9110's `token68` share.
+pub(crate) const fn is_b64(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn b64token_is_text_then_padding() {
+        for good in ["a", "aZ09-._~+/", "abc=", "abc==", "abc====="] {
+            assert!(valid_b64token(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "", "=", "==", "a=b", "a b", " a", "a\n", "a,b", "a:b", "ä", "a\0",
+        ] {
+            assert!(!valid_b64token(bad.as_bytes()), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn scope_is_tokens_with_single_spaces() {
+        for good in [
+            "a",
+            "a b",
+            "flex.community.members.read officernd.api.write",
+            "!#[]~",
+        ] {
+            assert!(valid_scope(good), "{good}");
+        }
+        for bad in [
+            "", " ", " a", "a ", "a  b", "a\tb", "a\"", "a\\b", "ü", "a\x7f", "a\nb",
+        ] {
+            assert!(!valid_scope(bad), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_get_an_answer(bytes: Vec<u8>) {
+            // Whatever passes fits into a header value.
+            if valid_b64token(&bytes) {
+                prop_assert!(http::HeaderValue::from_bytes(&bytes).is_ok());
+            }
+            let _ = valid_scope(&String::from_utf8_lossy(&bytes));
+        }
+    }
+}

@@ -1,0 +1,90 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::watch;
+
+use crate::clock::{Clock, Sleep, TokioClock};
+
+/// A clock to step by hand. Clones are the same clock.
+///
+/// What waits on it (holds, timeouts, backoff) wakes as it is stepped.
+///
+/// ```
+/// use officernd_auth::testing::{ManualClock, ScriptedProvider};
+/// use officernd_auth::OfficeRndAuthLayer;
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let clock = ManualClock::new();
+/// let layer = OfficeRndAuthLayer::builder(ScriptedProvider::new())
+///     .clock(clock.clone())
+///     .build()?;
+/// layer.cache().warm_up().await?;
+/// clock.advance_wall(Duration::from_secs(3600)); // as after a suspend
+/// assert!(layer.cache().try_token().is_none());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct ManualClock {
+    time: Arc<watch::Sender<(Instant, SystemTime)>>,
+}
+
+impl ManualClock {
+    /// A clock that shows the present time and stands still.
+    #[must_use]
+    pub fn new() -> Self {
+        let start = (TokioClock.now(), TokioClock.wall());
+        let time = Arc::new(watch::Sender::new(start));
+        Self { time }
+    }
+
+    /// Moves both clocks on, as time does.
+    pub fn advance(&self, by: Duration) {
+        self.step(|now, wall| {
+            *now += by;
+            *wall += by;
+        });
+    }
+
+    /// Moves only the wall clock on, as a suspend or a correction does.
+    pub fn advance_wall(&self, by: Duration) {
+        self.step(|_, wall| *wall += by);
+    }
+
+    /// Sets only the wall clock back.
+    pub fn rewind_wall(&self, by: Duration) {
+        self.step(|_, wall| *wall -= by);
+    }
+
+    fn step(&self, change: impl FnOnce(&mut Instant, &mut SystemTime)) {
+        self.time.send_modify(|(now, wall)| change(now, wall));
+    }
+}
+
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Instant {
+        self.time.borrow().0
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.time.borrow().1
+    }
+
+    fn sleep_until(&self, until: Instant) -> Sleep {
+        let mut time = self.time.subscribe();
+        Box::pin(async move {
+            if time.wait_for(|(now, _)| *now >= until).await.is_err() {
+                // No clock is left that could be stepped.
+                std::future::pending().await
+            }
+        })
+    }
+}

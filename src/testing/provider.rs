@@ -1,0 +1,214 @@
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::clock::later;
+use crate::error::{Error, ErrorKind};
+use crate::provider::{Cause, FetchContext, TokenProvider};
+use crate::token::AccessToken;
+
+/// As many calls are remembered.
+const LONGEST_LOG: usize = 10_000;
+
+/// A provider that does as it is told. Clones share the script and the counts.
+///
+/// Unless a step of the script says otherwise, the nth fetch brings the token
+/// `scripted-n`, at once, for 3,600 s.
+///
+/// ```
+/// use officernd_auth::testing::{ScriptedProvider, Step};
+/// use officernd_auth::{ErrorKind, TokenCache};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let provider = ScriptedProvider::new().then(Step::Fail(ErrorKind::InvalidClient));
+/// let cache = TokenCache::new(provider.clone());
+/// assert_eq!(cache.token().await.unwrap_err().kind(), ErrorKind::InvalidClient);
+/// // Within the hold nobody asks again.
+/// assert!(cache.token().await.is_err());
+/// assert_eq!(provider.calls(), 1);
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct ScriptedProvider {
+    shared: Arc<Shared>,
+}
+
+/// What one fetch of a [`ScriptedProvider`] does.
+///
+/// ```
+/// use officernd_auth::testing::{ScriptedProvider, Step};
+/// use std::time::Duration;
+///
+/// let life = Duration::from_secs(60);
+/// let provider = ScriptedProvider::new().then(Step::Token("first".into(), life)).then(Step::Hang);
+/// # drop(provider);
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Step {
+    /// Brings this token, for this long.
+    Token(String, Duration),
+    /// Fails with an error of this kind.
+    Fail(ErrorKind),
+    /// Fails with this error.
+    Error(Error),
+    /// Never ends.
+    Hang,
+    /// Panics.
+    Panic,
+}
+
+#[derive(Default)]
+struct Shared {
+    script: Mutex<Script>,
+    running: AtomicUsize,
+    most_running: AtomicUsize,
+}
+
+struct Script {
+    steps: VecDeque<Step>,
+    life: Duration,
+    latency: Duration,
+    causes: VecDeque<Cause>,
+    calls: usize,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            steps: VecDeque::new(),
+            life: Duration::from_secs(3600),
+            latency: Duration::ZERO,
+            causes: VecDeque::new(),
+            calls: 0,
+        }
+    }
+}
+
+impl ScriptedProvider {
+    /// A provider with an empty script.
+    #[must_use]
+    pub fn new() -> Self {
+        let shared = Arc::default();
+        Self { shared }
+    }
+
+    /// Adds a step to the script.
+    #[must_use]
+    pub fn then(self, step: Step) -> Self {
+        self.push(step);
+        self
+    }
+
+    /// How long the tokens live that no step describes.
+    #[must_use]
+    pub fn life(self, life: Duration) -> Self {
+        self.script().life = life;
+        self
+    }
+
+    /// How long each fetch takes.
+    #[must_use]
+    pub fn latency(self, latency: Duration) -> Self {
+        self.set_latency(latency);
+        self
+    }
+
+    /// Adds a step to the script of a provider in use.
+    pub fn push(&self, step: Step) {
+        self.script().steps.push_back(step);
+    }
+
+    /// Changes how long each fetch takes, from the next on.
+    pub fn set_latency(&self, latency: Duration) {
+        self.script().latency = latency;
+    }
+
+    /// How many fetches were started.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.script().calls
+    }
+
+    /// Why the fetches were started, the last 10,000 of them.
+    #[must_use]
+    pub fn causes(&self) -> Vec<Cause> {
+        self.script().causes.iter().copied().collect()
+    }
+
+    /// The most fetches that ever ran at once.
+    #[must_use]
+    pub fn most_at_once(&self) -> usize {
+        self.shared.most_running.load(Ordering::SeqCst)
+    }
+
+    fn script(&self) -> MutexGuard<'_, Script> {
+        let script = self.shared.script.lock();
+        script.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, cause: Cause) -> (usize, Option<Step>, Duration, Duration) {
+        let mut script = self.script();
+        script.calls += 1;
+        if script.causes.len() == LONGEST_LOG {
+            script.causes.pop_front();
+        }
+        script.causes.push_back(cause);
+        let step = script.steps.pop_front();
+        (script.calls, step, script.latency, script.life)
+    }
+}
+
+impl Default for ScriptedProvider {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TokenProvider for ScriptedProvider {
+    #[expect(clippy::panic, reason = "the script says so")]
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        let _running = Running::enter(&self.shared);
+        let (call, step, latency, life) = self.begin(cx.cause());
+        if !latency.is_zero() {
+            let until = later(cx.clock().now(), latency);
+            cx.clock().sleep_until(until).await;
+        }
+        match step {
+            None => AccessToken::bearer(format!("scripted-{call}"), life),
+            Some(Step::Token(token, life)) => AccessToken::bearer(token, life),
+            Some(Step::Fail(kind)) => Err(Error::new(kind, "as the script says")),
+            Some(Step::Error(error)) => Err(error),
+            Some(Step::Hang) => std::future::pending().await,
+            Some(Step::Panic) => panic!("as the script says"),
+        }
+    }
+}
+
+impl fmt::Debug for ScriptedProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScriptedProvider")
+            .field("calls", &self.calls())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Counts the fetches that run, also when they are dropped or panic.
+struct Running<'a>(&'a Shared);
+
+impl<'a> Running<'a> {
+    fn enter(shared: &'a Shared) -> Self {
+        let running = shared.running.fetch_add(1, Ordering::SeqCst) + 1;
+        shared.most_running.fetch_max(running, Ordering::SeqCst);
+        Self(shared)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,135 @@
+//! A token, ready to be put on a request.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use zeroize::Zeroizing;
+
+use crate::error::{Error, ErrorKind};
+use crate::secret::Secret;
+use crate::syntax;
+
+/// No token is trusted for longer, whatever its answer says.
+pub(crate) const LONGEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// An access token with its ready-made, sensitive `Authorization` value.
+///
+/// Cheap to clone. Its bytes are wiped when the last clone, and the last
+/// header value made of it, is dropped. `Debug` never shows them.
+///
+/// ```
+/// use officernd_auth::AccessToken;
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), officernd_auth::Error> {
+/// let token = AccessToken::bearer("mF_9.B5f-4.1JqM", Duration::from_secs(3600))?;
+/// assert_eq!(token.header_value(), "Bearer mF_9.B5f-4.1JqM");
+/// assert!(token.header_value().is_sensitive());
+/// assert!(!format!("{token:?}").contains("mF_9"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct AccessToken {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    header: HeaderValue,
+    expires_in: Duration,
+    scope: Option<Box<str>>,
+    generation: u64,
+}
+
+impl AccessToken {
+    /// A bearer token (RFC 6750) that lives for `expires_in` from the start of
+    /// the request that brought it. A life over 24 hours is clamped.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Malformed`] if the token has characters outside RFC 6750's
+    /// `b64token`, or no life left. The error does not show the token.
+    pub fn bearer(token: impl Into<Secret>, expires_in: Duration) -> Result<Self, Error> {
+        const PREFIX: &[u8] = b"Bearer ";
+
+        let token = token.into();
+        let token = token.expose().as_bytes();
+        if !syntax::valid_b64token(token) {
+            return Err(Error::new(
+                ErrorKind::Malformed,
+                "the access token is empty or has characters outside RFC 6750's b64token",
+            ));
+        }
+        if expires_in.is_zero() {
+            return Err(Error::new(
+                ErrorKind::Malformed,
+                "the access token has no life left (expires_in is zero)",
+            ));
+        }
+        let mut value = Zeroizing::new(Vec::with_capacity(PREFIX.len() + token.len()));
+        value.extend_from_slice(PREFIX);
+        value.extend_from_slice(token);
+        let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(value))
+            .map_err(|_| Error::new(ErrorKind::Malformed, "the access token is no header value"))?;
+        header.set_sensitive(true);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                header,
+                expires_in: expires_in.min(LONGEST_LIFE),
+                scope: None,
+                generation: 0,
+            }),
+        })
+    }
+
+    /// Adds the scope that the server granted, separated by spaces.
+    #[must_use]
+    pub fn with_scope(mut self, scope: impl Into<String>) -> Self {
+        Arc::make_mut(&mut self.inner).scope = Some(scope.into().into_boxed_str());
+        self
+    }
+
+    /// `Bearer …`, marked sensitive: the value of `Authorization`.
+    #[must_use]
+    pub fn header_value(&self) -> &HeaderValue {
+        &self.inner.header
+    }
+
+    /// The whole life of the token as it was granted, not what is left of it
+    /// ([`TokenStatus`](crate::TokenStatus) has that).
+    #[must_use]
+    pub fn expires_in(&self) -> Duration {
+        self.inner.expires_in
+    }
+
+    /// The granted scope, where the server named one.
+    #[must_use]
+    pub fn scope(&self) -> Option<&str> {
+        self.inner.scope.as_deref()
+    }
+
+    /// Which of its cache's tokens this is, counted from 1; 0 outside a cache.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.inner.generation
+    }
+
+    pub(crate) fn with_generation(mut self, generation: u64) -> Self {
+        Arc::make_mut(&mut self.inner).generation = generation;
+        self
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessToken")
+            .field("generation", &self.inner.generation)
+            .field("expires_in", &self.inner.expires_in)
+            .field("scope", &self.inner.scope)
+            .finish_non_exhaustive()
+    }
+}
