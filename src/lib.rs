@@ -7,6 +7,7 @@ mod middleware;
 mod origin;
 mod provider;
 mod secret;
+mod sync;
 mod syntax;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -26,4 +27,7 @@ pub use self::provider::{
     provider_fn,
 };
 pub use self::secret::Secret;
+#[cfg(shuttle)]
+#[doc(hidden)]
+pub use self::sync::kill_flights;
 pub use self::token::AccessToken;

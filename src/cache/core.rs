@@ -1,8 +1,8 @@
 //! The token path's state, and every decision taken under its lock.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicU64 as Count;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -15,6 +15,7 @@ use super::status::{Phase, TokenStatus};
 use crate::clock::{Age, Clock, later};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{Allowance, Cause, DynProvider, FetchContext, Urgency};
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, Runtime};
 use crate::token::AccessToken;
 
 /// What a cache is set up with.
@@ -40,7 +41,7 @@ pub(super) struct Core {
     quiet_until: AtomicU64,
     born: Instant,
     pub(super) waiting: AtomicUsize,
-    sent: Arc<AtomicU64>,
+    sent: Arc<Count>,
     status: watch::Sender<TokenStatus>,
 }
 
@@ -229,7 +230,7 @@ impl Core {
         urgency: Urgency,
         now: Instant,
     ) -> Result<Launch, Error> {
-        let runtime = flight::runtime()?;
+        let runtime = Runtime::current()?;
         state.flights += 1;
         let (urgency, urgencies) = watch::channel(urgency);
         let deadline = later(now, self.settings.acquire_timeout);

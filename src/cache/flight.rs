@@ -1,17 +1,16 @@
 //! One fetch, in a task of its own: who waits may leave, who comes may join.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::core::Core;
 use crate::clock::{Age, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{FetchContext, Urgency};
+use crate::sync::Runtime;
 use crate::token::AccessToken;
 use crate::trace;
 
@@ -39,14 +38,14 @@ impl Flight {
 /// A flight about to start. Spawned outside the cache's lock, since a runtime
 /// that shuts down drops the task, and so lands it, at once.
 pub(super) struct Launch {
-    runtime: Handle,
+    runtime: Runtime,
     landing: Landing,
     cx: FetchContext,
 }
 
 pub(super) fn prepare(
     core: Arc<Core>,
-    runtime: Handle,
+    runtime: Runtime,
     id: u64,
     urgency: watch::Sender<Urgency>,
     cx: FetchContext,
@@ -96,27 +95,6 @@ impl Launch {
             span,
         ));
     }
-}
-
-/// The current runtime, if it can carry a flight.
-pub(super) fn runtime() -> Result<Handle, Error> {
-    let handle = Handle::try_current().map_err(|_| {
-        Error::new(
-            ErrorKind::Runtime,
-            "no token yet, and no tokio runtime here to fetch one on; call inside a runtime",
-        )
-    })?;
-    // tokio tells in no other way whether a runtime has timers.
-    catch_unwind(AssertUnwindSafe(|| {
-        drop(tokio::time::sleep(Duration::ZERO))
-    }))
-    .map_err(|_| {
-        Error::new(
-            ErrorKind::Runtime,
-            "the tokio runtime has no timers; build it with enable_time() or enable_all()",
-        )
-    })?;
-    Ok(handle)
 }
 
 async fn fetch(core: &Core, id: u64, cx: &FetchContext) -> Result<(AccessToken, Age), Error> {

@@ -11,7 +11,6 @@ mod warm;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -24,6 +23,7 @@ pub use self::status::{Phase, TokenStatus};
 use crate::clock::{TokioClock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{Allowance, DynProvider, TokenProvider};
+use crate::sync::Ordering;
 use crate::token::AccessToken;
 
 /// So many callers may wait for one token; one more is refused at once.

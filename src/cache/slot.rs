@@ -1,13 +1,11 @@
 //! The slot that every request reads: one pointer, replaced whole.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
-
-use arc_swap::ArcSwapOption;
 
 use super::schedule::{Life, Stage};
 use crate::clock::Age;
+use crate::sync::{AtomicBool, Guard, Ordering, Swap};
 use crate::token::AccessToken;
 
 /// A token with its life. Immutable but for the one thing that others find
@@ -50,12 +48,12 @@ impl Entry {
 
 #[derive(Debug, Default)]
 pub(super) struct Slot {
-    entry: ArcSwapOption<Entry>,
+    entry: Swap<Entry>,
 }
 
 impl Slot {
     /// The entry for a request: a borrow, not a reference count.
-    pub(super) fn load(&self) -> arc_swap::Guard<Option<Arc<Entry>>> {
+    pub(super) fn load(&self) -> Guard<Entry> {
         self.entry.load()
     }
 

@@ -2,17 +2,16 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use tokio::task::JoinHandle;
-
 use super::core::Core;
-use super::flight;
 use crate::clock::timeout_at;
+use crate::sync::Runtime;
 
 /// The timer's task, if `keep_warm` is on. It holds no handle of the cache and
 /// ends with the last one.
 #[derive(Debug, Default)]
 pub(super) struct Timer {
-    task: Mutex<Option<JoinHandle<()>>>,
+    /// Lives as long as the task.
+    alive: Mutex<Weak<()>>,
 }
 
 impl Timer {
@@ -22,12 +21,18 @@ impl Timer {
         if !core.settings.keep_warm {
             return;
         }
-        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        if task.as_ref().is_some_and(|task| !task.is_finished()) {
+        let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        if alive.strong_count() > 0 {
             return;
         }
-        if let Ok(runtime) = flight::runtime() {
-            *task = Some(runtime.spawn(keep(Arc::downgrade(core))));
+        if let Ok(runtime) = Runtime::current() {
+            let life = Arc::new(());
+            *alive = Arc::downgrade(&life);
+            let core = Arc::downgrade(core);
+            runtime.spawn(async move {
+                keep(core).await;
+                drop(life);
+            });
         }
     }
 }

@@ -1,0 +1,256 @@
+//! The concurrent core under schedules that shuttle makes up: one after the
+//! other for the smallest scene, thousands at random for the larger ones. A deadlock
+//! or a lost wake-up fails the run; the failing schedule is printed and
+//! reproduces.
+//!
+//! `RUSTFLAGS='--cfg shuttle' cargo test --no-default-features --features testing --test model`
+#![cfg(shuttle)]
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use officernd_auth::testing::ManualClock;
+use officernd_auth::{
+    AccessToken, Allowance, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, TokenCache,
+    TokenProvider, kill_flights,
+};
+use shuttle::future::{block_on, spawn, yield_now};
+
+/// A provider that lets others run before it answers.
+#[derive(Clone, Default)]
+struct Provider {
+    calls: Arc<AtomicUsize>,
+    running: Arc<AtomicUsize>,
+    /// The first so many calls fail.
+    fails: usize,
+    steps: usize,
+    hangs: bool,
+}
+
+struct Running(Arc<AtomicUsize>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl TokenProvider for Provider {
+    async fn fetch(&self, _cx: FetchContext) -> Result<AccessToken, Error> {
+        let alone = self.running.fetch_add(1, Ordering::SeqCst) == 0;
+        let _running = Running(self.running.clone());
+        assert!(alone, "two fetches at once");
+        let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        for _ in 0..self.steps {
+            yield_now().await;
+        }
+        if call <= self.fails {
+            return Err(Error::new(ErrorKind::Transport, "down"));
+        }
+        AccessToken::bearer(format!("token-{call}"), Duration::from_secs(3600))
+    }
+}
+
+fn cache(provider: &Provider) -> (TokenCache, ManualClock) {
+    let clock = ManualClock::new();
+    let layer = OfficeRndAuthLayer::builder(provider.clone())
+        .clock(clock.clone())
+        .allowance(Allowance::unlimited())
+        .jitter(0.0)
+        .build()
+        .unwrap();
+    (layer.cache().clone(), clock)
+}
+
+fn ready(future: Pin<&mut impl Future>) -> bool {
+    let mut context = Context::from_waker(Waker::noop());
+    future.poll(&mut context).is_ready()
+}
+
+fn iterations(default: usize) -> usize {
+    let given = std::env::var("SHUTTLE_ITERATIONS").ok();
+    given.and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// So many random schedules; more with SHUTTLE_ITERATIONS.
+fn explore(scene: impl Fn() + Send + Sync + 'static) {
+    let iterations = iterations(5_000);
+    shuttle::check_random(
+        move || {
+            scene();
+            kill_flights();
+        },
+        iterations,
+    );
+}
+
+#[test]
+fn callers_of_a_cold_cache_share_one_flight() {
+    explore(|| {
+        let provider = Provider { steps: 1, ..Provider::default() };
+        let (cache, _clock) = cache(&provider);
+        let callers: Vec<_> = (0..3)
+            .map(|_| {
+                let cache = cache.clone();
+                spawn(async move {
+                    let token = cache.token().await.unwrap();
+                    // The slot has it before anybody is woken.
+                    assert!(cache.try_token().unwrap().generation() >= token.generation());
+                })
+            })
+            .collect();
+        for caller in callers {
+            block_on(caller).unwrap();
+        }
+        assert_eq!(provider.calls.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn two_callers_get_the_token_in_schedule_after_schedule() {
+    static EXPLORED: AtomicUsize = AtomicUsize::new(0);
+    shuttle::check_dfs(
+        || {
+            EXPLORED.fetch_add(1, Ordering::SeqCst);
+            let provider = Provider::default();
+            let (cache, _clock) = cache(&provider);
+            let other = cache.clone();
+            let caller = spawn(async move { other.token().await.unwrap().generation() });
+            assert_eq!(block_on(cache.token()).unwrap().generation(), 1);
+            assert_eq!(block_on(caller).unwrap(), 1);
+            assert_eq!(provider.calls.load(Ordering::SeqCst), 1);
+            kill_flights();
+        },
+        Some(iterations(20_000)),
+    );
+    println!("schedules explored: {EXPLORED:?}");
+}
+
+#[test]
+fn a_caller_who_leaves_at_any_moment_harms_nobody() {
+    explore(|| {
+        let provider = Provider { steps: 2, ..Provider::default() };
+        let (cache, _clock) = cache(&provider);
+        let leavers: Vec<_> = (1..4)
+            .map(|polls| {
+                let cache = cache.clone();
+                spawn(async move {
+                    let mut token = Box::pin(cache.token());
+                    for _ in 0..polls {
+                        if ready(token.as_mut()) {
+                            return;
+                        }
+                        yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        assert_eq!(block_on(cache.token()).unwrap().generation(), 1);
+        for leaver in leavers {
+            block_on(leaver).unwrap();
+        }
+        assert_eq!(provider.calls.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn a_flight_cut_down_at_any_moment_is_replaced_for_those_who_wait() {
+    explore(|| {
+        let provider = Provider { steps: 2, ..Provider::default() };
+        let (cache, _clock) = cache(&provider);
+        let callers: Vec<_> = (0..2)
+            .map(|_| {
+                let cache = cache.clone();
+                spawn(async move { cache.token().await })
+            })
+            .collect();
+        let killer = spawn(async {
+            yield_now().await;
+            kill_flights();
+        });
+        for caller in callers {
+            assert!(block_on(caller).unwrap().is_ok());
+        }
+        block_on(killer).unwrap();
+        assert!(provider.calls.load(Ordering::SeqCst) <= 2);
+    });
+}
+
+#[test]
+fn everybody_hears_of_a_failure_and_the_next_fetch_heals() {
+    explore(|| {
+        let provider = Provider { steps: 1, fails: 1, ..Provider::default() };
+        let (cache, clock) = cache(&provider);
+        let callers: Vec<_> = (0..3)
+            .map(|_| {
+                let cache = cache.clone();
+                spawn(async move { cache.token().await.unwrap_err().kind() })
+            })
+            .collect();
+        for caller in callers {
+            assert_eq!(block_on(caller).unwrap(), ErrorKind::Transport);
+        }
+        // Whoever came after the landing was told by the hold.
+        assert_eq!(provider.calls.load(Ordering::SeqCst), 1);
+        clock.advance(Duration::from_secs(2));
+        assert_eq!(block_on(cache.token()).unwrap().generation(), 1);
+    });
+}
+
+#[test]
+fn a_rejection_hits_its_own_generation_whatever_lands_meanwhile() {
+    explore(|| {
+        let provider = Provider { steps: 1, ..Provider::default() };
+        let (cache, _clock) = cache(&provider);
+        let first = block_on(cache.token()).unwrap();
+        let (one, two) = (cache.clone(), cache.clone());
+        let rejected = first.clone();
+        let refresher = spawn(async move { one.refresh().await.unwrap().generation() });
+        let rejecter = spawn(async move {
+            let news = two.reject(&rejected);
+            // Nobody is ever left without a token.
+            assert!(two.try_token().is_some());
+            news
+        });
+        assert!(block_on(refresher).unwrap() >= 2);
+        block_on(rejecter).unwrap();
+        // Let a flight that the rejection started land.
+        block_on(cache.refresh()).unwrap();
+        assert!(!cache.status().rejected);
+        assert!(!cache.reject(&first));
+        assert!(provider.calls.load(Ordering::SeqCst) <= 4);
+    });
+}
+
+#[test]
+fn a_hanging_fetch_ends_for_all_when_its_time_is_up() {
+    explore(|| {
+        let provider = Provider { hangs: true, ..Provider::default() };
+        let (cache, clock) = cache(&provider);
+        let done = Arc::new(AtomicUsize::new(0));
+        let callers: Vec<_> = (0..2)
+            .map(|_| {
+                let (cache, done) = (cache.clone(), done.clone());
+                spawn(async move {
+                    let error = cache.token().await.unwrap_err();
+                    done.fetch_add(1, Ordering::SeqCst);
+                    error.kind()
+                })
+            })
+            .collect();
+        while done.load(Ordering::SeqCst) < 2 {
+            clock.advance(Duration::from_secs(1));
+            block_on(yield_now());
+        }
+        for caller in callers {
+            assert_eq!(block_on(caller).unwrap(), ErrorKind::Timeout);
+        }
+    });
+}
