@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::num::NonZeroU64;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
@@ -35,10 +36,22 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Completes when [`now`](Self::now) has reached `until`. Only called
     /// inside a tokio runtime.
     fn sleep_until(&self, until: Instant) -> Sleep;
+
+    /// A cheap reading that is different as soon as either clock has moved by
+    /// more than a few milliseconds, in any way: so both are read in full once
+    /// a tick, not once a request. `None`, the default, reads them each time.
+    fn tick(&self) -> Option<NonZeroU64> {
+        None
+    }
 }
 
 /// tokio's monotonic clock, so that `tokio::time::pause` and `advance` drive a
 /// cache, and the system's wall clock.
+///
+/// Release builds on Linux take the kernel's coarse wall clock for a
+/// [`tick`](Clock::tick) while tokio's clock runs with the system's. Debug
+/// builds read both clocks each time: a test that pauses time is believed at
+/// once.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TokioClock;
 
@@ -55,6 +68,25 @@ impl Clock for TokioClock {
     fn sleep_until(&self, until: Instant) -> Sleep {
         Box::pin(tokio::time::sleep_until(until.into()))
     }
+
+    #[cfg(all(target_os = "linux", not(debug_assertions)))]
+    #[inline]
+    fn tick(&self) -> Option<NonZeroU64> {
+        // The wall clock's, since the monotonic one sleeps through a suspend.
+        let coarse = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+        let seconds = u64::try_from(coarse.tv_sec).ok()?;
+        let nanos = u64::try_from(coarse.tv_nsec).ok()?;
+        NonZeroU64::new(seconds.wrapping_mul(1_000_000_000).wrapping_add(nanos))
+    }
+}
+
+/// Whether a clock runs with the system's. One that a test has paused or moved
+/// does not, and has no say in ticks.
+#[expect(clippy::disallowed_methods, reason = "the one door")]
+pub(crate) fn runs_with_the_system(clock: &dyn Clock) -> bool {
+    let before = Instant::now();
+    let now = clock.now();
+    before <= now && now <= Instant::now()
 }
 
 /// Polls `future` until `clock` has reached `until`; `None` is too late.

@@ -99,6 +99,28 @@ impl AccessToken {
         &self.inner.header
     }
 
+    /// The same value in bytes of its own, alone on their cache lines.
+    pub(crate) fn fresh_header_value(&self) -> HeaderValue {
+        #[repr(align(128))]
+        struct Alone(Zeroizing<Vec<u8>>);
+
+        impl AsRef<[u8]> for Alone {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+
+        let header = &self.inner.header;
+        let bytes = Alone(Zeroizing::new(header.as_bytes().to_vec()));
+        match HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)) {
+            Ok(mut copy) => {
+                copy.set_sensitive(true);
+                copy
+            }
+            Err(_) => header.clone(),
+        }
+    }
+
     /// The whole life of the token as it was granted, not what is left of it
     /// ([`TokenStatus`](crate::TokenStatus) has that).
     #[must_use]

@@ -94,7 +94,10 @@ fn explore(scene: impl Fn() + Send + Sync + 'static) {
 #[test]
 fn callers_of_a_cold_cache_share_one_flight() {
     explore(|| {
-        let provider = Provider { steps: 1, ..Provider::default() };
+        let provider = Provider {
+            steps: 1,
+            ..Provider::default()
+        };
         let (cache, _clock) = cache(&provider);
         let callers: Vec<_> = (0..3)
             .map(|_| {
@@ -136,7 +139,10 @@ fn two_callers_get_the_token_in_schedule_after_schedule() {
 #[test]
 fn a_caller_who_leaves_at_any_moment_harms_nobody() {
     explore(|| {
-        let provider = Provider { steps: 2, ..Provider::default() };
+        let provider = Provider {
+            steps: 2,
+            ..Provider::default()
+        };
         let (cache, _clock) = cache(&provider);
         let leavers: Vec<_> = (1..4)
             .map(|polls| {
@@ -163,7 +169,10 @@ fn a_caller_who_leaves_at_any_moment_harms_nobody() {
 #[test]
 fn a_flight_cut_down_at_any_moment_is_replaced_for_those_who_wait() {
     explore(|| {
-        let provider = Provider { steps: 2, ..Provider::default() };
+        let provider = Provider {
+            steps: 2,
+            ..Provider::default()
+        };
         let (cache, _clock) = cache(&provider);
         let callers: Vec<_> = (0..2)
             .map(|_| {
@@ -186,7 +195,11 @@ fn a_flight_cut_down_at_any_moment_is_replaced_for_those_who_wait() {
 #[test]
 fn everybody_hears_of_a_failure_and_the_next_fetch_heals() {
     explore(|| {
-        let provider = Provider { steps: 1, fails: 1, ..Provider::default() };
+        let provider = Provider {
+            steps: 1,
+            fails: 1,
+            ..Provider::default()
+        };
         let (cache, clock) = cache(&provider);
         let callers: Vec<_> = (0..3)
             .map(|_| {
@@ -207,7 +220,10 @@ fn everybody_hears_of_a_failure_and_the_next_fetch_heals() {
 #[test]
 fn a_rejection_hits_its_own_generation_whatever_lands_meanwhile() {
     explore(|| {
-        let provider = Provider { steps: 1, ..Provider::default() };
+        let provider = Provider {
+            steps: 1,
+            ..Provider::default()
+        };
         let (cache, _clock) = cache(&provider);
         let first = block_on(cache.token()).unwrap();
         let (one, two) = (cache.clone(), cache.clone());
@@ -232,7 +248,10 @@ fn a_rejection_hits_its_own_generation_whatever_lands_meanwhile() {
 #[test]
 fn a_hanging_fetch_ends_for_all_when_its_time_is_up() {
     explore(|| {
-        let provider = Provider { hangs: true, ..Provider::default() };
+        let provider = Provider {
+            hangs: true,
+            ..Provider::default()
+        };
         let (cache, clock) = cache(&provider);
         let done = Arc::new(AtomicUsize::new(0));
         let callers: Vec<_> = (0..2)

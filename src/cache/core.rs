@@ -1,6 +1,7 @@
 //! The token path's state, and every decision taken under its lock.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU64 as Count;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use tokio::sync::watch;
 
 use super::flight::{self, Flight, Launch, Outcome};
 use super::hold::{Damping, Hold};
+use super::registry::{self, Ticket};
 use super::schedule::{Life, Plan, Stage};
 use super::slot::{Entry, Slot};
 use super::status::{Phase, TokenStatus};
@@ -31,6 +33,8 @@ pub(crate) struct Settings {
 /// What all handles of one cache share.
 pub(super) struct Core {
     pub(super) slot: Slot,
+    /// This cache's number in the registry.
+    pub(super) number: NonZeroU32,
     pub(super) provider: Box<dyn DynProvider>,
     pub(super) settings: Settings,
     pub(super) warm: super::warm::Timer,
@@ -81,7 +85,7 @@ impl Core {
         provider: Box<dyn DynProvider>,
         allowance: Option<Allowance>,
         settings: Settings,
-    ) -> Self {
+    ) -> Arc<Self> {
         let allowance = allowance
             .or_else(|| provider.allowance())
             .unwrap_or_else(Allowance::officernd);
@@ -97,8 +101,9 @@ impl Core {
             next_attempt_in: None,
             token_requests: 0,
         };
-        Self {
+        Arc::new_cyclic(|core| Self {
             slot: Slot::default(),
+            number: registry::enter(core),
             provider,
             settings,
             warm: super::warm::Timer::default(),
@@ -109,7 +114,11 @@ impl Core {
             waiting: AtomicUsize::new(0),
             sent: Arc::default(),
             status: watch::Sender::new(cold),
-        }
+        })
+    }
+
+    pub(super) fn ticket(&self, entry: &Entry) -> Ticket {
+        Ticket::new(self.number, entry.token.generation())
     }
 
     pub(super) fn now(&self) -> Instant {
@@ -332,15 +341,15 @@ impl Core {
         }
     }
 
-    /// A server rejected this generation. Whether that is news.
-    pub(super) fn reject(self: &Arc<Self>, generation: u64) -> bool {
+    /// A server rejected this token. Whether that is news.
+    pub(super) fn reject(self: &Arc<Self>, rejected: Ticket) -> bool {
         let now = self.now();
         let launch = {
             let mut state = self.lock();
             let Some(entry) = self.slot.get() else {
                 return false;
             };
-            if entry.token.generation() != generation || !entry.reject() {
+            if !rejected.is_of(entry.token.generation()) || !entry.reject() {
                 return false;
             }
             if self.stage(&entry) != Stage::Fresh {
@@ -358,11 +367,13 @@ impl Core {
         true
     }
 
-    /// The flight that brings what comes after `generation`, if there is one.
-    pub(super) fn successor(&self, generation: u64) -> Option<Result<AccessToken, Wait>> {
+    /// What comes after a rejected token: a newer one, or the flight that may
+    /// bring it, or neither.
+    pub(super) fn successor(&self, rejected: Ticket) -> Option<Result<AccessToken, Wait>> {
         let state = self.lock();
         let entry = self.slot.get()?;
-        if entry.token.generation() > generation && self.stage(&entry) != Stage::Dead {
+        let newer = !rejected.is_of(entry.token.generation());
+        if newer && self.stage(&entry) != Stage::Dead {
             return Some(Ok(entry.token.clone()));
         }
         state.flight.as_ref().map(|flight| {
@@ -462,6 +473,12 @@ impl Core {
         // Nothing panics while it holds the lock; if it did, the state's
         // fields each stand for themselves.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        registry::leave(self.number);
     }
 }
 

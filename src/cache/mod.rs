@@ -4,6 +4,7 @@
 mod core;
 mod flight;
 mod hold;
+mod registry;
 mod schedule;
 mod slot;
 mod status;
@@ -13,12 +14,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use tokio::sync::watch;
 
 pub(crate) use self::core::Settings;
 use self::core::{Core, Step, Wait};
+pub(crate) use self::registry::Ticket;
 pub(crate) use self::schedule::Plan;
 use self::schedule::Stage;
+use self::slot::Entry;
+pub(crate) use self::slot::Reader;
 pub use self::status::{Phase, TokenStatus};
 use crate::clock::{TokioClock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
@@ -81,7 +86,7 @@ impl TokenCache {
         allowance: Option<Allowance>,
         settings: Settings,
     ) -> Self {
-        let core = Arc::new(Core::new(provider, allowance, settings));
+        let core = Core::new(provider, allowance, settings);
         core.warm.ensure(&core);
         Self { core }
     }
@@ -95,12 +100,38 @@ impl TokenCache {
     pub fn try_token(&self) -> Option<AccessToken> {
         let entry = self.core.slot.load();
         let entry = entry.as_ref()?;
+        self.serves(entry).then(|| entry.token.clone())
+    }
+
+    /// [`try_token`](Self::try_token) for the hit path: lends the header value
+    /// and the ticket of the token to `put`. In a tick in which the token was
+    /// found fresh, that is the whole work.
+    #[inline]
+    pub(crate) fn lend<R>(
+        &self,
+        reader: &mut Reader,
+        put: impl FnOnce(&HeaderValue, Ticket) -> R,
+    ) -> Option<R> {
+        let core = &*self.core;
+        reader.read(&core.slot, |entry| {
+            let value = match entry.fresh(&*core.settings.clock) {
+                Some(value) => value,
+                None if self.serves(entry) => entry.value(),
+                None => return None,
+            };
+            Some(put(value, core.ticket(entry)))
+        })?
+    }
+
+    /// Whether a request may carry this token now. Starts what is due.
+    #[cold]
+    fn serves(&self, entry: &Entry) -> bool {
         match self.core.stage(entry) {
             Stage::Fresh if !entry.is_rejected() => {}
             Stage::Fresh | Stage::Ahead => self.core.refresh_behind(),
-            Stage::Margin | Stage::Dead => return None,
+            Stage::Margin | Stage::Dead => return false,
         }
-        Some(entry.token.clone())
+        true
     }
 
     /// The token; waits for one if there is none to use.
@@ -162,7 +193,7 @@ impl TokenCache {
     /// too, the next is held back for 60 s, doubling to 60 min. Outside a
     /// runtime, the next call inside one starts the fetch.
     pub fn reject(&self, token: &AccessToken) -> bool {
-        self.core.reject(token.generation())
+        self.core.reject(self.ticket(token))
     }
 
     /// What the cache is doing now.
@@ -178,15 +209,26 @@ impl TokenCache {
         self.core.subscribe()
     }
 
+    /// The same for a request that comes back.
+    pub(crate) fn reject_ticket(rejected: Ticket) {
+        if let Some(core) = rejected.cache() {
+            core.reject(rejected);
+        }
+    }
+
+    pub(crate) fn ticket(&self, token: &AccessToken) -> Ticket {
+        Ticket::new(self.core.number, token.generation())
+    }
+
     /// Whether what comes after a rejected token is there, or on its way.
-    pub(crate) fn heals(&self, rejected: &AccessToken) -> bool {
-        self.core.successor(rejected.generation()).is_some()
+    pub(crate) fn heals(&self, rejected: Ticket) -> bool {
+        self.core.successor(rejected).is_some()
     }
 
     /// Waits until the flight that may bring it has landed.
-    pub(crate) async fn healed(&self, rejected: &AccessToken) {
+    pub(crate) async fn healed(&self, rejected: Ticket) {
         let deadline = later(self.core.now(), self.core.settings.acquire_timeout);
-        if let Some(Err(wait)) = self.core.successor(rejected.generation()) {
+        if let Some(Err(wait)) = self.core.successor(rejected) {
             self.land(wait, deadline).await;
         }
     }

@@ -1,31 +1,85 @@
 //! The slot that every request reads: one pointer, replaced whole.
+//!
+//! Why it looks as it does is told in ARCHITECTURE.md, "The hit path".
 
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant, SystemTime};
 
+use http::HeaderValue;
+
 use super::schedule::{Life, Stage};
-use crate::clock::Age;
-use crate::sync::{AtomicBool, Guard, Ordering, Swap};
+use crate::clock::{Age, Clock, runs_with_the_system};
+use crate::sync::{AtomicBool, AtomicU64, Guard, Ordering, Swap};
 use crate::token::AccessToken;
 
-/// A token with its life. Immutable but for the one thing that others find
-/// out about it.
+/// A token with its life. Immutable but for what others find out about it.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) token: AccessToken,
     pub(super) life: Life,
     age: Age,
     rejected: AtomicBool,
+    shards: Box<[Shard]>,
 }
+
+/// One thread's copy of the header value, alone on its cache lines: threads
+/// that count references to one value fight over its count.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Shard {
+    value: HeaderValue,
+    /// The tick at which this thread last found the token fresh by both
+    /// clocks; 0 is never.
+    fresh_at: AtomicU64,
+}
+
+/// More threads than this share copies: a token stays within 8 KiB or so.
+const MOST_SHARDS: usize = 8;
 
 impl Entry {
     pub(super) fn new(token: AccessToken, life: Life, age: Age) -> Self {
+        let threads = available_parallelism().map_or(1, usize::from);
+        let shards = (0..threads.min(MOST_SHARDS))
+            .map(|_| Shard {
+                value: token.fresh_header_value(),
+                fresh_at: AtomicU64::new(0),
+            })
+            .collect();
         Self {
             token,
             life,
             age,
             rejected: AtomicBool::new(false),
+            shards,
         }
+    }
+
+    /// The header value, if the token is fresh and nothing is to be done.
+    ///
+    /// Both clocks are read once in a tick. An equal tick says that less than
+    /// one has passed since, by either clock: a suspend, or a step of the wall
+    /// clock, changes it.
+    #[inline]
+    pub(super) fn fresh(&self, clock: &dyn Clock) -> Option<&HeaderValue> {
+        let shard = self.shards.get(thread_number() % self.shards.len())?;
+        let tick = clock.tick();
+        if tick.is_some_and(|tick| shard.fresh_at.load(Ordering::Relaxed) == tick.get()) {
+            return Some(&shard.value);
+        }
+        if self.stage(clock.now(), clock.wall()) != Stage::Fresh || self.is_rejected() {
+            return None;
+        }
+        // Ticks are the system's: they say nothing of a clock that is not.
+        if let Some(tick) = tick.filter(|_| runs_with_the_system(clock)) {
+            shard.fresh_at.store(tick.get(), Ordering::Relaxed);
+        }
+        Some(&shard.value)
+    }
+
+    /// The header value for one who knows that the token may be used.
+    pub(super) fn value(&self) -> &HeaderValue {
+        self.token.header_value()
     }
 
     pub(super) fn age(&self, now: Instant, wall: SystemTime) -> Duration {
@@ -46,23 +100,75 @@ impl Entry {
     }
 }
 
+/// Alone on its cache lines: it is read by all, and its neighbours are written.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(super) struct Slot {
     entry: Swap<Entry>,
+    /// Counts the entries, so that who holds one knows it for the current one
+    /// by a look at one word.
+    version: AtomicU64,
 }
 
 impl Slot {
-    /// The entry for a request: a borrow, not a reference count.
+    /// The entry for one request: a borrow, not a reference count.
     pub(super) fn load(&self) -> Guard<Entry> {
         self.entry.load()
     }
 
-    /// The entry for the token path, to keep.
+    /// The entry to keep.
     pub(super) fn get(&self) -> Option<Arc<Entry>> {
         self.entry.load_full()
     }
 
     pub(super) fn publish(&self, entry: Entry) {
         self.entry.store(Some(Arc::new(entry)));
+        // After the entry: who sees the version sees the entry too.
+        self.version.fetch_add(1, Ordering::Release);
     }
+}
+
+/// The current entry as one service holds it.
+///
+/// A clone starts empty, and the first request of each goes by the slot
+/// itself: a service that is cloned for every request touches no shared count.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    entry: Option<Arc<Entry>>,
+    version: u64,
+    used: bool,
+}
+
+impl Reader {
+    #[inline]
+    pub(super) fn read<R>(&mut self, slot: &Slot, read: impl FnOnce(&Entry) -> R) -> Option<R> {
+        let version = slot.version.load(Ordering::Acquire);
+        if version != self.version {
+            if !self.used {
+                self.used = true;
+                return slot.load().as_ref().map(|entry| read(entry));
+            }
+            self.entry = slot.get();
+            self.version = version;
+        }
+        self.entry.as_ref().map(|entry| read(entry))
+    }
+}
+
+impl Clone for Reader {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+/// A small number of this thread's own.
+#[inline]
+fn thread_number() -> usize {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);
+    }
+    NUMBER.try_with(|number| *number).unwrap_or_default()
 }

@@ -12,6 +12,7 @@ use tower_service::Service;
 use super::challenge;
 use super::message::private::{Answer, Outgoing};
 use super::{Auth, AuthRequest, AuthResponse, TokenRejected};
+use crate::cache::{Ticket, TokenCache};
 use crate::error::{BoxError, Error};
 use crate::token::AccessToken;
 
@@ -46,7 +47,7 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<F, W> {
-        Sent { #[pin] inner: F, sent: Option<Sent> },
+        Sent { #[pin] inner: F, token: Option<Ticket> },
         // Boxed: a miss is rare, and must not make every hit's future large.
         Waiting { waiting: Box<W> },
         Refused { error: Option<Error> },
@@ -61,35 +62,24 @@ struct Waiting<S, Req> {
     auth: Arc<Auth>,
 }
 
-/// Whose token went out, to know what a 401 says.
-pub(super) struct Sent {
-    auth: Arc<Auth>,
-    token: AccessToken,
-}
-
-impl Sent {
-    pub(super) fn new(auth: Arc<Auth>, token: AccessToken) -> Self {
-        Self { auth, token }
+/// A 401 to our own token: heal the cache, and say so on the response.
+#[cold]
+fn unauthorized<R: AuthResponse>(response: &mut R, token: Ticket) {
+    // No new token cures a missing scope (RFC 6750 §3.1).
+    if challenge::insufficient_scope(Answer::headers(response)) {
+        return;
     }
-
-    #[cold]
-    fn unauthorized<R: AuthResponse>(self, response: &mut R) {
-        // No new token cures a missing scope (RFC 6750 §3.1).
-        if challenge::insufficient_scope(Answer::headers(response)) {
-            return;
-        }
-        self.auth.cache.reject(&self.token);
-        let token = self.token;
-        Answer::extensions(response).insert(TokenRejected { token });
-    }
+    TokenCache::reject_ticket(token);
+    let rejected = TokenRejected { token };
+    Answer::extensions(response).insert(rejected);
 }
 
 impl<S, Req> ResponseFuture<S, Req>
 where
     S: Service<Req>,
 {
-    pub(super) fn sent(inner: S::Future, sent: Option<Sent>) -> Self {
-        let state = State::Sent { inner, sent };
+    pub(super) fn sent(inner: S::Future, token: Option<Ticket>) -> Self {
+        let state = State::Sent { inner, token };
         Self { state }
     }
 
@@ -125,11 +115,11 @@ where
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProj::Sent { inner, sent } => {
+                StateProj::Sent { inner, token } => {
                     let mut response = ready!(inner.poll(cx)).map_err(Into::into)?;
                     if Answer::status(&response) == StatusCode::UNAUTHORIZED {
-                        if let Some(sent) = sent.take() {
-                            sent.unauthorized(&mut response);
+                        if let Some(token) = token.take() {
+                            unauthorized(&mut response, token);
                         }
                     }
                     return Poll::Ready(Ok(response));
@@ -144,7 +134,7 @@ where
                     Outgoing::headers(&mut request).insert(AUTHORIZATION, value);
                     State::Sent {
                         inner: service.call(request),
-                        sent: Some(Sent::new(Arc::clone(&waiting.auth), token)),
+                        token: Some(waiting.auth.cache.ticket(&token)),
                     }
                 }
                 StateProj::Refused { error } => {

@@ -1,8 +1,10 @@
 //! What the layer reads and writes of a request and a response.
 
+use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderMap, StatusCode};
 
 use self::private::{Answer, Outgoing};
+use crate::cache::Ticket;
 
 /// Request extension: this one request goes out as it is, without the token
 /// and without a look at its origin.
@@ -33,11 +35,11 @@ pub struct SkipAuth;
 /// ```
 #[derive(Debug, Clone)]
 pub struct TokenRejected {
-    pub(crate) token: crate::token::AccessToken,
+    pub(super) token: Ticket,
 }
 
 impl TokenRejected {
-    /// Which of the cache's tokens was rejected.
+    /// Which of the cache's tokens was rejected, counted from 1 (modulo 2²⁴).
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.token.generation()
@@ -75,6 +77,10 @@ impl<B> Outgoing for http::Request<B> {
         (uri.scheme_str(), uri.authority().map(|host| host.as_str()))
     }
 
+    fn has_authorization(&self) -> bool {
+        self.headers().contains_key(AUTHORIZATION)
+    }
+
     fn headers(&mut self) -> &mut HeaderMap {
         self.headers_mut()
     }
@@ -105,6 +111,10 @@ impl Outgoing for reqwest::Request {
         (Some(url.scheme()), Some(url.authority()))
     }
 
+    fn has_authorization(&self) -> bool {
+        self.headers().contains_key(AUTHORIZATION)
+    }
+
     fn headers(&mut self) -> &mut HeaderMap {
         self.headers_mut()
     }
@@ -133,6 +143,7 @@ pub(super) mod private {
         fn skips(&self) -> bool;
         /// Scheme and authority.
         fn target(&self) -> (Option<&str>, Option<&str>);
+        fn has_authorization(&self) -> bool;
         fn headers(&mut self) -> &mut HeaderMap;
     }
 

@@ -55,14 +55,14 @@ impl RetryUnauthorized {
     fn decide<Res: AuthResponse, E>(&mut self, result: &mut Result<Res, E>) -> Option<RetryFuture> {
         let response = result.as_mut().ok()?;
         let rejected = Answer::extensions(response).get::<TokenRejected>()?;
-        if self.replayed || !self.cache.heals(&rejected.token) {
+        if self.replayed || !self.cache.heals(rejected.token) {
             return None;
         }
         self.replayed = true;
         let cache = self.cache.clone();
-        let token = rejected.token.clone();
+        let token = rejected.token;
         Some(RetryFuture {
-            healed: Box::pin(async move { cache.healed(&token).await }),
+            healed: Box::pin(async move { cache.healed(token).await }),
         })
     }
 }

@@ -3,12 +3,13 @@ use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use tower_service::Service;
 
-use super::future::{ResponseFuture, Sent};
-use super::{Auth, AuthRequest, AuthResponse};
-use crate::cache::TokenCache;
+use super::future::ResponseFuture;
+use super::{Auth, AuthRequest, AuthResponse, Policy};
+use crate::cache::{Reader, TokenCache};
 use crate::error::{BoxError, Error};
 
 /// A service that puts the token on each request and calls the inner one.
@@ -44,6 +45,7 @@ use crate::error::{BoxError, Error};
 pub struct OfficeRndAuth<S> {
     inner: S,
     auth: Arc<Auth>,
+    reader: Reader,
 }
 
 /// What becomes of a request.
@@ -58,7 +60,12 @@ enum Verdict {
 
 impl<S> OfficeRndAuth<S> {
     pub(super) fn new(inner: S, auth: Arc<Auth>) -> Self {
-        Self { inner, auth }
+        let reader = Reader::default();
+        Self {
+            inner,
+            auth,
+            reader,
+        }
     }
 
     /// The cache behind this service.
@@ -102,18 +109,18 @@ where
     }
 
     fn call(&mut self, mut request: Req) -> Self::Future {
-        match judge(&self.auth, &mut request) {
+        match judge(&self.auth.policy, &request) {
             Verdict::Ours => {}
             Verdict::Pass => return ResponseFuture::sent(self.inner.call(request), None),
             Verdict::Refuse(error) => return ResponseFuture::refused(error),
         }
-        match self.auth.cache.try_token() {
-            Some(token) => {
-                let value = token.header_value().clone();
-                request.headers().insert(AUTHORIZATION, value);
-                let sent = Sent::new(Arc::clone(&self.auth), token);
-                ResponseFuture::sent(self.inner.call(request), Some(sent))
-            }
+        let headers = request.headers();
+        let put = |value: &HeaderValue, ticket| {
+            headers.insert(AUTHORIZATION, value.clone());
+            ticket
+        };
+        match self.auth.cache.lend(&mut self.reader, put) {
+            Some(ticket) => ResponseFuture::sent(self.inner.call(request), Some(ticket)),
             None => {
                 // The readied service goes along; the clone stays behind.
                 let clone = self.inner.clone();
@@ -124,19 +131,19 @@ where
     }
 }
 
-fn judge<Req: AuthRequest>(auth: &Auth, request: &mut Req) -> Verdict {
+#[inline]
+fn judge<Req: AuthRequest>(policy: &Policy, request: &Req) -> Verdict {
     if request.skips() {
         return Verdict::Pass;
     }
     let (scheme, authority) = request.target();
-    if let Err(error) = auth.policy.origins.check(scheme, authority) {
-        return if auth.policy.pass_foreign {
-            Verdict::Pass
-        } else {
-            Verdict::Refuse(error)
+    if let Err(error) = policy.origins.check(scheme, authority) {
+        return match policy.pass_foreign {
+            true => Verdict::Pass,
+            false => Verdict::Refuse(error),
         };
     }
-    if auth.policy.if_not_present && request.headers().contains_key(AUTHORIZATION) {
+    if policy.if_not_present && request.has_authorization() {
         return Verdict::Pass;
     }
     Verdict::Ours

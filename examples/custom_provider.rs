@@ -1,0 +1,75 @@
+//! A provider of one's own: here, tokens that a vault hands out. The cache,
+//! the single flight and the layer stay the same.
+
+#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use http::{Request, Response};
+use officernd_auth::{
+    AccessToken, BoxError, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, TokenProvider,
+};
+use tower::{Service as _, ServiceBuilder, ServiceExt as _, service_fn};
+
+#[derive(Clone, Default)]
+struct Vault {
+    reads: Arc<AtomicU32>,
+}
+
+impl TokenProvider for Vault {
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        let read = self.reads.fetch_add(1, Ordering::Relaxed) + 1;
+        println!(
+            "vault read {read}, because the cache is {}",
+            cx.cause().as_str()
+        );
+        if read == 1 {
+            // The kind decides what the cache does next, here: back off, and
+            // not before a second has gone.
+            let sealed = Error::new(ErrorKind::Transport, "the vault is sealed");
+            return Err(sealed.with_retry_after(Duration::from_secs(1)));
+        }
+        AccessToken::bearer(format!("vault-token-{read}"), Duration::from_secs(600))
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let vault = Vault::default();
+    let layer = OfficeRndAuthLayer::new(vault.clone());
+    // Any tower service of HTTP requests will do.
+    let mut client = ServiceBuilder::new().layer(layer).service(service_fn(echo));
+
+    let first = client.ready().await?.call(request()?).await;
+    let error = first.err().ok_or("the vault was sealed")?;
+    let error = Error::find(&error).ok_or("a token error was expected")?;
+    println!("first request: {error}");
+    let wait = error
+        .retry_after()
+        .ok_or("the error says when to come back")?;
+    tokio::time::sleep(wait).await;
+
+    for _ in 0..3 {
+        let response = client.ready().await?.call(request()?).await?;
+        println!("request sent with {:?}", response.into_body());
+    }
+    assert_eq!(vault.reads.load(Ordering::Relaxed), 2);
+    Ok(())
+}
+
+fn request() -> Result<Request<()>, http::Error> {
+    Request::get("https://app.officernd.com/api/v2/organizations/acme/locations").body(())
+}
+
+/// Stands for an HTTP client; tells whether a token came with the request.
+async fn echo(request: Request<()>) -> Result<Response<&'static str>, BoxError> {
+    let bearer = request.headers().get("authorization");
+    let bearer = bearer.is_some_and(|value| value.as_bytes().starts_with(b"Bearer vault-token-2"));
+    Ok(Response::new(if bearer {
+        "the vault's second token"
+    } else {
+        "no token"
+    }))
+}
