@@ -1,5 +1,7 @@
 //! The integration tests: one binary, a module a topic.
 
+#![expect(clippy::unwrap_used, reason = "a test says what must hold")]
+
 mod compiles;
 mod leaks;
 mod middleware;

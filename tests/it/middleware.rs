@@ -486,6 +486,52 @@ async fn an_inner_error_passes_through_as_it_is() {
     assert_eq!(provider.calls(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_future_that_failed_only_waits_when_polled_again() {
+    let provider = ScriptedProvider::new().then(Step::Fail(ErrorKind::Denied));
+    let (mut client, _server) = over_mock(&default_layer(&provider));
+    for uri in ["https://evil.example/", URL] {
+        let mut response = pin!(send(&mut client, get(uri)));
+        assert!(response.as_mut().await.is_err());
+        assert!(poll(response.as_mut()).is_pending(), "{uri}");
+    }
+}
+
+#[test]
+fn outside_a_runtime_a_hit_and_its_401_work_and_a_miss_is_an_error() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let provider = ScriptedProvider::new();
+    let layer = runtime.block_on(warm_layer(&provider));
+    let (mut client, mut server) = over_mock(&layer);
+    let mut response = pin!(send(&mut client, get(URL)));
+    let Poll::Ready(Some((_, reply))) = server.poll_request() else {
+        panic!("the inner service was not called");
+    };
+    reply.send_response(answer(401));
+    let Poll::Ready(Ok(response)) = poll(response.as_mut()) else {
+        panic!("no response");
+    };
+    assert!(response.extensions().get::<TokenRejected>().is_some());
+
+    // The next call inside a runtime starts what the 401 asked for.
+    runtime.block_on(async {
+        assert!(layer.cache().try_token().is_some());
+        settle().await;
+    });
+    assert_eq!(provider.causes(), [Cause::Cold, Cause::Rejected]);
+
+    let (mut cold, mut server) = over_mock(&default_layer(&provider));
+    let mut response = pin!(send(&mut cold, get(URL)));
+    let Poll::Ready(Err(error)) = poll(response.as_mut()) else {
+        panic!("not at once");
+    };
+    assert_eq!(kind(&error), Some(ErrorKind::Runtime));
+    assert!(no_request(&mut server));
+}
+
 mod over_reqwest {
     //! The same branches for `reqwest::Request`, as far as they differ.
 
