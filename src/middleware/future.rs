@@ -125,7 +125,14 @@ where
                     return Poll::Ready(Ok(response));
                 }
                 StateProj::Waiting { waiting } => {
-                    let token = ready!(waiting.token.as_mut().poll(cx))?;
+                    let token = match ready!(waiting.token.as_mut().poll(cx)) {
+                        Ok(token) => token,
+                        Err(error) => {
+                            // Gives back at once what the readied service holds.
+                            state.set(State::Refused { error: None });
+                            return Poll::Ready(Err(error.into()));
+                        }
+                    };
                     // Polled after it ended is the caller's fault; it waits.
                     let Some((mut service, mut request)) = waiting.held.take() else {
                         return Poll::Pending;

@@ -19,7 +19,6 @@ use crate::cache::Ticket;
 /// request.extensions_mut().insert(SkipAuth);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct SkipAuth;
 
 /// Response extension: the server answered 401 to the token that the layer had

@@ -74,6 +74,16 @@ impl<S> OfficeRndAuth<S> {
         &self.auth.cache
     }
 
+    /// The service that was readied; a clone stays behind.
+    #[cold]
+    fn take_ready(&mut self) -> S
+    where
+        S: Clone,
+    {
+        let clone = self.inner.clone();
+        mem::replace(&mut self.inner, clone)
+    }
+
     /// The inner service.
     #[must_use]
     pub fn get_ref(&self) -> &S {
@@ -112,7 +122,11 @@ where
         match judge(&self.auth.policy, &request) {
             Verdict::Ours => {}
             Verdict::Pass => return ResponseFuture::sent(self.inner.call(request), None),
-            Verdict::Refuse(error) => return ResponseFuture::refused(error),
+            Verdict::Refuse(error) => {
+                // Gives back what the readied service holds: a permit, a place.
+                drop(self.take_ready());
+                return ResponseFuture::refused(error);
+            }
         }
         let headers = request.headers();
         let put = |value: &HeaderValue, ticket| {
@@ -122,9 +136,7 @@ where
         match self.auth.cache.lend(&mut self.reader, put) {
             Some(ticket) => ResponseFuture::sent(self.inner.call(request), Some(ticket)),
             None => {
-                // The readied service goes along; the clone stays behind.
-                let clone = self.inner.clone();
-                let ready = mem::replace(&mut self.inner, clone);
+                let ready = self.take_ready();
                 ResponseFuture::waiting(ready, request, Arc::clone(&self.auth))
             }
         }

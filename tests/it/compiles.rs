@@ -1,0 +1,236 @@
+//! What the types promise: most of this has passed when it compiles.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::future::{Ready, ready};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use officernd_auth::testing::{ManualClock, ScriptedProvider};
+use officernd_auth::{
+    AccessToken, Allowance, Builder, CachedBuilder, Cause, ConfigError, Error, ErrorKind,
+    FetchContext, OfficeRndAuth, OfficeRndAuthLayer, Permit, Phase, ProviderFn, ResponseFuture,
+    RetryFuture, RetryUnauthorized, Secret, SkipAuth, StaticToken, TokenCache, TokenRejected,
+    TokenStatus, TokioClock, Urgency,
+};
+use tokio::task::LocalSet;
+use tower::util::{BoxCloneService, BoxCloneSyncService, BoxService};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+
+use crate::stack::{
+    Client, Inner, Request, Response, URL, default_layer, get, kind, over_mock, send, warm_layer,
+};
+
+fn send_static<T: Send + 'static>(_: &T) {}
+
+#[tokio::test]
+async fn a_service_a_body_and_a_response_that_stay_on_their_thread_work_cold_and_warm() {
+    let layer = default_layer(&ScriptedProvider::new());
+    let calls = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&calls);
+    let inner = service_fn(move |request: http::Request<Rc<str>>| {
+        let calls = Rc::clone(&counted);
+        async move {
+            tokio::task::yield_now().await;
+            assert!(request.headers().contains_key("authorization"));
+            calls.set(calls.get() + 1);
+            Ok::<_, Infallible>(http::Response::new(request.into_body()))
+        }
+    });
+    let client = layer.layer(inner);
+    let local = LocalSet::new();
+    local
+        .run_until(async {
+            for _ in 0..2 {
+                let request = http::Request::get(URL).body(Rc::from("local")).unwrap();
+                let call = tokio::task::spawn_local(client.clone().oneshot(request));
+                assert_eq!(&**call.await.unwrap().unwrap().body(), "local");
+            }
+        })
+        .await;
+    assert_eq!(calls.get(), 2);
+}
+
+#[tokio::test]
+async fn a_body_and_a_response_need_not_outlive_a_borrow() {
+    let layer = default_layer(&ScriptedProvider::new());
+    let text = String::from("borrowed");
+    fn echo<B>(request: http::Request<B>) -> Ready<Result<http::Response<B>, Infallible>> {
+        ready(Ok(http::Response::new(request.into_body())))
+    }
+    let inner = service_fn(echo);
+    let request = http::Request::get(URL).body(text.as_str()).unwrap();
+    let response = layer.layer(inner).oneshot(request).await.unwrap();
+    assert_eq!(*response.body(), text);
+}
+
+#[tokio::test]
+async fn a_body_need_be_neither_clone_nor_debug() {
+    struct Plain;
+    let inner = service_fn(|request: http::Request<Plain>| async {
+        Ok::<_, BoxError>(http::Response::new(request.into_body()))
+    });
+    let client = default_layer(&ScriptedProvider::new()).layer(inner);
+    let request = http::Request::get(URL).body(Plain).unwrap();
+    let Plain = client.oneshot(request).await.unwrap().into_body();
+}
+
+#[tokio::test]
+async fn the_response_future_is_send_when_the_inner_one_is() {
+    let layer = warm_layer(&ScriptedProvider::new()).await;
+    let (mut client, _server) = over_mock(&layer);
+    let future: ResponseFuture<Inner, Request> = send(&mut client, get(URL));
+    send_static(&future);
+
+    fn send_type<T: Send>() {}
+    send_type::<ResponseFuture<reqwest::Client, reqwest::Request>>();
+}
+
+#[test]
+fn the_public_types_go_where_a_service_goes() {
+    fn clone_send_sync<T: Clone + Send + Sync + 'static>() {}
+    fn shared<T: Send + Sync + 'static>() {}
+    clone_send_sync::<OfficeRndAuthLayer>();
+    clone_send_sync::<OfficeRndAuth<reqwest::Client>>();
+    clone_send_sync::<TokenCache>();
+    clone_send_sync::<AccessToken>();
+    clone_send_sync::<Error>();
+    clone_send_sync::<Allowance>();
+    clone_send_sync::<RetryUnauthorized>();
+    clone_send_sync::<SkipAuth>();
+    clone_send_sync::<TokenRejected>();
+    clone_send_sync::<FetchContext>();
+    clone_send_sync::<StaticToken>();
+    clone_send_sync::<TokenStatus>();
+    shared::<ConfigError>();
+    fn copy<T: Copy>() {}
+    copy::<SkipAuth>();
+    copy::<ErrorKind>();
+    fn error<T: std::error::Error + Send + Sync + 'static>() {}
+    error::<Error>();
+    error::<ConfigError>();
+    fn serialize<T: serde::Serialize>() {}
+    serialize::<TokenStatus>();
+}
+
+#[test]
+fn every_public_type_has_debug() {
+    fn debug<T: Debug>() {}
+    debug::<OfficeRndAuthLayer>();
+    debug::<OfficeRndAuth<reqwest::Client>>();
+    debug::<Client>();
+    debug::<ResponseFuture<Inner, Request>>();
+    debug::<RetryUnauthorized>();
+    debug::<RetryFuture>();
+    debug::<Builder>();
+    debug::<CachedBuilder>();
+    debug::<TokenCache>();
+    debug::<TokenStatus>();
+    debug::<Phase>();
+    debug::<Allowance>();
+    debug::<Permit>();
+    debug::<FetchContext>();
+    debug::<Cause>();
+    debug::<Urgency>();
+    debug::<AccessToken>();
+    debug::<Secret>();
+    debug::<StaticToken>();
+    debug::<ProviderFn<fn()>>();
+    debug::<TokioClock>();
+    debug::<ManualClock>();
+    debug::<ScriptedProvider>();
+    debug::<SkipAuth>();
+    debug::<TokenRejected>();
+    debug::<Error>();
+    debug::<ErrorKind>();
+    debug::<ConfigError>();
+}
+
+#[tokio::test]
+async fn the_response_future_tells_its_state_and_nothing_else() {
+    let layer = default_layer(&ScriptedProvider::new());
+    let (mut client, _server) = over_mock(&layer);
+    let waiting = send(&mut client, get(URL));
+    let refused = send(&mut client, get("https://evil.example"));
+    layer.cache().warm_up().await.unwrap();
+    let sent = send(&mut client, get(URL));
+    let shown = format!("{waiting:?} {refused:?} {sent:?}");
+    assert!(shown.contains("waiting") && shown.contains("refused") && shown.contains("sent"));
+    assert!(!shown.contains("scripted"));
+}
+
+#[tokio::test]
+async fn a_client_can_be_stored_without_its_type() {
+    let layer = warm_layer(&ScriptedProvider::new()).await;
+    let inner =
+        service_fn(|_: Request| async { Ok::<Response, Infallible>(Response::new(Bytes::new())) });
+    let client = layer.layer(inner);
+    let stored: BoxCloneService<Request, Response, BoxError> = BoxCloneService::new(client.clone());
+    stored.clone().oneshot(get(URL)).await.unwrap();
+    let stored: BoxCloneSyncService<Request, Response, BoxError> =
+        BoxCloneSyncService::new(client.clone());
+    stored.oneshot(get(URL)).await.unwrap();
+    BoxService::new(client).oneshot(get(URL)).await.unwrap();
+
+    let _stored: BoxCloneService<reqwest::Request, reqwest::Response, BoxError> =
+        ServiceBuilder::new()
+            .layer(layer.with_retry())
+            .service(reqwest::Client::new())
+            .boxed_clone();
+}
+
+#[tokio::test]
+async fn the_types_around_a_reqwest_client_are_inferred() {
+    let layer = default_layer(&ScriptedProvider::new());
+    let inner = reqwest::Client::new();
+    let mut client = ServiceBuilder::new().layer(layer).service(inner.clone());
+
+    let request = inner.get("https://evil.example/").build().unwrap();
+    let error = client
+        .ready()
+        .await
+        .unwrap()
+        .call(request)
+        .await
+        .unwrap_err();
+    assert_eq!(kind(&error), Some(ErrorKind::ForeignOrigin));
+
+    // Not called: it would go to the network.
+    let _unpolled = async move {
+        let request = inner.get(URL).build()?;
+        let response = client.ready().await?.call(request).await?;
+        Ok::<String, BoxError>(response.error_for_status()?.text().await?)
+    };
+}
+
+#[tokio::test]
+async fn the_types_around_a_hyper_client_are_inferred_and_its_error_is_not_ours() {
+    // A port that nobody listens on: bound, then closed.
+    let port = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let layer = OfficeRndAuthLayer::builder(ScriptedProvider::new())
+        .allow_origin(&format!("http://127.0.0.1:{port}"))
+        .build()
+        .unwrap();
+    let inner = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .build::<_, Empty<Bytes>>(HttpConnector::new());
+    let mut client = ServiceBuilder::new().layer(layer).service(inner);
+    let request = http::Request::get(format!("http://127.0.0.1:{port}/"))
+        .body(Empty::new())
+        .unwrap();
+    let error = client
+        .ready()
+        .await
+        .unwrap()
+        .call(request)
+        .await
+        .unwrap_err();
+    assert_eq!(kind(&error), None);
+    assert!(error.is::<hyper_util::client::legacy::Error>(), "{error:?}");
+}

@@ -1,0 +1,194 @@
+//! A token is nowhere to be read: not in `Debug`, `Display`, an error's chain,
+//! the status, nor in what is traced at TRACE.
+
+use std::fmt::Write as _;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use officernd_auth::testing::{ScriptedProvider, Step};
+use officernd_auth::{
+    AccessToken, BoxError, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RetryUnauthorized,
+    Secret, StaticToken, TokenRejected, provider_fn,
+};
+use tower::retry::Policy;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+use crate::stack::{Response, URL, answer, get, over_mock, send, settle};
+
+/// What every token here begins with.
+const SECRET: &str = "scripted-";
+
+/// What was shown and logged.
+#[derive(Debug, Clone, Default)]
+struct Page(Arc<Mutex<Vec<u8>>>);
+
+impl Page {
+    fn show(&self, what: &dyn std::fmt::Debug) {
+        let mut text = String::new();
+        write!(text, "{what:?}\n{what:#?}\n").unwrap();
+        self.0.lock().unwrap().extend(text.into_bytes());
+    }
+
+    fn show_error(&self, error: &BoxError) {
+        self.show(error);
+        let mut next: Option<&dyn std::error::Error> = Some(error.as_ref());
+        while let Some(error) = next {
+            self.show(&error.to_string());
+            self.show(&error);
+            next = error.source();
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl io::Write for Page {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Page {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+fn token(n: u32) -> Step {
+    Step::Token(format!("{SECRET}-{n}"), Duration::from_secs(3600))
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_token_is_ever_shown() {
+    let page = Page::default();
+    let logs = Page::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::TRACE)
+        .with_span_events(FmtSpan::FULL)
+        .with_writer(logs.clone())
+        .finish();
+    // While tracing knows of one subscriber only, a callsite that another
+    // test's thread meets first is off for good.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+    // This runtime has one thread: the fetches run under it too.
+    let _guard = tracing::subscriber::set_default(subscriber);
+
+    let provider = ScriptedProvider::new().then(token(1)).then(token(2));
+    let builder = OfficeRndAuthLayer::builder(provider.clone());
+    page.show(&builder);
+    let layer = builder.build().unwrap();
+    page.show(&layer);
+    let cache = layer.cache();
+    let mut statuses = cache.subscribe();
+    let (mut client, mut server) = over_mock(&layer);
+    page.show(&client);
+
+    // A miss that succeeds, then a hit that is answered 401, then the token
+    // that heals it.
+    for status in [200, 401, 200] {
+        let future = send(&mut client, get(URL));
+        page.show(&future);
+        let call = tokio::spawn(future);
+        let (request, reply) = server.next_request().await.unwrap();
+        page.show(&request);
+        page.show(request.headers());
+        reply.send_response(answer(status));
+        let response = call.await.unwrap().unwrap();
+        page.show(&response);
+        if let Some(rejected) = response.extensions().get::<TokenRejected>() {
+            page.show(rejected);
+            let mut retry = RetryUnauthorized::new(cache.clone());
+            let mut result = Ok::<Response, BoxError>(response);
+            let future = Policy::retry(&mut retry, &mut get(URL), &mut result);
+            page.show(&retry);
+            page.show(&future);
+        }
+        page.show(cache);
+        page.show(&*statuses.borrow_and_update());
+        settle().await;
+    }
+    assert_eq!(cache.status().generation, 2);
+
+    // Refreshes that fail in several ways while the old token serves.
+    for step in [
+        Step::Fail(ErrorKind::Transport),
+        Step::Hang,
+        Step::Token(format!("{SECRET} not a token"), Duration::from_secs(60)),
+        Step::Token(format!("{SECRET}-3"), Duration::ZERO),
+        Step::Error(Error::new(ErrorKind::Store, "outer").with_source(io::Error::other("inner"))),
+        Step::Panic,
+    ] {
+        provider.push(step);
+        if let Err(error) = cache.refresh().await {
+            page.show_error(&error.into());
+        }
+        page.show(&cache.status());
+        tokio::time::sleep(Duration::from_secs(120)).await;
+    }
+
+    // The token dead, requests fail for want of another; one is refused.
+    tokio::time::sleep(Duration::from_secs(7200)).await;
+    provider.push(Step::Fail(ErrorKind::InvalidClient));
+    for uri in [URL, URL, "https://evil.example/"] {
+        let error = send(&mut client, get(uri)).await.unwrap_err();
+        page.show_error(&error);
+    }
+    page.show(&serde_json::to_string(&cache.status()).unwrap());
+
+    let shown = page.text() + &logs.text();
+    assert!(!shown.contains(SECRET), "{shown}");
+    assert!(!shown.contains("Bearer"), "{shown}");
+    // It did look: the header was there, and so were the logs.
+    assert!(shown.contains("Sensitive"));
+    let logs = logs.text();
+    for event in [
+        "officernd_auth.refresh",
+        "token refreshed",
+        "refresh failed",
+    ] {
+        assert!(logs.contains(event), "no {event} in {logs}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_values_that_hold_a_token_do_not_show_it() {
+    let page = Page::default();
+    let life = Duration::from_secs(60);
+    let secret = Secret::from(SECRET);
+    page.show(&secret);
+    let token = AccessToken::bearer(secret, life).unwrap();
+    page.show(&token);
+    page.show(token.header_value());
+    page.show(&StaticToken::new(SECRET).unwrap());
+    let provider = provider_fn({
+        let token = token.clone();
+        move || std::future::ready(Ok(token.clone()))
+    });
+    page.show(&provider);
+    page.show(&FetchContext::default());
+    page.show(&ScriptedProvider::new().then(Step::Token(SECRET.into(), life)));
+    page.show(&OfficeRndAuthLayer::builder(
+        StaticToken::new(SECRET).unwrap(),
+    ));
+    for bad in [format!("{SECRET} "), format!("{SECRET}\r\nx: y")] {
+        page.show_error(&AccessToken::bearer(bad.clone(), life).unwrap_err().into());
+        page.show_error(&StaticToken::new(bad).unwrap_err().into());
+    }
+    let zero = AccessToken::bearer(SECRET, Duration::ZERO);
+    page.show_error(&zero.unwrap_err().into());
+
+    let shown = page.text();
+    assert!(!shown.contains(SECRET), "{shown}");
+}

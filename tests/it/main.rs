@@ -1,0 +1,11 @@
+//! The integration tests: one binary, a module a topic.
+
+#![expect(clippy::unwrap_used, reason = "a test says what must hold")]
+
+mod compiles;
+mod leaks;
+mod middleware;
+mod readiness;
+mod retry;
+mod settings;
+mod stack;

@@ -1,0 +1,616 @@
+//! What becomes of one request: every branch, polled by hand.
+
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
+use officernd_auth::testing::{ScriptedProvider, Step};
+use officernd_auth::{Cause, Error, ErrorKind, OfficeRndAuthLayer, SkipAuth, TokenRejected};
+use tower::Layer;
+
+use crate::stack::{
+    Request, URL, answer, challenge, credentials, default_layer, get, kind, no_request, over_mock,
+    poll, send, serve, settle, warm_layer,
+};
+
+/// A caller's own credentials, two of them.
+fn with_own_credentials(mut request: Request) -> Request {
+    for value in ["Bearer the-users-own", "Basic dTpw"] {
+        let value = HeaderValue::from_static(value);
+        request.headers_mut().append(AUTHORIZATION, value);
+    }
+    request
+}
+
+fn skipping(mut request: Request) -> Request {
+    request.extensions_mut().insert(SkipAuth);
+    request
+}
+
+const OWN: [&str; 2] = ["Bearer the-users-own", "Basic dTpw"];
+
+#[tokio::test(start_paused = true)]
+async fn a_hit_calls_the_inner_service_before_the_future_is_polled() {
+    let layer = warm_layer(&ScriptedProvider::new()).await;
+    let (mut client, mut server) = over_mock(&layer);
+
+    let mut response = pin!(send(&mut client, get(URL)));
+    let Poll::Ready(Some((request, reply))) = server.poll_request() else {
+        panic!("the inner service was not called");
+    };
+    assert_eq!(credentials(&request), ["Bearer scripted-1"]);
+    assert!(poll(response.as_mut()).is_pending());
+
+    reply.send_response(answer(200));
+    let Poll::Ready(Ok(response)) = poll(response.as_mut()) else {
+        panic!("no response");
+    };
+    assert_eq!(response.status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_header_value_is_sensitive_on_a_hit_and_on_a_miss() {
+    let (mut client, mut server) = over_mock(&default_layer(&ScriptedProvider::new()));
+    for _ in 0..2 {
+        let call = tokio::spawn(send(&mut client, get(URL)));
+        let (request, reply) = server.next_request().await.unwrap();
+        assert!(request.headers()[AUTHORIZATION].is_sensitive());
+        reply.send_response(answer(200));
+        call.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_but_the_authorization_of_a_request_is_changed() {
+    let layer = warm_layer(&ScriptedProvider::new()).await;
+    let (mut client, mut server) = over_mock(&layer);
+    let request = http::Request::post(URL)
+        .version(http::Version::HTTP_2)
+        .header("x-one", "1")
+        .extension(7_u8)
+        .body("the body".into())
+        .unwrap();
+
+    let _response = send(&mut client, request);
+    let (request, _reply) = server.next_request().await.unwrap();
+    assert_eq!(request.method(), http::Method::POST);
+    assert_eq!(request.uri(), URL);
+    assert_eq!(request.version(), http::Version::HTTP_2);
+    assert_eq!(request.headers()["x-one"], "1");
+    assert_eq!(request.headers().len(), 2);
+    assert_eq!(request.extensions().get(), Some(&7_u8));
+    assert_eq!(*request.body(), "the body");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_miss_waits_for_the_token_then_calls_the_inner_service() {
+    let provider = ScriptedProvider::new();
+    let (mut client, mut server) = over_mock(&default_layer(&provider));
+
+    let mut response = pin!(send(&mut client, get(URL)));
+    assert!(poll(response.as_mut()).is_pending());
+    assert!(no_request(&mut server));
+
+    settle().await;
+    assert!(poll(response.as_mut()).is_pending());
+    assert_eq!(serve(&mut server, answer(200)).await, ["Bearer scripted-1"]);
+    assert!(matches!(poll(response.as_mut()), Poll::Ready(Ok(_))));
+    assert_eq!(provider.causes(), [Cause::Cold]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_miss_together_join_one_fetch() {
+    let provider = ScriptedProvider::new().latency(Duration::from_secs(1));
+    let (mut client, mut server) = over_mock(&default_layer(&provider));
+    let calls: Vec<_> = (0..20)
+        .map(|_| tokio::spawn(send(&mut client, get(URL))))
+        .collect();
+    for call in calls {
+        assert_eq!(serve(&mut server, answer(200)).await, ["Bearer scripted-1"]);
+        drop(call);
+    }
+    assert_eq!(provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_miss_that_gets_no_token_fails_and_the_inner_service_is_never_called() {
+    let provider = ScriptedProvider::new().then(Step::Fail(ErrorKind::InvalidClient));
+    let (mut client, mut server) = over_mock(&default_layer(&provider));
+
+    // The fetch fails; then its failure is remembered.
+    for _ in 0..2 {
+        let error = send(&mut client, get(URL)).await.unwrap_err();
+        assert_eq!(kind(&error), Some(ErrorKind::InvalidClient));
+    }
+    assert!(no_request(&mut server));
+    assert_eq!(provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_dropped_while_it_waits_leaves_its_fetch_to_the_next() {
+    let provider = ScriptedProvider::new().latency(Duration::from_secs(1));
+    let (mut client, mut server) = over_mock(&default_layer(&provider));
+    {
+        let mut response = pin!(send(&mut client, get(URL)));
+        assert!(poll(response.as_mut()).is_pending());
+    }
+    let call = tokio::spawn(send(&mut client, get(URL)));
+    assert_eq!(serve(&mut server, answer(200)).await, ["Bearer scripted-1"]);
+    call.await.unwrap().unwrap();
+    assert!(no_request(&mut server));
+    assert_eq!(provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn skip_auth_sends_this_one_request_as_it_is() {
+    let provider = ScriptedProvider::new();
+    let (mut client, mut server) = over_mock(&default_layer(&provider));
+    for request in [
+        skipping(get(URL)),
+        skipping(get("http://elsewhere.example/")),
+        skipping(with_own_credentials(get(URL))),
+    ] {
+        let wanted: Vec<String> = credentials(&request).into_iter().map(Into::into).collect();
+        let _response = send(&mut client, request);
+        assert_eq!(serve(&mut server, answer(200)).await, wanted);
+    }
+    settle().await;
+    assert_eq!(provider.calls(), 0);
+
+    let _call = tokio::spawn(send(&mut client, get(URL)));
+    assert_eq!(serve(&mut server, answer(200)).await, ["Bearer scripted-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_values_of_a_callers_authorization_are_replaced() {
+    let (mut client, mut server) = over_mock(&default_layer(&ScriptedProvider::new()));
+    // A miss, then a hit.
+    for _ in 0..2 {
+        let call = tokio::spawn(send(&mut client, with_own_credentials(get(URL))));
+        assert_eq!(serve(&mut server, answer(200)).await, ["Bearer scripted-1"]);
+        call.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn if_not_present_keeps_a_callers_authorization_and_adds_where_there_is_none() {
+    let layer = OfficeRndAuthLayer::builder(ScriptedProvider::new())
+        .if_not_present()
+        .build()
+        .unwrap();
+    let (mut client, mut server) = over_mock(&layer);
+
+    let _own = send(&mut client, with_own_credentials(get(URL)));
+    assert_eq!(serve(&mut server, answer(200)).await, OWN);
+
+    let _ours = tokio::spawn(send(&mut client, get(URL)));
+    assert_eq!(serve(&mut server, answer(200)).await, ["Bearer scripted-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_origin_is_an_error_that_names_it_and_the_cure() {
+    let provider = ScriptedProvider::new();
+    let (mut client, mut server) = over_mock(&default_layer(&provider));
+
+    let uri = "https://me:hunter2@evil.example:8443/private?key=hunter3";
+    let error = send(&mut client, get(uri)).await.unwrap_err();
+    assert_eq!(kind(&error), Some(ErrorKind::ForeignOrigin));
+    assert!(error.to_string().contains("https://evil.example:8443"));
+
+    let error = send(&mut client, get("https://evil.example/a?b"))
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains(r#"allow_origin("https://evil.example")"#),
+        "{error}"
+    );
+
+    let shown = format!("{error} {error:?}");
+    for secret in ["hunter", "private", "key", "/a", "?b"] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+    assert!(no_request(&mut server));
+    settle().await;
+    assert_eq!(provider.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_origin_is_refused_even_with_the_callers_own_credentials() {
+    let layer = OfficeRndAuthLayer::builder(ScriptedProvider::new())
+        .if_not_present()
+        .build()
+        .unwrap();
+    let (mut client, mut server) = over_mock(&layer);
+    let request = with_own_credentials(get("https://evil.example/"));
+    let error = send(&mut client, request).await.unwrap_err();
+    assert_eq!(kind(&error), Some(ErrorKind::ForeignOrigin));
+    assert!(no_request(&mut server));
+}
+
+#[tokio::test(start_paused = true)]
+async fn plain_http_goes_to_a_listed_loopback_only() {
+    let layer = OfficeRndAuthLayer::builder(ScriptedProvider::new())
+        .allow_origin("http://127.0.0.1:8080")
+        .allow_any_https_origin()
+        .build()
+        .unwrap();
+    layer.cache().warm_up().await.unwrap();
+    let (mut client, mut server) = over_mock(&layer);
+
+    for uri in [
+        "http://app.officernd.com/",
+        "http://127.0.0.1:8081/",
+        "http://localhost:8080/",
+    ] {
+        let error = send(&mut client, get(uri)).await.unwrap_err();
+        assert_eq!(kind(&error), Some(ErrorKind::InsecureOrigin), "{uri}");
+    }
+    assert!(no_request(&mut server));
+
+    let _response = send(&mut client, get("http://127.0.0.1:8080/"));
+    assert_eq!(serve(&mut server, answer(200)).await, ["Bearer scripted-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pass_foreign_origins_sends_such_requests_on_without_a_token() {
+    let provider = ScriptedProvider::new();
+    let layer = OfficeRndAuthLayer::builder(provider.clone())
+        .pass_foreign_origins()
+        .build()
+        .unwrap();
+    let (mut client, mut server) = over_mock(&layer);
+    for uri in [
+        "https://elsewhere.example/",
+        "http://app.officernd.com/",
+        "app.officernd.com:443",
+    ] {
+        let _response = send(&mut client, get(uri));
+        assert_eq!(serve(&mut server, answer(200)).await, [""; 0], "{uri}");
+    }
+    // What the caller sends there of its own is the caller's business.
+    let _response = send(
+        &mut client,
+        with_own_credentials(get("https://elsewhere.example/")),
+    );
+    assert_eq!(serve(&mut server, answer(200)).await, OWN);
+    settle().await;
+    assert_eq!(provider.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn authority_form_is_refused_and_a_uri_without_authority_allowed() {
+    let layer = warm_layer(&ScriptedProvider::new()).await;
+    let (mut client, mut server) = over_mock(&layer);
+
+    let mut connect = get("app.officernd.com:443");
+    *connect.method_mut() = http::Method::CONNECT;
+    let error = send(&mut client, connect).await.unwrap_err();
+    assert_eq!(kind(&error), Some(ErrorKind::ForeignOrigin));
+    assert!(no_request(&mut server));
+
+    for uri in ["/api/v2", "*"] {
+        let _response = send(&mut client, get(uri));
+        let credentials = serve(&mut server, answer(200)).await;
+        assert_eq!(credentials, ["Bearer scripted-1"], "{uri}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn layers_over_one_cache_share_its_token_under_their_own_policies() {
+    let provider = ScriptedProvider::new();
+    let strict = warm_layer(&provider).await;
+    let proxy = OfficeRndAuthLayer::from_cache(strict.cache().clone())
+        .pass_foreign_origins()
+        .build()
+        .unwrap();
+    let (mut strict, _server) = over_mock(&strict);
+    let (mut proxy, mut server) = over_mock(&proxy);
+
+    assert!(
+        send(&mut strict, get("https://evil.example/"))
+            .await
+            .is_err()
+    );
+    let _foreign = send(&mut proxy, get("https://evil.example/"));
+    assert_eq!(serve(&mut server, answer(200)).await, [""; 0]);
+    let _ours = send(&mut proxy, get(URL));
+    assert_eq!(serve(&mut server, answer(200)).await, ["Bearer scripted-1"]);
+    assert_eq!(provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_401_marks_the_response_and_heals_in_the_background() {
+    let provider = ScriptedProvider::new();
+    // A miss, so that the waiting path leads to the same end.
+    let (mut client, mut server) = over_mock(&default_layer(&provider));
+
+    let call = tokio::spawn(send(&mut client, get(URL)));
+    serve(
+        &mut server,
+        challenge(401, r#"Bearer error="invalid_token""#),
+    )
+    .await;
+    let response = call.await.unwrap().unwrap();
+    assert_eq!(response.status(), 401);
+    let rejected = response.extensions().get::<TokenRejected>().unwrap();
+    assert_eq!(rejected.generation(), 1);
+
+    settle().await;
+    assert_eq!(provider.causes(), [Cause::Cold, Cause::Rejected]);
+    let _next = send(&mut client, get(URL));
+    assert_eq!(serve(&mut server, answer(200)).await, ["Bearer scripted-2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_401_requests_go_on_with_the_old_token_until_the_new_one_lands() {
+    let provider = ScriptedProvider::new();
+    let layer = warm_layer(&provider).await;
+    let (mut client, mut server) = over_mock(&layer);
+    provider.set_latency(Duration::from_secs(3));
+    let down = Error::new(ErrorKind::Transport, "down").with_retry_after(Duration::from_secs(60));
+    provider.push(Step::Error(down));
+
+    let rejected = tokio::spawn(send(&mut client, get(URL)));
+    serve(&mut server, answer(401)).await;
+    rejected.await.unwrap().unwrap();
+
+    // While it is fetched, and after that failed: sent at once, un-polled.
+    for _ in 0..3 {
+        let _response = send(&mut client, get(URL));
+        let Poll::Ready(Some((request, _))) = server.poll_request() else {
+            panic!("a request waited");
+        };
+        assert_eq!(credentials(&request), ["Bearer scripted-1"]);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    assert_eq!(provider.calls(), 2);
+    assert_eq!(layer.cache().status().consecutive_failures, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_401s_of_one_token_cost_one_fetch() {
+    let provider = ScriptedProvider::new();
+    let layer = warm_layer(&provider).await;
+    let (mut client, mut server) = over_mock(&layer);
+    let calls: Vec<_> = (0..20)
+        .map(|_| tokio::spawn(send(&mut client, get(URL))))
+        .collect();
+    for call in calls {
+        serve(&mut server, answer(401)).await;
+        let response = call.await.unwrap().unwrap();
+        // Each is marked, also those that come late.
+        let rejected = response.extensions().get::<TokenRejected>();
+        assert_eq!(rejected.map(TokenRejected::generation), Some(1));
+        settle().await;
+    }
+    assert_eq!(provider.calls(), 2);
+    assert_eq!(layer.cache().status().generation, 2);
+    assert!(!layer.cache().status().rejected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_401_for_a_missing_scope_neither_marks_nor_heals() {
+    let provider = ScriptedProvider::new();
+    let layer = warm_layer(&provider).await;
+    let (mut client, mut server) = over_mock(&layer);
+    let mut second = challenge(401, r#"Basic realm="x""#);
+    let value = HeaderValue::from_static(r#"Bearer realm="a, b", error="insufficient_scope""#);
+    second
+        .headers_mut()
+        .append(http::header::WWW_AUTHENTICATE, value);
+    for unauthorized in [
+        challenge(401, r#"Bearer error="insufficient_scope", scope="x""#),
+        second,
+    ] {
+        let call = tokio::spawn(send(&mut client, get(URL)));
+        serve(&mut server, unauthorized).await;
+        let response = call.await.unwrap().unwrap();
+        assert_eq!(response.status(), 401);
+        assert!(response.extensions().get::<TokenRejected>().is_none());
+    }
+    settle().await;
+    assert_eq!(provider.calls(), 1);
+    assert!(!layer.cache().status().rejected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_status_but_401_says_anything_of_the_token() {
+    let provider = ScriptedProvider::new();
+    let layer = warm_layer(&provider).await;
+    let (mut client, mut server) = over_mock(&layer);
+    for status in [200, 302, 400, 403, 404, 407, 429, 500, 503] {
+        let call = tokio::spawn(send(&mut client, get(URL)));
+        let response = challenge(status, r#"Bearer error="invalid_token""#);
+        serve(&mut server, response).await;
+        let response = call.await.unwrap().unwrap();
+        assert_eq!(response.status(), status);
+        assert!(response.extensions().is_empty(), "{status}");
+    }
+    settle().await;
+    assert_eq!(provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_401_to_a_request_without_our_token_says_nothing_of_it() {
+    let provider = ScriptedProvider::new();
+    let layer = OfficeRndAuthLayer::builder(provider.clone())
+        .pass_foreign_origins()
+        .if_not_present()
+        .build()
+        .unwrap();
+    layer.cache().warm_up().await.unwrap();
+    let (mut client, mut server) = over_mock(&layer);
+    for request in [
+        skipping(get(URL)),
+        get("https://elsewhere.example/"),
+        with_own_credentials(get(URL)),
+    ] {
+        let call = tokio::spawn(send(&mut client, request));
+        serve(&mut server, answer(401)).await;
+        let response = call.await.unwrap().unwrap();
+        assert_eq!(response.status(), 401);
+        assert!(response.extensions().get::<TokenRejected>().is_none());
+    }
+    settle().await;
+    assert_eq!(provider.calls(), 1);
+    assert!(!layer.cache().status().rejected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_inner_error_passes_through_as_it_is() {
+    #[derive(Debug, PartialEq)]
+    struct Broken;
+    impl std::fmt::Display for Broken {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("broken")
+        }
+    }
+    impl std::error::Error for Broken {}
+
+    let provider = ScriptedProvider::new();
+    let (mut client, mut server) = over_mock(&default_layer(&provider));
+    // A miss, then a hit.
+    for _ in 0..2 {
+        let call = tokio::spawn(send(&mut client, get(URL)));
+        let (_, reply) = server.next_request().await.unwrap();
+        reply.send_error(Broken);
+        let error = call.await.unwrap().unwrap_err();
+        assert_eq!(kind(&error), None);
+        assert_eq!(error.downcast_ref(), Some(&Broken));
+    }
+    settle().await;
+    assert_eq!(provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_future_that_failed_only_waits_when_polled_again() {
+    let provider = ScriptedProvider::new().then(Step::Fail(ErrorKind::Denied));
+    let (mut client, _server) = over_mock(&default_layer(&provider));
+    for uri in ["https://evil.example/", URL] {
+        let mut response = pin!(send(&mut client, get(uri)));
+        assert!(response.as_mut().await.is_err());
+        assert!(poll(response.as_mut()).is_pending(), "{uri}");
+    }
+}
+
+#[test]
+fn outside_a_runtime_a_hit_and_its_401_work_and_a_miss_is_an_error() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let provider = ScriptedProvider::new();
+    let layer = runtime.block_on(warm_layer(&provider));
+    let (mut client, mut server) = over_mock(&layer);
+    let mut response = pin!(send(&mut client, get(URL)));
+    let Poll::Ready(Some((_, reply))) = server.poll_request() else {
+        panic!("the inner service was not called");
+    };
+    reply.send_response(answer(401));
+    let Poll::Ready(Ok(response)) = poll(response.as_mut()) else {
+        panic!("no response");
+    };
+    assert!(response.extensions().get::<TokenRejected>().is_some());
+
+    // The next call inside a runtime starts what the 401 asked for.
+    runtime.block_on(async {
+        assert!(layer.cache().try_token().is_some());
+        settle().await;
+    });
+    assert_eq!(provider.causes(), [Cause::Cold, Cause::Rejected]);
+
+    let (mut cold, mut server) = over_mock(&default_layer(&provider));
+    let mut response = pin!(send(&mut cold, get(URL)));
+    let Poll::Ready(Err(error)) = poll(response.as_mut()) else {
+        panic!("not at once");
+    };
+    assert_eq!(kind(&error), Some(ErrorKind::Runtime));
+    assert!(no_request(&mut server));
+}
+
+mod over_reqwest {
+    //! The same branches for `reqwest::Request`, as far as they differ.
+
+    use tower_test::mock;
+
+    use super::*;
+
+    type Server = mock::Handle<reqwest::Request, reqwest::Response>;
+
+    fn get(url: &str) -> reqwest::Request {
+        reqwest::Request::new(reqwest::Method::GET, url.parse().unwrap())
+    }
+
+    async fn serve(server: &mut Server, status: u16) -> reqwest::Request {
+        let (request, reply) = server.next_request().await.unwrap();
+        reply.send_response(answer(status).into());
+        request
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_gets_the_token_and_a_401_marks_the_response() {
+        let provider = ScriptedProvider::new();
+        let (inner, mut server) = mock::pair();
+        let mut client = default_layer(&provider).layer(inner);
+        for generation in 1..=2 {
+            let mut request = get(URL);
+            for value in OWN {
+                let value = HeaderValue::from_static(value);
+                request.headers_mut().append(AUTHORIZATION, value);
+            }
+            let call = tokio::spawn(send(&mut client, request));
+            let request = serve(&mut server, 401).await;
+            let values: Vec<_> = request.headers().get_all(AUTHORIZATION).iter().collect();
+            assert_eq!(values, [&format!("Bearer scripted-{generation}")]);
+            assert!(values[0].is_sensitive());
+            let response = call.await.unwrap().unwrap();
+            let rejected = response.extensions().get::<TokenRejected>().unwrap();
+            assert_eq!(rejected.generation(), generation);
+            settle().await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_origin_guard_holds() {
+        let (inner, mut server) = mock::pair::<reqwest::Request, reqwest::Response>();
+        let layer = warm_layer(&ScriptedProvider::new()).await;
+        let mut client = layer.layer(inner);
+        for (url, wanted) in [
+            ("https://evil.example/", ErrorKind::ForeignOrigin),
+            ("https://app.officernd.com:8443/", ErrorKind::ForeignOrigin),
+            ("https://me@app.officernd.com/", ErrorKind::ForeignOrigin),
+            ("https://app.officernd.com./", ErrorKind::ForeignOrigin),
+            ("data:text/plain,hello", ErrorKind::ForeignOrigin),
+            ("http://app.officernd.com/", ErrorKind::InsecureOrigin),
+        ] {
+            let error = send(&mut client, get(url)).await.unwrap_err();
+            assert_eq!(kind(&error), Some(wanted), "{url}");
+        }
+        assert!(server.poll_request().is_pending());
+        for url in ["https://app.officernd.com:443/", "HTTPS://A.OfficeRnD.com"] {
+            let _response = send(&mut client, get(url));
+            let request = serve(&mut server, 200).await;
+            assert!(request.headers().contains_key(AUTHORIZATION), "{url}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn if_not_present_is_the_way_to_exempt_one_request() {
+        let layer = OfficeRndAuthLayer::builder(ScriptedProvider::new())
+            .if_not_present()
+            .build()
+            .unwrap();
+        let (inner, mut server) = mock::pair();
+        let mut client = layer.layer(inner);
+        let mut request = get(URL);
+        let own = HeaderValue::from_static(OWN[0]);
+        request.headers_mut().insert(AUTHORIZATION, own);
+        let _response = send(&mut client, request);
+        let request = serve(&mut server, 200).await;
+        assert_eq!(request.headers()[AUTHORIZATION], OWN[0]);
+    }
+}

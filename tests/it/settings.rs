@@ -1,0 +1,146 @@
+//! Set-up mistakes: each found by `build`, each named.
+
+use std::time::Duration;
+
+use officernd_auth::testing::{ManualClock, ScriptedProvider};
+use officernd_auth::{Allowance, Builder, ConfigError, ErrorKind, OfficeRndAuthLayer, TokenCache};
+
+fn builder() -> Builder {
+    OfficeRndAuthLayer::builder(ScriptedProvider::new())
+}
+
+/// The name of the setting that `build` complains about.
+fn setting(builder: Builder) -> &'static str {
+    match builder.build() {
+        Err(ConfigError::Setting { name, problem, .. }) => {
+            assert!(!problem.is_empty());
+            name
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_origin_that_is_none_is_named_with_what_to_write() {
+    for origin in [
+        "",
+        "app.example",
+        "ftp://app.example",
+        "https://",
+        "https://a.example/path",
+        "https://a.example?query",
+        "https://me@a.example",
+        "https://a.example.",
+        "https://a.example:99999",
+        "https://*",
+        "https://a.*.example",
+        "http://a.example",
+        "http://*.localhost",
+    ] {
+        let over_cache = OfficeRndAuthLayer::from_cache(TokenCache::new(ScriptedProvider::new()));
+        for error in [
+            builder().allow_origin(origin).build().unwrap_err(),
+            over_cache.allow_origin(origin).build().unwrap_err(),
+        ] {
+            assert!(matches!(error, ConfigError::Origin { .. }), "{error:?}");
+            assert!(error.to_string().contains("https://host:port"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_mistaken_origin_shows_no_password() {
+    let error = builder()
+        .allow_origin("https://me:hunter2@a.example")
+        .build()
+        .unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("hunter2"));
+}
+
+#[test]
+fn the_first_of_two_mistaken_origins_is_told_and_a_good_one_after_it_hides_nothing() {
+    let error = builder()
+        .allow_origin("first")
+        .allow_origin("second")
+        .allow_origin("https://good.example")
+        .build()
+        .unwrap_err();
+    assert!(error.to_string().contains("\"first\""), "{error}");
+}
+
+#[test]
+fn jitter_is_a_share() {
+    for bad in [f32::NAN, 2.0, 1.001, -1.0, f32::INFINITY, f32::NEG_INFINITY] {
+        assert_eq!(setting(builder().jitter(bad)), "jitter", "{bad}");
+    }
+    for good in [0.0, -0.0, 0.1, 1.0, f32::MIN_POSITIVE] {
+        builder().jitter(good).build().unwrap();
+    }
+}
+
+#[test]
+fn zero_is_no_timeout() {
+    let zero = Duration::ZERO;
+    assert_eq!(setting(builder().fetch_timeout(zero)), "fetch_timeout");
+    assert_eq!(setting(builder().acquire_timeout(zero)), "acquire_timeout");
+    let tiny = Duration::from_nanos(1);
+    let built = builder().fetch_timeout(tiny).acquire_timeout(tiny).build();
+    built.unwrap();
+}
+
+#[test]
+fn a_margin_longer_than_a_token_lives_is_a_mistake() {
+    let margin = |seconds| builder().expiry_margin(Duration::from_secs(seconds));
+    assert_eq!(setting(margin(3601)), "expiry_margin");
+    assert_eq!(setting(margin(u64::MAX)), "expiry_margin");
+    margin(60).build().unwrap();
+    margin(0).build().unwrap();
+}
+
+#[test]
+fn no_duration_is_so_long_that_it_panics() {
+    let most = Duration::MAX;
+    assert_eq!(setting(builder().fetch_timeout(most)), "fetch_timeout");
+    assert_eq!(setting(builder().acquire_timeout(most)), "acquire_timeout");
+    assert_eq!(setting(builder().expiry_margin(most)), "expiry_margin");
+    assert_eq!(setting(builder().refresh_ahead(most)), "refresh_ahead");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_settings_that_are_taken_work() {
+    let day = Duration::from_secs(24 * 60 * 60);
+    let layer = OfficeRndAuthLayer::builder(ScriptedProvider::new().life(Duration::MAX))
+        .refresh_ahead(day)
+        .jitter(1.0)
+        .expiry_margin(Duration::from_secs(3599))
+        .fetch_timeout(day)
+        .acquire_timeout(day)
+        .keep_warm(true)
+        .clock(ManualClock::new())
+        .allowance(Allowance::new(u32::MAX, Duration::MAX))
+        .build()
+        .unwrap();
+    let cache = layer.cache();
+    let token = cache.token().await.unwrap();
+    assert_eq!(token.expires_in(), day);
+    assert!(cache.reject(&token));
+    assert!(cache.refresh().await.unwrap().generation() > 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_allowance_of_none_for_ever_fails_and_does_not_hang() {
+    let layer = builder()
+        .allowance(Allowance::new(0, Duration::MAX))
+        .build()
+        .unwrap();
+    let error = layer.cache().token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RateLimited);
+    // Its text too copes with whatever it names.
+    assert!(!error.to_string().is_empty());
+}
+
+#[test]
+fn a_layer_is_built_outside_a_runtime_whatever_its_settings() {
+    let layer = builder().keep_warm(true).build().unwrap();
+    assert!(layer.cache().try_token().is_none());
+}

@@ -1,0 +1,169 @@
+//! A hit allocates nothing. A binary of its own: the counter takes the place
+//! of the global allocator.
+
+#![expect(clippy::unwrap_used, reason = "a test says what must hold")]
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use allocation_counter::measure;
+use http::HeaderMap;
+use officernd_auth::testing::ScriptedProvider;
+use officernd_auth::{AuthRequest, AuthResponse, OfficeRndAuth, OfficeRndAuthLayer};
+use tower::{Layer, Service};
+
+const RUNS: usize = 1_000;
+
+/// Answers with responses made beforehand.
+#[derive(Debug)]
+struct Stock<Res>(Vec<Res>);
+
+/// Only a miss clones the inner service for its own use; what a clone costs is
+/// the service's affair. This one's is free.
+impl<Res> Clone for Stock<Res> {
+    fn clone(&self) -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<Req, Res> Service<Req> for Stock<Res> {
+    type Response = Res;
+    type Error = Infallible;
+    type Future = Ready<Result<Res, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Req) -> Self::Future {
+        let Some(response) = self.0.pop() else {
+            panic!("sold out");
+        };
+        ready(Ok(response))
+    }
+}
+
+/// A layer with its token, used once on this thread.
+fn warm() -> OfficeRndAuthLayer {
+    let layer = OfficeRndAuthLayer::builder(ScriptedProvider::new())
+        .allow_origin("https://gateway.example:8443")
+        .build()
+        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(layer.cache().warm_up()).unwrap();
+    assert!(layer.cache().try_token().is_some());
+    layer
+}
+
+fn exchange<Req, Res>(client: &mut OfficeRndAuth<Stock<Res>>, request: Req)
+where
+    Req: AuthRequest,
+    Res: AuthResponse,
+{
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(client_ready::<Req, Res>(client, &mut cx));
+    let mut response = pin!(client.call(request));
+    match response.as_mut().poll(&mut cx) {
+        Poll::Ready(Ok(_)) => {}
+        _ => panic!("not a hit"),
+    }
+}
+
+fn client_ready<Req, Res>(client: &mut OfficeRndAuth<Stock<Res>>, cx: &mut Context<'_>) -> bool
+where
+    Req: AuthRequest,
+    Res: AuthResponse,
+{
+    Service::<Req>::poll_ready(client, cx).is_ready()
+}
+
+/// What `RUNS` exchanges allocate, by a way to go about one.
+fn allocations<Req, Res>(
+    request: impl Fn() -> Req,
+    response: impl Fn() -> Res,
+    mut one: impl FnMut(&mut OfficeRndAuth<Stock<Res>>, Req),
+) -> u64
+where
+    Req: AuthRequest,
+    Res: AuthResponse,
+{
+    let stock = (0..RUNS).map(|_| response()).collect();
+    let mut client = warm().layer(Stock(stock));
+    let requests: Vec<Req> = (0..RUNS).map(|_| request()).collect();
+    let info = measure(|| {
+        for request in requests {
+            one(&mut client, request);
+        }
+    });
+    assert!(client.get_ref().0.is_empty());
+    info.count_total
+}
+
+fn http_request(uri: &'static str) -> http::Request<&'static str> {
+    let mut request = http::Request::get(uri).body("").unwrap();
+    *request.headers_mut() = HeaderMap::with_capacity(4);
+    request
+}
+
+fn reqwest_request() -> reqwest::Request {
+    let url = "https://app.officernd.com/api/v2".parse().unwrap();
+    let mut request = reqwest::Request::new(reqwest::Method::GET, url);
+    request.headers_mut().reserve(4);
+    request
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(measure(|| drop(Box::new(1_u8))).count_total, 1);
+}
+
+#[test]
+fn a_hit_allocates_nothing_for_an_http_request() {
+    for uri in [
+        "https://app.officernd.com/api/v2",
+        "https://app.officernd.com:443/api/v2",
+        "HTTPS://APP.OfficeRnD.com/api/v2",
+        "https://gateway.example:8443/api/v2",
+        "/api/v2",
+    ] {
+        let request = || http_request(uri);
+        let response = || http::Response::new("");
+        assert_eq!(allocations(request, response, exchange), 0, "{uri}");
+    }
+}
+
+#[test]
+fn a_hit_allocates_nothing_for_a_reqwest_request() {
+    let response = || reqwest::Response::from(http::Response::new(""));
+    assert_eq!(allocations(reqwest_request, response, exchange), 0);
+}
+
+#[test]
+fn replacing_a_callers_authorization_allocates_nothing() {
+    let request = || {
+        let mut request = http_request("https://app.officernd.com/");
+        let own = http::HeaderValue::from_static("Bearer own");
+        request.headers_mut().insert("authorization", own);
+        request
+    };
+    let response = || http::Response::new("");
+    assert_eq!(allocations(request, response, exchange), 0);
+}
+
+#[test]
+fn a_clone_of_the_service_per_request_allocates_nothing() {
+    let request = || http_request("https://app.officernd.com/");
+    let response = || http::Response::new("");
+    let one = |client: &mut OfficeRndAuth<Stock<_>>, request| {
+        // The clone stays behind, as tower's users have it.
+        let clone = client.clone();
+        exchange(client, request);
+        drop(clone);
+    };
+    assert_eq!(allocations(request, response, one), 0);
+}
