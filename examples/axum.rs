@@ -22,18 +22,22 @@ struct App {
 /// What this service answers: the number of bytes that OfficeRnD sent.
 async fn locations(State(app): State<App>) -> Result<String, (StatusCode, String)> {
     let request = reqwest::Request::new(Method::GET, app.locations.clone());
-    let response = app.officernd.oneshot(request).await.map_err(unavailable)?;
+    let response = app
+        .officernd
+        .oneshot(request)
+        .await
+        .map_err(|error| unavailable(&error))?;
     let status = response.status();
     let body = response
         .bytes()
         .await
-        .map_err(|error| unavailable(error.into()))?;
+        .map_err(|error| unavailable(&error.into()))?;
     Ok(format!("OfficeRnD said {status}, {} bytes", body.len()))
 }
 
 /// A missing token is a passing fault of a service behind this one.
-fn unavailable(error: BoxError) -> (StatusCode, String) {
-    match Error::find(&error) {
+fn unavailable(error: &BoxError) -> (StatusCode, String) {
+    match Error::find(error) {
         Some(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
         None => (StatusCode::BAD_GATEWAY, error.to_string()),
     }
@@ -57,7 +61,7 @@ async fn main() -> Result<(), BoxError> {
         .scope("officernd.api.read")
         .token_url(officernd.token_url());
     let layer = OfficeRndAuthLayer::builder(HttpTokenProvider::new(credentials)?)
-        .allow_origin(&officernd.url())
+        .allow_origin(officernd.url())
         .build()?;
     let slug = officernd.org_slug();
     let locations_url = format!("{}/api/v2/organizations/{slug}/locations", officernd.url());

@@ -19,7 +19,7 @@ async fn main() -> Result<(), BoxError> {
         .scope("officernd.api.read")
         .token_url(officernd.token_url());
     let layer = OfficeRndAuthLayer::builder(HttpTokenProvider::new(credentials)?)
-        .allow_origin(&officernd.url())
+        .allow_origin(officernd.url())
         .build()?;
 
     let mut client = ServiceBuilder::new()

@@ -15,7 +15,6 @@
 )]
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -110,7 +109,7 @@ async fn simulated() -> Result<ExitCode, BoxError> {
         causes: Arc::clone(&causes),
     };
     let layer = OfficeRndAuthLayer::builder(provider)
-        .allow_origin(&simulator.url())
+        .allow_origin(simulator.url())
         .allowance(Allowance::new(30, Duration::from_secs(60)))
         .build()?;
     let cache = layer.cache().clone();

@@ -25,7 +25,7 @@ impl OfficeRndAuthLayer {
     /// # Errors
     ///
     /// [`ConfigError`], naming the variable that is missing, doubled or wrong.
-    #[cfg(any())]
+    #[cfg(feature = "reqwest")]
     pub fn from_env() -> Result<Self, ConfigError> {
         let credentials = crate::ClientCredentials::from_env()?;
         Ok(Self::new(crate::HttpTokenProvider::new(credentials)?))
@@ -39,7 +39,6 @@ impl OfficeRndAuthLayer {
     }
 
     /// A layer to be set up.
-    #[must_use]
     pub fn builder(provider: impl TokenProvider) -> Builder {
         Builder {
             provider: Box::new(provider),
@@ -51,7 +50,6 @@ impl OfficeRndAuthLayer {
 
     /// A layer over a cache that exists, to share its token under another
     /// policy.
-    #[must_use]
     pub fn from_cache(cache: TokenCache) -> CachedBuilder {
         let layer = LayerBuilder::default();
         CachedBuilder { cache, layer }

@@ -2,6 +2,7 @@
 mod builder;
 mod cache;
 mod clock;
+mod credentials;
 mod error;
 mod middleware;
 mod origin;
@@ -17,14 +18,15 @@ mod trace;
 pub use self::builder::{Builder, CachedBuilder};
 pub use self::cache::{Phase, TokenCache, TokenStatus};
 pub use self::clock::{Clock, Sleep, TokioClock};
+pub use self::credentials::ClientCredentials;
 pub use self::error::{BoxError, ConfigError, Error, ErrorKind};
 pub use self::middleware::{
     AuthRequest, AuthResponse, OfficeRndAuth, OfficeRndAuthLayer, ResponseFuture, RetryFuture,
     RetryUnauthorized, SkipAuth, TokenRejected,
 };
 pub use self::provider::{
-    Allowance, Cause, FetchContext, Permit, ProviderFn, StaticToken, TokenProvider, Urgency,
-    provider_fn,
+    Allowance, Cause, FetchContext, HttpTokenProvider, Permit, ProviderFn, StaticToken,
+    TokenProvider, Urgency, provider_fn,
 };
 pub use self::secret::Secret;
 #[cfg(shuttle)]

@@ -7,8 +7,8 @@ mod pattern;
 
 use std::fmt;
 
-pub(crate) use self::pattern::is_loopback;
-use self::pattern::{Pattern, default_port, is_https, split};
+use self::pattern::{Pattern, default_port, is_https};
+pub(crate) use self::pattern::{is_loopback, split};
 use crate::error::{ConfigError, Error, ErrorKind};
 
 const FORMS: &str = "write \"https://host\", \"https://host:port\", \"https://*.domain\" or, \

@@ -68,6 +68,16 @@ pub(super) enum Step {
     Wait(Wait),
 }
 
+/// What comes after a rejected token.
+pub(super) enum Successor {
+    /// A newer one is in the slot.
+    Here,
+    /// A flight that may bring it.
+    Coming(Wait),
+    /// Nothing yet: a hold, or damping.
+    Held,
+}
+
 /// The flight to wait for.
 pub(super) struct Wait {
     pub(super) id: u64,
@@ -367,25 +377,26 @@ impl Core {
         true
     }
 
-    /// What comes after a rejected token: a newer one, or the flight that may
-    /// bring it, or neither.
-    pub(super) fn successor(&self, rejected: Ticket) -> Option<Result<AccessToken, Wait>> {
+    /// What comes after a rejected token.
+    pub(super) fn successor(&self, rejected: Ticket) -> Successor {
         let state = self.lock();
-        let entry = self.slot.get()?;
-        let newer = !rejected.is_of(entry.token.generation());
-        if newer && self.stage(&entry) != Stage::Dead {
-            return Some(Ok(entry.token.clone()));
+        let newer = self.slot.get().is_some_and(|entry| {
+            !rejected.is_of(entry.token.generation()) && self.stage(&entry) != Stage::Dead
+        });
+        match &state.flight {
+            _ if newer => Successor::Here,
+            None => Successor::Held,
+            Some(flight) => {
+                flight.promote();
+                Successor::Coming(Wait {
+                    id: flight.id,
+                    outcome: flight.outcome.clone(),
+                    overdue: flight.overdue,
+                    old: None,
+                    launch: None,
+                })
+            }
         }
-        state.flight.as_ref().map(|flight| {
-            flight.promote();
-            Err(Wait {
-                id: flight.id,
-                outcome: flight.outcome.clone(),
-                overdue: flight.overdue,
-                old: None,
-                launch: None,
-            })
-        })
     }
 
     /// When a timer should look again: the time of the next refresh, or of the

@@ -18,7 +18,7 @@ use http::HeaderValue;
 use tokio::sync::watch;
 
 pub(crate) use self::core::Settings;
-use self::core::{Core, Step, Wait};
+use self::core::{Core, Step, Successor, Wait};
 pub(crate) use self::registry::Ticket;
 pub(crate) use self::schedule::Plan;
 use self::schedule::Stage;
@@ -192,6 +192,7 @@ impl TokenCache {
     /// any more, or already known as rejected. If the replacement is rejected
     /// too, the next is held back for 60 s, doubling to 60 min. Outside a
     /// runtime, the next call inside one starts the fetch.
+    #[expect(clippy::must_use_candidate, reason = "most callers only tell")]
     pub fn reject(&self, token: &AccessToken) -> bool {
         self.core.reject(self.ticket(token))
     }
@@ -222,13 +223,13 @@ impl TokenCache {
 
     /// Whether what comes after a rejected token is there, or on its way.
     pub(crate) fn heals(&self, rejected: Ticket) -> bool {
-        self.core.successor(rejected).is_some()
+        !matches!(self.core.successor(rejected), Successor::Held)
     }
 
     /// Waits until the flight that may bring it has landed.
     pub(crate) async fn healed(&self, rejected: Ticket) {
         let deadline = later(self.core.now(), self.core.settings.acquire_timeout);
-        if let Some(Err(wait)) = self.core.successor(rejected) {
+        if let Successor::Coming(wait) = self.core.successor(rejected) {
             self.land(wait, deadline).await;
         }
     }

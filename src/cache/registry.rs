@@ -4,6 +4,7 @@
 //! on every hit, for a look-up that only a 401 pays.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -59,11 +60,12 @@ pub(super) fn enter(core: &Weak<Core>) -> NonZeroU32 {
     let (last, caches) = &mut *caches;
     loop {
         *last = last.wrapping_add(1);
-        if let Some(number) = NonZeroU32::new(*last) {
-            if !caches.contains_key(&number) {
-                caches.insert(number, Weak::clone(core));
-                return number;
-            }
+        let Some(number) = NonZeroU32::new(*last) else {
+            continue;
+        };
+        if let Entry::Vacant(place) = caches.entry(number) {
+            place.insert(Weak::clone(core));
+            return number;
         }
     }
 }

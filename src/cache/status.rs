@@ -85,7 +85,6 @@ pub enum Phase {
     Failing,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn seconds<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     value.map(|value| value.as_secs_f64()).serialize(serializer)
 }

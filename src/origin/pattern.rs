@@ -117,7 +117,7 @@ pub(super) const fn default_port(https: bool) -> u16 {
 
 /// Host and port of an authority, or why it has none that two readers would
 /// agree on. `Authority::port_u16` calls a port that does not parse an absent one.
-pub(super) fn split(authority: &str) -> Result<(&str, Option<u16>), &'static str> {
+pub(crate) fn split(authority: &str) -> Result<(&str, Option<u16>), &'static str> {
     if authority.contains('@') {
         return Err("carries user info");
     }

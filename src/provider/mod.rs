@@ -2,6 +2,7 @@
 
 mod allowance;
 mod context;
+mod http;
 mod json;
 mod retry_after;
 mod simple;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 pub use self::allowance::{Allowance, Permit};
 pub use self::context::{Cause, FetchContext, Urgency};
+pub use self::http::HttpTokenProvider;
 pub use self::simple::{ProviderFn, StaticToken, provider_fn};
 
 use crate::error::Error;

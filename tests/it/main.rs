@@ -1,6 +1,10 @@
 //! The integration tests: one binary, a module a topic.
 
-#![expect(clippy::unwrap_used, reason = "a test says what must hold")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test says what must hold"
+)]
 
 mod compiles;
 mod leaks;
@@ -8,4 +12,5 @@ mod middleware;
 mod readiness;
 mod retry;
 mod settings;
+mod simulator;
 mod stack;

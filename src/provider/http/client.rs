@@ -1,0 +1,56 @@
+//! reqwest as the token endpoint's client.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+
+use super::exchange::{AnswerFuture, Answered, Exchange, read};
+use crate::error::{ConfigError, Error, ErrorKind};
+
+pub(super) struct Reqwest(reqwest::Client);
+
+impl Reqwest {
+    pub(super) fn new(client: reqwest::ClientBuilder) -> Result<Self, ConfigError> {
+        let client = client
+            // A 307 would send the secret on.
+            .redirect(reqwest::redirect::Policy::none())
+            // The allowance counts requests; none is sent behind its back.
+            .retry(reqwest::retry::never())
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
+            .connect_timeout(Duration::from_secs(5))
+            .timeout(Duration::from_secs(30))
+            // Used once an hour: an idle connection would be a dead one.
+            .pool_max_idle_per_host(0)
+            .build()
+            .map_err(|error| ConfigError::Client {
+                problem: error.without_url().to_string(),
+            })?;
+        Ok(Self(client))
+    }
+}
+
+impl Exchange for Reqwest {
+    fn post(&self, request: Request<Bytes>) -> AnswerFuture<'_> {
+        Box::pin(async move {
+            let request = reqwest::Request::try_from(request).map_err(failed)?;
+            let response = self.0.execute(request).await.map_err(failed)?;
+            let answered: Answered = read(http::Response::from(response)).await?;
+            Ok(answered)
+        })
+    }
+}
+
+fn failed(error: reqwest::Error) -> Error {
+    let (kind, message) = if error.is_timeout() {
+        (ErrorKind::Timeout, "the token request timed out")
+    } else if error.is_connect() {
+        (ErrorKind::Transport, "the token endpoint cannot be reached")
+    } else {
+        (ErrorKind::Transport, "the token request failed")
+    };
+    Error::new(kind, message).with_source(error.without_url())
+}
