@@ -1,10 +1,5 @@
 //! The simulator against its own promises, over real connections.
 
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking, its helpers too"
-)]
-
 use std::time::Duration;
 
 use bytes::Bytes;
