@@ -6,6 +6,7 @@
 mod pattern;
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use self::pattern::{Pattern, default_port, is_https};
 pub(crate) use self::pattern::{is_loopback, split};
@@ -19,6 +20,8 @@ const FORMS: &str = "write \"https://host\", \"https://host:port\", \"https://*.
 pub(crate) struct OriginPolicy {
     patterns: Vec<Pattern>,
     any_https: bool,
+    /// As it was written. The list only grows, so it stays allowed.
+    first_https: OnceLock<Box<str>>,
 }
 
 impl Default for OriginPolicy {
@@ -26,6 +29,7 @@ impl Default for OriginPolicy {
         Self {
             patterns: vec![Pattern::officernd()],
             any_https: false,
+            first_https: OnceLock::new(),
         }
     }
 }
@@ -45,6 +49,26 @@ impl OriginPolicy {
     /// Allows every https origin. Plain http stays as listed.
     pub(crate) fn allow_any_https(&mut self) {
         self.any_https = true;
+    }
+
+    /// [`check`](Self::check), at once for the authority that was the first
+    /// one allowed: most services ask only one.
+    #[inline]
+    pub(crate) fn allows(
+        &self,
+        scheme: Option<&str>,
+        authority: Option<&str>,
+    ) -> Result<(), Error> {
+        let first = self.first_https.get().map(AsRef::as_ref);
+        if scheme == Some("https") && first.is_some() && first == authority {
+            return Ok(());
+        }
+        self.check(scheme, authority)?;
+        if let (Some("https"), Some(authority), None) = (scheme, authority, first) {
+            // The only allocation, once a layer.
+            let _ = self.first_https.set(authority.into());
+        }
+        Ok(())
     }
 
     /// Whether a request to a URI of these parts may carry a token.

@@ -40,7 +40,8 @@ const MOST_SHARDS: usize = 8;
 impl Entry {
     pub(super) fn new(token: AccessToken, life: Life, age: Age) -> Self {
         let threads = available_parallelism().map_or(1, usize::from);
-        let shards = (0..threads.min(MOST_SHARDS))
+        // A power of two, so that a thread's own is found without a division.
+        let shards = (0..threads.next_power_of_two().min(MOST_SHARDS))
             .map(|_| Shard {
                 value: token.fresh_header_value(),
                 fresh_at: AtomicU64::new(0),
@@ -62,7 +63,7 @@ impl Entry {
     /// clock, changes it.
     #[inline]
     pub(super) fn fresh(&self, clock: &dyn Clock) -> Option<&HeaderValue> {
-        let shard = self.shards.get(thread_number() % self.shards.len())?;
+        let shard = self.shards.get(thread_number() & (self.shards.len() - 1))?;
         let tick = clock.tick();
         if tick.is_some_and(|tick| shard.fresh_at.load(Ordering::Relaxed) == tick.get()) {
             return Some(&shard.value);
