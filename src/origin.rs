@@ -21,7 +21,31 @@ pub(crate) struct OriginPolicy {
     patterns: Vec<Pattern>,
     any_https: bool,
     /// As it was written. The list only grows, so it stays allowed.
-    first_https: OnceLock<Box<str>>,
+    first_https: OnceLock<Authority>,
+}
+
+/// An authority as it was written, kept in place: no hit allocates, the first
+/// included.
+#[derive(Debug, Clone)]
+struct Authority {
+    length: usize,
+    text: [u8; 64],
+}
+
+impl Authority {
+    /// `None` for one too long to keep.
+    fn new(authority: &str) -> Option<Self> {
+        let mut text = [0; 64];
+        let length = authority.len();
+        text.get_mut(..length)?
+            .copy_from_slice(authority.as_bytes());
+        Some(Self { length, text })
+    }
+
+    #[inline]
+    fn is(&self, authority: &str) -> bool {
+        self.text.get(..self.length) == Some(authority.as_bytes())
+    }
 }
 
 impl Default for OriginPolicy {
@@ -59,14 +83,16 @@ impl OriginPolicy {
         scheme: Option<&str>,
         authority: Option<&str>,
     ) -> Result<(), Error> {
-        let first = self.first_https.get().map(AsRef::as_ref);
-        if scheme == Some("https") && first.is_some() && first == authority {
+        let first = self.first_https.get();
+        let same = |first: &Authority| authority.is_some_and(|text| first.is(text));
+        if scheme == Some("https") && first.is_some_and(same) {
             return Ok(());
         }
         self.check(scheme, authority)?;
-        if let (Some("https"), Some(authority), None) = (scheme, authority, first) {
-            // The only allocation, once a layer.
-            let _ = self.first_https.set(authority.into());
+        if let (Some("https"), Some(text), None) = (scheme, authority, first) {
+            if let Some(authority) = Authority::new(text) {
+                let _ = self.first_https.set(authority);
+            }
         }
         Ok(())
     }
