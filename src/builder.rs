@@ -125,10 +125,10 @@ impl LayerBuilder {
         }
     }
 
-    fn build(self, cache: TokenCache) -> Result<OfficeRndAuthLayer, ConfigError> {
+    fn policy(self) -> Result<Policy, ConfigError> {
         match self.mistake {
             Some(mistake) => Err(mistake),
-            None => Ok(OfficeRndAuthLayer::from_parts(cache, self.policy)),
+            None => Ok(self.policy),
         }
     }
 }
@@ -152,15 +152,17 @@ macro_rules! layer_settings {
             self
         }
 
-        /// Requests to origins that are not allowed go out without a token.
-        /// The default is to fail them.
+        /// Requests to origins that are not allowed go out as they are, with
+        /// a caller's own `Authorization` if they have one. The default is to
+        /// fail them.
         pub fn pass_foreign_origins(mut self) -> Self {
             self.layer.policy.pass_foreign = true;
             self
         }
 
         /// Requests that have an `Authorization` header keep it. The default
-        /// is to replace it, as a gateway must.
+        /// is to replace it, as a gateway must. Their origin is checked all
+        /// the same.
         pub fn if_not_present(mut self) -> Self {
             self.layer.policy.if_not_present = true;
             self
@@ -177,7 +179,8 @@ impl CachedBuilder {
     ///
     /// [`ConfigError::Origin`] for an origin that is none.
     pub fn build(self) -> Result<OfficeRndAuthLayer, ConfigError> {
-        self.layer.build(self.cache)
+        let policy = self.layer.policy()?;
+        Ok(OfficeRndAuthLayer::from_parts(self.cache, policy))
     }
 }
 
@@ -247,11 +250,9 @@ impl Builder {
     /// [`ConfigError::Setting`] for a number out of its range.
     pub fn build(self) -> Result<OfficeRndAuthLayer, ConfigError> {
         check(&self.settings)?;
-        if let Some(mistake) = self.layer.mistake {
-            return Err(mistake);
-        }
+        let policy = self.layer.policy()?;
         let cache = TokenCache::with_settings(self.provider, self.allowance, self.settings);
-        Ok(OfficeRndAuthLayer::from_parts(cache, self.layer.policy))
+        Ok(OfficeRndAuthLayer::from_parts(cache, policy))
     }
 }
 
@@ -267,8 +268,8 @@ fn check(settings: &Settings) -> Result<(), ConfigError> {
     if plan.expiry_margin >= TOKEN_LIFE {
         return setting(
             "expiry_margin",
-            "is longer than a token lives (3,600 s): every request would wait; \
-             the default is 10 s",
+            "is as long as a token lives (3,600 s) or longer; at most a tenth of a \
+             life is used, and the default is 10 s",
         );
     }
     if plan.refresh_ahead > LONGEST {

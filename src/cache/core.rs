@@ -1,6 +1,5 @@
 //! The token path's state, and every decision taken under its lock.
 
-use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU64 as Count;
 use std::sync::{Arc, PoisonError};
@@ -11,10 +10,10 @@ use tokio::sync::watch;
 use super::flight::{self, Flight, Launch, Outcome};
 use super::hold::{Damping, Hold};
 use super::registry::{self, Ticket};
-use super::schedule::{Life, Plan, Stage};
+use super::schedule::{Plan, Stage};
 use super::slot::{Entry, Slot};
 use super::status::{Phase, TokenStatus};
-use crate::clock::{Age, Clock, later};
+use crate::clock::{Clock, later};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{Allowance, Cause, DynProvider, FetchContext, Urgency};
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, Runtime};
@@ -38,28 +37,28 @@ pub(super) struct Core {
     pub(super) provider: Box<dyn DynProvider>,
     pub(super) settings: Settings,
     pub(super) warm: super::warm::Timer,
-    allowance: Allowance,
+    pub(super) allowance: Allowance,
     state: Mutex<State>,
     /// No refresh in the background can start before this: nanoseconds after
     /// `born`. Spares requests the lock while the token ages.
-    quiet_until: AtomicU64,
+    pub(super) quiet_until: AtomicU64,
     born: Instant,
     pub(super) waiting: AtomicUsize,
-    sent: Arc<Count>,
-    status: watch::Sender<TokenStatus>,
+    pub(super) sent: Arc<Count>,
+    pub(super) status: watch::Sender<TokenStatus>,
 }
 
 #[derive(Default)]
-struct State {
-    generation: u64,
-    flight: Option<Flight>,
-    flights: u64,
-    hold: Option<Hold>,
-    damping: Damping,
+pub(super) struct State {
+    pub(super) generation: u64,
+    pub(super) flight: Option<Flight>,
+    pub(super) flights: u64,
+    pub(super) hold: Option<Hold>,
+    pub(super) damping: Damping,
     /// When the rejected token's replacement may be fetched.
-    heal_at: Option<Instant>,
+    pub(super) heal_at: Option<Instant>,
     /// The allowance was spent: no refresh in the background before this.
-    background_at: Option<Instant>,
+    pub(super) background_at: Option<Instant>,
 }
 
 /// What a caller who wants a token does next.
@@ -209,7 +208,7 @@ impl Core {
         }
     }
 
-    fn due(self: &Arc<Self>, state: &mut State, now: Instant) -> Option<Launch> {
+    pub(super) fn due(self: &Arc<Self>, state: &mut State, now: Instant) -> Option<Launch> {
         /// How often requests look whether a flight is still there.
         const LOOK: Duration = Duration::from_millis(100);
 
@@ -269,114 +268,6 @@ impl Core {
         Ok(launch)
     }
 
-    /// The flight goes into its next stage, which ends by `until`.
-    pub(super) fn extend(&self, id: u64, until: Instant) {
-        if let Some(flight) = self.lock().flight.as_mut().filter(|flight| flight.id == id) {
-            flight.overdue = until;
-        }
-    }
-
-    /// Gives up on a flight that was due before `now`: its runtime stands
-    /// still. One that has got further meanwhile is left alone.
-    pub(super) fn abandon(&self, id: u64, now: Instant) {
-        let overdue = |flight: &mut Flight| flight.id == id && flight.overdue < now;
-        self.lock().flight.take_if(overdue);
-    }
-
-    /// Takes a flight's result. The slot has the token before anybody is
-    /// woken. `None`: the flight was given up, its result is nobody's.
-    pub(super) fn land(
-        &self,
-        id: u64,
-        result: Result<(AccessToken, Age), Error>,
-    ) -> Option<Outcome> {
-        let now = self.now();
-        let mut state = self.lock();
-        state.flight.take_if(|flight| flight.id == id)?;
-        self.quiet_until.store(0, Ordering::Relaxed);
-        let outcome = match result {
-            Ok((token, age)) => self.publish(&mut state, token, age, now),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = &outcome {
-            if error.is_unsent() {
-                let after = error.retry_after().unwrap_or_default();
-                state.background_at = Some(later(now, after));
-            } else {
-                let earlier = state.hold.as_ref().map_or(0, |hold| hold.failures);
-                let hold = Hold::after(error.clone(), earlier, now, fastrand::f32());
-                state.hold = Some(hold);
-            }
-        }
-        self.tell(&state, now);
-        Some(outcome)
-    }
-
-    fn publish(&self, state: &mut State, token: AccessToken, age: Age, now: Instant) -> Outcome {
-        let wall = self.settings.clock.wall();
-        let granted = token.expires_in();
-        let last = self.slot.get();
-        let same = |last: &&Arc<Entry>| last.token.header_value() == token.header_value();
-        let life = match last.as_ref().filter(same) {
-            Some(last) if !last.is_rejected() => Life::reissued(granted),
-            _ => Life::new(&self.settings.plan, granted, fastrand::f32()),
-        };
-        if life.stage(age.at(now, wall)) == Stage::Dead {
-            return Err(Error::new(
-                ErrorKind::Malformed,
-                "the new token had outlived its expires_in before it arrived",
-            ));
-        }
-        if let Some(last) = last.filter(|last| !last.is_rejected()) {
-            if last.stage(now, wall) != Stage::Fresh {
-                state.damping.forget();
-            }
-        }
-        state.generation += 1;
-        state.hold = None;
-        state.heal_at = None;
-        state.background_at = None;
-        let token = token.with_generation(state.generation);
-        self.slot.publish(Entry::new(token.clone(), life, age));
-        Ok(token)
-    }
-
-    /// The flight is gone without a result: its runtime ended, or it panicked.
-    pub(super) fn lost(&self, id: u64) {
-        let now = self.now();
-        let mut state = self.lock();
-        if state.flight.take_if(|flight| flight.id == id).is_some() {
-            self.quiet_until.store(0, Ordering::Relaxed);
-            self.tell(&state, now);
-        }
-    }
-
-    /// A server rejected this token. Whether that is news.
-    pub(super) fn reject(self: &Arc<Self>, rejected: Ticket) -> bool {
-        let now = self.now();
-        let launch = {
-            let mut state = self.lock();
-            let Some(entry) = self.slot.get() else {
-                return false;
-            };
-            if !rejected.is_of(entry.token.generation()) || !entry.reject() {
-                return false;
-            }
-            if self.stage(&entry) != Stage::Fresh {
-                state.damping.forget();
-            }
-            state.heal_at = Some(later(now, state.damping.strike()));
-            self.quiet_until.store(0, Ordering::Relaxed);
-            let launch = self.due(&mut state, now);
-            self.tell(&state, now);
-            launch
-        };
-        if let Some(launch) = launch {
-            launch.spawn();
-        }
-        true
-    }
-
     /// What comes after a rejected token.
     pub(super) fn successor(&self, rejected: Ticket) -> Successor {
         let state = self.lock();
@@ -399,88 +290,12 @@ impl Core {
         }
     }
 
-    /// When a timer should look again: the time of the next refresh, or of the
-    /// end of what holds it back.
-    pub(super) fn next_look(&self) -> Option<Instant> {
-        let now = self.now();
-        let state = self.lock();
-        if state.flight.is_some() {
-            // Its landing is told.
-            return None;
-        }
-        let hold = state.hold.as_ref().map(|hold| hold.until);
-        let due = self.slot.get().map(|entry| {
-            let age = entry.age(now, self.settings.clock.wall());
-            let refresh_at = later(now, entry.life.refresh_at.saturating_sub(age));
-            match state.heal_at.filter(|_| entry.is_rejected()) {
-                Some(heal_at) => heal_at.min(refresh_at),
-                None => refresh_at,
-            }
-        });
-        Some(
-            [hold, due, state.background_at]
-                .into_iter()
-                .flatten()
-                .max()
-                .unwrap_or(now),
-        )
-    }
-
-    pub(super) fn status(&self) -> TokenStatus {
-        let now = self.now();
-        self.describe(&self.lock(), now)
-    }
-
-    pub(super) fn subscribe(&self) -> watch::Receiver<TokenStatus> {
-        self.status.subscribe()
-    }
-
-    fn tell(&self, state: &State, now: Instant) {
-        self.status.send_replace(self.describe(state, now));
-    }
-
-    fn describe(&self, state: &State, now: Instant) -> TokenStatus {
-        let entry = self.slot.get();
-        let stage = entry.as_ref().map(|entry| self.stage(entry));
-        let rejected = entry.as_ref().is_some_and(|entry| entry.is_rejected());
-        let hold = state.hold.as_ref();
-        let phase = match stage {
-            None | Some(Stage::Dead) if hold.is_some() => Phase::Failing,
-            None => Phase::Cold,
-            Some(Stage::Dead) => Phase::Expired,
-            Some(_) if state.flight.is_some() => Phase::Refreshing,
-            Some(Stage::Fresh) if !rejected => Phase::Fresh,
-            Some(_) => Phase::Aging,
-        };
-        let held = hold.map(|hold| hold.until);
-        let next_attempt = [held, state.heal_at, state.background_at];
-        TokenStatus {
-            phase,
-            generation: state.generation,
-            expires_in: entry.as_ref().map(|entry| {
-                let age = entry.age(now, self.settings.clock.wall());
-                entry.life.ends_at.saturating_sub(age)
-            }),
-            scope: entry.and_then(|entry| entry.token.scope().map(str::to_owned)),
-            rejected,
-            last_error: hold.map(|hold| hold.error().kind()),
-            consecutive_failures: hold.map_or(0, |hold| hold.failures),
-            next_attempt_in: next_attempt
-                .into_iter()
-                .flatten()
-                .max()
-                .filter(|&at| at > now)
-                .map(|at| at.saturating_duration_since(now)),
-            token_requests: self.sent.load(Ordering::Relaxed),
-        }
-    }
-
     fn elapsed(&self, now: Instant) -> u64 {
         let elapsed = now.saturating_duration_since(self.born);
         u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it holds the lock; if it did, the state's
         // fields each stand for themselves.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -490,15 +305,5 @@ impl Core {
 impl Drop for Core {
     fn drop(&mut self) {
         registry::leave(self.number);
-    }
-}
-
-impl fmt::Debug for Core {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenCache")
-            .field("settings", &self.settings)
-            .field("allowance", &self.allowance)
-            .field("status", &self.status())
-            .finish_non_exhaustive()
     }
 }

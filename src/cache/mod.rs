@@ -4,7 +4,9 @@
 mod core;
 mod flight;
 mod hold;
+mod landing;
 mod registry;
+mod report;
 mod schedule;
 mod slot;
 mod status;

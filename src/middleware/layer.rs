@@ -46,7 +46,7 @@ pub struct OfficeRndAuthLayer {
 
 impl OfficeRndAuthLayer {
     pub(crate) fn from_parts(cache: TokenCache, policy: Policy) -> Self {
-        let auth = Auth::share(cache, policy);
+        let auth = Arc::new(Auth { cache, policy });
         Self { auth }
     }
 

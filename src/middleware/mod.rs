@@ -8,8 +8,6 @@ mod message;
 mod retry;
 mod service;
 
-use std::sync::Arc;
-
 pub use self::future::ResponseFuture;
 pub use self::layer::OfficeRndAuthLayer;
 pub use self::message::{AuthRequest, AuthResponse, SkipAuth, TokenRejected};
@@ -34,10 +32,4 @@ pub(crate) struct Policy {
     pub(crate) pass_foreign: bool,
     /// A caller's own `Authorization` stays.
     pub(crate) if_not_present: bool,
-}
-
-impl Auth {
-    pub(crate) fn share(cache: TokenCache, policy: Policy) -> Arc<Self> {
-        Arc::new(Self { cache, policy })
-    }
 }

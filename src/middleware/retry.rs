@@ -83,7 +83,8 @@ where
     }
 
     fn clone_request(&mut self, request: &http::Request<B>) -> Option<http::Request<B>> {
-        Some(request.clone())
+        // The replay is not replayed.
+        (!self.replayed).then(|| request.clone())
     }
 }
 
@@ -103,7 +104,7 @@ where
     }
 
     fn clone_request(&mut self, request: &reqwest::Request) -> Option<reqwest::Request> {
-        request.try_clone()
+        (!self.replayed).then(|| request.try_clone()).flatten()
     }
 }
 

@@ -15,10 +15,10 @@ use super::retry_after;
 use crate::error::{Error, ErrorKind};
 use crate::secret::Secret;
 use crate::syntax::{valid_b64token, valid_scope};
+use crate::token::LONGEST_LIFE;
 
 /// An answer that does not say how long the token lives (RFC 6749 §5.1 allows it).
 const UNSAID_LIFE: Duration = Duration::from_secs(300);
-const LONGEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The codes of RFC 6749 §5.2, and what to do about each.
 const CODES: [(&str, ErrorKind, &str); 6] = [

@@ -46,7 +46,7 @@ pub struct ScriptedProvider {
 /// let provider = ScriptedProvider::new().then(Step::Token("first".into(), life)).then(Step::Hang);
 /// # drop(provider);
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub enum Step {
     /// Brings this token, for this long.
@@ -59,6 +59,19 @@ pub enum Step {
     Hang,
     /// Panics.
     Panic,
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // A scripted token is treated as what it stands for.
+            Self::Token(_, life) => f.debug_tuple("Token").field(life).finish(),
+            Self::Fail(kind) => f.debug_tuple("Fail").field(kind).finish(),
+            Self::Error(error) => f.debug_tuple("Error").field(error).finish(),
+            Self::Hang => f.write_str("Hang"),
+            Self::Panic => f.write_str("Panic"),
+        }
+    }
 }
 
 #[derive(Default)]

@@ -16,7 +16,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use crate::stack::{Response, URL, answer, get, over_mock, send, settle};
+use crate::stack::{Response, URL, answer, get, next, over_mock, send, settle};
 
 /// What every token here begins with.
 const SECRET: &str = "scripted-";
@@ -101,7 +101,7 @@ async fn no_token_is_ever_shown() {
         let future = send(&mut client, get(URL));
         page.show(&future);
         let call = tokio::spawn(future);
-        let (request, reply) = server.next_request().await.unwrap();
+        let (request, reply) = next(&mut server).await;
         page.show(&request);
         page.show(request.headers());
         reply.send_response(answer(status));

@@ -11,8 +11,8 @@ use officernd_auth::{Cause, Error, ErrorKind, OfficeRndAuthLayer, SkipAuth, Toke
 use tower::Layer;
 
 use crate::stack::{
-    Request, URL, answer, challenge, credentials, default_layer, get, kind, no_request, over_mock,
-    poll, send, serve, settle, warm_layer,
+    Request, URL, answer, challenge, credentials, default_layer, get, kind, next, no_request,
+    over_mock, poll, refuse, send, serve, settle, warm_layer,
 };
 
 /// A caller's own credentials, two of them.
@@ -55,7 +55,7 @@ async fn the_header_value_is_sensitive_on_a_hit_and_on_a_miss() {
     let (mut client, mut server) = over_mock(&default_layer(&ScriptedProvider::new()));
     for _ in 0..2 {
         let call = tokio::spawn(send(&mut client, get(URL)));
-        let (request, reply) = server.next_request().await.unwrap();
+        let (request, reply) = next(&mut server).await;
         assert!(request.headers()[AUTHORIZATION].is_sensitive());
         reply.send_response(answer(200));
         call.await.unwrap().unwrap();
@@ -74,7 +74,7 @@ async fn nothing_but_the_authorization_of_a_request_is_changed() {
         .unwrap();
 
     let _response = send(&mut client, request);
-    let (request, _reply) = server.next_request().await.unwrap();
+    let (request, _reply) = next(&mut server).await;
     assert_eq!(request.method(), http::Method::POST);
     assert_eq!(request.uri(), URL);
     assert_eq!(request.version(), http::Version::HTTP_2);
@@ -195,13 +195,11 @@ async fn a_foreign_origin_is_an_error_that_names_it_and_the_cure() {
     let (mut client, mut server) = over_mock(&default_layer(&provider));
 
     let uri = "https://me:hunter2@evil.example:8443/private?key=hunter3";
-    let error = send(&mut client, get(uri)).await.unwrap_err();
+    let error = refuse(&mut client, get(uri));
     assert_eq!(kind(&error), Some(ErrorKind::ForeignOrigin));
     assert!(error.to_string().contains("https://evil.example:8443"));
 
-    let error = send(&mut client, get("https://evil.example/a?b"))
-        .await
-        .unwrap_err();
+    let error = refuse(&mut client, get("https://evil.example/a?b"));
     assert!(
         error
             .to_string()
@@ -226,7 +224,7 @@ async fn a_foreign_origin_is_refused_even_with_the_callers_own_credentials() {
         .unwrap();
     let (mut client, mut server) = over_mock(&layer);
     let request = with_own_credentials(get("https://evil.example/"));
-    let error = send(&mut client, request).await.unwrap_err();
+    let error = refuse(&mut client, request);
     assert_eq!(kind(&error), Some(ErrorKind::ForeignOrigin));
     assert!(no_request(&mut server));
 }
@@ -246,7 +244,7 @@ async fn plain_http_goes_to_a_listed_loopback_only() {
         "http://127.0.0.1:8081/",
         "http://localhost:8080/",
     ] {
-        let error = send(&mut client, get(uri)).await.unwrap_err();
+        let error = refuse(&mut client, get(uri));
         assert_eq!(kind(&error), Some(ErrorKind::InsecureOrigin), "{uri}");
     }
     assert!(no_request(&mut server));
@@ -288,7 +286,7 @@ async fn authority_form_is_refused_and_a_uri_without_authority_allowed() {
 
     let mut connect = get("app.officernd.com:443");
     *connect.method_mut() = http::Method::CONNECT;
-    let error = send(&mut client, connect).await.unwrap_err();
+    let error = refuse(&mut client, connect);
     assert_eq!(kind(&error), Some(ErrorKind::ForeignOrigin));
     assert!(no_request(&mut server));
 
@@ -310,11 +308,7 @@ async fn layers_over_one_cache_share_its_token_under_their_own_policies() {
     let (mut strict, _server) = over_mock(&strict);
     let (mut proxy, mut server) = over_mock(&proxy);
 
-    assert!(
-        send(&mut strict, get("https://evil.example/"))
-            .await
-            .is_err()
-    );
+    refuse(&mut strict, get("https://evil.example/"));
     let _foreign = send(&mut proxy, get("https://evil.example/"));
     assert_eq!(serve(&mut server, answer(200)).await, [""; 0]);
     let _ours = send(&mut proxy, get(URL));
@@ -476,7 +470,7 @@ async fn an_inner_error_passes_through_as_it_is() {
     // A miss, then a hit.
     for _ in 0..2 {
         let call = tokio::spawn(send(&mut client, get(URL)));
-        let (_, reply) = server.next_request().await.unwrap();
+        let (_, reply) = next(&mut server).await;
         reply.send_error(Broken);
         let error = call.await.unwrap().unwrap_err();
         assert_eq!(kind(&error), None);
@@ -546,7 +540,7 @@ mod over_reqwest {
     }
 
     async fn serve(server: &mut Server, status: u16) -> reqwest::Request {
-        let (request, reply) = server.next_request().await.unwrap();
+        let (request, reply) = next(server).await;
         reply.send_response(answer(status).into());
         request
     }
@@ -587,7 +581,7 @@ mod over_reqwest {
             ("data:text/plain,hello", ErrorKind::ForeignOrigin),
             ("http://app.officernd.com/", ErrorKind::InsecureOrigin),
         ] {
-            let error = send(&mut client, get(url)).await.unwrap_err();
+            let error = refuse(&mut client, get(url));
             assert_eq!(kind(&error), Some(wanted), "{url}");
         }
         assert!(server.poll_request().is_pending());

@@ -14,8 +14,8 @@ use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 use tower_test::mock;
 
 use crate::stack::{
-    Request, Response, Server, URL, answer, challenge, credentials, default_layer, get, serve,
-    settle, warm_layer,
+    Request, Response, Server, URL, answer, challenge, credentials, default_layer, get, next,
+    serve, settle, warm_layer,
 };
 
 /// `with_retry` over a mock.
@@ -34,7 +34,9 @@ where
     S::Future: Send,
 {
     fn start(&self, request: Request) -> JoinHandle<Result<Response, BoxError>> {
-        tokio::spawn(self.clone().oneshot(request))
+        let call = self.clone().oneshot(request);
+        let call = tokio::time::timeout(Duration::from_secs(3600), call);
+        tokio::spawn(async { call.await? })
     }
 }
 
@@ -52,7 +54,7 @@ async fn replays_once(client: impl Exchange, mut server: Server) {
         .unwrap();
     let call = client.start(request);
     for (token, status) in [("Bearer scripted-1", 401), ("Bearer scripted-2", 200)] {
-        let (request, reply) = server.next_request().await.unwrap();
+        let (request, reply) = next(&mut server).await;
         assert_eq!(credentials(&request), [token]);
         assert_eq!(request.method(), http::Method::POST);
         assert_eq!(request.headers()["x-one"], "1");
@@ -96,6 +98,19 @@ async fn a_second_401_is_the_callers() {
     assert_eq!(response.status(), 401);
     let rejected = response.extensions().get::<TokenRejected>().unwrap();
     assert_eq!(rejected.generation(), 2);
+    assert!(is_idle(&mut server).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_401_is_the_callers_even_if_a_newer_token_is_there() {
+    let layer = warm_layer(&ScriptedProvider::new()).await;
+    let (client, mut server) = client(&layer);
+    let call = client.start(get(URL));
+    serve(&mut server, answer(401)).await;
+    let (_, reply) = next(&mut server).await;
+    layer.cache().refresh().await.unwrap();
+    reply.send_response(answer(401));
+    assert_eq!(call.await.unwrap().unwrap().status(), 401);
     assert!(is_idle(&mut server).await);
 }
 
@@ -186,7 +201,7 @@ async fn a_late_401_of_an_older_token_is_replayed_without_a_fetch() {
     let layer = warm_layer(&provider).await;
     let (client, mut server) = client(&layer);
     let call = client.start(get(URL));
-    let (_, reply) = server.next_request().await.unwrap();
+    let (_, reply) = next(&mut server).await;
     layer.cache().refresh().await.unwrap();
     reply.send_response(answer(401));
     assert_eq!(serve(&mut server, answer(200)).await, ["Bearer scripted-2"]);
@@ -219,7 +234,7 @@ async fn what_no_new_token_cures_is_not_replayed() {
     assert_eq!(call.await.unwrap().unwrap().status(), 401);
 
     let call = client.start(get(URL));
-    let (_, reply) = server.next_request().await.unwrap();
+    let (_, reply) = next(&mut server).await;
     reply.send_error("reset by peer");
     assert_eq!(
         call.await.unwrap().unwrap_err().to_string(),
@@ -247,8 +262,7 @@ async fn a_replay_is_readied_anew_below_a_limit_of_one() {
         served
     });
     for call in calls {
-        let call = tokio::time::timeout(Duration::from_secs(600), call);
-        let response = call.await.expect("deadlock").unwrap().unwrap();
+        let response = call.await.unwrap().unwrap();
         assert_eq!(response.status(), 200);
     }
     drop(client);
@@ -273,7 +287,7 @@ mod over_reqwest {
         let client = layer.with_retry().layer(inner);
         let call = tokio::spawn(client.oneshot(post(Body::from("the body"))));
         for (token, status) in [("Bearer scripted-1", 401), ("Bearer scripted-2", 200)] {
-            let (request, reply) = server.next_request().await.unwrap();
+            let (request, reply) = next(&mut server).await;
             assert_eq!(request.headers()["authorization"], token);
             let body = request.body().and_then(Body::as_bytes);
             assert_eq!(body, Some(&b"the body"[..]));
@@ -292,7 +306,7 @@ mod over_reqwest {
         assert!(request.try_clone().is_none());
 
         let call = tokio::spawn(client.oneshot(request));
-        let (_, reply) = server.next_request().await.unwrap();
+        let (_, reply) = next(&mut server).await;
         let unauthorized = http::Response::builder()
             .status(401)
             .body("why not")

@@ -1,7 +1,8 @@
 //! What the tests of the request path share.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
@@ -11,7 +12,7 @@ use officernd_auth::{
     ResponseFuture,
 };
 use tower::{Layer, Service};
-use tower_test::mock::{self, Handle, Mock};
+use tower_test::mock::{self, Handle, Mock, SendResponse};
 
 pub(crate) const URL: &str = "https://app.officernd.com/api/v2/organizations/acme/members";
 
@@ -77,6 +78,21 @@ pub(crate) fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
+/// The error of a request that is refused at once.
+pub(crate) fn refuse<S, Req>(client: &mut OfficeRndAuth<S>, request: Req) -> BoxError
+where
+    S: Service<Req> + Clone,
+    S::Response: AuthResponse,
+    S::Error: Into<BoxError>,
+    Req: AuthRequest,
+{
+    match poll(pin!(send(client, request))) {
+        Poll::Ready(Err(error)) => error,
+        Poll::Ready(Ok(_)) => panic!("sent"),
+        Poll::Pending => panic!("sent, or waits"),
+    }
+}
+
 /// Lets the tasks of this one-threaded runtime run until they all wait.
 pub(crate) async fn settle() {
     for _ in 0..50 {
@@ -94,9 +110,16 @@ pub(crate) fn credentials<B>(request: &http::Request<B>) -> Vec<&str> {
     values.map(|value| value.to_str().unwrap()).collect()
 }
 
+/// The next request; on a clock that stands still its absence is found, not
+/// waited for.
+pub(crate) async fn next<T, U>(server: &mut Handle<T, U>) -> (T, SendResponse<U>) {
+    let next = tokio::time::timeout(Duration::from_secs(3600), server.next_request());
+    next.await.unwrap().unwrap()
+}
+
 /// The next request's credentials; it is answered so.
 pub(crate) async fn serve(server: &mut Server, response: Response) -> Vec<String> {
-    let (request, reply) = server.next_request().await.unwrap();
+    let (request, reply) = next(server).await;
     reply.send_response(response);
     let values = credentials(&request).into_iter();
     values.map(str::to_owned).collect()

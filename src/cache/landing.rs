@@ -1,0 +1,125 @@
+//! What a flight brings back, and what a server says of it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::core::{Core, State};
+use super::flight::{Flight, Outcome};
+use super::hold::Hold;
+use super::registry::Ticket;
+use super::schedule::{Life, Stage};
+use super::slot::Entry;
+use crate::clock::{Age, later};
+use crate::error::{Error, ErrorKind};
+use crate::sync::Ordering;
+use crate::token::AccessToken;
+
+impl Core {
+    /// The flight goes into its next stage, which ends by `until`.
+    pub(super) fn extend(&self, id: u64, until: Instant) {
+        if let Some(flight) = self.lock().flight.as_mut().filter(|flight| flight.id == id) {
+            flight.overdue = until;
+        }
+    }
+
+    /// Gives up on a flight that was due before `now`: its runtime stands
+    /// still. One that has got further meanwhile is left alone.
+    pub(super) fn abandon(&self, id: u64, now: Instant) {
+        let overdue = |flight: &mut Flight| flight.id == id && flight.overdue < now;
+        self.lock().flight.take_if(overdue);
+    }
+
+    /// Takes a flight's result. The slot has the token before anybody is
+    /// woken. `None`: the flight was given up, its result is nobody's.
+    pub(super) fn land(
+        &self,
+        id: u64,
+        result: Result<(AccessToken, Age), Error>,
+    ) -> Option<Outcome> {
+        let now = self.now();
+        let mut state = self.lock();
+        state.flight.take_if(|flight| flight.id == id)?;
+        self.quiet_until.store(0, Ordering::Relaxed);
+        let outcome = match result {
+            Ok((token, age)) => self.publish(&mut state, token, age, now),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &outcome {
+            if error.is_unsent() {
+                let after = error.retry_after().unwrap_or_default();
+                state.background_at = Some(later(now, after));
+            } else {
+                let earlier = state.hold.as_ref().map_or(0, |hold| hold.failures);
+                let hold = Hold::after(error.clone(), earlier, now, fastrand::f32());
+                state.hold = Some(hold);
+            }
+        }
+        self.tell(&state, now);
+        Some(outcome)
+    }
+
+    fn publish(&self, state: &mut State, token: AccessToken, age: Age, now: Instant) -> Outcome {
+        let wall = self.settings.clock.wall();
+        let granted = token.expires_in();
+        let last = self.slot.get();
+        let same = |last: &&Arc<Entry>| last.token.header_value() == token.header_value();
+        let life = match last.as_ref().filter(same) {
+            Some(last) if !last.is_rejected() => Life::reissued(granted),
+            _ => Life::new(&self.settings.plan, granted, fastrand::f32()),
+        };
+        if life.stage(age.at(now, wall)) == Stage::Dead {
+            return Err(Error::new(
+                ErrorKind::Malformed,
+                "the new token had outlived its expires_in before it arrived",
+            ));
+        }
+        if let Some(last) = last.filter(|last| !last.is_rejected()) {
+            if last.stage(now, wall) != Stage::Fresh {
+                state.damping.forget();
+            }
+        }
+        state.generation += 1;
+        state.hold = None;
+        state.heal_at = None;
+        state.background_at = None;
+        let token = token.with_generation(state.generation);
+        self.slot.publish(Entry::new(token.clone(), life, age));
+        Ok(token)
+    }
+
+    /// The flight is gone without a result: its runtime ended, or it panicked.
+    pub(super) fn lost(&self, id: u64) {
+        let now = self.now();
+        let mut state = self.lock();
+        if state.flight.take_if(|flight| flight.id == id).is_some() {
+            self.quiet_until.store(0, Ordering::Relaxed);
+            self.tell(&state, now);
+        }
+    }
+
+    /// A server rejected this token. Whether that is news.
+    pub(super) fn reject(self: &Arc<Self>, rejected: Ticket) -> bool {
+        let now = self.now();
+        let launch = {
+            let mut state = self.lock();
+            let Some(entry) = self.slot.get() else {
+                return false;
+            };
+            if !rejected.is_of(entry.token.generation()) || !entry.reject() {
+                return false;
+            }
+            if self.stage(&entry) != Stage::Fresh {
+                state.damping.forget();
+            }
+            state.heal_at = Some(later(now, state.damping.strike()));
+            self.quiet_until.store(0, Ordering::Relaxed);
+            let launch = self.due(&mut state, now);
+            self.tell(&state, now);
+            launch
+        };
+        if let Some(launch) = launch {
+            launch.spawn();
+        }
+        true
+    }
+}
