@@ -1,14 +1,16 @@
 //! The roof: the one file that knows every floor.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{Settings, TokenCache};
+use crate::cache::{Bounds, Directory, Resolve, Resolved, Settings, TokenCache};
 use crate::clock::Clock;
 use crate::error::ConfigError;
-use crate::middleware::{OfficeRndAuthLayer, Policy};
-use crate::provider::{Allowance, DynProvider, TokenProvider};
+use crate::middleware::{OfficeRndAuthLayer, Organizations, Policy, Slug};
+use crate::provider::{Allowance, DynProvider, OrganizationResolver, TokenProvider};
 
 /// The longest time that a setting may name. No token is trusted for longer.
 const LONGEST: Duration = crate::token::LONGEST_LIFE;
@@ -45,6 +47,27 @@ impl OfficeRndAuthLayer {
             settings: Settings::default(),
             allowance: None,
             layer: LayerBuilder::default(),
+        }
+    }
+
+    /// A layer with a cache for each organisation: the `{orgSlug}` of
+    /// `/api/v1|v2/organizations/{orgSlug}/…` picks the credentials. Caches are
+    /// made on demand, bounded in number, and let go when idle.
+    ///
+    /// A path that could be read as another organisation's (dot segments,
+    /// encoded slashes, doubled slashes, another case) is refused with
+    /// [`ErrorKind::Organization`](crate::ErrorKind::Organization).
+    pub fn per_organization(resolver: impl OrganizationResolver) -> OrganizationsBuilder {
+        OrganizationsBuilder {
+            resolver: Box::new(Erased(resolver)),
+            settings: Settings::default(),
+            allowance: None,
+            layer: LayerBuilder::default(),
+            bounds: Bounds {
+                most: 10_000,
+                idle_after: Duration::from_secs(60 * 60),
+            },
+            default: None,
         }
     }
 
@@ -170,6 +193,66 @@ macro_rules! layer_settings {
     };
 }
 
+/// The settings of a cache, or of the caches of all organisations.
+macro_rules! cache_settings {
+    () => {
+        /// How long before its expiry a token is refreshed in the background;
+        /// never more than half its life. A 3,600 s token, 5 min ahead: from 55:00.
+        pub fn refresh_ahead(mut self, ahead: Duration) -> Self {
+            self.settings.plan.refresh_ahead = ahead;
+            self
+        }
+
+        /// By which share (0.0 to 1.0) the time up to the refresh may be shortened
+        /// at random, so that equal pods do not meet. 55:00 and 0.1: between 49:30
+        /// and 55:00.
+        pub fn jitter(mut self, share: f32) -> Self {
+            self.settings.plan.jitter = share;
+            self
+        }
+
+        /// How long before its expiry requests wait for the next token instead of
+        /// using the old one; never more than a tenth of its life. A 3,600 s token
+        /// and 10 s: from 59:50.
+        pub fn expiry_margin(mut self, margin: Duration) -> Self {
+            self.settings.plan.expiry_margin = margin;
+            self
+        }
+
+        /// How long one token request may take.
+        pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
+            self.settings.fetch_timeout = timeout;
+            self
+        }
+
+        /// How long a request may wait for a token, everything included: the
+        /// allowance, other callers' fetch, the fetch.
+        pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
+            self.settings.acquire_timeout = timeout;
+            self
+        }
+
+        /// How many token requests may be sent; a clone shares the ledger.
+        pub fn allowance(mut self, allowance: Allowance) -> Self {
+            self.allowance = Some(allowance);
+            self
+        }
+
+        /// Whether a timer keeps the token fresh while no requests come. It starts
+        /// with the cache inside a runtime, else with the first call in one.
+        pub fn keep_warm(mut self, keep_warm: bool) -> Self {
+            self.settings.keep_warm = keep_warm;
+            self
+        }
+
+        /// Another clock, for tests.
+        pub fn clock(mut self, clock: impl Clock) -> Self {
+            self.settings.clock = Arc::new(clock);
+            self
+        }
+    };
+}
+
 impl CachedBuilder {
     layer_settings!();
 
@@ -187,60 +270,7 @@ impl CachedBuilder {
 impl Builder {
     layer_settings!();
 
-    /// How long before its expiry a token is refreshed in the background;
-    /// never more than half its life. A 3,600 s token, 5 min ahead: from 55:00.
-    pub fn refresh_ahead(mut self, ahead: Duration) -> Self {
-        self.settings.plan.refresh_ahead = ahead;
-        self
-    }
-
-    /// By which share (0.0 to 1.0) the time up to the refresh may be shortened
-    /// at random, so that equal pods do not meet. 55:00 and 0.1: between 49:30
-    /// and 55:00.
-    pub fn jitter(mut self, share: f32) -> Self {
-        self.settings.plan.jitter = share;
-        self
-    }
-
-    /// How long before its expiry requests wait for the next token instead of
-    /// using the old one; never more than a tenth of its life. A 3,600 s token
-    /// and 10 s: from 59:50.
-    pub fn expiry_margin(mut self, margin: Duration) -> Self {
-        self.settings.plan.expiry_margin = margin;
-        self
-    }
-
-    /// How long one token request may take.
-    pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.fetch_timeout = timeout;
-        self
-    }
-
-    /// How long a request may wait for a token, everything included: the
-    /// allowance, other callers' fetch, the fetch.
-    pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.acquire_timeout = timeout;
-        self
-    }
-
-    /// How many token requests may be sent; a clone shares the ledger.
-    pub fn allowance(mut self, allowance: Allowance) -> Self {
-        self.allowance = Some(allowance);
-        self
-    }
-
-    /// Whether a timer keeps the token fresh while no requests come. It starts
-    /// with the cache inside a runtime, else with the first call in one.
-    pub fn keep_warm(mut self, keep_warm: bool) -> Self {
-        self.settings.keep_warm = keep_warm;
-        self
-    }
-
-    /// Another clock, for tests.
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.settings.clock = Arc::new(clock);
-        self
-    }
+    cache_settings!();
 
     /// The layer.
     ///
@@ -290,6 +320,124 @@ fn check(settings: &Settings) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// Sets up a layer with a cache for each organisation
+/// ([`OfficeRndAuthLayer::per_organization`]).
+///
+/// The settings of a cache hold for each of them; all share one
+/// [`Allowance`]. Beyond those of [`Builder`]:
+///
+/// | setting | default |
+/// |---|---|
+/// | [`default_organization`](Self::default_organization) | none: a path without a slug is an error |
+/// | [`max_organizations`](Self::max_organizations) | 10,000 |
+/// | [`idle_after`](Self::idle_after) | 1 h |
+///
+/// ```
+/// use officernd_auth::{OfficeRndAuthLayer, StaticToken};
+/// use std::collections::HashMap;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tokens = HashMap::from([("acme".to_owned(), StaticToken::new("abc")?)]);
+/// let layer = OfficeRndAuthLayer::per_organization(tokens)
+///     .default_organization("acme")
+///     .build()?;
+/// # drop(layer);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a builder does nothing until it is built"]
+pub struct OrganizationsBuilder {
+    resolver: Box<dyn Resolve>,
+    settings: Settings,
+    allowance: Option<Allowance>,
+    layer: LayerBuilder,
+    bounds: Bounds,
+    default: Option<String>,
+}
+
+impl OrganizationsBuilder {
+    layer_settings!();
+
+    cache_settings!();
+
+    /// Whose token goes on requests whose path names no organisation.
+    pub fn default_organization(mut self, slug: impl Into<String>) -> Self {
+        self.default = Some(slug.into());
+        self
+    }
+
+    /// How many organisations are kept at most; idle and unknown ones make
+    /// room first.
+    pub fn max_organizations(mut self, most: usize) -> Self {
+        self.bounds.most = most;
+        self
+    }
+
+    /// After this long without a request, up to twice as long, an
+    /// organisation's cache is let go.
+    pub fn idle_after(mut self, idle: Duration) -> Self {
+        self.bounds.idle_after = idle;
+        self
+    }
+
+    /// The layer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::build`], and [`ConfigError::Setting`] for a default
+    /// organisation that is no slug or a bound of zero.
+    pub fn build(self) -> Result<OfficeRndAuthLayer<Organizations>, ConfigError> {
+        check(&self.settings)?;
+        let policy = self.layer.policy()?;
+        let setting = |name, problem: &str| ConfigError::Setting {
+            name,
+            problem: problem.to_owned(),
+        };
+        if self.bounds.most == 0 {
+            return Err(setting("max_organizations", "is zero: none could be kept"));
+        }
+        if self.bounds.idle_after.is_zero() {
+            return Err(setting("idle_after", "is zero: none could be kept"));
+        }
+        let default = match self.default.as_deref().map(Slug::new) {
+            Some(None) => {
+                let problem = "is no slug: letters, digits, '-' and '_', at most 63 of them";
+                return Err(setting("default_organization", problem));
+            }
+            Some(slug) => slug,
+            None => None,
+        };
+        let allowance = self.allowance.or_else(|| Some(Allowance::officernd()));
+        let directory = Directory::new(self.resolver, self.settings, allowance, self.bounds);
+        let organizations = Organizations::new(directory, default);
+        Ok(OfficeRndAuthLayer::from_parts(organizations, policy))
+    }
+}
+
+/// The user's resolver, without its type.
+struct Erased<R>(R);
+
+impl<R: OrganizationResolver> Resolve for Erased<R> {
+    fn resolve<'a>(&'a self, slug: &'a str) -> Pin<Box<dyn Future<Output = Resolved> + Send + 'a>> {
+        Box::pin(async move {
+            let provider = self.0.resolve(slug).await?;
+            Ok(provider.map(|provider| Box::new(provider) as Box<dyn DynProvider>))
+        })
+    }
+}
+
+impl fmt::Debug for OrganizationsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OrganizationsBuilder")
+            .field("settings", &self.settings)
+            .field("allowance", &self.allowance)
+            .field("policy", &self.layer.policy)
+            .field("bounds", &self.bounds)
+            .field("default", &self.default)
+            .finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Builder {

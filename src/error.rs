@@ -77,6 +77,9 @@ pub enum ErrorKind {
     ForeignOrigin,
     /// The request would carry the token over plain http.
     InsecureOrigin,
+    /// The request names no organisation, or one without credentials
+    /// (`per_organization` only).
+    Organization,
     /// The shared token store failed.
     Store,
     /// No tokio runtime, or one without timers, to fetch a token on.
@@ -106,6 +109,7 @@ impl ErrorKind {
             Self::Malformed => "malformed",
             Self::ForeignOrigin => "foreign_origin",
             Self::InsecureOrigin => "insecure_origin",
+            Self::Organization => "organization",
             Self::Store => "store",
             Self::Runtime => "runtime",
         }

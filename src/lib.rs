@@ -1,4 +1,8 @@
-#![doc = include_str!("../README.md")]
+#![cfg_attr(feature = "reqwest", doc = include_str!("../README.md"))]
+#![cfg_attr(
+    not(feature = "reqwest"),
+    doc = "Tower middleware that keeps an OfficeRnD OAuth 2.0 token ready and puts it on every request."
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;
@@ -17,18 +21,18 @@ pub mod testing;
 mod token;
 mod trace;
 
-pub use self::builder::{Builder, CachedBuilder};
+pub use self::builder::{Builder, CachedBuilder, OrganizationsBuilder};
 pub use self::cache::{Phase, TokenCache, TokenStatus};
 pub use self::clock::{Clock, Sleep, TokioClock};
 pub use self::credentials::ClientCredentials;
 pub use self::error::{BoxError, ConfigError, Error, ErrorKind};
 pub use self::middleware::{
-    AuthRequest, AuthResponse, OfficeRndAuth, OfficeRndAuthLayer, ResponseFuture, RetryFuture,
-    RetryUnauthorized, SkipAuth, TokenRejected,
+    AuthRequest, AuthResponse, OfficeRndAuth, OfficeRndAuthLayer, Organizations, ResponseFuture,
+    RetryFuture, RetryUnauthorized, SkipAuth, TokenRejected, TokenSource,
 };
 pub use self::provider::{
-    Allowance, Cause, FetchContext, HttpTokenProvider, Permit, ProviderFn, StaticToken,
-    TokenProvider, Urgency, provider_fn,
+    Allowance, Cause, FetchContext, HttpTokenProvider, OrganizationResolver, Permit, ProviderFn,
+    ResolverFn, StaticToken, TokenProvider, Urgency, provider_fn, resolver_fn,
 };
 pub use self::secret::Secret;
 #[cfg(shuttle)]

@@ -2,6 +2,7 @@
 //! it knows no requests.
 
 mod core;
+mod directory;
 mod flight;
 mod hold;
 mod landing;
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 
 pub(crate) use self::core::Settings;
 use self::core::{Core, Step, Successor, Wait};
+pub(crate) use self::directory::{Bounds, Directory, Resolve, Resolved};
 pub(crate) use self::registry::Ticket;
 pub(crate) use self::schedule::Plan;
 use self::schedule::Stage;
@@ -214,9 +216,19 @@ impl TokenCache {
 
     /// The same for a request that comes back.
     pub(crate) fn reject_ticket(rejected: Ticket) {
-        if let Some(core) = rejected.cache() {
-            core.reject(rejected);
+        if let Some(cache) = Self::of(rejected) {
+            cache.core.reject(rejected);
         }
+    }
+
+    /// The cache whose token this is, while it lives.
+    pub(crate) fn of(token: Ticket) -> Option<Self> {
+        let core = token.cache()?;
+        Some(Self { core })
+    }
+
+    pub(crate) fn is_of(&self, token: Ticket) -> bool {
+        token.is_from(self.core.number)
     }
 
     pub(crate) fn ticket(&self, token: &AccessToken) -> Ticket {

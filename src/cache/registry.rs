@@ -15,8 +15,9 @@ static CACHES: Mutex<(u32, BTreeMap<NonZeroU32, Weak<Core>>)> = Mutex::new((0, B
 
 /// Which token of which cache went out with a request. The field `known` has
 /// spare values for the enum around it.
+#[expect(unnameable_types, reason = "seen by sealed traits only")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ticket {
+pub struct Ticket {
     cache: NonZeroU32,
     /// The low three bytes: two tokens of one cache that could be mixed up are
     /// sixteen million refreshes apart.
@@ -43,6 +44,10 @@ impl Ticket {
     pub(crate) fn generation(self) -> u64 {
         let [low, middle, high] = self.generation;
         u64::from_le_bytes([low, middle, high, 0, 0, 0, 0, 0])
+    }
+
+    pub(super) fn is_from(self, cache: NonZeroU32) -> bool {
+        self.cache == cache
     }
 
     pub(super) fn is_of(self, generation: u64) -> bool {

@@ -133,8 +133,9 @@ impl Slot {
 ///
 /// A clone starts empty, and the first request of each goes by the slot
 /// itself: a service that is cloned for every request touches no shared count.
+#[expect(unnameable_types, reason = "seen by sealed traits only")]
 #[derive(Debug, Default)]
-pub(crate) struct Reader {
+pub struct Reader {
     entry: Option<Arc<Entry>>,
     version: u64,
     used: bool,

@@ -1,7 +1,6 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::StatusCode;
@@ -11,10 +10,10 @@ use tower_service::Service;
 
 use super::challenge;
 use super::message::private::{Answer, Outgoing};
-use super::{Auth, AuthRequest, AuthResponse, TokenRejected};
+use super::source::Acquire;
+use super::{AuthRequest, AuthResponse, TokenRejected};
 use crate::cache::{Ticket, TokenCache};
 use crate::error::{BoxError, Error};
-use crate::token::AccessToken;
 
 pin_project! {
     /// The response of an [`OfficeRndAuth`](super::OfficeRndAuth) service.
@@ -56,10 +55,9 @@ pin_project! {
 
 /// A request that waits for its token, with the service readied for it.
 struct Waiting<S, Req> {
-    token: Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>,
+    token: Acquire,
     /// Taken when the token is there.
     held: Option<(S, Req)>,
-    auth: Arc<Auth>,
 }
 
 /// A 401 to our own token: heal the cache, and say so on the response.
@@ -84,13 +82,9 @@ where
     }
 
     #[cold]
-    pub(super) fn waiting(service: S, request: Req, auth: Arc<Auth>) -> Self {
-        let cache = auth.cache.clone();
-        let waiting = Box::new(Waiting {
-            token: Box::pin(async move { cache.token().await }),
-            held: Some((service, request)),
-            auth,
-        });
+    pub(super) fn waiting(service: S, request: Req, token: Acquire) -> Self {
+        let held = Some((service, request));
+        let waiting = Box::new(Waiting { token, held });
         let state = State::Waiting { waiting };
         Self { state }
     }
@@ -125,7 +119,7 @@ where
                     return Poll::Ready(Ok(response));
                 }
                 StateProj::Waiting { waiting } => {
-                    let token = match ready!(waiting.token.as_mut().poll(cx)) {
+                    let (token, ticket) = match ready!(waiting.token.as_mut().poll(cx)) {
                         Ok(token) => token,
                         Err(error) => {
                             // Gives back at once what the readied service holds.
@@ -141,7 +135,7 @@ where
                     Outgoing::headers(&mut request).insert(AUTHORIZATION, value);
                     State::Sent {
                         inner: service.call(request),
-                        token: Some(waiting.auth.cache.ticket(&token)),
+                        token: Some(ticket),
                     }
                 }
                 StateProj::Refused { error } => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use tower::retry::RetryLayer;
 use tower_layer::{Layer, Stack};
 
-use super::{Auth, OfficeRndAuth, Policy, RetryUnauthorized};
+use super::{Auth, OfficeRndAuth, Organizations, Policy, RetryUnauthorized, TokenSource};
 use crate::cache::TokenCache;
 
 /// Puts a live bearer token on every request.
@@ -39,21 +39,30 @@ use crate::cache::TokenCache;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
-pub struct OfficeRndAuthLayer {
-    auth: Arc<Auth>,
+pub struct OfficeRndAuthLayer<C = TokenCache> {
+    auth: Arc<Auth<C>>,
 }
 
 impl OfficeRndAuthLayer {
-    pub(crate) fn from_parts(cache: TokenCache, policy: Policy) -> Self {
-        let auth = Arc::new(Auth { cache, policy });
-        Self { auth }
-    }
-
     /// The cache behind the layer: for readiness, warm-up, another layer.
     #[must_use]
     pub fn cache(&self) -> &TokenCache {
-        &self.auth.cache
+        &self.auth.source
+    }
+}
+
+impl OfficeRndAuthLayer<Organizations> {
+    /// The caches behind the layer.
+    #[must_use]
+    pub fn organizations(&self) -> &Organizations {
+        &self.auth.source
+    }
+}
+
+impl<C: TokenSource> OfficeRndAuthLayer<C> {
+    pub(crate) fn from_parts(source: C, policy: Policy) -> Self {
+        let auth = Arc::new(Auth { source, policy });
+        Self { auth }
     }
 
     /// This layer with [`RetryUnauthorized`] above it, in that order: a request
@@ -72,23 +81,29 @@ impl OfficeRndAuthLayer {
     /// ```
     #[must_use]
     pub fn with_retry(self) -> Stack<Self, RetryLayer<RetryUnauthorized>> {
-        let retry = RetryUnauthorized::new(self.cache().clone());
-        Stack::new(self, RetryLayer::new(retry))
+        Stack::new(self, RetryLayer::new(RetryUnauthorized::of_any()))
     }
 }
 
-impl<S> Layer<S> for OfficeRndAuthLayer {
-    type Service = OfficeRndAuth<S>;
+impl<C> Clone for OfficeRndAuthLayer<C> {
+    fn clone(&self) -> Self {
+        let auth = Arc::clone(&self.auth);
+        Self { auth }
+    }
+}
+
+impl<S, C: TokenSource> Layer<S> for OfficeRndAuthLayer<C> {
+    type Service = OfficeRndAuth<S, C>;
 
     fn layer(&self, inner: S) -> Self::Service {
         OfficeRndAuth::new(inner, Arc::clone(&self.auth))
     }
 }
 
-impl fmt::Debug for OfficeRndAuthLayer {
+impl<C: TokenSource> fmt::Debug for OfficeRndAuthLayer<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OfficeRndAuthLayer")
-            .field("cache", &self.auth.cache)
+            .field("source", &self.auth.source)
             .field("policy", &self.auth.policy)
             .finish()
     }

@@ -76,6 +76,10 @@ impl<B> Outgoing for http::Request<B> {
         (uri.scheme_str(), uri.authority().map(|host| host.as_str()))
     }
 
+    fn path(&self) -> &str {
+        self.uri().path()
+    }
+
     fn has_authorization(&self) -> bool {
         self.headers().contains_key(AUTHORIZATION)
     }
@@ -110,6 +114,10 @@ impl Outgoing for reqwest::Request {
         (Some(url.scheme()), Some(url.authority()))
     }
 
+    fn path(&self) -> &str {
+        self.url().path()
+    }
+
     fn has_authorization(&self) -> bool {
         self.headers().contains_key(AUTHORIZATION)
     }
@@ -142,6 +150,7 @@ pub(super) mod private {
         fn skips(&self) -> bool;
         /// Scheme and authority.
         fn target(&self) -> (Option<&str>, Option<&str>);
+        fn path(&self) -> &str;
         fn has_authorization(&self) -> bool;
         fn headers(&mut self) -> &mut HeaderMap;
     }

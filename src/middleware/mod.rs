@@ -7,21 +7,24 @@ mod layer;
 mod message;
 mod retry;
 mod service;
+mod slug;
+mod source;
 
 pub use self::future::ResponseFuture;
 pub use self::layer::OfficeRndAuthLayer;
 pub use self::message::{AuthRequest, AuthResponse, SkipAuth, TokenRejected};
 pub use self::retry::{RetryFuture, RetryUnauthorized};
 pub use self::service::OfficeRndAuth;
+pub(crate) use self::slug::Slug;
+pub use self::source::{Organizations, TokenSource};
 
-use crate::cache::TokenCache;
 use crate::origin::OriginPolicy;
 
 /// What a layer and its services share.
 #[derive(Debug)]
-pub(crate) struct Auth {
-    pub(crate) cache: TokenCache,
-    pub(crate) policy: Policy,
+struct Auth<C> {
+    source: C,
+    policy: Policy,
 }
 
 /// Which requests get the token.

@@ -40,7 +40,8 @@ use crate::cache::TokenCache;
 /// ```
 #[derive(Debug, Clone)]
 pub struct RetryUnauthorized {
-    cache: TokenCache,
+    /// `None` is any: the layer below knows its own.
+    of: Option<TokenCache>,
     replayed: bool,
 }
 
@@ -48,19 +49,26 @@ impl RetryUnauthorized {
     /// The policy for services behind this cache.
     #[must_use]
     pub fn new(cache: TokenCache) -> Self {
+        let of = Some(cache);
         let replayed = false;
-        Self { cache, replayed }
+        Self { of, replayed }
+    }
+
+    pub(super) fn of_any() -> Self {
+        let (of, replayed) = (None, false);
+        Self { of, replayed }
     }
 
     fn decide<Res: AuthResponse, E>(&mut self, result: &mut Result<Res, E>) -> Option<RetryFuture> {
         let response = result.as_mut().ok()?;
         let rejected = Answer::extensions(response).get::<TokenRejected>()?;
-        if self.replayed || !self.cache.heals(rejected.token) {
+        let token = rejected.token;
+        let cache = TokenCache::of(token)?;
+        let ours = self.of.as_ref().is_none_or(|own| own.is_of(token));
+        if self.replayed || !ours || !cache.heals(token) {
             return None;
         }
         self.replayed = true;
-        let cache = self.cache.clone();
-        let token = rejected.token;
         Some(RetryFuture {
             healed: Box::pin(async move { cache.healed(token).await }),
         })

@@ -8,8 +8,8 @@ use http::{HeaderMap, HeaderValue};
 use tower_service::Service;
 
 use super::future::ResponseFuture;
-use super::{Auth, AuthRequest, AuthResponse, Policy};
-use crate::cache::{Reader, TokenCache};
+use super::{Auth, AuthRequest, AuthResponse, TokenSource};
+use crate::cache::TokenCache;
 use crate::error::{BoxError, Error};
 
 /// A service that puts the token on each request and calls the inner one.
@@ -41,17 +41,16 @@ use crate::error::{BoxError, Error};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
-pub struct OfficeRndAuth<S> {
+pub struct OfficeRndAuth<S, C: TokenSource = TokenCache> {
     inner: S,
-    auth: Arc<Auth>,
-    reader: Reader,
+    auth: Arc<Auth<C>>,
+    reader: C::Reader,
 }
 
 /// What becomes of a request.
-enum Verdict {
-    /// It gets the token.
-    Ours,
+enum Verdict<K> {
+    /// It gets the token that is found by this.
+    Ours(K),
     /// It goes out as it is.
     Pass,
     /// It does not go out.
@@ -59,18 +58,20 @@ enum Verdict {
 }
 
 impl<S> OfficeRndAuth<S> {
-    pub(super) fn new(inner: S, auth: Arc<Auth>) -> Self {
-        Self {
-            inner,
-            auth,
-            reader: Reader::default(),
-        }
-    }
-
     /// The cache behind this service.
     #[must_use]
     pub fn cache(&self) -> &TokenCache {
-        &self.auth.cache
+        &self.auth.source
+    }
+}
+
+impl<S, C: TokenSource> OfficeRndAuth<S, C> {
+    pub(super) fn new(inner: S, auth: Arc<Auth<C>>) -> Self {
+        Self {
+            inner,
+            auth,
+            reader: C::Reader::default(),
+        }
     }
 
     /// The service that was readied; a clone stays behind.
@@ -102,8 +103,19 @@ impl<S> OfficeRndAuth<S> {
     }
 }
 
-impl<S, Req> Service<Req> for OfficeRndAuth<S>
+impl<S: Clone, C: TokenSource> Clone for OfficeRndAuth<S, C> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            auth: Arc::clone(&self.auth),
+            reader: self.reader.clone(),
+        }
+    }
+}
+
+impl<S, Req, C> Service<Req> for OfficeRndAuth<S, C>
 where
+    C: TokenSource,
     S: Service<Req> + Clone,
     S::Response: AuthResponse,
     S::Error: Into<BoxError>,
@@ -118,25 +130,25 @@ where
     }
 
     fn call(&mut self, mut request: Req) -> Self::Future {
-        match judge(&self.auth.policy, &request) {
-            Verdict::Ours => {}
+        let key = match judge(&self.auth, &request) {
+            Verdict::Ours(key) => key,
             Verdict::Pass => return ResponseFuture::sent(self.inner.call(request), None),
             Verdict::Refuse(error) => {
                 // Gives back what the readied service holds: a permit, a place.
                 drop(self.take_ready());
                 return ResponseFuture::refused(error);
             }
-        }
+        };
         let headers = request.headers();
         let put_on = |value: &HeaderValue, ticket| {
             put(headers, value.clone());
             ticket
         };
-        match self.auth.cache.lend(&mut self.reader, put_on) {
+        match self.auth.source.lend(&key, &mut self.reader, put_on) {
             Some(ticket) => ResponseFuture::sent(self.inner.call(request), Some(ticket)),
             None => {
                 let ready = self.take_ready();
-                ResponseFuture::waiting(ready, request, Arc::clone(&self.auth))
+                ResponseFuture::waiting(ready, request, self.auth.source.acquire(key))
             }
         }
     }
@@ -156,7 +168,8 @@ fn put(headers: &mut HeaderMap, value: HeaderValue) {
 }
 
 #[inline]
-fn judge<Req: AuthRequest>(policy: &Policy, request: &Req) -> Verdict {
+fn judge<Req: AuthRequest, C: TokenSource>(auth: &Auth<C>, request: &Req) -> Verdict<C::Key> {
+    let policy = &auth.policy;
     if request.skips() {
         return Verdict::Pass;
     }
@@ -170,10 +183,13 @@ fn judge<Req: AuthRequest>(policy: &Policy, request: &Req) -> Verdict {
     if policy.if_not_present && request.has_authorization() {
         return Verdict::Pass;
     }
-    Verdict::Ours
+    match auth.source.key(request.path()) {
+        Ok(key) => Verdict::Ours(key),
+        Err(error) => Verdict::Refuse(error),
+    }
 }
 
-impl<S: fmt::Debug> fmt::Debug for OfficeRndAuth<S> {
+impl<S: fmt::Debug, C: TokenSource> fmt::Debug for OfficeRndAuth<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OfficeRndAuth")
             .field("inner", &self.inner)

@@ -4,6 +4,7 @@ mod allowance;
 mod context;
 mod http;
 mod json;
+mod organization;
 mod retry_after;
 mod simple;
 mod wire;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 pub use self::allowance::{Allowance, Permit};
 pub use self::context::{Cause, FetchContext, Urgency};
 pub use self::http::HttpTokenProvider;
+pub use self::organization::{OrganizationResolver, ResolverFn, resolver_fn};
 pub use self::simple::{ProviderFn, StaticToken, provider_fn};
 
 use crate::error::Error;

@@ -1,0 +1,219 @@
+//! A cache for each organisation, made when it is first asked for.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use papaya::HashMap;
+use tokio::sync::OnceCell;
+
+use super::core::Settings;
+use super::hold::Hold;
+use super::{TokenCache, TokenStatus};
+use crate::clock::{later, timeout_at};
+use crate::error::{Error, ErrorKind};
+use crate::provider::{Allowance, DynProvider};
+
+/// How long an unknown organisation is not asked for again.
+const UNKNOWN_FOR: Duration = Duration::from_secs(60);
+
+pub(crate) type Resolved = Result<Option<Box<dyn DynProvider>>, Error>;
+
+/// Finds the provider of an organisation, without its type.
+pub(crate) trait Resolve: Send + Sync {
+    fn resolve<'a>(&'a self, slug: &'a str) -> Pin<Box<dyn Future<Output = Resolved> + Send + 'a>>;
+}
+
+/// How many organisations are kept, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) most: usize,
+    pub(crate) idle_after: Duration,
+}
+
+/// The caches by slug. Found without a lock; bounded; idle ones go.
+pub(crate) struct Directory {
+    resolver: Box<dyn Resolve>,
+    settings: Settings,
+    /// For providers that name none: one for all organisations.
+    allowance: Option<Allowance>,
+    bounds: Bounds,
+    organizations: HashMap<Box<str>, Arc<Organization>, RandomState>,
+    next_sweep: Mutex<Option<Instant>>,
+}
+
+#[derive(Default)]
+struct Organization {
+    cache: OnceCell<TokenCache>,
+    /// Why there is no cache, and until when nobody asks again.
+    hold: Mutex<Option<Hold>>,
+    /// Whether anybody asked since the last sweep. Written once a sweep, so
+    /// that hits do not fight over it.
+    used: AtomicBool,
+}
+
+impl Directory {
+    pub(crate) fn new(
+        resolver: Box<dyn Resolve>,
+        settings: Settings,
+        allowance: Option<Allowance>,
+        bounds: Bounds,
+    ) -> Self {
+        Self {
+            resolver,
+            settings,
+            allowance,
+            bounds,
+            organizations: HashMap::with_hasher(RandomState::default()),
+            next_sweep: Mutex::new(None),
+        }
+    }
+
+    /// Hands the cache of this organisation over, if there is one already.
+    #[inline]
+    pub(crate) fn with<R>(&self, slug: &str, read: impl FnOnce(&TokenCache) -> R) -> Option<R> {
+        let organizations = self.organizations.pin();
+        let organization = organizations.get(slug)?;
+        let cache = organization.cache.get()?;
+        organization.touch();
+        Some(read(cache))
+    }
+
+    /// The cache of this organisation; asks the resolver once if there is none.
+    ///
+    /// Cancel safe: another caller who waits asks in one's stead.
+    pub(crate) async fn find(&self, slug: &str) -> Result<TokenCache, Error> {
+        let clock = &*self.settings.clock;
+        let deadline = later(clock.now(), self.settings.acquire_timeout);
+        let organization = self.enter(slug);
+        let cache = organization
+            .cache
+            .get_or_try_init(|| self.resolve(slug, &organization));
+        match timeout_at(clock, deadline, cache).await {
+            Some(cache) => cache.cloned(),
+            None => Err(Error::new(
+                ErrorKind::Timeout,
+                "the organisation's credentials were not found within the acquire timeout",
+            )),
+        }
+    }
+
+    async fn resolve(&self, slug: &str, organization: &Organization) -> Result<TokenCache, Error> {
+        let now = self.settings.clock.now();
+        let earlier = {
+            let hold = organization.hold();
+            match &*hold {
+                Some(hold) if hold.holds(now) => return Err(hold.remembered(now)),
+                Some(hold) => hold.failures,
+                None => 0,
+            }
+        };
+        let error = match self.resolver.resolve(slug).await {
+            Ok(Some(provider)) => {
+                let allowance = self
+                    .allowance
+                    .clone()
+                    .filter(|_| provider.allowance().is_none());
+                return Ok(TokenCache::with_settings(
+                    provider,
+                    allowance,
+                    self.settings.clone(),
+                ));
+            }
+            Ok(None) => Error::new(
+                ErrorKind::Organization,
+                "the resolver knows no credentials for this organisation",
+            )
+            .with_retry_after(UNKNOWN_FOR),
+            Err(error) => error,
+        };
+        let now = self.settings.clock.now();
+        let hold = Hold::after(error.clone(), earlier, now, fastrand::f32());
+        *organization.hold() = Some(hold);
+        Err(error)
+    }
+
+    fn enter(&self, slug: &str) -> Arc<Organization> {
+        self.sweep();
+        let organizations = self.organizations.pin();
+        let organization = organizations.get_or_insert_with(slug.into(), Arc::default);
+        organization.touch();
+        Arc::clone(organization)
+    }
+
+    /// Lets go of organisations that nobody asked for since the last sweep;
+    /// at the bound, of some more. Called on the way to a resolver or a token,
+    /// never on a hit.
+    fn sweep(&self) {
+        let now = self.settings.clock.now();
+        let mut next = self
+            .next_sweep
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let full = self.organizations.len() >= self.bounds.most;
+        let due = next.is_none_or(|next| now >= next);
+        if due {
+            *next = Some(later(now, self.bounds.idle_after));
+        }
+        if !due && !full {
+            return;
+        }
+        let organizations = self.organizations.pin();
+        if due {
+            organizations
+                .retain(|_, organization| organization.used.swap(false, Ordering::Relaxed));
+        }
+        // A sixteenth at once, so that a flood of slugs costs each newcomer
+        // little. Those without credentials go first.
+        let mut surplus = match organizations.len().checked_sub(self.bounds.most) {
+            Some(over) => over + self.bounds.most / 16 + 1,
+            None => return,
+        };
+        for unknown_only in [true, false] {
+            organizations.retain(|_, organization| {
+                let keep = surplus == 0 || (unknown_only && organization.cache.initialized());
+                surplus -= usize::from(!keep);
+                keep
+            });
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.organizations.len()
+    }
+
+    pub(crate) fn statuses(&self) -> Vec<(String, TokenStatus)> {
+        let organizations = self.organizations.pin();
+        let known = organizations.iter().filter_map(|(slug, organization)| {
+            let cache = organization.cache.get()?;
+            Some((slug.to_string(), cache.status()))
+        });
+        known.collect()
+    }
+}
+
+impl Organization {
+    #[inline]
+    fn touch(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn hold(&self) -> std::sync::MutexGuard<'_, Option<Hold>> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Directory")
+            .field("organizations", &self.len())
+            .field("bounds", &self.bounds)
+            .finish_non_exhaustive()
+    }
+}

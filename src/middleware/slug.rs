@@ -1,0 +1,257 @@
+//! Which organisation a request is about, by its path.
+
+use crate::error::{Error, ErrorKind};
+
+/// No slug is longer.
+const LONGEST: usize = 63;
+
+/// A slug, copied in place: finding it allocates nothing.
+#[expect(unnameable_types, reason = "seen by sealed traits only")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slug {
+    length: u8,
+    text: [u8; LONGEST],
+}
+
+impl Slug {
+    /// `None` for what is no slug: empty, too long, or with other characters
+    /// than letters, digits, `-` and `_`.
+    pub(crate) fn new(slug: &str) -> Option<Self> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if slug.is_empty() || !slug.bytes().all(plain) {
+            return None;
+        }
+        let mut text = [0; LONGEST];
+        text.get_mut(..slug.len())?.copy_from_slice(slug.as_bytes());
+        let length = u8::try_from(slug.len()).ok()?;
+        Some(Self { length, text })
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        let text = self
+            .text
+            .get(..usize::from(self.length))
+            .unwrap_or_default();
+        std::str::from_utf8(text).unwrap_or_default()
+    }
+
+    /// The `{slug}` of `/api/v1|v2/organizations/{slug}/…`; `None` for a path
+    /// that is about no organisation.
+    ///
+    /// Strict, since this decides whose token goes out and the server, which
+    /// decides whose data comes back, may read a path in its own way: what two
+    /// readers could take for different organisations is refused.
+    pub(crate) fn of_path(path: &str) -> Result<Option<Self>, Error> {
+        if is_ambiguous(path) {
+            return Err(refused(
+                "the path has dot segments, empty segments, back slashes or their encodings: \
+                 which organisation it is about cannot be told for sure",
+            ));
+        }
+        let rest = ["/api/v1/organizations/", "/api/v2/organizations/"]
+            .iter()
+            .find_map(|prefix| path.strip_prefix(prefix));
+        if let Some(rest) = rest {
+            let slug = rest.split('/').next().unwrap_or_default();
+            return match Self::new(slug) {
+                Some(slug) => Ok(Some(slug)),
+                None => Err(refused(
+                    "the path's organisation is no slug of letters, digits, '-' and '_'",
+                )),
+            };
+        }
+        let mut segments = path.split('/');
+        if segments.any(|segment| decoded_is(segment, "organizations")) {
+            return Err(refused(
+                "the path names an organisation in another way than \
+                 /api/v1|v2/organizations/{slug}/…",
+            ));
+        }
+        Ok(None)
+    }
+}
+
+#[cold]
+pub(crate) fn refused(problem: &str) -> Error {
+    Error::new(ErrorKind::Organization, problem)
+}
+
+/// Whether a server might read another path out of this one.
+fn is_ambiguous(path: &str) -> bool {
+    let mut segments = path.split('/');
+    // What stands before the first slash is nothing, and so may be the end.
+    let first = segments.next().unwrap_or_default();
+    let mut segments = segments.peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        if (segment.is_empty() && !last) || is_dots(segment) || hides_a_slash(segment) {
+            return true;
+        }
+    }
+    !first.is_empty()
+}
+
+/// `.`, `..` and their encodings.
+fn is_dots(segment: &str) -> bool {
+    let mut rest = segment;
+    let mut dots = 0;
+    while let Some(next) = rest
+        .strip_prefix('.')
+        .or_else(|| rest.strip_prefix("%2e"))
+        .or_else(|| rest.strip_prefix("%2E"))
+    {
+        rest = next;
+        dots += 1;
+    }
+    // `..;x` is a parent folder to some servers.
+    (1..=2).contains(&dots) && (rest.is_empty() || rest.starts_with(';'))
+}
+
+/// A back slash, an encoded slash of either kind, or an encoding of `%` that
+/// would decode to one.
+fn hides_a_slash(segment: &str) -> bool {
+    let mut rest = segment.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte == b'\\' {
+            return true;
+        }
+        if byte == b'%' {
+            let code = tail.get(..2).unwrap_or_default();
+            let hides = [b"2f", b"5c", b"25"].iter();
+            if code.len() < 2
+                || hides
+                    .into_iter()
+                    .any(|hidden| code.eq_ignore_ascii_case(*hidden))
+            {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+/// Whether a segment is this word to a server that decodes and ignores case.
+fn decoded_is(segment: &str, word: &str) -> bool {
+    let mut rest = segment.as_bytes();
+    let mut letters = word.bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        let (byte, tail) = match (byte, tail) {
+            (b'%', [high, low, tail @ ..]) => match (hex(*high), hex(*low)) {
+                (Some(high), Some(low)) => (high * 16 + low, tail),
+                _ => return false,
+            },
+            other => other,
+        };
+        rest = tail;
+        // Some servers let parameters follow a segment.
+        if byte == b';' {
+            break;
+        }
+        if !letters
+            .next()
+            .is_some_and(|letter| letter.eq_ignore_ascii_case(&byte))
+        {
+            return false;
+        }
+    }
+    letters.next().is_none()
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    let value = char::from(digit).to_digit(16)?;
+    u8::try_from(value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn slug(path: &str) -> Option<String> {
+        let slug = Slug::of_path(path).ok()??;
+        Some(slug.as_str().to_owned())
+    }
+
+    #[test]
+    fn the_slug_is_read_out_of_the_documented_paths() {
+        for path in [
+            "/api/v2/organizations/acme/locations",
+            "/api/v1/organizations/acme",
+            "/api/v1/organizations/acme/",
+            "/api/v2/organizations/acme/members/a%20b",
+            "/api/v2/organizations/acme/organizations/other/x",
+        ] {
+            assert_eq!(slug(path).as_deref(), Some("acme"), "{path}");
+        }
+        assert_eq!(
+            slug("/api/v2/organizations/Acme-2_x/y").as_deref(),
+            Some("Acme-2_x")
+        );
+    }
+
+    #[test]
+    fn a_path_about_no_organisation_has_none() {
+        for path in [
+            "/",
+            "/api/v2/users/me",
+            "/health",
+            "/api/v2/organizationsx/acme",
+            "",
+        ] {
+            assert!(matches!(Slug::of_path(path), Ok(None)), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_two_readers_could_take_for_two_organisations_is_refused() {
+        for path in [
+            "/api/v2/organizations/",
+            "/api/v2/organizations",
+            "/api/v2/organizations//acme/x",
+            "/api//v2/organizations/acme/x",
+            "//api/v2/organizations/acme/x",
+            "/api/v2/organizations/acme/../other/x",
+            "/api/v2/organizations/acme/%2e%2E/other/x",
+            "/api/v2/organizations/acme/.%2e/other/x",
+            "/api/v2/organizations/acme/..;/other/x",
+            "/api/v2/organizations/./acme/x",
+            "/api/v2/organizations/acme%2f..%2fother/x",
+            "/api/v2/organizations/acme/x%252f",
+            "/api/v2/organizations/acme/a\\..\\b",
+            "/api/v2/organizations/%61cme/x",
+            "/api/v2/organizations/ac me/x",
+            "/api/v2/organizations/acme;x/y",
+            "/api/v2/Organizations/acme/x",
+            "/API/v2/organizations/acme/x",
+            "/api/v3/organizations/acme/x",
+            "/api/v2/%6Frganizations/acme/x",
+            "/api/v2/organizations;x/acme/y",
+            "/api/v2/organizations/acme/x%",
+            "api/v2/organizations/acme/x",
+        ] {
+            assert!(Slug::of_path(path).is_err(), "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_slug_that_is_read_is_the_one_that_every_reader_reads(
+            path in "(/|/api/v[12]/organizations/)?(/|\\.|%2[eEfF]|%5c|;|[a-zA-Z]{1,3}|%61|organizations/|api/v2/){0,12}"
+        ) {
+            if let Ok(Some(slug)) = Slug::of_path(&path) {
+                // As browsers and `reqwest` read it, dots resolved.
+                let url = url::Url::parse(&format!("https://app.officernd.com{path}")).unwrap();
+                let segments: Vec<&str> = url.path_segments().unwrap().collect();
+                prop_assert_eq!(segments[2], "organizations");
+                prop_assert_eq!(segments[3], slug.as_str());
+            }
+        }
+
+        #[test]
+        fn any_path_gets_an_answer(path in ".{0,60}") {
+            let _ = Slug::of_path(&path);
+        }
+    }
+}

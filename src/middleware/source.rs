@@ -1,0 +1,188 @@
+//! Where a layer's tokens come from: one cache, or one for each organisation.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use self::private::Source;
+use super::slug::{Slug, refused};
+use crate::cache::{Directory, Reader, Ticket, TokenCache, TokenStatus};
+use crate::error::Error;
+use crate::token::AccessToken;
+
+pub(super) type Acquired = Result<(AccessToken, Ticket), Error>;
+pub(super) type Acquire = Pin<Box<dyn Future<Output = Acquired> + Send>>;
+
+/// What a layer takes its tokens from: a [`TokenCache`], or
+/// [`Organizations`]. Sealed.
+///
+/// ```
+/// fn takes(_: &impl officernd_auth::TokenSource) {}
+/// # let token = officernd_auth::StaticToken::new("abc").unwrap();
+/// takes(&officernd_auth::TokenCache::new(token));
+/// ```
+pub trait TokenSource: Source {}
+
+impl<T: Source> TokenSource for T {}
+
+impl Source for TokenCache {
+    type Key = ();
+    type Reader = Reader;
+
+    #[inline]
+    fn key(&self, _path: &str) -> Result<Self::Key, Error> {
+        Ok(())
+    }
+
+    #[inline]
+    fn lend<R>(
+        &self,
+        (): &Self::Key,
+        reader: &mut Self::Reader,
+        put: impl FnOnce(&HeaderValue, Ticket) -> R,
+    ) -> Option<R> {
+        Self::lend(self, reader, put)
+    }
+
+    fn acquire(&self, (): Self::Key) -> Acquire {
+        let cache = self.clone();
+        Box::pin(async move {
+            let token = cache.token().await?;
+            let ticket = cache.ticket(&token);
+            Ok((token, ticket))
+        })
+    }
+}
+
+/// A token cache for each organisation, behind
+/// [`OfficeRndAuthLayer::per_organization`](super::OfficeRndAuthLayer::per_organization).
+/// Clones share the caches.
+///
+/// ```
+/// use officernd_auth::{OfficeRndAuthLayer, Organizations, StaticToken};
+/// use std::collections::HashMap;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tokens = HashMap::from([("acme".to_owned(), StaticToken::new("abc")?)]);
+/// let layer = OfficeRndAuthLayer::per_organization(tokens).build()?;
+/// let organizations: &Organizations = layer.organizations();
+/// assert!(organizations.is_empty());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Organizations {
+    directory: Arc<Directory>,
+    default: Option<Slug>,
+}
+
+impl Organizations {
+    pub(crate) fn new(directory: Directory, default: Option<Slug>) -> Self {
+        let directory = Arc::new(directory);
+        Self { directory, default }
+    }
+
+    /// The cache of an organisation: for warm-up and readiness. Asks the
+    /// resolver if there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Organization`](crate::ErrorKind::Organization) for what is
+    /// no slug or has no credentials; the resolver's own errors; `Timeout`
+    /// after the `acquire_timeout`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn cache(&self, slug: &str) -> Result<TokenCache, Error> {
+        let slug = Slug::new(slug)
+            .ok_or_else(|| refused("no slug: letters, digits, '-' and '_', at most 63 of them"))?;
+        self.directory.find(slug.as_str()).await
+    }
+
+    /// The state of every organisation in use.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<(String, TokenStatus)> {
+        self.directory.statuses()
+    }
+
+    /// How many organisations are kept, unknown ones included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.directory.len()
+    }
+
+    /// Whether none is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Source for Organizations {
+    type Key = Slug;
+    type Reader = ();
+
+    #[inline]
+    fn key(&self, path: &str) -> Result<Self::Key, Error> {
+        let slug = Slug::of_path(path)?;
+        slug.or(self.default).ok_or_else(|| {
+            refused(
+                "the path names no organisation (/api/v2/organizations/{slug}/…), and there is \
+                 no default_organization",
+            )
+        })
+    }
+
+    #[inline]
+    fn lend<R>(
+        &self,
+        slug: &Self::Key,
+        (): &mut Self::Reader,
+        put: impl FnOnce(&HeaderValue, Ticket) -> R,
+    ) -> Option<R> {
+        self.directory.with(slug.as_str(), |cache| {
+            cache.lend(&mut Reader::default(), put)
+        })?
+    }
+
+    fn acquire(&self, slug: Self::Key) -> Acquire {
+        let directory = Arc::clone(&self.directory);
+        Box::pin(async move {
+            let cache = directory.find(slug.as_str()).await?;
+            let token = cache.token().await?;
+            let ticket = cache.ticket(&token);
+            Ok((token, ticket))
+        })
+    }
+}
+
+impl fmt::Debug for Organizations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.directory.fmt(f)
+    }
+}
+
+pub(super) mod private {
+    use super::{Acquire, Error, HeaderValue, Ticket, fmt};
+
+    #[expect(unnameable_types, reason = "sealed")]
+    pub trait Source: Clone + fmt::Debug {
+        /// Which of the source's caches a request is for.
+        type Key;
+        /// What a service keeps to read faster.
+        type Reader: Default + Clone;
+
+        fn key(&self, path: &str) -> Result<Self::Key, Error>;
+        fn lend<R>(
+            &self,
+            key: &Self::Key,
+            reader: &mut Self::Reader,
+            put: impl FnOnce(&HeaderValue, Ticket) -> R,
+        ) -> Option<R>;
+        fn acquire(&self, key: Self::Key) -> Acquire;
+    }
+}
