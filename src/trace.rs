@@ -25,6 +25,16 @@ pub(crate) fn refreshed(cause: &str, generation: u64, expires_in: Duration, took
 }
 
 pub(crate) fn refresh_failed(cause: &str, error: &Error, took: Duration) {
+    if error.is_unsent() {
+        debug!(
+            name: "officernd_auth.refresh_unsent",
+            cause,
+            outcome = error.kind().as_str(),
+            %error,
+            "token refresh put off"
+        );
+        return;
+    }
     warn!(
         name: "officernd_auth.refresh_failed",
         cause,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::flight::{self, Flight, Launch, Outcome};
+use super::flight::{self, Flight, GRACE, Launch, Outcome};
 use super::hold::{Damping, Hold};
 use super::registry::{self, Ticket};
 use super::schedule::{Plan, Stage};
@@ -57,8 +57,8 @@ pub(super) struct State {
     pub(super) damping: Damping,
     /// When the rejected token's replacement may be fetched.
     pub(super) heal_at: Option<Instant>,
-    /// The allowance was spent: no refresh in the background before this.
-    pub(super) background_at: Option<Instant>,
+    /// The allowance was spent, and when it frees.
+    pub(super) spent: Option<Hold>,
 }
 
 /// What a caller who wants a token does next.
@@ -84,7 +84,7 @@ pub(super) struct Wait {
     /// The flight should have landed by then.
     pub(super) overdue: Instant,
     /// The old token, and until when to wait before going with it.
-    pub(super) old: Option<(AccessToken, Instant)>,
+    pub(super) old: Option<(Arc<Entry>, Instant)>,
     /// To be launched once the lock is released.
     pub(super) launch: Option<Launch>,
 }
@@ -153,34 +153,28 @@ impl Core {
         let old = living.filter(|_| !fresh).map(|entry| {
             let age = entry.age(now, self.settings.clock.wall());
             let patience = entry.life.last_wait.saturating_sub(age);
-            (entry.token.clone(), later(now, patience))
+            (Arc::clone(entry), later(now, patience))
         });
-        if state.flight.is_none() {
-            if let Some(hold) = state.hold.as_ref().filter(|hold| hold.holds(now)) {
-                return match old {
-                    Some((token, _)) => Ok(Step::Serve(token)),
-                    None => Err(hold.remembered(now)),
-                };
-            }
-        }
-        let launch = match &state.flight {
-            Some(_) => None,
-            None => {
-                let cause = match (fresh, stage) {
-                    (true, _) => Cause::Manual,
-                    (false, None) => Cause::Cold,
-                    (false, Some(_)) => Cause::Expired,
-                };
-                match self.prepare(&mut state, cause, Urgency::Waiting, now) {
-                    Ok(launch) => Some(launch),
-                    Err(error) => {
-                        return match old {
-                            Some((token, _)) => Ok(Step::Serve(token)),
-                            None => Err(error),
-                        };
-                    }
+        let started = match &state.flight {
+            // To wait takes a runtime too.
+            Some(_) => Runtime::current().map(|_| None),
+            None => match self.held_back(&state, now) {
+                Some(error) => Err(error),
+                None => {
+                    let cause = match (fresh, stage) {
+                        (true, _) => Cause::Manual,
+                        (false, None) => Cause::Cold,
+                        (false, Some(_)) => Cause::Expired,
+                    };
+                    let launch = self.prepare(&mut state, cause, Urgency::Waiting, now);
+                    launch.map(Some)
                 }
-            }
+            },
+        };
+        let launch = match (started, &old) {
+            (Ok(launch), _) => launch,
+            (Err(_), Some((entry, _))) => return Ok(Step::Serve(entry.token.clone())),
+            (Err(error), None) => return Err(error),
         };
         let Some(flight) = &state.flight else {
             return Err(Error::new(ErrorKind::Runtime, "no fetch could be started"));
@@ -193,6 +187,15 @@ impl Core {
             old,
             launch,
         }))
+    }
+
+    /// Why no flight may start now, for one who would wait for it.
+    fn held_back(&self, state: &State, now: Instant) -> Option<Error> {
+        let held = state.hold.as_ref().filter(|hold| hold.holds(now));
+        // The allowance is waited for, if it frees in time.
+        let patience = later(now, self.settings.acquire_timeout);
+        let spent = state.spent.as_ref().filter(|spent| spent.until > patience);
+        held.or(spent).map(|hold| hold.remembered(now))
     }
 
     /// Starts a refresh in the background if one is due and may start. The
@@ -222,11 +225,14 @@ impl Core {
                 Stage::Dead => Cause::Expired,
             },
         };
+        // Its runtime stands still, and nobody need wait to find that out.
+        let still = |flight: &mut Flight| later(flight.overdue, GRACE) < now;
+        state.flight.take_if(still);
         let held = state.hold.as_ref().map(|hold| hold.until);
-        // What the life itself brings about is not damped.
-        let damped = state.heal_at.filter(|_| cause == Cause::Rejected);
+        let spent = state.spent.as_ref().map(|spent| spent.until);
+        let due_at = entry.as_ref().map(|entry| self.due_at(state, entry, now));
         let busy = state.flight.as_ref().map(|_| later(now, LOOK));
-        let not_before = [held, damped, busy, state.background_at];
+        let not_before = [held, spent, due_at, busy];
         if let Some(until) = not_before
             .into_iter()
             .flatten()
@@ -239,6 +245,17 @@ impl Core {
         }
         // Outside a runtime the next call inside one starts it.
         self.prepare(state, cause, Urgency::Background, now).ok()
+    }
+
+    /// When this token's replacement should be fetched. What the life itself
+    /// brings about is not damped.
+    pub(super) fn due_at(&self, state: &State, entry: &Entry, now: Instant) -> Instant {
+        let age = entry.age(now, self.settings.clock.wall());
+        let refresh_at = later(now, entry.life.refresh_at.saturating_sub(age));
+        match state.heal_at.filter(|_| entry.is_rejected()) {
+            Some(heal_at) => heal_at.min(refresh_at),
+            None => refresh_at,
+        }
     }
 
     fn prepare(

@@ -2,17 +2,21 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use super::core::Core;
 use crate::clock::{Age, later, timeout_at};
 use crate::error::{Error, ErrorKind};
-use crate::provider::{FetchContext, Urgency};
+use crate::provider::{FetchContext, Permit, Urgency};
 use crate::sync::Runtime;
 use crate::token::AccessToken;
 use crate::trace;
+
+/// A flight that runs ends itself on time. This much later it is known to
+/// stand still, with the runtime that carries it.
+pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 pub(super) type Outcome = Result<AccessToken, Error>;
 
@@ -21,6 +25,8 @@ pub(super) struct Flight {
     pub(super) id: u64,
     pub(super) outcome: watch::Receiver<Option<Outcome>>,
     pub(super) overdue: Instant,
+    /// Given back with the flight, whatever becomes of its task.
+    pub(super) permit: Option<Permit>,
     urgency: watch::Sender<Urgency>,
 }
 
@@ -54,7 +60,9 @@ pub(super) fn prepare(
     let flight = Flight {
         id,
         outcome,
-        overdue: cx.deadline,
+        // A task that has not even begun by then stands still, too.
+        overdue: later(cx.clock().now(), GRACE),
+        permit: None,
         urgency,
     };
     let landing = Landing { core, id, waiters };
@@ -81,7 +89,6 @@ impl Launch {
                 let started = landing.core.now();
                 let result = fetch(&landing.core, landing.id, &cx).await;
                 let took = landing.core.now().saturating_duration_since(started);
-                let core = Arc::clone(&landing.core);
                 let cause = cx.cause.as_str();
                 match landing.land(result) {
                     Some(Ok(token)) => {
@@ -90,7 +97,6 @@ impl Launch {
                     Some(Err(error)) => trace::refresh_failed(cause, &error, took),
                     None => trace::refresh_abandoned(cause),
                 }
-                core.warm.ensure(&core);
             },
             span,
         ));
@@ -99,6 +105,10 @@ impl Launch {
 
 async fn fetch(core: &Core, id: u64, cx: &FetchContext) -> Result<(AccessToken, Age), Error> {
     let clock = &core.settings.clock;
+    let given_up = || Error::new(ErrorKind::Runtime, "the fetch was given up").unsent();
+    if !core.extend(id, cx.deadline, None) {
+        return Err(given_up());
+    }
     let spends_itself = core.provider.spends_allowance();
     let permit = if spends_itself {
         None
@@ -113,9 +123,10 @@ async fn fetch(core: &Core, id: u64, cx: &FetchContext) -> Result<(AccessToken, 
     } else {
         later(start, cx.fetch_timeout)
     };
-    core.extend(id, until);
+    if !core.extend(id, until, permit) {
+        return Err(given_up());
+    }
     let fetched = timeout_at(&**clock, until, core.provider.fetch(cx.clone())).await;
-    drop(permit);
     match fetched {
         Some(result) => Ok((result?, age)),
         None => Err(Error::new(
@@ -147,6 +158,8 @@ impl Drop for Landing {
         // Without effect after a landing. Before the sender goes, so that
         // whoever sees it gone finds the way free.
         self.core.lost(self.id);
+        // The runtime that carried the timer may be gone.
+        self.core.warm.ensure(&self.core);
     }
 }
 

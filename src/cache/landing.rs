@@ -11,15 +11,22 @@ use super::schedule::{Life, Stage};
 use super::slot::Entry;
 use crate::clock::{Age, later};
 use crate::error::{Error, ErrorKind};
+use crate::provider::Permit;
 use crate::sync::Ordering;
 use crate::token::AccessToken;
 
 impl Core {
-    /// The flight goes into its next stage, which ends by `until`.
-    pub(super) fn extend(&self, id: u64, until: Instant) {
-        if let Some(flight) = self.lock().flight.as_mut().filter(|flight| flight.id == id) {
-            flight.overdue = until;
-        }
+    /// The flight goes into its next stage, which ends by `until`; with what
+    /// it may send, which it gives back as it ends or is given up. `false`: it
+    /// was given up already and must send nothing.
+    pub(super) fn extend(&self, id: u64, until: Instant, permit: Option<Permit>) -> bool {
+        let mut state = self.lock();
+        let Some(flight) = state.flight.as_mut().filter(|flight| flight.id == id) else {
+            return false;
+        };
+        flight.overdue = until;
+        flight.permit = permit;
+        true
     }
 
     /// Gives up on a flight that was due before `now`: its runtime stands
@@ -45,13 +52,12 @@ impl Core {
             Err(error) => Err(error),
         };
         if let Err(error) = &outcome {
+            let earlier = state.hold.as_ref().map_or(0, |hold| hold.failures);
+            let hold = |earlier| Hold::after(error.clone(), earlier, now, fastrand::f32());
             if error.is_unsent() {
-                let after = error.retry_after().unwrap_or_default();
-                state.background_at = Some(later(now, after));
+                state.spent = Some(hold(0));
             } else {
-                let earlier = state.hold.as_ref().map_or(0, |hold| hold.failures);
-                let hold = Hold::after(error.clone(), earlier, now, fastrand::f32());
-                state.hold = Some(hold);
+                state.hold = Some(hold(earlier));
             }
         }
         self.tell(&state, now);
@@ -81,7 +87,7 @@ impl Core {
         state.generation += 1;
         state.hold = None;
         state.heal_at = None;
-        state.background_at = None;
+        state.spent = None;
         let token = token.with_generation(state.generation);
         self.slot.publish(Entry::new(token.clone(), life, age));
         Ok(token)

@@ -15,7 +15,7 @@ mod warm;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use tokio::sync::watch;
@@ -23,6 +23,7 @@ use tokio::sync::watch;
 pub(crate) use self::core::Settings;
 use self::core::{Core, Step, Successor, Wait};
 pub(crate) use self::directory::{Bounds, Directory, Resolve, Resolved};
+use self::flight::GRACE;
 pub(crate) use self::registry::Ticket;
 pub(crate) use self::schedule::Plan;
 use self::schedule::Stage;
@@ -32,7 +33,7 @@ pub use self::status::{Phase, TokenStatus};
 use crate::clock::{TokioClock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{Allowance, DynProvider, TokenProvider};
-use crate::sync::Ordering;
+use crate::sync::{Ordering, Runtime};
 use crate::token::AccessToken;
 
 /// So many callers may wait for one token; one more is refused at once.
@@ -198,7 +199,10 @@ impl TokenCache {
     /// runtime, the next call inside one starts the fetch.
     #[expect(clippy::must_use_candidate, reason = "most callers only tell")]
     pub fn reject(&self, token: &AccessToken) -> bool {
-        self.core.reject(self.ticket(token))
+        let current = self.core.slot.get();
+        // Another cache's token may have the same number.
+        let ours = current.is_some_and(|entry| entry.token.header_value() == token.header_value());
+        ours && self.core.reject(self.ticket(token))
     }
 
     /// What the cache is doing now.
@@ -243,15 +247,19 @@ impl TokenCache {
     /// Waits until the flight that may bring it has landed.
     pub(crate) async fn healed(&self, rejected: Ticket) {
         let deadline = later(self.core.now(), self.core.settings.acquire_timeout);
-        if let Successor::Coming(wait) = self.core.successor(rejected) {
-            self.land(wait, deadline).await;
+        while let Successor::Coming(wait) = self.core.successor(rejected) {
+            if Runtime::current().is_err()
+                || !matches!(self.land(wait, deadline).await, Landed::GivenUp)
+            {
+                return;
+            }
         }
     }
 
     async fn acquire(&self, fresh: bool) -> Result<AccessToken, Error> {
-        /// Flights that end without a result (their runtime died, the provider
-        /// panicked) are started anew, but not for ever.
-        const MOST_LOST: u32 = 3;
+        /// A flight that ends without a result (its runtime died, the provider
+        /// panicked) is started anew, but not for ever.
+        const MOST_LOST: u32 = 1;
 
         let _waiting = Waiting::enter(&self.core)?;
         let deadline = later(self.core.now(), self.core.settings.acquire_timeout);
@@ -266,24 +274,33 @@ impl TokenCache {
             }
             let old = wait.old.take();
             let until = old.as_ref().map_or(deadline, |old| old.1.min(deadline));
-            match self.land(wait, until).await {
-                Some(Some(Ok(token))) => return Ok(token),
-                Some(Some(Err(error))) => match old {
-                    Some((token, _)) => return Ok(token),
+            let landed = self.land(wait, until).await;
+            // It may have died meanwhile, by the wall clock.
+            let living = |entry: &Arc<Entry>| self.core.stage(entry) != Stage::Dead;
+            let old = old.map(|(entry, _)| entry).filter(living);
+            let old = old.map(|entry| entry.token.clone());
+            match landed {
+                // Nobody looked until it was dead: a suspend. Once more.
+                Landed::Token(_) if lost < MOST_LOST && self.is_dead() => lost += 1,
+                Landed::Token(token) => return Ok(token),
+                Landed::Failed(error) => match old {
+                    Some(token) => return Ok(token),
                     // The flight was an earlier caller's; this one has longer.
                     None if error.is_unsent() && self.frees_by(&error, deadline) => {}
                     None => return Err(error),
                 },
-                Some(None) if lost < MOST_LOST => lost += 1,
-                Some(None) => {
+                Landed::Lost if lost < MOST_LOST => lost += 1,
+                Landed::Lost => {
                     return Err(Error::new(
                         ErrorKind::Runtime,
                         "the token fetch ended without a result, again and again: \
                          the provider panics, or its runtime shuts down",
                     ));
                 }
-                None => {
-                    return old.map(|(token, _)| token).ok_or_else(|| {
+                Landed::GivenUp => {}
+                Landed::TooLate if old.is_none() && self.core.now() < deadline => {}
+                Landed::TooLate => {
+                    return old.or_else(|| self.try_token()).ok_or_else(|| {
                         Error::new(
                             ErrorKind::Timeout,
                             "no token arrived within the acquire timeout",
@@ -294,34 +311,46 @@ impl TokenCache {
         }
     }
 
-    fn frees_by(&self, error: &Error, deadline: std::time::Instant) -> bool {
+    fn is_dead(&self) -> bool {
+        let entry = self.core.slot.get();
+        entry.is_some_and(|entry| self.core.stage(&entry) == Stage::Dead)
+    }
+
+    fn frees_by(&self, error: &Error, deadline: Instant) -> bool {
         let after = error.retry_after().unwrap_or(Duration::MAX);
         later(self.core.now(), after) <= deadline
     }
 
-    /// Waits for a flight. `None` is too late; `Some(None)` a flight lost.
-    async fn land(
-        &self,
-        mut wait: Wait,
-        until: std::time::Instant,
-    ) -> Option<Option<Result<AccessToken, Error>>> {
-        /// A flight that runs ends itself on time. This much later it is known
-        /// to stand still, with the runtime that carries it.
-        const GRACE: Duration = Duration::from_secs(1);
-
+    /// Waits for a flight.
+    async fn land(&self, mut wait: Wait, until: Instant) -> Landed {
         let clock = &*self.core.settings.clock;
         let overdue = later(wait.overdue.max(clock.now()), GRACE);
         let landed = wait.outcome.wait_for(Option::is_some);
         match timeout_at(clock, until.min(overdue), landed).await {
-            Some(Ok(outcome)) => Some(outcome.clone()),
-            Some(Err(_)) => Some(None),
+            Some(Ok(outcome)) => match &*outcome {
+                Some(Ok(token)) => Landed::Token(token.clone()),
+                Some(Err(error)) => Landed::Failed(error.clone()),
+                None => Landed::Lost,
+            },
+            Some(Err(_)) => Landed::Lost,
             None if overdue < until => {
                 self.core.abandon(wait.id, overdue);
-                Some(None)
+                Landed::GivenUp
             }
-            None => None,
+            None => Landed::TooLate,
         }
     }
+}
+
+/// How a wait for a flight ended.
+enum Landed {
+    Token(AccessToken),
+    Failed(Error),
+    /// The flight is gone without a result.
+    Lost,
+    /// The flight stood still, or it has got to its next stage: look again.
+    GivenUp,
+    TooLate,
 }
 
 impl fmt::Debug for TokenCache {

@@ -8,7 +8,6 @@ use tokio::sync::watch;
 use super::core::{Core, State};
 use super::schedule::Stage;
 use super::status::{Phase, TokenStatus};
-use crate::clock::later;
 use crate::sync::Ordering;
 
 impl Core {
@@ -22,16 +21,11 @@ impl Core {
             return None;
         }
         let hold = state.hold.as_ref().map(|hold| hold.until);
-        let due = self.slot.get().map(|entry| {
-            let age = entry.age(now, self.settings.clock.wall());
-            let refresh_at = later(now, entry.life.refresh_at.saturating_sub(age));
-            match state.heal_at.filter(|_| entry.is_rejected()) {
-                Some(heal_at) => heal_at.min(refresh_at),
-                None => refresh_at,
-            }
-        });
+        let spent = state.spent.as_ref().map(|spent| spent.until);
+        let entry = self.slot.get();
+        let due = entry.map(|entry| self.due_at(&state, &entry, now));
         Some(
-            [hold, due, state.background_at]
+            [hold, spent, due]
                 .into_iter()
                 .flatten()
                 .max()
@@ -66,7 +60,8 @@ impl Core {
             Some(_) => Phase::Aging,
         };
         let held = hold.map(|hold| hold.until);
-        let next_attempt = [held, state.heal_at, state.background_at];
+        let spent = state.spent.as_ref().map(|spent| spent.until);
+        let next_attempt = [held, spent, state.heal_at];
         TokenStatus {
             phase,
             generation: state.generation,

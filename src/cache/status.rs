@@ -49,7 +49,7 @@ pub struct TokenStatus {
 }
 
 impl TokenStatus {
-    /// Whether a request would go out with a token now, without waiting.
+    /// Whether there is a living token: a request would not fail for want of one.
     #[must_use]
     pub fn has_token(&self) -> bool {
         matches!(self.phase, Phase::Fresh | Phase::Refreshing | Phase::Aging)

@@ -21,6 +21,9 @@ use crate::error::{Error, ErrorKind};
 /// OfficeRnD answers five token requests a minute, failed or successful.
 pub(crate) const OFFICERND: (u32, Duration) = (5, Duration::from_secs(60));
 
+/// When to ask again where nobody can know.
+const A_WHILE: Duration = Duration::from_secs(1);
+
 /// At most so many token requests in any window of time.
 ///
 /// A clone shares the ledger. Every request counts, failed or successful, from
@@ -127,7 +130,7 @@ impl Allowance {
                 }
                 // Every request of the window is out: its end is not known.
                 Answer::Unknown if now < deadline => deadline,
-                Answer::Unknown => return Err(spent()),
+                Answer::Unknown => return Err(spent().with_retry_after(A_WHILE)),
             };
             let promoted = {
                 let mut sleep = clock.sleep_until(until);
@@ -178,6 +181,7 @@ impl<'a> Place<'a> {
                 ErrorKind::RateLimited,
                 "too many caches wait for the allowance of token requests",
             )
+            .with_retry_after(A_WHILE)
             .unsent()
         })?;
         Ok(Self { shared, id })

@@ -6,12 +6,20 @@
     reason = "a test says what must hold"
 )]
 
+mod cache_life;
 mod compiles;
+mod failure;
+mod flight;
+mod keep_warm;
 mod leaks;
 mod middleware;
 mod readiness;
+mod rejection;
 mod retry;
+mod runtimes;
 mod settings;
 mod simulator;
 mod stack;
+mod status;
+mod support;
 mod tidy;

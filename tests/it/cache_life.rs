@@ -1,0 +1,410 @@
+//! A token's life, from cold to dead, on both clocks.
+
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
+use officernd_auth::{Cause, ErrorKind, OfficeRndAuthLayer, Phase, TokenCache};
+use tokio::time::advance;
+
+use crate::support::{at_once, cache_with, ms, now, poll, s, served, settle, stepped};
+
+const FIRST: &str = "Bearer scripted-1";
+const SECOND: &str = "Bearer scripted-2";
+
+#[tokio::test]
+async fn a_cold_cache_has_no_token_until_somebody_waits_for_one() {
+    let provider = ScriptedProvider::new();
+    let (cache, _clock) = stepped(&provider);
+    assert_eq!(now(&cache), None);
+    settle().await;
+    assert_eq!(provider.calls(), 0, "to look is not to ask");
+    assert_eq!(served(&cache.token().await), FIRST);
+    assert_eq!(now(&cache).as_deref(), Some(FIRST));
+    assert_eq!(provider.causes(), [Cause::Cold]);
+}
+
+#[tokio::test]
+async fn a_fresh_token_serves_up_to_its_refresh_without_another_fetch() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    cache.warm_up().await.unwrap();
+    clock.advance(ms(3_299_999));
+    for _ in 0..100 {
+        assert_eq!(now(&cache).as_deref(), Some(FIRST));
+    }
+    settle().await;
+    assert_eq!(provider.calls(), 1);
+}
+
+#[tokio::test]
+async fn ahead_of_the_expiry_one_refresh_runs_in_the_background_and_nobody_waits() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    cache.warm_up().await.unwrap();
+    provider.set_latency(s(5));
+    clock.advance(s(3300));
+    for _ in 0..100 {
+        assert_eq!(now(&cache).as_deref(), Some(FIRST));
+        assert_eq!(served(&at_once(cache.token()).unwrap()), FIRST);
+        settle().await;
+    }
+    assert_eq!(provider.calls(), 2);
+    clock.advance(s(5));
+    settle().await;
+    assert_eq!(now(&cache).as_deref(), Some(SECOND));
+    assert_eq!(provider.causes(), [Cause::Cold, Cause::Ahead]);
+    assert_eq!(provider.most_at_once(), 1);
+}
+
+#[tokio::test]
+async fn without_requests_nothing_is_fetched() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    cache.warm_up().await.unwrap();
+    for _ in 0..48 {
+        clock.advance(s(1800));
+        settle().await;
+    }
+    assert_eq!(provider.calls(), 1);
+    assert_eq!(served(&cache.token().await), SECOND);
+}
+
+#[tokio::test]
+async fn within_the_margin_requests_wait_for_the_new_token() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    cache.warm_up().await.unwrap();
+    provider.set_latency(s(2));
+    clock.advance(s(3590));
+    assert_eq!(now(&cache), None);
+    let mut one = pin!(cache.token());
+    let mut other = pin!(cache.token());
+    assert!(poll(one.as_mut()).is_pending());
+    assert!(poll(other.as_mut()).is_pending());
+    settle().await;
+    clock.advance(s(2));
+    assert_eq!(served(&one.await), SECOND);
+    assert_eq!(served(&other.await), SECOND);
+    assert_eq!(provider.causes(), [Cause::Cold, Cause::Expired]);
+}
+
+#[tokio::test]
+async fn who_waits_in_the_margin_goes_with_the_old_token_before_that_dies() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    cache.warm_up().await.unwrap();
+    provider.push(Step::Hang);
+    clock.advance(s(3593));
+    let mut caller = pin!(cache.token());
+    assert!(poll(caller.as_mut()).is_pending());
+    settle().await;
+    clock.advance(s(5));
+    settle().await;
+    assert!(poll(caller.as_mut()).is_pending(), "2 s are left");
+    clock.advance(s(1));
+    settle().await;
+    let Poll::Ready(result) = poll(caller.as_mut()) else {
+        panic!("still waiting with a second left");
+    };
+    assert_eq!(served(&result), FIRST);
+    // Who comes now does not wait at all.
+    let mut late = pin!(cache.token());
+    let mut polls = 0;
+    let result = loop {
+        if let Poll::Ready(result) = poll(late.as_mut()) {
+            break result;
+        }
+        polls += 1;
+        assert!(polls < 10, "waits though the time for it is over");
+        settle().await;
+    };
+    assert_eq!(served(&result), FIRST);
+}
+
+#[tokio::test]
+async fn while_refreshes_fail_the_old_token_serves_up_to_its_true_expiry() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    cache.warm_up().await.unwrap();
+    for _ in 0..1000 {
+        provider.push(Step::Fail(ErrorKind::Transport));
+    }
+    clock.advance(s(3300));
+    for _ in 0..299 {
+        assert_eq!(served(&cache.token().await), FIRST);
+        settle().await;
+        clock.advance(s(1));
+    }
+    clock.advance(ms(999));
+    assert_eq!(served(&cache.token().await), FIRST);
+    clock.advance(ms(1));
+    assert_eq!(now(&cache), None, "dead");
+    let error = cache.token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transport);
+    assert!(provider.calls() > 5);
+    assert_eq!(provider.most_at_once(), 1);
+}
+
+#[tokio::test]
+async fn past_its_expiry_a_token_is_dead_for_everybody() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    cache.warm_up().await.unwrap();
+    clock.advance(s(3600));
+    assert_eq!(now(&cache), None);
+    assert_eq!(served(&cache.token().await), SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_life_on_tokios_clock() {
+    let provider = ScriptedProvider::new();
+    let cache = cache_with(&provider, |builder| builder);
+    cache.warm_up().await.unwrap();
+    advance(s(3299)).await;
+    assert_eq!(cache.status().phase, Phase::Fresh);
+    provider.push(Step::Fail(ErrorKind::Transport));
+    advance(s(1)).await;
+    assert_eq!(now(&cache).as_deref(), Some(FIRST));
+    settle().await;
+    assert_eq!(provider.calls(), 2);
+    advance(s(290)).await;
+    provider.push(Step::Fail(ErrorKind::Transport));
+    assert_eq!(now(&cache), None);
+    assert_eq!(served(&cache.token().await), FIRST, "stale while error");
+    advance(s(10)).await;
+    assert_eq!(served(&cache.token().await), "Bearer scripted-4");
+}
+
+#[tokio::test]
+async fn short_lives_are_halved_and_their_margin_is_a_tenth() {
+    let provider = ScriptedProvider::new().life(s(60));
+    let (cache, clock) = stepped(&provider);
+    cache.warm_up().await.unwrap();
+    provider.push(Step::Hang);
+    clock.advance(ms(29_999));
+    assert_eq!(cache.status().phase, Phase::Fresh);
+    clock.advance(ms(1));
+    assert_eq!(now(&cache).as_deref(), Some(FIRST));
+    settle().await;
+    assert_eq!(provider.calls(), 2);
+    clock.advance(ms(23_999));
+    assert_eq!(now(&cache).as_deref(), Some(FIRST));
+    clock.advance(ms(1));
+    assert_eq!(now(&cache), None, "54 of 60 s");
+}
+
+#[tokio::test]
+async fn jitter_brings_the_refresh_forward_by_a_tenth_at_most_and_never_delays_it() {
+    let clock = ManualClock::new();
+    let caches: Vec<TokenCache> = (0..200)
+        .map(|_| {
+            OfficeRndAuthLayer::builder(ScriptedProvider::new())
+                .clock(clock.clone())
+                .build()
+                .unwrap()
+                .cache()
+                .clone()
+        })
+        .collect();
+    for cache in &caches {
+        cache.warm_up().await.unwrap();
+    }
+    let aging = || {
+        let aging = |cache: &&TokenCache| cache.status().phase == Phase::Aging;
+        caches.iter().filter(aging).count()
+    };
+    clock.advance(s(2969));
+    assert_eq!(aging(), 0, "not before 49:30");
+    clock.advance(s(166));
+    assert!((20..180).contains(&aging()), "spread out: {}", aging());
+    clock.advance(s(166));
+    assert_eq!(aging(), 200, "all by 55:00");
+}
+
+#[tokio::test]
+async fn a_life_over_a_day_is_clamped_to_a_day() {
+    let provider = ScriptedProvider::new().life(Duration::MAX);
+    let (cache, clock) = stepped(&provider);
+    cache.warm_up().await.unwrap();
+    assert_eq!(cache.status().expires_in, Some(s(24 * 3600)));
+    clock.advance(s(24 * 3600));
+    assert_eq!(now(&cache), None);
+}
+
+#[tokio::test]
+async fn a_life_of_nothing_is_a_malformed_answer() {
+    let provider = ScriptedProvider::new().life(Duration::ZERO);
+    let (cache, _clock) = stepped(&provider);
+    let error = cache.token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Malformed);
+    assert_eq!(now(&cache), None);
+}
+
+#[tokio::test]
+async fn no_life_is_so_short_that_the_allowance_is_exceeded() {
+    for life in [Duration::from_nanos(1), ms(1), ms(100), s(1), s(3)] {
+        let clock = ManualClock::new();
+        let provider = ScriptedProvider::new().life(life);
+        let cache = OfficeRndAuthLayer::builder(provider.clone())
+            .clock(clock.clone())
+            .acquire_timeout(s(1))
+            .build()
+            .unwrap()
+            .cache()
+            .clone();
+        for _ in 0..590 {
+            if let Some(Err(error)) = at_once(cache.token()) {
+                assert_eq!(error.kind(), ErrorKind::RateLimited);
+            }
+            settle().await;
+            clock.advance(ms(100));
+        }
+        assert!(provider.calls() <= 5, "{life:?}: {}", provider.calls());
+    }
+}
+
+#[tokio::test]
+async fn a_life_counts_from_the_start_of_the_fetch() {
+    let provider = ScriptedProvider::new().latency(s(9));
+    let (cache, clock) = stepped(&provider);
+    let mut caller = pin!(cache.token());
+    assert!(poll(caller.as_mut()).is_pending());
+    settle().await;
+    clock.advance(s(9));
+    caller.await.unwrap();
+    assert_eq!(cache.status().expires_in, Some(s(3591)));
+    clock.advance(s(3291));
+    assert_eq!(cache.status().phase, Phase::Aging);
+}
+
+#[tokio::test]
+async fn a_token_that_arrives_dead_is_not_served() {
+    let provider = ScriptedProvider::new().life(s(5)).latency(s(6));
+    let (cache, clock) = stepped(&provider);
+    let mut caller = pin!(cache.token());
+    assert!(poll(caller.as_mut()).is_pending());
+    settle().await;
+    clock.advance(s(6));
+    assert_eq!(caller.await.unwrap_err().kind(), ErrorKind::Malformed);
+    assert_eq!(now(&cache), None);
+}
+
+#[tokio::test]
+async fn a_suspended_machine_wakes_up_without_its_token() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    cache.warm_up().await.unwrap();
+    clock.advance_wall(s(3600));
+    assert_eq!(now(&cache), None);
+    assert_eq!(served(&cache.token().await), SECOND);
+    assert_eq!(cache.status().expires_in, Some(s(3600)));
+}
+
+#[tokio::test]
+async fn a_short_suspend_ages_the_token_by_as_much() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    cache.warm_up().await.unwrap();
+    clock.advance(s(1000));
+    clock.advance_wall(s(2300));
+    assert_eq!(cache.status().phase, Phase::Aging);
+    assert_eq!(cache.status().expires_in, Some(s(300)));
+}
+
+#[tokio::test]
+async fn a_wall_clock_set_back_neither_prolongs_nor_ends_a_life() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    cache.warm_up().await.unwrap();
+    clock.rewind_wall(s(100_000));
+    assert_eq!(now(&cache).as_deref(), Some(FIRST));
+    clock.advance(s(3299));
+    assert_eq!(cache.status().phase, Phase::Fresh);
+    clock.advance(s(301));
+    assert_eq!(now(&cache), None);
+}
+
+#[tokio::test]
+async fn a_suspend_after_the_wall_clock_was_set_back_is_noticed() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    cache.warm_up().await.unwrap();
+    clock.advance(s(60));
+    clock.rewind_wall(s(7200));
+    // Any request will do to see the step.
+    assert_eq!(now(&cache).as_deref(), Some(FIRST));
+    clock.advance_wall(s(3600));
+    assert_eq!(now(&cache), None);
+}
+
+#[tokio::test]
+async fn who_waits_while_the_machine_is_suspended_does_not_get_the_token_that_died_meanwhile() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    cache.warm_up().await.unwrap();
+    provider.set_latency(s(2));
+    provider.push(Step::Fail(ErrorKind::Transport));
+    clock.advance(s(3592));
+    let mut caller = pin!(cache.token());
+    assert!(poll(caller.as_mut()).is_pending());
+    settle().await;
+    clock.advance_wall(s(3600));
+    clock.advance(s(2));
+    settle().await;
+    if let Ok(token) = caller.await {
+        assert_ne!(token.header_value(), FIRST, "dead for an hour");
+    }
+}
+
+#[tokio::test]
+async fn who_gives_up_waiting_after_a_suspend_does_not_go_with_a_dead_token() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    cache.warm_up().await.unwrap();
+    provider.push(Step::Hang);
+    clock.advance(s(3592));
+    let mut caller = pin!(cache.token());
+    assert!(poll(caller.as_mut()).is_pending());
+    settle().await;
+    clock.advance_wall(s(3600));
+    for _ in 0..40 {
+        clock.advance(s(1));
+        settle().await;
+        if let Poll::Ready(result) = poll(caller.as_mut()) {
+            if let Ok(token) = result {
+                assert_ne!(token.header_value(), FIRST, "dead for an hour");
+            }
+            return;
+        }
+    }
+    panic!("waits beyond the acquire timeout");
+}
+
+#[tokio::test]
+async fn who_looks_late_at_a_fetch_that_has_ended_does_not_get_a_token_that_died_meanwhile() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    let mut caller = pin!(cache.token());
+    assert!(poll(caller.as_mut()).is_pending());
+    settle().await;
+    clock.advance_wall(s(7200));
+    assert_eq!(served(&caller.await), SECOND);
+}
+
+#[tokio::test]
+async fn the_same_token_again_is_not_asked_for_until_it_is_dead() {
+    let same = |left| Step::Token("same".into(), s(left));
+    let provider = ScriptedProvider::new().then(same(3600)).then(same(300));
+    let (cache, clock) = stepped(&provider);
+    cache.warm_up().await.unwrap();
+    clock.advance(s(3300));
+    for _ in 0..300 {
+        assert_eq!(served(&cache.token().await), "Bearer same");
+        settle().await;
+        clock.advance(s(1));
+    }
+    assert_eq!(provider.calls(), 2, "to ask again is to ask in vain");
+    assert_eq!(served(&cache.token().await), "Bearer scripted-3");
+}

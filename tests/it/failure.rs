@@ -1,0 +1,370 @@
+//! What is remembered of failures, and what the allowance lets through.
+
+use std::pin::pin;
+
+use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
+use officernd_auth::{Allowance, Cause, Error, ErrorKind, Phase, TokenCache};
+
+use crate::support::{Stopwatch, at_once, cache_with, ms, now, poll, s, served, settle, stepped};
+
+fn failing(times: usize, error: &Error) -> ScriptedProvider {
+    let provider = ScriptedProvider::new();
+    for _ in 0..times {
+        provider.push(Step::Error(error.clone()));
+    }
+    provider
+}
+
+#[tokio::test]
+async fn in_the_hold_callers_fail_at_once_with_the_remembered_error() {
+    let down = Error::new(ErrorKind::Transport, "down").with_retry_after(s(20));
+    let provider = failing(1, &down);
+    let (cache, clock) = stepped(&provider);
+    assert_eq!(
+        cache.token().await.unwrap_err().kind(),
+        ErrorKind::Transport
+    );
+    for second in 0..20 {
+        let error = at_once(cache.token()).unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Transport);
+        assert_eq!(error.retry_after(), Some(s(20 - second)));
+        assert!(error.to_string().starts_with("down"));
+        let error = at_once(cache.refresh()).unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Transport);
+        clock.advance(s(1));
+    }
+    assert_eq!(provider.calls(), 1);
+    assert_eq!(served(&cache.token().await), "Bearer scripted-2");
+}
+
+#[tokio::test]
+async fn a_retry_after_is_clamped_between_a_second_and_an_hour() {
+    for (said, meant) in [(s(0), s(1)), (ms(1), s(1)), (s(90_000), s(3600))] {
+        let error = Error::new(ErrorKind::RateLimited, "busy").with_retry_after(said);
+        let provider = failing(1, &error);
+        let (cache, clock) = stepped(&provider);
+        cache.token().await.unwrap_err();
+        assert_eq!(cache.status().next_attempt_in, Some(meant));
+        clock.advance(meant - ms(1));
+        assert!(cache.token().await.is_err());
+        assert_eq!(provider.calls(), 1);
+        clock.advance(ms(1));
+        assert!(cache.token().await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn transient_failures_back_off_with_jitter_up_to_a_minute() {
+    let down = Error::new(ErrorKind::Transport, "down");
+    let mut longest = [s(0); 10];
+    for _ in 0..30 {
+        let provider = failing(10, &down);
+        let (cache, clock) = stepped(&provider);
+        for (failures, longest) in longest.iter_mut().enumerate() {
+            assert!(cache.token().await.is_err());
+            assert_eq!(provider.calls(), failures + 1);
+            let hold = cache.status().next_attempt_in.unwrap();
+            let cap = s(1 << failures).min(s(60));
+            assert!(hold > s(0) && hold <= cap, "{failures}: {hold:?}");
+            *longest = hold.max(*longest);
+            clock.advance(hold);
+        }
+        assert_eq!(served(&cache.token().await), "Bearer scripted-11");
+    }
+    // 30 draws of each: that all are in the lowest sixth is out of the question.
+    assert!(longest[4] > ms(2600), "{longest:?}");
+    assert!(longest[9] > s(10), "{longest:?}");
+}
+
+#[tokio::test]
+async fn a_success_ends_the_count_of_failures() {
+    let wrong = Error::new(ErrorKind::InvalidClient, "wrong");
+    let provider = failing(3, &wrong);
+    let (cache, clock) = stepped(&provider);
+    for _ in 0..3 {
+        cache.token().await.unwrap_err();
+        clock.advance(s(600));
+    }
+    cache.token().await.unwrap();
+    provider.push(Step::Error(wrong));
+    clock.advance(s(3600));
+    cache.token().await.unwrap_err();
+    assert_eq!(cache.status().consecutive_failures, 1);
+    assert_eq!(cache.status().next_attempt_in, Some(s(60)));
+}
+
+#[tokio::test]
+async fn lasting_failures_hold_for_one_minute_up_to_ten_and_heal_by_themselves() {
+    for kind in [
+        ErrorKind::InvalidClient,
+        ErrorKind::InvalidScope,
+        ErrorKind::Denied,
+    ] {
+        let provider = failing(6, &Error::new(kind, "no"));
+        let (cache, clock) = stepped(&provider);
+        for (failures, minutes) in [1, 2, 4, 8, 10, 10].into_iter().enumerate() {
+            assert_eq!(cache.token().await.unwrap_err().kind(), kind);
+            assert_eq!(provider.calls(), failures + 1);
+            assert_eq!(cache.status().phase, Phase::Failing);
+            clock.advance(s(60 * minutes) - ms(1));
+            let error = at_once(cache.token()).unwrap().unwrap_err();
+            assert_eq!((error.kind(), error.retry_after()), (kind, Some(ms(1))));
+            clock.advance(ms(1));
+        }
+        assert_eq!(served(&cache.token().await), "Bearer scripted-7");
+    }
+}
+
+#[tokio::test]
+async fn a_day_of_wrong_credentials_costs_a_request_each_ten_minutes() {
+    let provider = failing(1000, &Error::new(ErrorKind::InvalidClient, "wrong"));
+    let (cache, clock) = stepped(&provider);
+    for _ in 0..24 * 3600 / 5 {
+        assert!(cache.token().await.is_err());
+        clock.advance(s(5));
+    }
+    assert!(provider.calls() <= 24 * 6 + 5, "{}", provider.calls());
+}
+
+#[tokio::test]
+async fn a_failure_of_the_refresh_ahead_holds_the_next_one_back() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    cache.warm_up().await.unwrap();
+    provider.push(Step::Fail(ErrorKind::InvalidClient));
+    clock.advance(s(3300));
+    for second in 0..60 {
+        assert!(cache.try_token().is_some());
+        settle().await;
+        assert_eq!(provider.calls(), 2, "after {second} s");
+        clock.advance(s(1));
+    }
+    assert!(cache.try_token().is_some());
+    settle().await;
+    assert_eq!(provider.causes(), [Cause::Cold, Cause::Ahead, Cause::Ahead]);
+    assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-3"));
+}
+
+#[tokio::test]
+async fn in_the_margin_a_hold_makes_nobody_wait() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    cache.warm_up().await.unwrap();
+    provider.push(Step::Fail(ErrorKind::InvalidClient));
+    clock.advance(s(3591));
+    assert_eq!(served(&cache.token().await), "Bearer scripted-1");
+    assert_eq!(provider.calls(), 2);
+    let token = at_once(cache.token()).expect("at once");
+    assert_eq!(served(&token), "Bearer scripted-1");
+    clock.advance(s(9));
+    let error = at_once(cache.token()).expect("at once").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidClient);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_waits_for_an_allowance_that_frees_in_time() {
+    let allowance = Allowance::new(1, s(20));
+    let provider = ScriptedProvider::new();
+    let make = || cache_with(&provider, |builder| builder.allowance(allowance.clone()));
+    let (one, other) = (make(), make());
+    let watch = Stopwatch::start();
+    one.token().await.unwrap();
+    other.token().await.unwrap();
+    let took = watch.elapsed();
+    assert!(took >= s(20) && took < ms(20_100), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_fails_at_once_when_the_allowance_frees_too_late() {
+    let allowance = Allowance::new(1, s(60));
+    let provider = ScriptedProvider::new();
+    let make = || cache_with(&provider, |builder| builder.allowance(allowance.clone()));
+    let (one, other) = (make(), make());
+    one.token().await.unwrap();
+    let watch = Stopwatch::start();
+    for _ in 0..10 {
+        let error = other.token().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::RateLimited);
+        assert_eq!(error.retry_after(), Some(s(60)));
+    }
+    assert_eq!(watch.elapsed(), s(0));
+    assert_eq!(provider.calls(), 1);
+    assert_eq!(other.status().token_requests, 0);
+    assert_eq!(other.status().consecutive_failures, 0, "nobody was asked");
+    // The endpoint refused nothing, so nothing is held against it.
+    tokio::time::advance(s(31)).await;
+    assert!(other.token().await.is_ok());
+    assert_eq!(watch.elapsed().as_secs(), 60);
+}
+
+#[tokio::test]
+async fn without_a_word_a_cache_sends_five_requests_a_minute_at_most() {
+    let clock = ManualClock::new();
+    let provider = ScriptedProvider::new();
+    let cache = officernd_auth::OfficeRndAuthLayer::builder(provider.clone())
+        .clock(clock.clone())
+        .build()
+        .unwrap()
+        .cache()
+        .clone();
+    for _ in 0..5 {
+        cache.refresh().await.unwrap();
+    }
+    let error = cache.refresh().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RateLimited);
+    assert_eq!(error.retry_after(), Some(s(60)));
+    assert_eq!(
+        now(&cache).as_deref(),
+        Some("Bearer scripted-5"),
+        "still in use"
+    );
+    clock.advance(s(60));
+    assert!(cache.refresh().await.is_ok());
+}
+
+#[tokio::test]
+async fn no_window_of_a_minute_ever_sees_more_than_five_requests() {
+    let clock = ManualClock::new();
+    let provider = failing(10_000, &Error::new(ErrorKind::Transport, "down"));
+    let allowance = Allowance::new(5, s(60));
+    let caches: Vec<TokenCache> = (0..20)
+        .map(|_| {
+            let set = |builder: officernd_auth::Builder| {
+                builder.clock(clock.clone()).allowance(allowance.clone())
+            };
+            cache_with(&provider, set)
+        })
+        .collect();
+    let mut calls = Vec::new();
+    for _ in 0..600 {
+        for cache in &caches {
+            let _ = at_once(cache.token());
+        }
+        settle().await;
+        calls.push(provider.calls());
+        clock.advance(s(1));
+    }
+    for window in calls.windows(60) {
+        assert!(window[59] - window[0] <= 5);
+    }
+    assert!(
+        provider.calls() >= 45,
+        "nor far fewer: {}",
+        provider.calls()
+    );
+}
+
+#[tokio::test]
+async fn a_cold_caller_goes_before_a_refresh_ahead_that_queued_earlier() {
+    let clock = ManualClock::new();
+    let allowance = Allowance::new(1, s(20));
+    let ahead = ScriptedProvider::new();
+    let cold = ScriptedProvider::new();
+    let make = |provider| {
+        cache_with(provider, |builder| {
+            builder.clock(clock.clone()).allowance(allowance.clone())
+        })
+    };
+    let (aging, other, third) = (make(&ahead), make(&cold), make(&ScriptedProvider::new()));
+    aging.warm_up().await.unwrap();
+    clock.advance(s(3300));
+    third.warm_up().await.unwrap();
+    assert!(aging.try_token().is_some());
+    settle().await;
+    let mut caller = pin!(other.token());
+    assert!(poll(caller.as_mut()).is_pending());
+    settle().await;
+    clock.advance(s(20));
+    settle().await;
+    assert_eq!(cold.calls(), 1);
+    assert_eq!(ahead.calls(), 1, "its turn is a window later");
+    assert!(caller.await.is_ok());
+}
+
+#[tokio::test]
+async fn a_refresh_ahead_that_somebody_begins_to_wait_for_goes_before_the_others() {
+    let clock = ManualClock::new();
+    let allowance = Allowance::new(1, s(4));
+    let make = |provider: &ScriptedProvider| {
+        cache_with(provider, |builder| {
+            builder.clock(clock.clone()).allowance(allowance.clone())
+        })
+    };
+    let (one, other) = (ScriptedProvider::new(), ScriptedProvider::new());
+    let (first, second) = (make(&one), make(&other));
+    first.warm_up().await.unwrap();
+    clock.advance(s(4));
+    second.warm_up().await.unwrap();
+    clock.advance(s(3580));
+    let third = make(&ScriptedProvider::new());
+    third.warm_up().await.unwrap();
+    // In the background, the first before the second.
+    assert!(first.try_token().is_some());
+    settle().await;
+    assert!(second.try_token().is_some());
+    settle().await;
+    // It cannot wait for the window: a manual refresh of the second does.
+    let mut refresh = pin!(second.refresh());
+    assert!(poll(refresh.as_mut()).is_pending());
+    settle().await;
+    clock.advance(s(4));
+    settle().await;
+    assert_eq!((one.calls(), other.calls()), (1, 2));
+    assert!(refresh.await.is_ok());
+}
+
+#[tokio::test]
+async fn a_spent_allowance_leaves_the_old_token_in_use_and_is_not_a_failure() {
+    let clock = ManualClock::new();
+    let provider = ScriptedProvider::new();
+    let cache = cache_with(&provider, |builder| {
+        let allowance = Allowance::new(1, s(3400));
+        builder.clock(clock.clone()).allowance(allowance)
+    });
+    cache.warm_up().await.unwrap();
+    clock.advance(s(3300));
+    for _ in 0..99 {
+        assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-1"));
+        settle().await;
+        assert_eq!(cache.status().last_error, None);
+        clock.advance(s(1));
+    }
+    clock.advance(s(1));
+    assert!(cache.try_token().is_some());
+    settle().await;
+    assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-2"));
+}
+
+#[tokio::test]
+async fn an_allowance_of_nothing_fails_every_fetch_at_once() {
+    let provider = ScriptedProvider::new();
+    let cache = cache_with(&provider, |builder| {
+        builder.allowance(Allowance::new(0, s(60)))
+    });
+    let error = cache.token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RateLimited);
+    assert_eq!(provider.calls(), 0);
+}
+
+#[tokio::test]
+async fn waiters_hear_of_a_spent_allowance_all_together() {
+    let clock = ManualClock::new();
+    let allowance = Allowance::new(1, s(60));
+    let provider = ScriptedProvider::new();
+    let make = || {
+        cache_with(&provider, |builder| {
+            builder.clock(clock.clone()).allowance(allowance.clone())
+        })
+    };
+    make().warm_up().await.unwrap();
+    let cache = make();
+    let mut callers: Vec<_> = (0..50).map(|_| Box::pin(cache.token())).collect();
+    for caller in &mut callers {
+        assert!(poll(caller.as_mut()).is_pending());
+    }
+    for caller in callers {
+        let error = caller.await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::RateLimited);
+        assert_eq!(error.retry_after(), Some(s(60)));
+    }
+}

@@ -1,0 +1,303 @@
+//! A 401 rejects the token that its own request carried, and costs little.
+
+use std::pin::pin;
+
+use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
+use officernd_auth::{AccessToken, Cause, ErrorKind, OfficeRndAuthLayer, Phase, TokenCache};
+
+use crate::support::{at_once, header, ms, now, poll, s, served, settle, stepped};
+
+/// Rejects the token in use; the replacement may come at once.
+async fn reject_current(cache: &TokenCache) {
+    assert!(cache.reject(&cache.token().await.unwrap()));
+    settle().await;
+}
+
+#[tokio::test]
+async fn a_rejected_token_is_replaced_in_the_background() {
+    let provider = ScriptedProvider::new();
+    let (cache, _clock) = stepped(&provider);
+    let token = cache.token().await.unwrap();
+    assert!(cache.reject(&token));
+    settle().await;
+    assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-2"));
+    assert_eq!(provider.causes(), [Cause::Cold, Cause::Rejected]);
+}
+
+#[tokio::test]
+async fn requests_go_on_with_the_rejected_token_until_its_replacement_lands() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    let token = cache.token().await.unwrap();
+    provider.set_latency(s(5));
+    assert!(cache.reject(&token));
+    for _ in 0..100 {
+        assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-1"));
+        let result = at_once(cache.token()).expect("nobody waits");
+        assert_eq!(served(&result), "Bearer scripted-1");
+        settle().await;
+    }
+    assert_eq!(cache.status().phase, Phase::Refreshing);
+    clock.advance(s(5));
+    settle().await;
+    assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-2"));
+    assert_eq!(provider.calls(), 2);
+}
+
+#[tokio::test]
+async fn only_the_first_rejection_of_the_token_in_use_is_news() {
+    let provider = ScriptedProvider::new();
+    let (cache, _clock) = stepped(&provider);
+    let strange = AccessToken::bearer("strange", s(60)).unwrap();
+    assert!(!cache.reject(&strange), "the cache is cold");
+    let first = cache.token().await.unwrap();
+    assert!(!cache.reject(&strange), "no token of this cache");
+    assert!(cache.reject(&first));
+    assert!(!cache.reject(&first), "known already");
+    assert!(!cache.reject(&first.clone()));
+    settle().await;
+    assert!(!cache.reject(&first), "replaced already");
+    assert!(cache.reject(&cache.token().await.unwrap()));
+}
+
+#[tokio::test]
+async fn late_401s_do_not_evict_the_replacement() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    let first = cache.token().await.unwrap();
+    assert!(cache.reject(&first));
+    settle().await;
+    for _ in 0..1000 {
+        assert!(!cache.reject(&first));
+        clock.advance(ms(100));
+        settle().await;
+    }
+    assert_eq!(provider.calls(), 2);
+    assert!(!cache.status().rejected);
+    assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-2"));
+}
+
+#[tokio::test]
+async fn a_401_while_the_next_token_is_under_way_starts_no_other_fetch() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    let first = cache.token().await.unwrap();
+    provider.set_latency(s(2));
+    clock.advance(s(3300));
+    assert!(cache.try_token().is_some());
+    settle().await;
+    assert!(cache.reject(&first));
+    settle().await;
+    clock.advance(s(2));
+    settle().await;
+    assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-2"));
+    clock.advance(s(60));
+    assert!(cache.try_token().is_some());
+    settle().await;
+    assert_eq!(provider.causes(), [Cause::Cold, Cause::Ahead]);
+    assert!(!cache.status().rejected);
+}
+
+#[tokio::test]
+async fn a_thousand_401s_at_once_cost_one_fetch() {
+    let provider = ScriptedProvider::new();
+    let (cache, _clock) = stepped(&provider);
+    let token = cache.token().await.unwrap();
+    let news = (0..1000).filter(|_| cache.reject(&token)).count();
+    settle().await;
+    assert_eq!((news, provider.calls()), (1, 2));
+}
+
+#[tokio::test]
+async fn replacements_that_are_rejected_too_are_replaced_ever_later() {
+    let provider = ScriptedProvider::new().life(s(24 * 3600));
+    let (cache, clock) = stepped(&provider);
+    reject_current(&cache).await;
+    assert_eq!(provider.calls(), 2, "the first heals at once");
+    for (more, minutes) in [1, 2, 4, 8, 16, 32, 60, 60, 60].into_iter().enumerate() {
+        reject_current(&cache).await;
+        assert_eq!(cache.status().next_attempt_in, Some(s(60 * minutes)));
+        clock.advance(s(60 * minutes) - ms(1));
+        assert!(cache.try_token().is_some());
+        settle().await;
+        assert_eq!(provider.calls(), more + 2, "{minutes} min are not over");
+        clock.advance(ms(1));
+        assert!(cache.try_token().is_some(), "a request brings it about");
+        settle().await;
+        assert_eq!(provider.calls(), more + 3, "{minutes} min are over");
+    }
+}
+
+#[tokio::test]
+async fn a_token_replaced_before_its_refresh_was_due_does_not_end_the_damping() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    reject_current(&cache).await;
+    clock.advance(s(3299));
+    assert!(cache.refresh().await.is_ok());
+    reject_current(&cache).await;
+    assert_eq!(cache.status().next_attempt_in, Some(s(60)));
+}
+
+#[tokio::test]
+async fn a_token_that_reaches_its_refresh_unrejected_ends_the_damping() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    reject_current(&cache).await;
+    clock.advance(s(3300));
+    assert!(cache.try_token().is_some());
+    settle().await;
+    assert_eq!(provider.calls(), 3);
+    reject_current(&cache).await;
+    assert_eq!(provider.calls(), 4, "at once again");
+}
+
+#[tokio::test]
+async fn a_damped_rejection_does_not_put_off_the_refresh_ahead() {
+    let provider = ScriptedProvider::new().life(s(600));
+    let (cache, clock) = stepped(&provider);
+    cache.warm_up().await.unwrap();
+    for hold in [0, 60, 120, 240] {
+        reject_current(&cache).await;
+        clock.advance(s(hold));
+        assert!(cache.try_token().is_some());
+        settle().await;
+    }
+    assert_eq!(provider.calls(), 5);
+    // Held for 480 s; but from 300 s the token is to be refreshed anyway.
+    reject_current(&cache).await;
+    clock.advance(s(299));
+    assert!(cache.try_token().is_some());
+    settle().await;
+    assert_eq!(provider.calls(), 5);
+    clock.advance(s(1));
+    assert!(cache.try_token().is_some());
+    settle().await;
+    assert_eq!(provider.calls(), 6);
+    assert_eq!(provider.causes()[5], Cause::Ahead);
+}
+
+#[tokio::test]
+async fn a_replacement_that_cannot_be_fetched_leaves_the_old_token_in_use() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    let first = cache.token().await.unwrap();
+    provider.push(Step::Fail(ErrorKind::InvalidClient));
+    assert!(cache.reject(&first));
+    for _ in 0..59 {
+        settle().await;
+        assert_eq!(served(&cache.token().await), "Bearer scripted-1");
+        assert_eq!(cache.status().phase, Phase::Aging);
+        assert!(cache.status().has_token());
+        clock.advance(s(1));
+    }
+    assert_eq!(provider.calls(), 2);
+    clock.advance(s(1));
+    assert!(cache.try_token().is_some());
+    settle().await;
+    assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-3"));
+    assert_eq!(provider.causes()[2], Cause::Rejected);
+}
+
+#[tokio::test]
+async fn a_panic_in_the_fetch_of_a_replacement_is_tried_again_by_the_next_request() {
+    let provider = ScriptedProvider::new();
+    let (cache, _clock) = stepped(&provider);
+    let first = cache.token().await.unwrap();
+    provider.push(Step::Panic);
+    assert!(cache.reject(&first));
+    settle().await;
+    assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-1"));
+    settle().await;
+    assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-3"));
+}
+
+#[tokio::test]
+async fn the_same_token_as_a_replacement_is_damped_like_any_other() {
+    let provider = ScriptedProvider::new();
+    for _ in 0..100 {
+        provider.push(Step::Token("same".into(), s(3600)));
+    }
+    let (cache, clock) = stepped(&provider);
+    for _ in 0..600 {
+        let token = cache.token().await.unwrap();
+        assert_eq!(header(&token), "Bearer same");
+        cache.reject(&token);
+        settle().await;
+        clock.advance(s(1));
+    }
+    // At 0, 0, 1, 3 and 7 minutes.
+    assert_eq!(provider.calls(), 5);
+}
+
+#[tokio::test]
+async fn a_rejected_token_that_dies_is_fetched_anew_whatever_the_damping() {
+    let provider = ScriptedProvider::new().life(s(30));
+    let (cache, clock) = stepped(&provider);
+    reject_current(&cache).await;
+    reject_current(&cache).await;
+    assert_eq!(provider.calls(), 2, "held for 60 s");
+    clock.advance(s(30));
+    assert_eq!(served(&cache.token().await), "Bearer scripted-3");
+}
+
+#[tokio::test]
+async fn a_day_of_nothing_but_401s_costs_few_token_requests() {
+    for every in [ms(1000), ms(61_000), s(1000)] {
+        let clock = ManualClock::new();
+        let provider = ScriptedProvider::new().latency(ms(300));
+        let cache = OfficeRndAuthLayer::builder(provider.clone())
+            .clock(clock.clone())
+            .build()
+            .unwrap()
+            .cache()
+            .clone();
+        let mut caller = Box::pin(cache.token());
+        assert!(poll(caller.as_mut()).is_pending());
+        settle().await;
+        clock.advance(ms(300));
+        caller.await.unwrap();
+        let mut waited = 0;
+        for _ in 0..s(24 * 3600).as_millis() / every.as_millis() {
+            match at_once(cache.token()) {
+                Some(result) => {
+                    cache.reject(&result.unwrap());
+                }
+                None => waited += 1,
+            }
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            clock.advance(ms(300));
+            settle_briefly().await;
+            clock.advance(every - ms(300));
+        }
+        let calls = provider.calls();
+        assert!(calls <= 40, "{calls} with a request each {every:?}");
+        assert!(calls >= 20, "{calls}: it still heals");
+        // Who asks less often than every 5 min may find the token dead.
+        assert!(waited == 0 || every > s(300), "{waited} wait ({every:?})");
+    }
+}
+
+async fn settle_briefly() {
+    for _ in 0..6 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_rejection_does_not_make_a_dead_token_serve() {
+    let provider = ScriptedProvider::new().then(Step::Token("t".into(), s(600)));
+    let (cache, clock) = stepped(&provider);
+    let token = cache.token().await.unwrap();
+    clock.advance(s(600));
+    provider.set_latency(s(1));
+    cache.reject(&token);
+    assert_eq!(now(&cache), None);
+    let mut caller = pin!(cache.token());
+    assert!(poll(caller.as_mut()).is_pending());
+    settle().await;
+    clock.advance(s(1));
+    assert_eq!(served(&caller.await), "Bearer scripted-2");
+    assert_eq!(provider.calls(), 2);
+}
