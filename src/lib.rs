@@ -37,5 +37,5 @@ pub use self::provider::{
 pub use self::secret::Secret;
 #[cfg(shuttle)]
 #[doc(hidden)]
-pub use self::sync::kill_flights;
+pub use self::sync::{kill_flights, settle_flights};
 pub use self::token::AccessToken;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use officernd_auth::testing::ManualClock;
 use officernd_auth::{
     AccessToken, Allowance, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, TokenCache,
-    TokenProvider, kill_flights,
+    TokenProvider, kill_flights, settle_flights,
 };
 use shuttle::future::{block_on, spawn, yield_now};
 
@@ -43,7 +43,9 @@ impl TokenProvider for Provider {
     async fn fetch(&self, _cx: FetchContext) -> Result<AccessToken, Error> {
         let alone = self.running.fetch_add(1, Ordering::SeqCst) == 0;
         let _running = Running(self.running.clone());
-        assert!(alone, "two fetches at once");
+        // A schedule may starve a hanging fetch for so long past its timeout that
+        // it counts as gone with its runtime, and is replaced.
+        assert!(alone || self.hangs, "two fetches at once");
         let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
         if self.hangs {
             std::future::pending::<()>().await;
@@ -85,7 +87,7 @@ fn explore(scene: impl Fn() + Send + Sync + 'static) {
     shuttle::check_random(
         move || {
             scene();
-            kill_flights();
+            settle_flights();
         },
         iterations,
     );
@@ -129,7 +131,7 @@ fn two_callers_get_the_token_in_schedule_after_schedule() {
             assert_eq!(block_on(cache.token()).unwrap().generation(), 1);
             assert_eq!(block_on(caller).unwrap(), 1);
             assert_eq!(provider.calls.load(Ordering::SeqCst), 1);
-            kill_flights();
+            settle_flights();
         },
         Some(iterations(20_000)),
     );

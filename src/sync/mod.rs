@@ -5,7 +5,7 @@
 #[path = "model.rs"]
 mod edition;
 #[cfg(shuttle)]
-pub use self::edition::kill_flights;
+pub use self::edition::{kill_flights, settle_flights};
 #[cfg(not(shuttle))]
 #[path = "real.rs"]
 mod edition;

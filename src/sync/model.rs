@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::sync::Arc;
 
-use shuttle::future::AbortHandle;
+use shuttle::future::JoinHandle;
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 pub(crate) use shuttle::sync::{Mutex, MutexGuard};
 
@@ -56,19 +56,24 @@ impl Runtime {
 
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let flight = shuttle::future::spawn(task);
-        FLIGHTS.with_borrow_mut(|flights| flights.push(flight.abort_handle()));
+        FLIGHTS.with_borrow_mut(|flights| flights.push(flight));
     }
 }
 
 thread_local! {
-    /// The flights of this run, to be cut down by [`kill_flights`]. A run and
-    /// all its tasks stay on one thread.
-    static FLIGHTS: RefCell<Vec<AbortHandle>> = const { RefCell::new(Vec::new()) };
+    /// The flights of this run. A run and all its tasks stay on one thread.
+    static FLIGHTS: RefCell<Vec<JoinHandle<()>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What a runtime does to its tasks when it shuts down.
 pub fn kill_flights() {
+    FLIGHTS.with_borrow(|flights| flights.iter().for_each(JoinHandle::abort));
+}
+
+/// Waits until no flight is left: a run must not end over their heads.
+pub fn settle_flights() {
+    kill_flights();
     for flight in FLIGHTS.take() {
-        flight.abort();
+        let _ = shuttle::future::block_on(flight);
     }
 }
