@@ -24,7 +24,10 @@ pin_project! {
     /// ```
     /// use officernd_auth::{OfficeRndAuth, ResponseFuture};
     ///
-    /// fn call<S, Req>(client: &mut OfficeRndAuth<S>, request: Req) -> ResponseFuture<S, Req>
+    /// fn call<S, Req>(
+    ///     client: &mut OfficeRndAuth<S>,
+    ///     request: Req,
+    /// ) -> ResponseFuture<S::Future, S, Req>
     /// where
     ///     S: tower::Service<Req, Response = http::Response<()>> + Clone,
     ///     S::Error: Into<tower::BoxError>,
@@ -34,12 +37,12 @@ pin_project! {
     ///     client.call(request)
     /// }
     /// ```
-    pub struct ResponseFuture<S, Req>
-    where
-        S: Service<Req>,
-    {
+    // `F` is `S::Future`. Named, since a bound here, or a projection, makes the
+    // compiler prove it anew for every task that holds the future, and fail for
+    // errors that are boxed (rust-lang/rust#102211).
+    pub struct ResponseFuture<F, S, Req> {
         #[pin]
-        state: State<S::Future, Waiting<S, Req>>,
+        state: State<F, Waiting<S, Req>>,
     }
 }
 
@@ -72,11 +75,8 @@ fn unauthorized<R: AuthResponse>(response: &mut R, token: Ticket) {
     Answer::extensions(response).insert(rejected);
 }
 
-impl<S, Req> ResponseFuture<S, Req>
-where
-    S: Service<Req>,
-{
-    pub(super) fn sent(inner: S::Future, token: Option<Ticket>) -> Self {
+impl<F, S, Req> ResponseFuture<F, S, Req> {
+    pub(super) fn sent(inner: F, token: Option<Ticket>) -> Self {
         let state = State::Sent { inner, token };
         Self { state }
     }
@@ -96,14 +96,15 @@ where
     }
 }
 
-impl<S, Req> Future for ResponseFuture<S, Req>
+impl<F, S, Req, Res, E> Future for ResponseFuture<F, S, Req>
 where
-    S: Service<Req>,
-    S::Response: AuthResponse,
-    S::Error: Into<BoxError>,
+    F: Future<Output = Result<Res, E>>,
+    S: Service<Req, Future = F>,
+    Res: AuthResponse,
+    E: Into<BoxError>,
     Req: AuthRequest,
 {
-    type Output = Result<S::Response, BoxError>;
+    type Output = Result<Res, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
@@ -150,10 +151,7 @@ where
     }
 }
 
-impl<S, Req> fmt::Debug for ResponseFuture<S, Req>
-where
-    S: Service<Req>,
-{
+impl<F, S, Req> fmt::Debug for ResponseFuture<F, S, Req> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::Sent { .. } => "sent",

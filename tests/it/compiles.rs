@@ -83,11 +83,12 @@ async fn a_body_need_be_neither_clone_nor_debug() {
 async fn the_response_future_is_send_when_the_inner_one_is() {
     let layer = warm_layer(&ScriptedProvider::new()).await;
     let (mut client, _server) = over_mock(&layer);
-    let future: ResponseFuture<Inner, Request> = send(&mut client, get(URL));
+    let future: ResponseFuture<<Inner as Service<Request>>::Future, Inner, Request> =
+        send(&mut client, get(URL));
     send_static(&future);
 
     fn send_type<T: Send>() {}
-    send_type::<ResponseFuture<reqwest::Client, reqwest::Request>>();
+    send_type::<<OfficeRndAuth<reqwest::Client> as Service<reqwest::Request>>::Future>();
 }
 
 #[test]
@@ -123,7 +124,7 @@ fn every_public_type_has_debug() {
     debug::<OfficeRndAuthLayer>();
     debug::<OfficeRndAuth<reqwest::Client>>();
     debug::<Client>();
-    debug::<ResponseFuture<Inner, Request>>();
+    debug::<ResponseFuture<<Inner as Service<Request>>::Future, Inner, Request>>();
     debug::<RetryUnauthorized>();
     debug::<RetryFuture>();
     debug::<Builder>();
@@ -233,4 +234,26 @@ async fn the_types_around_a_hyper_client_are_inferred_and_its_error_is_not_ours(
         .unwrap_err();
     assert_eq!(kind(&error), None);
     assert!(error.is::<hyper_util::client::legacy::Error>(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_call_over_a_buffer_whose_error_is_boxed_can_be_spawned() {
+    let layer = OfficeRndAuthLayer::new(StaticToken::new("abc").unwrap());
+    let echo = tower::service_fn(|_: http::Request<()>| async {
+        Ok::<_, tower::BoxError>(http::Response::new(()))
+    });
+    let client = tower::ServiceBuilder::new()
+        .layer(layer)
+        .buffer(4)
+        .service(echo);
+    tokio::spawn(async move {
+        use tower::{Service, ServiceExt};
+        let mut client = client;
+        let request = http::Request::get("https://app.officernd.com/")
+            .body(())
+            .unwrap();
+        client.ready().await.unwrap().call(request).await.unwrap();
+    })
+    .await
+    .unwrap();
 }

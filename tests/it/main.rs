@@ -13,6 +13,7 @@ mod flight;
 mod keep_warm;
 mod leaks;
 mod middleware;
+mod organizations;
 mod readiness;
 mod rejection;
 mod retry;

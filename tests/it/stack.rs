@@ -61,7 +61,10 @@ pub(crate) fn challenge(status: u16, challenge: &'static str) -> Response {
 }
 
 /// Asks for readiness, which must be there, and calls.
-pub(crate) fn send<S, Req>(client: &mut OfficeRndAuth<S>, request: Req) -> ResponseFuture<S, Req>
+pub(crate) fn send<S, Req>(
+    client: &mut OfficeRndAuth<S>,
+    request: Req,
+) -> ResponseFuture<S::Future, S, Req>
 where
     S: Service<Req> + Clone,
     S::Response: AuthResponse,
