@@ -16,6 +16,10 @@ mod provider;
 mod secret;
 mod sync;
 mod syntax;
+#[cfg(all(feature = "testing", any(doc, doctest)))]
+pub mod guide {
+    #![doc = include_str!("../docs/composition.md")]
+}
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
