@@ -52,6 +52,18 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 /// [`tick`](Clock::tick) while tokio's clock runs with the system's. Debug
 /// builds read both clocks each time: a test that pauses time is believed at
 /// once.
+///
+/// ```
+/// use officernd_auth::{Clock, TokioClock};
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// let start = TokioClock.now();
+/// tokio::time::advance(Duration::from_secs(60)).await;
+/// assert_eq!(TokioClock.now() - start, Duration::from_secs(60));
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TokioClock;
 

@@ -13,6 +13,12 @@ use crate::clock::{Clock, TokioClock, later};
 use crate::error::Error;
 
 /// Why a token is fetched.
+///
+/// ```
+/// use officernd_auth::Cause;
+///
+/// assert_eq!(Cause::Rejected.as_str(), "rejected");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -46,6 +52,12 @@ impl Cause {
 /// Whether requests stand waiting for the token.
 ///
 /// The order is the rank in the [`Allowance`]'s queue.
+///
+/// ```
+/// use officernd_auth::Urgency;
+///
+/// assert!(Urgency::Waiting < Urgency::Background);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Urgency {
