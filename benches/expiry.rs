@@ -1,0 +1,167 @@
+//! How long do requests wait while tokens expire under them?
+//!
+//! ```text
+//! cargo bench --bench expiry
+//! ```
+//!
+//! 1,000 requests a second for 10 s; a token lives for 2 s, a fetch takes
+//! 200 ms. All contenders run at the same time and at the same ticks, between
+//! two requests of the control: a tick at which the machine stood still counts
+//! for nobody.
+
+#[allow(dead_code, reason = "no bench needs all of it")]
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use common::endpoint::{Endpoint, Keeper, Server, Shot};
+use common::{Effort, goal, now, save, say};
+use serde_json::json;
+use tokio::time::MissedTickBehavior;
+use tower::BoxError;
+
+const LIFE: Duration = Duration::from_secs(2);
+const FETCH: Duration = Duration::from_millis(200);
+const TICK: Duration = Duration::from_millis(1);
+/// A wait that somebody notices.
+const NOTICED_MS: f64 = 5.0;
+/// The plot has one point for so many ticks: the worst of them.
+const BUCKET: usize = 20;
+
+/// One stream of requests, and how long each waited, in microseconds.
+struct Stream {
+    keeper: Keeper,
+    endpoint: Arc<Endpoint>,
+    server: Server,
+    shot: Shot,
+    waits: Arc<Vec<AtomicU64>>,
+}
+
+impl Stream {
+    fn new(keeper: Keeper, ticks: usize) -> Result<Self, BoxError> {
+        let endpoint = Endpoint::new(FETCH, LIFE);
+        let server = Server::new(&endpoint);
+        let shot = keeper.shot(&endpoint, server.clone())?;
+        let waits = Arc::new((0..ticks).map(|_| AtomicU64::new(0)).collect());
+        Ok(Self {
+            keeper,
+            endpoint,
+            server,
+            shot,
+            waits,
+        })
+    }
+
+    async fn warm(&self) {
+        if self.keeper != Keeper::Control {
+            (self.shot)().await;
+        }
+    }
+
+    fn send(&self, tick: usize) -> tokio::task::JoinHandle<()> {
+        let request = (self.shot)();
+        let waits = Arc::clone(&self.waits);
+        let sent = now();
+        tokio::spawn(async move {
+            request.await;
+            let micros = u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX);
+            if let Some(wait) = waits.get(tick) {
+                wait.store(micros, Ordering::Relaxed);
+            }
+        })
+    }
+
+    fn millis(&self) -> Vec<f64> {
+        let waits = self.waits.iter();
+        waits
+            .map(|wait| wait.load(Ordering::Relaxed) as f64 / 1e3)
+            .collect()
+    }
+}
+
+fn main() -> Result<(), BoxError> {
+    let effort = Effort::from_args();
+    let ticks = effort.pick(10_000, 100);
+    let mut streams = Vec::new();
+    for keeper in Keeper::ALL {
+        streams.push(Stream::new(keeper, ticks)?);
+    }
+    streams.push(Stream::new(Keeper::Control, ticks)?);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(run(&streams, ticks))?;
+
+    let before = streams.first().map(Stream::millis).unwrap_or_default();
+    let after = streams.last().map(Stream::millis).unwrap_or_default();
+    let control: Vec<f64> = before.iter().zip(&after).map(|(a, b)| a.max(*b)).collect();
+    say(format!(
+        "{:<10} {:>7} {:>8} {:>12} {:>13} {:>9} {:>8}  what",
+        "contender", "sent", "fetches", "> 5 ms", "> 5 ms paired", "worst ms", "refused"
+    ));
+    let mut series = Vec::new();
+    for stream in streams.iter().take(Keeper::ALL.len()) {
+        let waits = stream.millis();
+        let noticed = waits.iter().filter(|wait| **wait > NOTICED_MS).count();
+        let over = waits.iter().zip(&control);
+        let over = over
+            .filter(|(wait, control)| **wait - **control > NOTICED_MS)
+            .count();
+        let worst = waits.iter().copied().fold(0.0, f64::max);
+        let refused = match stream.keeper {
+            Keeper::Control => 0,
+            _ => stream.server.refused.load(Ordering::Relaxed),
+        };
+        let fetches = stream.endpoint.fetches();
+        let (name, what) = (stream.keeper.name(), stream.keeper.what());
+        say(format!(
+            "{name:<10} {ticks:>7} {fetches:>8} {noticed:>12} {over:>13} {worst:>9.1} {refused:>8}  {what}"
+        ));
+        let points: Vec<f64> = waits
+            .chunks(BUCKET)
+            .map(|bucket| bucket.iter().copied().fold(0.0, f64::max))
+            .collect();
+        series.push(json!({
+            "name": name, "fetches": fetches, "noticed": noticed, "over_control": over,
+            "worst_ms": worst, "refused": refused, "worst_ms_by_bucket": points,
+        }));
+        if stream.keeper == Keeper::Ours && effort == Effort::Full {
+            goal(
+                "requests that wait > 5 ms more than control",
+                over as f64,
+                0.0,
+            );
+            goal("requests with a dead token", refused as f64, 0.0);
+        }
+    }
+    say("paired: over the worse of the control's two requests of the same tick");
+    let bucket_s = TICK.as_secs_f64() * BUCKET as f64;
+    save(
+        effort,
+        "expiry",
+        &json!({ "bucket_s": bucket_s, "series": series }),
+    )?;
+    Ok(())
+}
+
+async fn run(streams: &[Stream], ticks: usize) -> Result<(), BoxError> {
+    for stream in streams {
+        stream.warm().await;
+    }
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut tasks = Vec::new();
+    for index in 0..ticks {
+        tick.tick().await;
+        for stream in streams {
+            tasks.push(stream.send(index));
+        }
+    }
+    for task in tasks {
+        task.await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! How many instructions does a hit take?
+//!
+//! ```text
+//! cargo bench --bench instructions             # prints
+//! cargo bench --bench instructions -- --guard  # fails if ours takes over 5 % more than benches/figures.json says
+//! cargo bench --bench instructions -- --renew  # writes benches/figures.json
+//! ```
+//!
+//! valgrind's callgrind runs this very program over 2,000 and over 12,000
+//! requests and counts in the loop alone; the difference is what 10,000 take.
+//! (gungraun and iai-callgrind would want a runner installed, of just the
+//! right version, and count set-up too.) Unlike time, a count does not depend
+//! on the neighbours; but it does not see what an atomic costs, and valgrind
+//! turns a clock read into a system call, which counts as next to nothing.
+
+#[allow(dead_code, reason = "no bench needs all of it")]
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::contenders::{self, COUNTED, Contender, Use};
+use common::{Effort, arg_after, figures_dir, goal, has_arg, save, say};
+use serde_json::json;
+use tower::BoxError;
+
+/// A hit may take this many times the committed count.
+const TOLERANCE: f64 = 1.05;
+
+fn main() -> Result<(), BoxError> {
+    if let Some(contender) = arg_after("--loop") {
+        return only_loop(&contender);
+    }
+    let effort = Effort::from_args();
+    let contenders = contenders::all()?;
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        say("skipped: valgrind is not installed, so no instruction was counted");
+        return Ok(());
+    }
+    let guard = has_arg("--guard");
+    let scenes: &[Use] = if guard {
+        &[Use::Held]
+    } else {
+        &[Use::Held, Use::Cloned]
+    };
+    let mut rows = Vec::new();
+    let mut held = Vec::new();
+    for &how in scenes {
+        let mut counts = Vec::new();
+        for contender in &contenders {
+            let wanted = matches!(contender.name, "bare" | "tower-http" | "ours");
+            if wanted || !guard && effort == Effort::Full {
+                counts.push((contender, count(contender, how, effort)?));
+            }
+        }
+        let of = |name: &str| {
+            let mut all = counts.iter();
+            all.find(|(c, _)| c.name == name)
+                .map_or(f64::NAN, |(_, count)| *count)
+        };
+        let floor = of("bare");
+        let peer = of("tower-http") - floor;
+        say(format!("service {}", how.name()));
+        for (contender, count) in &counts {
+            let (name, added) = (contender.name, count - floor);
+            say(format!(
+                "  {name:<12} {count:>8.1} {added:>+8.1} {:>6.2}",
+                added / peer
+            ));
+            rows.push(json!({
+                "name": name, "use": how.name(), "instructions": count, "added": added,
+                "ratio": added / peer,
+            }));
+        }
+        if how == Use::Held {
+            held = vec![of("ours") - floor, (of("ours") - floor) / peer];
+        }
+    }
+    say("columns: instructions a request, over the floor, as a multiple of tower-http's");
+    let (Some(&added), Some(&ratio)) = (held.first(), held.last()) else {
+        return Ok(());
+    };
+    if effort == Effort::Full {
+        goal("instructions per hit over tower-http's", ratio, 1.1);
+    }
+    if guard {
+        return check(added);
+    }
+    if has_arg("--renew") {
+        let future = contenders.iter().find(|c| c.name == "ours");
+        let future = future.map_or(0, |c| c.future_bytes);
+        let inner = contenders.first().map_or(0, |c| c.future_bytes);
+        common::commit(added, future.saturating_sub(inner))?;
+    }
+    save(effort, "instructions", &json!({ "rows": rows }))?;
+    Ok(())
+}
+
+/// What callgrind runs.
+fn only_loop(name: &str) -> Result<(), BoxError> {
+    let requests = arg_after("--requests").unwrap_or_default().parse()?;
+    let how = if has_arg("--cloned") {
+        Use::Cloned
+    } else {
+        Use::Held
+    };
+    let contenders = contenders::all()?;
+    let Some(contender) = contenders.iter().find(|c| c.name == name) else {
+        return Err(format!("there is no contender {name}").into());
+    };
+    let mut lane = contender.lane(how);
+    lane(requests);
+    Ok(())
+}
+
+fn count(contender: &Contender, how: Use, effort: Effort) -> Result<f64, BoxError> {
+    let dir = figures_dir()?;
+    let profile = dir.join(format!("callgrind.{}.{}", contender.name, how.name()));
+    let few = effort.pick(2_000, 20);
+    let many = effort.pick(12_000, 120);
+    let first = collected(contender, how, few, Path::new("/dev/null"))?;
+    let second = collected(contender, how, many, &profile)?;
+    Ok((second - first) / (many - few) as f64)
+}
+
+/// Runs this program under callgrind; the profile is for `callgrind_annotate`.
+fn collected(
+    contender: &Contender,
+    how: Use,
+    requests: usize,
+    profile: &Path,
+) -> Result<f64, BoxError> {
+    let output = Command::new("valgrind")
+        .arg("--tool=callgrind")
+        .arg(format!("--toggle-collect={COUNTED}"))
+        .arg(format!("--callgrind-out-file={}", profile.display()))
+        .arg(std::env::current_exe()?)
+        .args(["--loop", contender.name])
+        .args(["--requests", &requests.to_string()])
+        .arg(format!("--{}", how.name()))
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let collected = text
+        .lines()
+        .find_map(|line| line.split_once("Collected : "))
+        .ok_or_else(|| format!("callgrind counted nothing: {text}"))?;
+    Ok(collected.1.trim().parse()?)
+}
+
+fn check(added: f64) -> Result<(), BoxError> {
+    let committed = common::committed("instructions")?;
+    let share = added / committed;
+    say(format!(
+        "guard: {added:.1} instructions a hit over the floor, committed {committed:.1}, {share:.3} of it"
+    ));
+    if share > TOLERANCE {
+        return Err(format!(
+            "a hit takes {added:.1} instructions over the floor, over 5 % more than the \
+             {committed:.1} of benches/figures.json (made with {}; this is {})",
+            common::committed_by()?,
+            common::rustc(),
+        )
+        .into());
+    }
+    if share < 2.0 - TOLERANCE {
+        say("guard: that is over 5 % better; keep it with `-- --renew`");
+    }
+    Ok(())
+}
