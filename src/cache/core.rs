@@ -126,10 +126,6 @@ impl Core {
         })
     }
 
-    pub(super) fn ticket(&self, entry: &Entry) -> Ticket {
-        Ticket::new(self.number, entry.token.generation())
-    }
-
     pub(super) fn now(&self) -> Instant {
         self.settings.clock.now()
     }

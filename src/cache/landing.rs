@@ -89,7 +89,8 @@ impl Core {
         state.heal_at = None;
         state.spent = None;
         let token = token.with_generation(state.generation);
-        self.slot.publish(Entry::new(token.clone(), life, age));
+        self.slot
+            .publish(Entry::new(self.number, token.clone(), life, age));
         Ok(token)
     }
 

@@ -124,7 +124,7 @@ impl TokenCache {
                 None if self.serves(entry) => entry.value(),
                 None => return None,
             };
-            Some(put(value, core.ticket(entry)))
+            Some(put(value, entry.ticket))
         })?
     }
 

@@ -2,12 +2,14 @@
 //!
 //! Why it looks as it does is told in ARCHITECTURE.md, "The hit path".
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderValue;
 
+use super::registry::Ticket;
 use super::schedule::{Life, Stage};
 use crate::clock::{Age, Clock, runs_with_the_system};
 use crate::sync::{AtomicBool, AtomicU64, Guard, Ordering, Swap};
@@ -17,6 +19,7 @@ use crate::token::AccessToken;
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) token: AccessToken,
+    pub(super) ticket: Ticket,
     pub(super) life: Life,
     age: Age,
     rejected: AtomicBool,
@@ -38,16 +41,19 @@ struct Shard {
 const MOST_SHARDS: usize = 8;
 
 impl Entry {
-    pub(super) fn new(token: AccessToken, life: Life, age: Age) -> Self {
+    pub(super) fn new(cache: NonZeroU32, token: AccessToken, life: Life, age: Age) -> Self {
         let threads = available_parallelism().map_or(1, usize::from);
-        // A power of two, so that a thread's own is found without a division.
-        let shards = (0..threads.next_power_of_two().min(MOST_SHARDS))
+        // A power of two, so that a thread's own is found without a division;
+        // twice the threads, so that few of them meet.
+        let shards = (2 * threads).next_power_of_two().min(MOST_SHARDS);
+        let shards = (0..shards)
             .map(|_| Shard {
                 value: token.fresh_header_value(),
                 fresh_at: AtomicU64::new(0),
             })
             .collect();
         Self {
+            ticket: Ticket::new(cache, token.generation()),
             token,
             life,
             age,

@@ -20,8 +20,11 @@ pub use self::source::{Organizations, TokenSource};
 
 use crate::origin::OriginPolicy;
 
-/// What a layer and its services share.
+/// What a layer and its services share. On cache lines of its own, away from
+/// the count of its clones: a service that is cloned for every request writes
+/// that count, and all of them read this.
 #[derive(Debug)]
+#[repr(align(128))]
 struct Auth<C> {
     source: C,
     policy: Policy,
