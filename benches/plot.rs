@@ -244,8 +244,7 @@ fn expiry_scene(all: &Value) -> Option<String> {
         text(&mut body, x + 28.0, y, "note", "start", &label);
     }
     let title = "How much longer a request waits while tokens expire";
-    let note = "beyond a request without a token at the same moment; 1,000 requests a second; \
-                a token lives for 2 s, a fetch takes 200 ms";
+    let note = "beyond a request without a token at the same tick; 1,000 requests/s, life 2 s, fetch 200 ms";
     Some(frame(all, 720.0, top + height + 50.0, title, note, &body))
 }
 
