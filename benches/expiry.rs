@@ -106,10 +106,11 @@ fn main() -> Result<(), BoxError> {
     for stream in streams.iter().take(Keeper::ALL.len()) {
         let waits = stream.millis();
         let noticed = waits.iter().filter(|wait| **wait > NOTICED_MS).count();
-        let over = waits.iter().zip(&control);
-        let over = over
-            .filter(|(wait, control)| **wait - **control > NOTICED_MS)
-            .count();
+        let pairs = waits.iter().zip(&control);
+        let excess: Vec<f64> = pairs
+            .map(|(wait, control)| (wait - control).max(0.0))
+            .collect();
+        let over = excess.iter().filter(|wait| **wait > NOTICED_MS).count();
         let worst = waits.iter().copied().fold(0.0, f64::max);
         let refused = match stream.keeper {
             Keeper::Control => 0,
@@ -120,13 +121,13 @@ fn main() -> Result<(), BoxError> {
         say(format!(
             "{name:<10} {ticks:>7} {fetches:>8} {noticed:>12} {over:>13} {worst:>9.1} {refused:>8}  {what}"
         ));
-        let points: Vec<f64> = waits
+        let points: Vec<f64> = excess
             .chunks(BUCKET)
             .map(|bucket| bucket.iter().copied().fold(0.0, f64::max))
             .collect();
         series.push(json!({
             "name": name, "fetches": fetches, "noticed": noticed, "over_control": over,
-            "worst_ms": worst, "refused": refused, "worst_ms_by_bucket": points,
+            "worst_ms": worst, "refused": refused, "excess_ms_by_bucket": points,
         }));
         if stream.keeper == Keeper::Ours && effort == Effort::Full {
             goal(

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo bench --bench herd
+//! cargo bench --bench herd -- --only ours  # for a profiler
 //! ```
 
 #[allow(dead_code, reason = "no bench needs all of it")]
@@ -11,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use common::endpoint::{Endpoint, Keeper, Server};
-use common::{Effort, goal, now, quantile, save, say};
+use common::{Effort, arg_after, goal, now, quantile, save, say};
 use serde_json::json;
 use tokio::runtime::Runtime;
 use tower::BoxError;
@@ -28,15 +29,22 @@ fn main() -> Result<(), BoxError> {
         .build()?;
     let mut times: Vec<Vec<f64>> = Keeper::ALL.iter().map(|_| Vec::new()).collect();
     let mut fetches: Vec<u64> = Keeper::ALL.iter().map(|_| 0).collect();
+    let only = arg_after("--only");
     // Interleaved, so that a slow phase of the machine is everybody's.
     for _ in 0..effort.pick(21, 1) {
         for ((keeper, times), most) in Keeper::ALL.into_iter().zip(&mut times).zip(&mut fetches) {
+            if only.as_deref().is_some_and(|only| only != keeper.name()) {
+                continue;
+            }
             let (millis, fetched) = herd(&runtime, keeper, callers)?;
             times.push(millis);
             *most = fetched.max(*most);
         }
     }
 
+    if only.is_some() {
+        return Ok(());
+    }
     let control = quantile(times.first().map_or(&[], Vec::as_slice), 0.5);
     let floor = control + LATENCY.as_secs_f64() * 1e3;
     say(format!(

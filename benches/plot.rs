@@ -161,7 +161,7 @@ fn hit(all: &Value) -> Option<String> {
     ))
 }
 
-/// Waiting time over time.
+/// Waiting time over time, beyond the control's.
 fn expiry_scene(all: &Value) -> Option<String> {
     let figures = all.get("figures")?;
     let bucket = figures.get("bucket_s")?.as_f64()?;
@@ -170,7 +170,7 @@ fn expiry_scene(all: &Value) -> Option<String> {
         let one = series
             .iter()
             .find(|one| one.get("name").and_then(Value::as_str) == Some(name))?;
-        let points = one.get("worst_ms_by_bucket")?.as_array()?;
+        let points = one.get("excess_ms_by_bucket")?.as_array()?;
         points.iter().map(Value::as_f64).collect()
     };
     let (lazy, ours) = (points("lazy")?, points("ours")?);
@@ -243,9 +243,8 @@ fn expiry_scene(all: &Value) -> Option<String> {
         );
         text(&mut body, x + 28.0, y, "note", "start", &label);
     }
-    let title = "How long a request waits while tokens expire";
-    let note =
-        "1,000 requests a second; a token lives for 2 s, a fetch takes 200 ms; worst of each 20 ms";
+    let title = "How much longer a request waits while tokens expire";
+    let note = "beyond a request without a token at the same tick; 1,000 requests/s, life 2 s, fetch 200 ms";
     Some(frame(all, 720.0, top + height + 50.0, title, note, &body))
 }
 
@@ -338,7 +337,7 @@ fn sample() -> (Value, Value) {
             rows.push(json!({ "name": name, "use": how, "threads": threads, "added": added }));
         }
     }
-    let flat = |name, ms| json!({ "name": name, "worst_ms_by_bucket": [ms, 1, ms] });
+    let flat = |name, ms| json!({ "name": name, "excess_ms_by_bucket": [ms, 1, ms] });
     (
         json!({ "figures": { "rows": rows } }),
         json!({ "figures": { "bucket_s": 0.02, "series": [flat("lazy", 200), flat("ours", 2)] } }),
