@@ -1,5 +1,7 @@
 //! The roof: the one file that knows every floor.
 
+mod settings;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,6 +4,7 @@
 mod builder;
 mod cache;
 mod clock;
+pub mod config;
 mod credentials;
 mod error;
 mod middleware;
@@ -35,3 +36,5 @@ pub use self::secret::Secret;
 #[doc(hidden)]
 pub use self::sync::kill_flights;
 pub use self::token::AccessToken;
+#[cfg(feature = "metrics")]
+pub use self::trace::describe_metrics;

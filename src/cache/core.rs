@@ -86,7 +86,7 @@ pub(super) struct Wait {
     /// The old token, and until when to wait before going with it.
     pub(super) old: Option<(AccessToken, Instant)>,
     /// To be launched once the lock is released.
-    pub(super) launch: Option<Launch>,
+    pub(super) launch: Option<Box<Launch>>,
 }
 
 impl Core {
@@ -172,7 +172,7 @@ impl Core {
                     (false, Some(_)) => Cause::Expired,
                 };
                 match self.prepare(&mut state, cause, Urgency::Waiting, now) {
-                    Ok(launch) => Some(launch),
+                    Ok(launch) => Some(Box::new(launch)),
                     Err(error) => {
                         return match old {
                             Some((token, _)) => Ok(Step::Serve(token)),
@@ -261,8 +261,10 @@ impl Core {
             clock: Arc::clone(&self.settings.clock),
             sent: Arc::clone(&self.sent),
         };
-        let (flight, launch) =
-            flight::prepare(Arc::clone(self), runtime, state.flights, urgency, cx);
+        let failures = state.hold.as_ref().map_or(0, |hold| hold.failures);
+        let attempt = failures.saturating_add(1);
+        let core = Arc::clone(self);
+        let (flight, launch) = flight::prepare(core, runtime, state.flights, urgency, attempt, cx);
         state.flight = Some(flight);
         self.tell(state, now);
         Ok(launch)

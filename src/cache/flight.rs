@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 use crate::provider::{FetchContext, Urgency};
 use crate::sync::Runtime;
 use crate::token::AccessToken;
-use crate::trace;
+use crate::trace::Refresh;
 
 pub(super) type Outcome = Result<AccessToken, Error>;
 
@@ -48,6 +48,7 @@ pub(super) fn prepare(
     runtime: Runtime,
     id: u64,
     urgency: watch::Sender<Urgency>,
+    attempt: u32,
     cx: FetchContext,
 ) -> (Flight, Launch) {
     let (waiters, outcome) = watch::channel(None);
@@ -57,7 +58,16 @@ pub(super) fn prepare(
         overdue: cx.deadline,
         urgency,
     };
-    let landing = Landing { core, id, waiters };
+    let refresh = Refresh {
+        cause: cx.cause.as_str(),
+        attempt,
+    };
+    let landing = Landing {
+        core,
+        id,
+        refresh,
+        waiters,
+    };
     (
         flight,
         Launch {
@@ -75,21 +85,22 @@ impl Launch {
             landing,
             cx,
         } = self;
-        let span = trace::refresh_span(cx.cause.as_str());
+        let span = landing.refresh.span();
         runtime.spawn(tracing::Instrument::instrument(
             async move {
                 let started = landing.core.now();
                 let result = fetch(&landing.core, landing.id, &cx).await;
                 let took = landing.core.now().saturating_duration_since(started);
-                let core = Arc::clone(&landing.core);
-                let cause = cx.cause.as_str();
                 match landing.land(result) {
                     Some(Ok(token)) => {
-                        trace::refreshed(cause, token.generation(), token.expires_in(), took);
+                        let life = token.expires_in();
+                        landing.refresh.done(token.generation(), life, took);
                     }
-                    Some(Err(error)) => trace::refresh_failed(cause, &error, took),
-                    None => trace::refresh_abandoned(cause),
+                    Some(Err(error)) => landing.refresh.failed(&error, took),
+                    None => landing.refresh.abandoned(),
                 }
+                let core = Arc::clone(&landing.core);
+                drop(landing);
                 core.warm.ensure(&core);
             },
             span,
@@ -129,11 +140,12 @@ async fn fetch(core: &Core, id: u64, cx: &FetchContext) -> Result<(AccessToken, 
 struct Landing {
     core: Arc<Core>,
     id: u64,
+    refresh: Refresh,
     waiters: watch::Sender<Option<Outcome>>,
 }
 
 impl Landing {
-    fn land(self, result: Result<(AccessToken, Age), Error>) -> Option<Outcome> {
+    fn land(&self, result: Result<(AccessToken, Age), Error>) -> Option<Outcome> {
         let outcome = self.core.land(self.id, result);
         if let Some(outcome) = &outcome {
             self.waiters.send_replace(Some(outcome.clone()));
@@ -146,7 +158,9 @@ impl Drop for Landing {
     fn drop(&mut self) {
         // Without effect after a landing. Before the sender goes, so that
         // whoever sees it gone finds the way free.
-        self.core.lost(self.id);
+        if self.core.lost(self.id) {
+            self.refresh.lost();
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use super::{Auth, AuthRequest, AuthResponse, TokenRejected};
 use crate::cache::{Ticket, TokenCache};
 use crate::error::{BoxError, Error};
 use crate::token::AccessToken;
+use crate::trace::{Requested, Waiter};
 
 pin_project! {
     /// The response of an [`OfficeRndAuth`](super::OfficeRndAuth) service.
@@ -87,7 +88,16 @@ where
     pub(super) fn waiting(service: S, request: Req, auth: Arc<Auth>) -> Self {
         let cache = auth.cache.clone();
         let waiting = Box::new(Waiting {
-            token: Box::pin(async move { cache.token().await }),
+            token: Box::pin(async move {
+                let waiter = Waiter::new(|| cache.now());
+                let token = cache.token().await;
+                let became = match &token {
+                    Ok(_) => Requested::Waited,
+                    Err(_) => Requested::Failed,
+                };
+                waiter.over(became, || cache.now());
+                token
+            }),
             held: Some((service, request)),
             auth,
         });

@@ -11,6 +11,7 @@ use super::future::ResponseFuture;
 use super::{Auth, AuthRequest, AuthResponse, Policy};
 use crate::cache::{Reader, TokenCache};
 use crate::error::{BoxError, Error};
+use crate::trace::{Requested, requested};
 
 /// A service that puts the token on each request and calls the inner one.
 ///
@@ -120,8 +121,12 @@ where
     fn call(&mut self, mut request: Req) -> Self::Future {
         match judge(&self.auth.policy, &request) {
             Verdict::Ours => {}
-            Verdict::Pass => return ResponseFuture::sent(self.inner.call(request), None),
+            Verdict::Pass => {
+                requested(Requested::Passed);
+                return ResponseFuture::sent(self.inner.call(request), None);
+            }
             Verdict::Refuse(error) => {
+                requested(Requested::Refused);
                 // Gives back what the readied service holds: a permit, a place.
                 drop(self.take_ready());
                 return ResponseFuture::refused(error);
@@ -133,7 +138,10 @@ where
             ticket
         };
         match self.auth.cache.lend(&mut self.reader, put_on) {
-            Some(ticket) => ResponseFuture::sent(self.inner.call(request), Some(ticket)),
+            Some(ticket) => {
+                requested(Requested::Hit);
+                ResponseFuture::sent(self.inner.call(request), Some(ticket))
+            }
             None => {
                 let ready = self.take_ready();
                 ResponseFuture::waiting(ready, request, Arc::clone(&self.auth))
