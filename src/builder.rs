@@ -1,5 +1,7 @@
 //! The roof: the one file that knows every floor.
 
+mod settings;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;

@@ -8,6 +8,7 @@
 mod builder;
 mod cache;
 mod clock;
+pub mod config;
 mod credentials;
 mod error;
 mod middleware;
@@ -43,3 +44,5 @@ pub use self::secret::Secret;
 #[doc(hidden)]
 pub use self::sync::{kill_flights, settle_flights};
 pub use self::token::AccessToken;
+#[cfg(feature = "metrics")]
+pub use self::trace::describe_metrics;

@@ -1,54 +1,172 @@
-//! Spans and events, with stable names. Callers hand over names and numbers:
-//! this floor knows no token.
+//! Spans, events and metrics, with stable names: docs/observability.md lists
+//! them. Callers hand over names and numbers: this floor knows no token.
+
+#[cfg(feature = "metrics")]
+#[path = "trace/meter.rs"]
+mod meter;
+#[cfg(not(feature = "metrics"))]
+#[path = "trace/no_meter.rs"]
+mod meter;
+mod names;
 
 use std::time::Duration;
 
+use tracing::field::Empty;
 use tracing::{Span, debug, info_span, warn};
 
+#[cfg(feature = "metrics")]
+pub use self::meter::describe as describe_metrics;
+pub(crate) use self::meter::{Waiter, requested, token_landed, token_replaced, token_request};
+use self::names::{event, span};
 use crate::error::Error;
 
-pub(crate) fn refresh_span(cause: &str) -> Span {
-    // No parent: the request that happened to start it is not its owner.
-    info_span!(parent: None, "officernd_auth.refresh", cause)
+/// One refresh of a token, from its start to its end, as it is told.
+pub(crate) struct Refresh {
+    pub(crate) cause: &'static str,
+    /// Counted from 1 since the last success.
+    pub(crate) attempt: u32,
 }
 
-pub(crate) fn refreshed(cause: &str, generation: u64, expires_in: Duration, took: Duration) {
-    debug!(
-        name: "officernd_auth.refreshed",
-        cause,
-        outcome = "ok",
-        generation,
-        expires_in = expires_in.as_secs(),
-        duration = took.as_secs_f64(),
-        "token refreshed"
-    );
+/// What becomes of a request that the layer is given.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Requested {
+    /// The token was at hand.
+    Hit,
+    /// It waited, and got a token.
+    Waited,
+    /// It waited, and got none: it was not sent.
+    Failed,
+    /// It goes to an origin that may not see the token: it was not sent.
+    Refused,
+    /// It went out as it was, by the policy.
+    Passed,
 }
 
-pub(crate) fn refresh_failed(cause: &str, error: &Error, took: Duration) {
-    if error.is_unsent() {
-        debug!(
-            name: "officernd_auth.refresh_unsent",
-            cause,
-            outcome = error.kind().as_str(),
-            %error,
-            "token refresh put off"
-        );
-        return;
+impl Refresh {
+    pub(crate) fn span(&self) -> Span {
+        // No parent: the request that happened to start it is not its owner.
+        info_span!(
+            parent: None,
+            span::REFRESH,
+            cause = self.cause,
+            attempt = self.attempt,
+            outcome = Empty,
+            duration = Empty,
+            generation = Empty,
+            error.type = Empty,
+            otel.status_code = Empty,
+        )
     }
-    warn!(
-        name: "officernd_auth.refresh_failed",
-        cause,
-        outcome = error.kind().as_str(),
-        %error,
-        duration = took.as_secs_f64(),
-        "token refresh failed"
+
+    /// Inside its span.
+    pub(crate) fn done(&self, generation: u64, expires_in: Duration, took: Duration) {
+        let Self { cause, attempt } = *self;
+        let duration = took.as_secs_f64();
+        Span::current()
+            .record("outcome", "ok")
+            .record("duration", duration)
+            .record("generation", generation);
+        meter::refreshed(cause, "ok", Some(took));
+        debug!(
+            name: event::REFRESHED,
+            cause,
+            attempt,
+            outcome = "ok",
+            generation,
+            expires_in = expires_in.as_secs(),
+            duration,
+            "token refreshed"
+        );
+    }
+
+    pub(crate) fn failed(&self, error: &Error, took: Duration) {
+        let Self { cause, attempt } = *self;
+        let duration = took.as_secs_f64();
+        let outcome = error.kind().as_str();
+        if error.is_unsent() {
+            Span::current().record("outcome", outcome);
+            debug!(
+                name: event::REFRESH_PUT_OFF,
+                cause,
+                attempt,
+                outcome,
+                %error,
+                "the allowance is spent; the token refresh is put off"
+            );
+            return;
+        }
+        Span::current()
+            .record("outcome", outcome)
+            .record("duration", duration)
+            .record("error.type", outcome)
+            .record("otel.status_code", "ERROR");
+        meter::refreshed(cause, outcome, Some(took));
+        warn!(
+            name: event::REFRESH_FAILED,
+            cause,
+            attempt,
+            outcome,
+            error.type = outcome,
+            %error,
+            duration,
+            retry_after = error.retry_after().map(|after| after.as_secs_f64()),
+            "token refresh failed"
+        );
+    }
+
+    pub(crate) fn abandoned(&self) {
+        let Self { cause, attempt } = *self;
+        Span::current()
+            .record("outcome", "abandoned")
+            .record("otel.status_code", "ERROR");
+        meter::refreshed(cause, "abandoned", None);
+        warn!(
+            name: event::REFRESH_ABANDONED,
+            cause,
+            attempt,
+            outcome = "abandoned",
+            "a token refresh came back long overdue; its result is dropped"
+        );
+    }
+
+    /// Its task was dropped before it ended.
+    pub(crate) fn lost(&self) {
+        let Self { cause, attempt } = *self;
+        meter::refreshed(cause, "lost", None);
+        warn!(
+            name: event::REFRESH_LOST,
+            cause,
+            attempt,
+            outcome = "lost",
+            "a token refresh ended without a result: its runtime ended, or the provider panicked"
+        );
+    }
+}
+
+/// A server answered 401 to the token that is in use.
+pub(crate) fn rejected(generation: u64, heal_in: Duration) {
+    meter::rejected();
+    debug!(
+        name: event::TOKEN_REJECTED,
+        generation,
+        heal_in = heal_in.as_secs_f64(),
+        "a server rejected the token"
     );
 }
 
-pub(crate) fn refresh_abandoned(cause: &str) {
+pub(crate) fn secret_unreadable(error: &dyn std::error::Error) {
     warn!(
-        name: "officernd_auth.refresh_abandoned",
-        cause,
-        "a token refresh came back long overdue; its result is dropped"
+        name: event::SECRET_UNREADABLE,
+        error = %error,
+        "the client secret cannot be read again; the last one is used"
+    );
+}
+
+pub(crate) fn scope_narrowed(asked: Option<&str>, granted: Option<&str>) {
+    warn!(
+        name: event::SCOPE_NARROWED,
+        asked,
+        granted,
+        "the server granted less than was asked for"
     );
 }

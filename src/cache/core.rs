@@ -86,7 +86,7 @@ pub(super) struct Wait {
     /// The old token, and until when to wait before going with it.
     pub(super) old: Option<(Arc<Entry>, Instant)>,
     /// To be launched once the lock is released.
-    pub(super) launch: Option<Launch>,
+    pub(super) launch: Option<Box<Launch>>,
 }
 
 impl Core {
@@ -163,7 +163,7 @@ impl Core {
                         (false, Some(_)) => Cause::Expired,
                     };
                     let launch = self.prepare(&mut state, cause, Urgency::Waiting, now);
-                    launch.map(Some)
+                    launch.map(|launch| Some(Box::new(launch)))
                 }
             },
         };
@@ -274,8 +274,10 @@ impl Core {
             clock: Arc::clone(&self.settings.clock),
             sent: Arc::clone(&self.sent),
         };
-        let (flight, launch) =
-            flight::prepare(Arc::clone(self), runtime, state.flights, urgency, cx);
+        let failures = state.hold.as_ref().map_or(0, |hold| hold.failures);
+        let attempt = failures.saturating_add(1);
+        let core = Arc::clone(self);
+        let (flight, launch) = flight::prepare(core, runtime, state.flights, urgency, attempt, cx);
         state.flight = Some(flight);
         self.tell(state, now);
         Ok(launch)

@@ -182,6 +182,10 @@ impl Directory {
         }
     }
 
+    pub(crate) fn now(&self) -> Instant {
+        self.settings.clock.now()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.organizations.len()
     }

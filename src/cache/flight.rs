@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 use crate::provider::{FetchContext, Permit, Urgency};
 use crate::sync::Runtime;
 use crate::token::AccessToken;
-use crate::trace;
+use crate::trace::Refresh;
 
 /// A flight that runs ends itself on time. This much later it is known to
 /// stand still, with the runtime that carries it.
@@ -54,6 +54,7 @@ pub(super) fn prepare(
     runtime: Runtime,
     id: u64,
     urgency: watch::Sender<Urgency>,
+    attempt: u32,
     cx: FetchContext,
 ) -> (Flight, Launch) {
     let (waiters, outcome) = watch::channel(None);
@@ -65,7 +66,16 @@ pub(super) fn prepare(
         permit: None,
         urgency,
     };
-    let landing = Landing { core, id, waiters };
+    let refresh = Refresh {
+        cause: cx.cause.as_str(),
+        attempt,
+    };
+    let landing = Landing {
+        core,
+        id,
+        refresh,
+        waiters,
+    };
     (
         flight,
         Launch {
@@ -83,19 +93,19 @@ impl Launch {
             landing,
             cx,
         } = self;
-        let span = trace::refresh_span(cx.cause.as_str());
+        let span = landing.refresh.span();
         runtime.spawn(tracing::Instrument::instrument(
             async move {
                 let started = landing.core.now();
                 let result = fetch(&landing.core, landing.id, &cx).await;
                 let took = landing.core.now().saturating_duration_since(started);
-                let cause = cx.cause.as_str();
                 match landing.land(result) {
                     Some(Ok(token)) => {
-                        trace::refreshed(cause, token.generation(), token.expires_in(), took);
+                        let life = token.expires_in();
+                        landing.refresh.done(token.generation(), life, took);
                     }
-                    Some(Err(error)) => trace::refresh_failed(cause, &error, took),
-                    None => trace::refresh_abandoned(cause),
+                    Some(Err(error)) => landing.refresh.failed(&error, took),
+                    None => landing.refresh.abandoned(),
                 }
             },
             span,
@@ -140,11 +150,12 @@ async fn fetch(core: &Core, id: u64, cx: &FetchContext) -> Result<(AccessToken, 
 struct Landing {
     core: Arc<Core>,
     id: u64,
+    refresh: Refresh,
     waiters: watch::Sender<Option<Outcome>>,
 }
 
 impl Landing {
-    fn land(self, result: Result<(AccessToken, Age), Error>) -> Option<Outcome> {
+    fn land(&self, result: Result<(AccessToken, Age), Error>) -> Option<Outcome> {
         let outcome = self.core.land(self.id, result);
         if let Some(outcome) = &outcome {
             self.waiters.send_replace(Some(outcome.clone()));
@@ -157,7 +168,9 @@ impl Drop for Landing {
     fn drop(&mut self) {
         // Without effect after a landing. Before the sender goes, so that
         // whoever sees it gone finds the way free.
-        self.core.lost(self.id);
+        if self.core.lost(self.id) {
+            self.refresh.lost();
+        }
         // The runtime that carried the timer may be gone.
         self.core.warm.ensure(&self.core);
     }

@@ -1,7 +1,7 @@
 //! What a flight brings back, and what a server says of it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::core::{Core, State};
 use super::flight::{Flight, Outcome};
@@ -14,6 +14,15 @@ use crate::error::{Error, ErrorKind};
 use crate::provider::Permit;
 use crate::sync::Ordering;
 use crate::token::AccessToken;
+use crate::trace;
+
+/// What is told of a token that landed.
+struct News {
+    /// When it was asked for, and for how long it was granted.
+    issued: (SystemTime, Duration),
+    /// The age of the one before it.
+    replaced: Option<Duration>,
+}
 
 impl Core {
     /// The flight goes into its next stage, which ends by `until`; with what
@@ -47,9 +56,13 @@ impl Core {
         let mut state = self.lock();
         state.flight.take_if(|flight| flight.id == id)?;
         self.quiet_until.store(0, Ordering::Relaxed);
-        let outcome = match result {
+        let published = match result {
             Ok((token, age)) => self.publish(&mut state, token, age, now),
             Err(error) => Err(error),
+        };
+        let (outcome, news) = match published {
+            Ok((token, news)) => (Ok(token), Some(news)),
+            Err(error) => (Err(error), None),
         };
         if let Err(error) = &outcome {
             let earlier = state.hold.as_ref().map_or(0, |hold| hold.failures);
@@ -61,10 +74,24 @@ impl Core {
             }
         }
         self.tell(&state, now);
+        // Recorders are other people's code: none runs under the lock.
+        drop(state);
+        if let Some(News { issued, replaced }) = news {
+            trace::token_landed(issued.0, issued.1);
+            if let Some(age) = replaced {
+                trace::token_replaced(age);
+            }
+        }
         Some(outcome)
     }
 
-    fn publish(&self, state: &mut State, token: AccessToken, age: Age, now: Instant) -> Outcome {
+    fn publish(
+        &self,
+        state: &mut State,
+        token: AccessToken,
+        age: Age,
+        now: Instant,
+    ) -> Result<(AccessToken, News), Error> {
         let wall = self.settings.clock.wall();
         let granted = token.expires_in();
         let last = self.slot.get();
@@ -79,8 +106,13 @@ impl Core {
                 "the new token had outlived its expires_in before it arrived",
             ));
         }
-        if let Some(last) = last.filter(|last| !last.is_rejected()) {
-            if last.stage(now, wall) != Stage::Fresh {
+        let issued = wall.checked_sub(age.at(now, wall)).unwrap_or(wall);
+        let news = News {
+            issued: (issued, granted),
+            replaced: last.as_ref().map(|last| last.age(now, wall)),
+        };
+        if let Some(last) = last {
+            if !last.is_rejected() && last.stage(now, wall) != Stage::Fresh {
                 state.damping.forget();
             }
         }
@@ -91,23 +123,26 @@ impl Core {
         let token = token.with_generation(state.generation);
         self.slot
             .publish(Entry::new(self.number, token.clone(), life, age));
-        Ok(token)
+        Ok((token, news))
     }
 
     /// The flight is gone without a result: its runtime ended, or it panicked.
-    pub(super) fn lost(&self, id: u64) {
+    /// Whether it was under way still.
+    pub(super) fn lost(&self, id: u64) -> bool {
         let now = self.now();
         let mut state = self.lock();
-        if state.flight.take_if(|flight| flight.id == id).is_some() {
+        let lost = state.flight.take_if(|flight| flight.id == id).is_some();
+        if lost {
             self.quiet_until.store(0, Ordering::Relaxed);
             self.tell(&state, now);
         }
+        lost
     }
 
     /// A server rejected this token. Whether that is news.
     pub(super) fn reject(self: &Arc<Self>, rejected: Ticket) -> bool {
         let now = self.now();
-        let launch = {
+        let (generation, heal_in, launch) = {
             let mut state = self.lock();
             let Some(entry) = self.slot.get() else {
                 return false;
@@ -118,12 +153,14 @@ impl Core {
             if self.stage(&entry) != Stage::Fresh {
                 state.damping.forget();
             }
-            state.heal_at = Some(later(now, state.damping.strike()));
+            let heal_in = state.damping.strike();
+            state.heal_at = Some(later(now, heal_in));
             self.quiet_until.store(0, Ordering::Relaxed);
             let launch = self.due(&mut state, now);
             self.tell(&state, now);
-            launch
+            (entry.token.generation(), heal_in, launch)
         };
+        trace::rejected(generation, heal_in);
         if let Some(launch) = launch {
             launch.spawn();
         }

@@ -218,6 +218,11 @@ impl TokenCache {
         self.core.subscribe()
     }
 
+    /// The time by this cache's clock.
+    pub(crate) fn now(&self) -> std::time::Instant {
+        self.core.now()
+    }
+
     /// The same for a request that comes back.
     pub(crate) fn reject_ticket(rejected: Ticket) {
         if let Some(cache) = Self::of(rejected) {

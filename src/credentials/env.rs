@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use super::ClientCredentials;
 use crate::error::ConfigError;
+use crate::syntax;
 
 const CLIENT_ID: &str = "OFFICERND_CLIENT_ID";
 const CLIENT_SECRET: &str = "OFFICERND_CLIENT_SECRET";
@@ -57,13 +58,8 @@ pub(super) fn read(
             ));
         }
     };
-    let scopes = |value: String| -> Vec<String> {
-        let words = value.split(|c: char| c == ',' || c.is_whitespace());
-        words
-            .filter(|word| !word.is_empty())
-            .map(str::to_owned)
-            .collect()
-    };
+    let scopes =
+        |value: String| -> Vec<String> { syntax::words(&value).map(str::to_owned).collect() };
     let (name, scopes) = match (text(SCOPE)?.map(scopes), text(SCOPES)?.map(scopes)) {
         (Some(one), Some(other)) if one != other => {
             return Err(ConfigError::ConflictingVariables {

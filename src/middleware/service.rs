@@ -11,6 +11,7 @@ use super::future::ResponseFuture;
 use super::{Auth, AuthRequest, AuthResponse, TokenSource};
 use crate::cache::TokenCache;
 use crate::error::{BoxError, Error};
+use crate::trace::{Requested, requested};
 
 /// A service that puts the token on each request and calls the inner one.
 ///
@@ -132,8 +133,12 @@ where
     fn call(&mut self, mut request: Req) -> Self::Future {
         let key = match judge(&self.auth, &request) {
             Verdict::Ours(key) => key,
-            Verdict::Pass => return ResponseFuture::sent(self.inner.call(request), None),
+            Verdict::Pass => {
+                requested(Requested::Passed);
+                return ResponseFuture::sent(self.inner.call(request), None);
+            }
             Verdict::Refuse(error) => {
+                requested(Requested::Refused);
                 // Gives back what the readied service holds: a permit, a place.
                 drop(self.take_ready());
                 return ResponseFuture::refused(error);
@@ -145,7 +150,10 @@ where
             ticket
         };
         match self.auth.source.lend(&key, &mut self.reader, put_on) {
-            Some(ticket) => ResponseFuture::sent(self.inner.call(request), Some(ticket)),
+            Some(ticket) => {
+                requested(Requested::Hit);
+                ResponseFuture::sent(self.inner.call(request), Some(ticket))
+            }
             None => {
                 let ready = self.take_ready();
                 ResponseFuture::waiting(ready, request, self.auth.source.acquire(key))

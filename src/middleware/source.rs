@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::HeaderValue;
 
@@ -12,6 +13,7 @@ use super::slug::{Slug, refused};
 use crate::cache::{Directory, Reader, Ticket, TokenCache, TokenStatus};
 use crate::error::Error;
 use crate::token::AccessToken;
+use crate::trace::{Requested, Waiter};
 
 pub(super) type Acquired = Result<(AccessToken, Ticket), Error>;
 pub(super) type Acquire = Pin<Box<dyn Future<Output = Acquired> + Send>>;
@@ -50,7 +52,10 @@ impl Source for TokenCache {
     fn acquire(&self, (): Self::Key) -> Acquire {
         let cache = self.clone();
         Box::pin(async move {
-            let token = cache.token().await?;
+            let waiter = Waiter::new(|| cache.now());
+            let token = cache.token().await;
+            told(waiter, &token, || cache.now());
+            let token = token?;
             let ticket = cache.ticket(&token);
             Ok((token, ticket))
         })
@@ -152,12 +157,27 @@ impl Source for Organizations {
     fn acquire(&self, slug: Self::Key) -> Acquire {
         let directory = Arc::clone(&self.directory);
         Box::pin(async move {
-            let cache = directory.find(slug.as_str()).await?;
-            let token = cache.token().await?;
-            let ticket = cache.ticket(&token);
-            Ok((token, ticket))
+            let waiter = Waiter::new(|| directory.now());
+            let found = async {
+                let cache = directory.find(slug.as_str()).await?;
+                let token = cache.token().await?;
+                let ticket = cache.ticket(&token);
+                Ok((token, ticket))
+            }
+            .await;
+            told(waiter, &found, || directory.now());
+            found
         })
     }
+}
+
+/// Counts a request that has waited.
+fn told<T>(waiter: Waiter, result: &Result<T, Error>, now: impl FnOnce() -> Instant) {
+    let became = match result {
+        Ok(_) => Requested::Waited,
+        Err(_) => Requested::Failed,
+    };
+    waiter.over(became, now);
 }
 
 impl fmt::Debug for Organizations {

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::allowance::{Allowance, Permit};
 use crate::clock::{Clock, TokioClock, later};
 use crate::error::Error;
+use crate::trace;
 
 /// Why a token is fetched.
 ///
@@ -148,6 +149,7 @@ impl FetchContext {
             .spend(&self.clock, self.urgency.clone(), self.deadline)
             .await?;
         self.sent.fetch_add(1, Ordering::Relaxed);
+        trace::token_request();
         Ok(permit)
     }
 }

@@ -24,6 +24,7 @@ use crate::credentials::ClientCredentials;
 use crate::error::{BoxError, ConfigError, Error, ErrorKind};
 use crate::secret::Secret;
 use crate::token::AccessToken;
+use crate::trace;
 
 /// Fetches tokens by the client-credentials grant (RFC 6749 §4.4), as OfficeRnD
 /// documents it: a POST with the four fields in a form.
@@ -199,11 +200,7 @@ impl Inner {
         if self.credentials.secret_can_change() {
             match self.credentials.read_secret() {
                 Ok(secret) => *last = secret,
-                Err(error) => tracing::warn!(
-                    name: "officernd_auth.secret_unreadable",
-                    %error,
-                    "the client secret cannot be read again; the last one is used"
-                ),
+                Err(error) => trace::secret_unreadable(&error),
             }
         }
         last.clone()
@@ -220,12 +217,7 @@ impl Inner {
             cx.clock().wall(),
         )?;
         if answer.narrowed && !self.told_of_narrower_scope.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                name: "officernd_auth.scope_narrowed",
-                asked = self.scope.as_deref(),
-                granted = answer.scope.as_deref(),
-                "the server granted less than was asked for"
-            );
+            trace::scope_narrowed(self.scope.as_deref(), answer.scope.as_deref());
         }
         let token = AccessToken::bearer(answer.token, answer.expires_in)?;
         Ok(match answer.scope {

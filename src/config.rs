@@ -1,0 +1,274 @@
+//! Settings as data: what a configuration file or the environment says.
+//!
+//! [`Settings`] is read by anything that speaks serde. Here figment, which
+//! lays the environment over a TOML file:
+//!
+//! ```
+//! use figment::Figment;
+//! use figment::providers::{Env, Format, Toml};
+//! use officernd_auth::config::Settings;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let settings: Settings = Figment::new()
+//!     .merge(Toml::string(
+//!         r#"
+//!             client_id = "Kf3xQ9vTz1LmB7cR"
+//!             client_secret_file = "/run/secrets/officernd"
+//!             scopes = ["flex.community.members.read", "flex.space.locations.read"]
+//!             refresh_ahead = "10m"
+//!
+//!             [allowance]
+//!             requests = 3
+//!             per = "1m"
+//!         "#,
+//!     ))
+//!     // OFFICERND_REFRESH_AHEAD=5m, OFFICERND_ALLOWANCE__REQUESTS=2, …
+//!     .merge(Env::prefixed("OFFICERND_").split("__").ignore(&["org_slug"]))
+//!     .extract()?;
+//! assert_eq!(settings.refresh_ahead.as_secs(), 600);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The same in the environment alone:
+//!
+//! ```sh
+//! OFFICERND_CLIENT_ID=Kf3xQ9vTz1LmB7cR
+//! OFFICERND_CLIENT_SECRET_FILE=/run/secrets/officernd
+//! OFFICERND_SCOPES="flex.community.members.read flex.space.locations.read"
+//! OFFICERND_REFRESH_AHEAD=10m
+//! OFFICERND_ALLOWANCE__REQUESTS=3
+//! OFFICERND_ALLOWANCE__PER=1m
+//! ```
+//!
+//! figment takes a variable that is all digits for a number: write
+//! `OFFICERND_CLIENT_SECRET='"12345678"'`, or use the file.
+
+mod text;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::credentials::ClientCredentials;
+use crate::error::ConfigError;
+use crate::secret::Secret;
+
+/// Everything that a layer is set up with, as a plain value.
+///
+/// A name that it does not know is refused, so that a misspelt setting is found
+/// at start-up. Durations are text: `"250ms"`, `"10s"`, `"5m"`, `"1h 30m"`.
+/// `Debug` shows no secret.
+///
+/// | setting | default |
+/// |---|---|
+/// | `client_id` | none; needed |
+/// | `client_secret`, `client_secret_file` | none; one of them is needed |
+/// | `scopes` (or `scope`) | none; needed: a list, or text separated by spaces or commas |
+/// | `token_url` | `https://identity.officernd.com/oauth/token` |
+/// | `allow_origins` | none beyond `https://*.officernd.com`, which is always allowed |
+/// | `pass_foreign_origins` | `false` |
+/// | `if_not_present` | `false` |
+/// | `refresh_ahead` | `"5m"`, at most half the token's life |
+/// | `jitter` | `0.1` |
+/// | `expiry_margin` | `"10s"`, at most a tenth of the life |
+/// | `fetch_timeout` | `"10s"` |
+/// | `acquire_timeout` | `"30s"` |
+/// | `allowance.requests`, `allowance.per` | 5 in `"60s"`, shared by all caches on one token URL |
+/// | `keep_warm` | `false` |
+///
+/// ```
+/// use officernd_auth::config::Settings;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let settings: Settings = serde_json::from_str(
+///     r#"{
+///         "client_id": "client-id",
+///         "client_secret": "hunter2",
+///         "scopes": "officernd.api.read",
+///         "fetch_timeout": "2s"
+///     }"#,
+/// )?;
+/// assert!(!format!("{settings:?}").contains("hunter2"));
+/// # #[cfg(feature = "reqwest")]
+/// let layer = settings.layer()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Settings {
+    /// The app's client id. Needed.
+    #[serde(deserialize_with = "text::optional")]
+    pub client_id: Option<String>,
+    /// The app's client secret. Needed, unless there is a file of it.
+    #[serde(deserialize_with = "text::secret")]
+    pub client_secret: Option<Secret>,
+    /// The file that holds the client secret; read again at each fetch.
+    pub client_secret_file: Option<PathBuf>,
+    /// The scopes to ask for; at least one. As text: separated by spaces or
+    /// commas.
+    #[serde(alias = "scope", deserialize_with = "text::list")]
+    pub scopes: Vec<String>,
+    /// The token endpoint. `None` is OfficeRnD's.
+    pub token_url: Option<String>,
+    /// Origins that may see the token, besides `https://*.officernd.com`.
+    /// Default: none.
+    #[serde(deserialize_with = "text::list")]
+    pub allow_origins: Vec<String>,
+    /// Whether requests to other origins go out without a token instead of
+    /// failing. Default: `false`.
+    pub pass_foreign_origins: bool,
+    /// Whether a request keeps the `Authorization` that it has. Default:
+    /// `false`, it is replaced.
+    pub if_not_present: bool,
+    /// How long before its expiry a token is refreshed in the background.
+    /// Default: 5 min, at most half the life.
+    #[serde(deserialize_with = "text::duration")]
+    pub refresh_ahead: Duration,
+    /// By which share (0.0 to 1.0) the time up to the refresh may be shortened
+    /// at random. Default: 0.1.
+    pub jitter: f32,
+    /// How long before its expiry requests wait for the next token. Default:
+    /// 10 s, at most a tenth of the life.
+    #[serde(deserialize_with = "text::duration")]
+    pub expiry_margin: Duration,
+    /// How long one token request may take. Default: 10 s.
+    #[serde(deserialize_with = "text::duration")]
+    pub fetch_timeout: Duration,
+    /// How long a request may wait for a token in all. Default: 30 s.
+    #[serde(deserialize_with = "text::duration")]
+    pub acquire_timeout: Duration,
+    /// How many token requests may be sent. `None` is 5 in 60 s, shared by all
+    /// caches on one token URL in the process.
+    pub allowance: Option<AllowanceSettings>,
+    /// Whether a timer keeps the token fresh while no requests come. Default:
+    /// `false`.
+    pub keep_warm: bool,
+}
+
+/// [`Settings::allowance`]: an [`Allowance`](crate::Allowance) as data.
+///
+/// ```
+/// use officernd_auth::config::AllowanceSettings;
+///
+/// let allowance: AllowanceSettings =
+///     serde_json::from_str(r#"{ "requests": 3, "per": "1m" }"#).unwrap();
+/// assert_eq!(allowance.per.as_secs(), 60);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct AllowanceSettings {
+    /// At most so many token requests … Default: 5.
+    pub requests: u32,
+    /// … in any window of this length. Default: 60 s.
+    #[serde(deserialize_with = "text::duration")]
+    pub per: Duration,
+}
+
+impl Default for AllowanceSettings {
+    fn default() -> Self {
+        Self {
+            requests: 5,
+            per: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            client_id: None,
+            client_secret: None,
+            client_secret_file: None,
+            scopes: Vec::new(),
+            token_url: None,
+            allow_origins: Vec::new(),
+            pass_foreign_origins: false,
+            if_not_present: false,
+            refresh_ahead: Duration::from_secs(5 * 60),
+            jitter: 0.1,
+            expiry_margin: Duration::from_secs(10),
+            fetch_timeout: Duration::from_secs(10),
+            acquire_timeout: Duration::from_secs(30),
+            allowance: None,
+            keep_warm: false,
+        }
+    }
+}
+
+impl Settings {
+    /// The credentials in these settings.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], naming what is missing, or given twice. What is wrong
+    /// with a value is found when a provider is made of it.
+    ///
+    /// ```
+    /// use officernd_auth::config::Settings;
+    ///
+    /// let error = Settings::default().credentials().unwrap_err();
+    /// assert_eq!(error.to_string(), "client_id is not set");
+    /// ```
+    pub fn credentials(&self) -> Result<ClientCredentials, ConfigError> {
+        let lacks = |field| ConfigError::Credential {
+            field,
+            problem: "is not set",
+        };
+        let client_id = self.client_id.clone().ok_or(lacks("client_id"))?;
+        let credentials = match (&self.client_secret, &self.client_secret_file) {
+            (Some(secret), None) => ClientCredentials::new(client_id, secret.clone()),
+            (None, Some(file)) => ClientCredentials::new(client_id, "").secret_from_file(file),
+            (None, None) => return Err(lacks("client_secret (or client_secret_file)")),
+            (Some(_), Some(_)) => {
+                return Err(ConfigError::Credential {
+                    field: "client_secret",
+                    problem: "and client_secret_file are both set; keep one",
+                });
+            }
+        };
+        if self.scopes.is_empty() {
+            return Err(ConfigError::Scope {
+                problem: "is not set; OfficeRnD wants at least one".to_owned(),
+            });
+        }
+        let credentials = credentials.scopes(&self.scopes);
+        Ok(match &self.token_url {
+            Some(url) => credentials.token_url(url),
+            None => credentials,
+        })
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A URL may hold a password by mistake; the mistake is reported later.
+        let shown = |url: &String| match url.contains('@') {
+            true => "[redacted]".to_owned(),
+            false => url.clone(),
+        };
+        let origins: Vec<String> = self.allow_origins.iter().map(shown).collect();
+        f.debug_struct("Settings")
+            .field("client_id", &self.client_id)
+            .field("client_secret", &self.client_secret)
+            .field("client_secret_file", &self.client_secret_file)
+            .field("scopes", &self.scopes)
+            .field("token_url", &self.token_url.as_ref().map(shown))
+            .field("allow_origins", &origins)
+            .field("pass_foreign_origins", &self.pass_foreign_origins)
+            .field("if_not_present", &self.if_not_present)
+            .field("refresh_ahead", &self.refresh_ahead)
+            .field("jitter", &self.jitter)
+            .field("expiry_margin", &self.expiry_margin)
+            .field("fetch_timeout", &self.fetch_timeout)
+            .field("acquire_timeout", &self.acquire_timeout)
+            .field("allowance", &self.allowance)
+            .field("keep_warm", &self.keep_warm)
+            .finish()
+    }
+}

@@ -1,0 +1,192 @@
+//! Feature `metrics` on: counters, gauges and histograms for whatever recorder
+//! is installed. Each is looked up when it is told, so that a recorder may come
+//! after the layer.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use metrics::{Key, Label, Level, Metadata, Unit, counter, gauge, histogram, with_recorder};
+
+use super::Requested;
+use super::names::metric;
+
+/// Tells the installed recorder of `metrics` what each of this crate's metrics
+/// is: the help text and the unit in what an exporter shows. Call it once,
+/// after the recorder is installed; the metrics work without it.
+///
+/// The names are listed in `docs/observability.md`.
+///
+/// ```
+/// // … install an exporter, such as metrics-exporter-prometheus, then:
+/// officernd_auth::describe_metrics();
+/// ```
+pub fn describe() {
+    use metrics::{describe_counter, describe_gauge, describe_histogram};
+
+    describe_counter!(
+        metric::REQUESTS,
+        Unit::Count,
+        "Requests that the layer was given, by how they got their token."
+    );
+    describe_gauge!(
+        metric::WAITING,
+        Unit::Count,
+        "Requests that wait for a token now."
+    );
+    describe_histogram!(
+        metric::WAIT,
+        Unit::Seconds,
+        "How long requests waited for a token that was not at hand."
+    );
+    describe_counter!(
+        metric::REFRESHES,
+        Unit::Count,
+        "Token fetches that ended, by cause and outcome."
+    );
+    describe_histogram!(
+        metric::REFRESH,
+        Unit::Seconds,
+        "How long token fetches took, with the wait for the allowance."
+    );
+    describe_counter!(
+        metric::TOKEN_REQUESTS,
+        Unit::Count,
+        "Requests sent to the token endpoint: what the allowance counts."
+    );
+    describe_counter!(
+        metric::REJECTIONS,
+        Unit::Count,
+        "Tokens that a server answered 401 to while they were in use."
+    );
+    describe_histogram!(
+        metric::TOKEN_AGE,
+        Unit::Seconds,
+        "How old a token was when the next one took its place."
+    );
+    describe_gauge!(
+        metric::ISSUED,
+        Unit::Seconds,
+        "When the newest token was asked for, in seconds since 1970."
+    );
+    describe_gauge!(
+        metric::EXPIRES,
+        Unit::Seconds,
+        "When the newest token expires, in seconds since 1970."
+    );
+}
+
+/// A request that waits for its token.
+pub(crate) struct Waiter {
+    since: Instant,
+    over: bool,
+}
+
+impl Waiter {
+    pub(crate) fn new(now: impl FnOnce() -> Instant) -> Self {
+        gauge!(metric::WAITING).increment(1.0);
+        Self {
+            since: now(),
+            over: false,
+        }
+    }
+
+    pub(crate) fn over(mut self, became: Requested, now: impl FnOnce() -> Instant) {
+        self.over = true;
+        let outcome = became.outcome();
+        outcome.count();
+        let waited = now().saturating_duration_since(self.since);
+        histogram!(metric::WAIT, "outcome" => outcome.name).record(waited);
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        gauge!(metric::WAITING).decrement(1.0);
+        if !self.over {
+            LEFT.count();
+        }
+    }
+}
+
+/// One outcome of [`metric::REQUESTS`]. On the path of every request: made
+/// beforehand, so that nothing is allocated.
+struct Outcome {
+    name: &'static str,
+    key: Key,
+}
+
+macro_rules! outcome {
+    ($name:literal) => {
+        Outcome {
+            name: $name,
+            key: Key::from_static_parts(metric::REQUESTS, {
+                static LABEL: [Label; 1] = [Label::from_static_parts("outcome", $name)];
+                &LABEL
+            }),
+        }
+    };
+}
+
+static HIT: Outcome = outcome!("hit");
+static WAITED: Outcome = outcome!("waited");
+static FAILED: Outcome = outcome!("failed");
+static LEFT: Outcome = outcome!("left");
+static REFUSED: Outcome = outcome!("refused");
+static PASSED: Outcome = outcome!("passed");
+
+impl Outcome {
+    #[inline]
+    fn count(&self) {
+        static METADATA: Metadata<'static> =
+            Metadata::new("officernd_auth", Level::INFO, Some(module_path!()));
+
+        with_recorder(|recorder| {
+            recorder.register_counter(&self.key, &METADATA).increment(1);
+        });
+    }
+}
+
+impl Requested {
+    fn outcome(self) -> &'static Outcome {
+        match self {
+            Self::Hit => &HIT,
+            Self::Waited => &WAITED,
+            Self::Failed => &FAILED,
+            Self::Refused => &REFUSED,
+            Self::Passed => &PASSED,
+        }
+    }
+}
+
+#[inline]
+pub(crate) fn requested(requested: Requested) {
+    requested.outcome().count();
+}
+
+/// A token request is about to be sent.
+pub(crate) fn token_request() {
+    counter!(metric::TOKEN_REQUESTS).increment(1);
+}
+
+/// A new token is in the slot.
+pub(crate) fn token_landed(issued: SystemTime, life: Duration) {
+    let issued = issued.duration_since(SystemTime::UNIX_EPOCH);
+    let issued = issued.unwrap_or_default();
+    gauge!(metric::ISSUED).set(issued.as_secs_f64());
+    gauge!(metric::EXPIRES).set((issued + life).as_secs_f64());
+}
+
+/// The token before it was of this age.
+pub(crate) fn token_replaced(age: Duration) {
+    histogram!(metric::TOKEN_AGE).record(age);
+}
+
+pub(super) fn refreshed(cause: &'static str, outcome: &'static str, took: Option<Duration>) {
+    counter!(metric::REFRESHES, "cause" => cause, "outcome" => outcome).increment(1);
+    if let Some(took) = took {
+        histogram!(metric::REFRESH, "outcome" => outcome).record(took);
+    }
+}
+
+pub(super) fn rejected() {
+    counter!(metric::REJECTIONS).increment(1);
+}

@@ -1,0 +1,36 @@
+//! Feature `metrics` off: nothing is counted, and nothing is left of it.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Requested;
+
+/// A request that waits for its token.
+pub(crate) struct Waiter;
+
+impl Waiter {
+    #[inline(always)]
+    pub(crate) fn new(_now: impl FnOnce() -> Instant) -> Self {
+        Self
+    }
+
+    #[inline(always)]
+    pub(crate) fn over(self, _became: Requested, _now: impl FnOnce() -> Instant) {}
+}
+
+#[inline(always)]
+pub(crate) fn requested(_requested: Requested) {}
+
+#[inline(always)]
+pub(crate) fn token_request() {}
+
+#[inline(always)]
+pub(crate) fn token_landed(_issued: SystemTime, _life: Duration) {}
+
+#[inline(always)]
+pub(crate) fn token_replaced(_age: Duration) {}
+
+#[inline(always)]
+pub(super) fn refreshed(_cause: &'static str, _outcome: &'static str, _took: Option<Duration>) {}
+
+#[inline(always)]
+pub(super) fn rejected() {}
