@@ -7,8 +7,10 @@
 )]
 
 mod compiles;
+mod config;
 mod leaks;
 mod middleware;
+mod observability;
 mod readiness;
 mod retry;
 mod settings;
