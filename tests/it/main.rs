@@ -8,11 +8,13 @@
 
 mod cache_life;
 mod compiles;
+mod config;
 mod failure;
 mod flight;
 mod keep_warm;
 mod leaks;
 mod middleware;
+mod observability;
 mod organizations;
 mod readiness;
 mod rejection;

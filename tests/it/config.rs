@@ -1,0 +1,171 @@
+//! Settings as data: what is read, what is refused, what is never shown.
+
+use std::process::Command;
+use std::time::Duration;
+
+use figment::Figment;
+use figment::providers::{Env, Format, Toml};
+use officernd_auth::ConfigError;
+use officernd_auth::config::Settings;
+
+fn toml(text: &str) -> Result<Settings, Box<figment::Error>> {
+    Figment::from(Toml::string(text))
+        .extract()
+        .map_err(Box::new)
+}
+
+const SOUND: &str = r#"
+    client_id = "client-id"
+    client_secret = "hunter2"
+    scopes = ["officernd.api.read"]
+"#;
+
+#[test]
+fn every_setting_can_be_written_in_toml() {
+    let settings = toml(
+        r#"
+        client_id = "client-id"
+        client_secret_file = "/run/secrets/officernd"
+        scope = "one, two three"
+        token_url = "https://identity.example/oauth/token"
+        allow_origins = ["https://a.example", "https://*.b.example"]
+        pass_foreign_origins = true
+        if_not_present = true
+        refresh_ahead = "1h 30m"
+        jitter = 0
+        expiry_margin = "250ms"
+        fetch_timeout = "2s"
+        acquire_timeout = "1m"
+        keep_warm = true
+        [allowance]
+        requests = 3
+        per = "30s"
+        "#,
+    )
+    .unwrap();
+    assert_eq!(settings.scopes, ["one", "two", "three"]);
+    assert_eq!(settings.refresh_ahead, Duration::from_secs(5400));
+    assert_eq!(settings.expiry_margin, Duration::from_millis(250));
+    assert_eq!(settings.jitter, 0.0);
+    let allowance = settings.allowance.unwrap();
+    assert_eq!(
+        (allowance.requests, allowance.per),
+        (3, Duration::from_secs(30))
+    );
+    let layer = settings.builder(officernd_auth::testing::ScriptedProvider::new());
+    let shown = format!("{layer:?}");
+    for part in [
+        "refresh_ahead: 5400s",
+        "jitter: 0.0",
+        "expiry_margin: 250ms",
+        "fetch_timeout: 2s",
+        "acquire_timeout: 60s",
+        "keep_warm: true",
+        "pass_foreign: true",
+        "if_not_present: true",
+        "b.example",
+    ] {
+        assert!(shown.contains(part), "no {part} in {shown}");
+    }
+    layer.build().unwrap();
+}
+
+#[test]
+fn settings_that_say_only_what_is_needed_make_a_layer() {
+    let layer = toml(SOUND).unwrap().layer().unwrap();
+    assert!(!layer.cache().status().has_token());
+}
+
+#[test]
+fn a_name_that_is_not_known_is_refused() {
+    let error = toml("refresh_ahaed = \"5m\"").unwrap_err().to_string();
+    assert!(error.contains("refresh_ahaed"), "{error}");
+    let error = toml("[allowance]\nrequest = 5").unwrap_err().to_string();
+    assert!(error.contains("`request`"), "{error}");
+}
+
+#[test]
+fn a_duration_needs_a_unit() {
+    for bad in ["5", "\"5\"", "\"5 parsecs\"", "-1", "true", "\"\"", "[1]"] {
+        let error = toml(&format!("fetch_timeout = {bad}")).unwrap_err();
+        assert!(error.to_string().contains("250ms"), "{bad}: {error}");
+    }
+}
+
+#[test]
+fn what_is_missing_or_doubled_is_named() {
+    let problem = |text: &str| {
+        let settings = toml(text).unwrap();
+        settings.layer().unwrap_err().to_string()
+    };
+    for (text, message) in [
+        ("", "client_id is not set"),
+        (
+            "client_id = 'a'",
+            "client_secret (or client_secret_file) is not set",
+        ),
+        ("client_id = 'a'\nclient_secret = 'b'", "scope is not set"),
+        (
+            "client_id = 'a'\nclient_secret = 'b'\nclient_secret_file = 'c'",
+            "are both set",
+        ),
+    ] {
+        let error = problem(text);
+        assert!(error.contains(message), "{error}");
+    }
+    let wrong = toml(&format!("{SOUND}\njitter = 7")).unwrap().layer();
+    assert!(matches!(wrong, Err(ConfigError::Setting { .. })));
+    let wrong = toml(&format!("{SOUND}\nallow_origins = 'x'")).unwrap();
+    assert!(matches!(wrong.layer(), Err(ConfigError::Origin { .. })));
+}
+
+#[test]
+fn nothing_secret_is_shown() {
+    let text = format!(
+        "{SOUND}\ntoken_url = 'https://me:hunter2@host/'\nallow_origins = 'https://me:hunter2@a.example'"
+    );
+    let settings = toml(&text).unwrap();
+    let shown = format!("{settings:?} {settings:#?}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("[redacted]"));
+    // A secret that is no text is refused without being shown.
+    for bad in ["31415926", "3.1415926", "[31415926]", "['31415926', 1]"] {
+        let error = toml(&format!("client_secret = {bad}")).unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("1415926"), "{shown}");
+        assert!(shown.contains("quotes"), "{shown}");
+    }
+}
+
+const IN_A_CHILD: &str = "CONFIG_TEST_CHILD";
+
+/// The environment belongs to the process: this test runs itself in a second.
+#[test]
+fn the_environment_lies_over_a_file() {
+    if std::env::var_os(IN_A_CHILD).is_some() {
+        let settings: Settings = Figment::new()
+            .merge(Toml::string(SOUND))
+            .merge(Env::prefixed("OFFICERND_").split("__"))
+            .extract()
+            .unwrap();
+        assert_eq!(settings.client_id.as_deref(), Some("client-id"));
+        assert_eq!(settings.client_secret.unwrap().expose(), "from-env");
+        assert_eq!(settings.scopes, ["one", "two"]);
+        assert_eq!(settings.fetch_timeout, Duration::from_secs(2));
+        assert_eq!(settings.allowance.unwrap().requests, 2);
+        assert!(settings.keep_warm);
+        return;
+    }
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "config::the_environment_lies_over_a_file"])
+        .env(IN_A_CHILD, "1")
+        .env("OFFICERND_CLIENT_SECRET", "from-env")
+        .env("OFFICERND_SCOPES", "one two")
+        .env("OFFICERND_FETCH_TIMEOUT", "2s")
+        .env("OFFICERND_ALLOWANCE__REQUESTS", "2")
+        .env("OFFICERND_KEEP_WARM", "true")
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{child:?}");
+    assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"));
+}

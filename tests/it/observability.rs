@@ -1,0 +1,323 @@
+//! docs/observability.md is true: what a running layer tells is listed there,
+//! and what is listed there is in the code.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use officernd_auth::testing::{Fault, ScriptedProvider, Simulator, Step};
+use officernd_auth::{
+    ClientCredentials, ErrorKind, FetchContext, HttpTokenProvider, OfficeRndAuthLayer, Secret,
+    SkipAuth, TokenProvider, TokenStatus,
+};
+use tracing::span;
+use tracing::{Event, Metadata, Subscriber};
+
+use crate::stack::{URL, answer, get, next, over_mock, send, settle};
+
+const PAGE: &str = include_str!("../../docs/observability.md");
+
+/// The cells of each row whose first cell is a name of ours.
+fn rows(prefix: &str) -> BTreeMap<&'static str, Vec<&'static str>> {
+    let mut rows = BTreeMap::new();
+    for line in PAGE.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, name, cells @ .., _] = &cells[..] else {
+            continue;
+        };
+        let name = name.trim_matches('`');
+        if name.starts_with(prefix) {
+            assert!(rows.insert(name, cells.to_vec()).is_none(), "{name} twice");
+        }
+    }
+    rows
+}
+
+/// The words between backticks.
+fn ticked(cell: &str) -> BTreeSet<String> {
+    let words = cell.split('`').skip(1).step_by(2);
+    words.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_names_in_the_code_are_the_names_on_the_page() {
+    let mut in_code = BTreeSet::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            for text in text.split('"').skip(1) {
+                let is_name = text
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || matches!(b, b'_' | b'.'));
+                let ours =
+                    text.starts_with("officernd_auth.") || text.starts_with("officernd_auth_");
+                if is_name && ours {
+                    in_code.insert(text.to_owned());
+                }
+            }
+        }
+    }
+    let on_page: BTreeSet<String> = rows("officernd_auth").into_keys().map(Into::into).collect();
+    assert_eq!(in_code, on_page);
+    assert!(on_page.len() > 15, "{on_page:?}");
+}
+
+#[test]
+fn the_fields_of_the_status_are_on_the_page() {
+    let cache = officernd_auth::TokenCache::new(ScriptedProvider::new());
+    let status = serde_json::to_value::<TokenStatus>(cache.status()).unwrap();
+    for field in status.as_object().unwrap().keys() {
+        assert!(PAGE.contains(&format!("\n| `{field}` |")), "{field}");
+    }
+}
+
+/// Notes the level and the fields of each span and event of ours.
+#[derive(Clone, Default)]
+struct Notes(Arc<Mutex<BTreeMap<String, Noted>>>);
+
+/// A level, and the names of fields.
+type Noted = (String, BTreeSet<String>);
+
+impl Notes {
+    fn note(&self, metadata: &Metadata<'_>) {
+        if metadata.name().starts_with("officernd_auth") {
+            let fields = metadata.fields().iter();
+            let fields = fields.map(|field| field.name().to_owned());
+            let fields = fields.filter(|field| field != "message").collect();
+            let noted = (metadata.level().to_string(), fields);
+            self.0
+                .lock()
+                .unwrap()
+                .insert(metadata.name().to_owned(), noted);
+        }
+    }
+}
+
+impl Subscriber for Notes {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, span: &span::Attributes<'_>) -> span::Id {
+        self.note(span.metadata());
+        span::Id::from_u64(1)
+    }
+    fn event(&self, event: &Event<'_>) {
+        self.note(event.metadata());
+    }
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+/// Everything that can happen to a request and to a refresh, but for a fetch
+/// that comes back long after it was given up.
+async fn everything_happens() {
+    let provider = ScriptedProvider::new();
+    let layer = OfficeRndAuthLayer::new(provider.clone());
+    let cache = layer.cache();
+    let (mut client, mut server) = over_mock(&layer);
+
+    // Waits, then a hit that is answered 401, then one that is healed.
+    for status in [200, 401, 200] {
+        let call = tokio::spawn(send(&mut client, get(URL)));
+        let (_, reply) = next(&mut server).await;
+        reply.send_response(answer(status));
+        call.await.unwrap().unwrap();
+        settle().await;
+    }
+    // Goes out as it is; does not go out.
+    let mut request = get(URL);
+    request.extensions_mut().insert(SkipAuth);
+    let call = tokio::spawn(send(&mut client, request));
+    next(&mut server).await.1.send_response(answer(200));
+    call.await.unwrap().unwrap();
+    send(&mut client, get("https://evil.example/"))
+        .await
+        .unwrap_err();
+    // A provider that panics, and one that fails.
+    provider.push(Step::Panic);
+    provider.push(Step::Fail(ErrorKind::Transport));
+    cache.refresh().await.unwrap_err();
+    // Waits in vain; leaves.
+    tokio::time::sleep(Duration::from_secs(7200)).await;
+    provider.push(Step::Fail(ErrorKind::Denied));
+    send(&mut client, get(URL)).await.unwrap_err();
+    tokio::time::sleep(Duration::from_secs(7200)).await;
+    provider.push(Step::Hang);
+    let left = tokio::time::timeout(Duration::from_secs(1), send(&mut client, get(URL))).await;
+    left.unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn spans_and_events_have_the_levels_and_fields_of_the_page() {
+    let notes = Notes::default();
+    // While tracing knows of one subscriber only, a callsite that another
+    // test's thread meets first is off for good.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+    let _guard = tracing::subscriber::set_default(notes.clone());
+    everything_happens().await;
+    tokio::time::resume();
+    a_provider_complains().await;
+
+    let noted = notes.0.lock().unwrap().clone();
+    let page = rows("officernd_auth.");
+    for (name, (level, fields)) in &noted {
+        let row = &page[name.as_str()];
+        assert_eq!(row[0], level, "{name}");
+        assert_eq!(&ticked(row[1]), fields, "{name}");
+    }
+    let silent: Vec<_> = page
+        .keys()
+        .filter(|name| !noted.contains_key(**name))
+        .collect();
+    assert_eq!(silent, [&"officernd_auth.refresh_abandoned"]);
+}
+
+/// A secret that cannot be read again, and a scope that is narrower.
+async fn a_provider_complains() {
+    let officernd = Simulator::start().await.unwrap();
+    let (first, secret) = (Mutex::new(true), officernd.client_secret());
+    let credentials = ClientCredentials::new(officernd.client_id(), "")
+        .secret_from(move || match std::mem::take(&mut *first.lock().unwrap()) {
+            true => Ok(Secret::from(secret.as_str())),
+            false => Err("the keyring is locked".into()),
+        })
+        .scope("one two")
+        .token_url(officernd.token_url());
+    let body = r#"{"access_token":"abc","token_type":"Bearer","expires_in":60,"scope":"one"}"#;
+    officernd.token_faults().next(1, Fault::json(200, body));
+    let provider = HttpTokenProvider::new(credentials).unwrap();
+    provider.fetch(FetchContext::default()).await.unwrap();
+}
+
+#[cfg(feature = "metrics")]
+mod metrics_too {
+    use metrics::{
+        Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    };
+
+    use super::*;
+
+    /// Notes the type, unit and labels of each metric of ours.
+    #[derive(Clone, Default)]
+    struct Notes(Arc<Mutex<Noted>>);
+
+    #[derive(Default)]
+    struct Noted {
+        described: BTreeMap<String, (String, String)>,
+        /// Name → type and labels; label → values.
+        told: BTreeMap<String, (String, BTreeSet<String>)>,
+        values: BTreeSet<(String, String, String)>,
+    }
+
+    impl Notes {
+        fn describe(&self, kind: &str, name: &KeyName, unit: Option<Unit>) {
+            let unit = unit.unwrap().as_str().to_owned();
+            let mut noted = self.0.lock().unwrap();
+            let described = (kind.to_owned(), unit);
+            noted.described.insert(name.as_str().to_owned(), described);
+        }
+
+        fn tell(&self, kind: &str, key: &Key) {
+            let mut noted = self.0.lock().unwrap();
+            let labels = key.labels().map(|label| label.key().to_owned()).collect();
+            let told = (kind.to_owned(), labels);
+            noted.told.insert(key.name().to_owned(), told);
+            for label in key.labels() {
+                let value = (key.name().into(), label.key().into(), label.value().into());
+                noted.values.insert(value);
+            }
+        }
+    }
+
+    impl Recorder for Notes {
+        fn describe_counter(&self, key: KeyName, unit: Option<Unit>, _: SharedString) {
+            self.describe("counter", &key, unit);
+        }
+        fn describe_gauge(&self, key: KeyName, unit: Option<Unit>, _: SharedString) {
+            self.describe("gauge", &key, unit);
+        }
+        fn describe_histogram(&self, key: KeyName, unit: Option<Unit>, _: SharedString) {
+            self.describe("histogram", &key, unit);
+        }
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            self.tell("counter", key);
+            Counter::noop()
+        }
+        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+            self.tell("gauge", key);
+            Gauge::noop()
+        }
+        fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+            self.tell("histogram", key);
+            Histogram::noop()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn metrics_have_the_types_units_and_labels_of_the_page() {
+        let notes = Notes::default();
+        let guard = metrics::set_default_local_recorder(&notes);
+        officernd_auth::describe_metrics();
+        everything_happens().await;
+        drop(guard);
+
+        let noted = notes.0.lock().unwrap();
+        let page = rows("officernd_auth_");
+        let names: Vec<&str> = page.keys().copied().collect();
+        assert_eq!(noted.told.keys().collect::<Vec<_>>(), names);
+        assert_eq!(noted.described.keys().collect::<Vec<_>>(), names);
+        for (name, row) in page {
+            let (kind, unit) = &noted.described[name];
+            let (told, labels) = &noted.told[name];
+            assert_eq!(row[0], kind, "{name}");
+            assert_eq!(row[0], told, "{name}");
+            assert_eq!(row[1], unit, "{name}");
+            assert_eq!(&ticked(row[2]), labels, "{name}");
+        }
+        for (name, label, value) in &noted.values {
+            assert!(PAGE.contains(&format!("`{value}`")), "{name} {label}");
+        }
+        let outcomes = noted
+            .values
+            .iter()
+            .filter(|(name, ..)| name == "officernd_auth_requests_total")
+            .map(|(_, _, value)| value.as_str());
+        assert_eq!(
+            outcomes.collect::<Vec<_>>(),
+            ["failed", "hit", "left", "passed", "refused", "waited"]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn prometheus_shows_them() {
+        let prometheus = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let guard = metrics::set_default_local_recorder(&prometheus);
+        officernd_auth::describe_metrics();
+        everything_happens().await;
+        drop(guard);
+
+        let page = prometheus.handle().render();
+        for line in [
+            "# TYPE officernd_auth_requests_total counter",
+            "officernd_auth_requests_total{outcome=\"hit\"} 2",
+            "officernd_auth_requests_total{outcome=\"waited\"} 1",
+            "officernd_auth_requests_total{outcome=\"left\"} 1",
+            "officernd_auth_waiting_requests 0",
+            "officernd_auth_token_rejections_total 1",
+            "officernd_auth_refreshes_total{cause=\"manual\",outcome=\"lost\"} 1",
+            "officernd_auth_refreshes_total{cause=\"rejected\",outcome=\"ok\"} 1",
+        ] {
+            assert!(page.contains(line), "no {line} in {page}");
+        }
+    }
+}
