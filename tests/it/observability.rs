@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use officernd_auth::testing::{Fault, ScriptedProvider, Simulator, Step};
 use officernd_auth::{
-    ClientCredentials, ErrorKind, FetchContext, HttpTokenProvider, OfficeRndAuthLayer, Secret,
-    SkipAuth, TokenProvider, TokenStatus,
+    Allowance, ClientCredentials, ErrorKind, FetchContext, HttpTokenProvider, OfficeRndAuthLayer,
+    Secret, SkipAuth, TokenProvider, TokenStatus,
 };
 use tracing::span;
 use tracing::{Event, Metadata, Subscriber};
@@ -155,6 +155,11 @@ async fn everything_happens() {
     provider.push(Step::Hang);
     let left = tokio::time::timeout(Duration::from_secs(1), send(&mut client, get(URL))).await;
     left.unwrap_err();
+    // The allowance is spent.
+    let none = Allowance::new(0, Duration::from_secs(60));
+    let spent = OfficeRndAuthLayer::builder(ScriptedProvider::new()).allowance(none);
+    let spent = spent.build().unwrap();
+    spent.cache().token().await.unwrap_err();
 }
 
 #[tokio::test(start_paused = true)]
