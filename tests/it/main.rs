@@ -16,6 +16,7 @@ mod leaks;
 mod middleware;
 mod observability;
 mod organizations;
+mod packaging;
 mod readiness;
 mod rejection;
 mod retry;
