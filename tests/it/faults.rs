@@ -1,0 +1,349 @@
+//! What a token endpoint may do to us, over real sockets and with both clients.
+//! `docs/faults.md` is this table; `UPDATE_FAULTS=1` writes it anew.
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use officernd_auth::{
+    Allowance, ClientCredentials, ErrorKind, HttpTokenProvider, OfficeRndAuthLayer, TokenCache,
+};
+
+use crate::raw::{Raw, Script};
+
+/// What a row expects: a token of so many seconds, or an error.
+type Expected = Result<u64, ErrorKind>;
+
+const GOOD: &str = r#"{"access_token":"abc","token_type":"Bearer","expires_in":3599}"#;
+const LIMIT: Duration = Duration::from_secs(1);
+
+fn answer(head: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
+    let body = body.as_ref();
+    let mut answer = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n", body.len());
+    answer.truncate(answer.len());
+    let mut answer = answer.into_bytes();
+    answer.extend_from_slice(body);
+    answer
+}
+
+fn ok(body: impl AsRef<[u8]>) -> Script {
+    Script::Answer(answer("200 OK\r\ncontent-type: application/json", body))
+}
+
+fn with(field: &str) -> Script {
+    ok(format!(
+        r#"{{"access_token":"abc","token_type":"Bearer",{field}}}"#
+    ))
+}
+
+fn rows(elsewhere: &str) -> Vec<(String, Script, Expected)> {
+    use ErrorKind::{
+        Denied, InvalidClient, InvalidScope, Malformed, RateLimited, Timeout, Transport,
+    };
+    let endless = b"HTTP/1.1 200 OK\r\n\r\n{".to_vec();
+    let status = |head: &str| Script::Answer(answer(head, ""));
+    let error = |head: &str, code: &str| {
+        let body = format!(r#"{{"error":"{code}","error_description":"client_secret=hunter2"}}"#);
+        Script::Answer(answer(head, body))
+    };
+    let mut rows = vec![
+        ("a good answer", ok(GOOD), Ok(3599)),
+        (
+            "HTML with status 200",
+            ok("<!doctype html><p>Sign in"),
+            Err(Malformed),
+        ),
+        ("an empty body", ok(""), Err(Malformed)),
+        ("JSON cut short", ok(&GOOD[..40]), Err(Malformed)),
+        ("a JSON array", ok("[]"), Err(Malformed)),
+        (
+            "fewer bytes than announced",
+            Script::Answer(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{".to_vec()),
+            Err(Transport),
+        ),
+        (
+            "no HTTP at all",
+            Script::Answer(b"220 smtp ready\r\n".to_vec()),
+            Err(Transport),
+        ),
+        (
+            "a body without end",
+            Script::Endless(endless.clone()),
+            Err(Malformed),
+        ),
+        (
+            "a head without end",
+            Script::Endless(b"HTTP/1.1 200 OK\r\nx: ".to_vec()),
+            Err(Transport),
+        ),
+        ("a byte now and then", Script::Drip(endless), Err(Timeout)),
+        (
+            "silence before the head",
+            Script::AnswerAndHang(Vec::new()),
+            Err(Timeout),
+        ),
+        (
+            "silence after the head",
+            Script::AnswerAndHang(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n".to_vec()),
+            Err(Timeout),
+        ),
+        ("a reset", Script::Reset, Err(Transport)),
+        (
+            "a half-closed connection",
+            Script::HalfClose,
+            Err(Transport),
+        ),
+        (
+            "100 Continue, then a good answer",
+            Script::Answer(
+                [
+                    b"HTTP/1.1 100 Continue\r\n\r\n".to_vec(),
+                    answer("200 OK", GOOD),
+                ]
+                .concat(),
+            ),
+            Ok(3599),
+        ),
+        (
+            "204 No Content",
+            Script::Answer(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()),
+            Err(Malformed),
+        ),
+        (
+            "a doubled key",
+            with(r#""expires_in":60,"expires_in":90"#),
+            Err(Malformed),
+        ),
+        (
+            "a byte order mark",
+            ok(["\u{feff}", GOOD].concat()),
+            Ok(3599),
+        ),
+        (
+            "expires_in as a string",
+            with(r#""expires_in":"3599""#),
+            Ok(3599),
+        ),
+        (
+            "expires_in as a float",
+            with(r#""expires_in":3599.9"#),
+            Ok(3599),
+        ),
+        ("expires_in null", with(r#""expires_in":null"#), Ok(300)),
+        ("expires_in missing", with(r#""scope":"a""#), Ok(300)),
+        ("expires_in zero", with(r#""expires_in":0"#), Err(Malformed)),
+        (
+            "expires_in negative",
+            with(r#""expires_in":-1"#),
+            Err(Malformed),
+        ),
+        ("expires_in 1e18", with(r#""expires_in":1e18"#), Ok(86_400)),
+        (
+            "expires_in as an object",
+            with(r#""expires_in":{}"#),
+            Err(Malformed),
+        ),
+        (
+            "a newline in the token",
+            ok(r#"{"access_token":"a\nb","token_type":"Bearer","expires_in":60}"#),
+            Err(Malformed),
+        ),
+        (
+            "a token that is not ASCII",
+            ok(r#"{"access_token":"tök","token_type":"Bearer","expires_in":60}"#),
+            Err(Malformed),
+        ),
+        (
+            "an empty token",
+            ok(r#"{"access_token":"","token_type":"Bearer","expires_in":60}"#),
+            Err(Malformed),
+        ),
+        (
+            "token_type mac",
+            ok(r#"{"access_token":"a","token_type":"mac","expires_in":60}"#),
+            Err(Malformed),
+        ),
+        (
+            "token_type bearer, in lower case",
+            ok(r#"{"access_token":"a","token_type":"bearer","expires_in":60}"#),
+            Ok(60),
+        ),
+        (
+            "token_type missing",
+            ok(r#"{"access_token":"a","expires_in":60}"#),
+            Ok(60),
+        ),
+        (
+            "compression that nobody asked for",
+            Script::Answer(answer("200 OK\r\ncontent-encoding: gzip", b"\x1f\x8b\x08")),
+            Err(Malformed),
+        ),
+        (
+            "an error with status 200",
+            error("200 OK", "invalid_client"),
+            Err(InvalidClient),
+        ),
+        (
+            "invalid_client",
+            error("401 Unauthorized", "invalid_client"),
+            Err(InvalidClient),
+        ),
+        (
+            "invalid_client with status 400",
+            error("400 Bad Request", "invalid_client"),
+            Err(InvalidClient),
+        ),
+        (
+            "invalid_scope",
+            error("400 Bad Request", "invalid_scope"),
+            Err(InvalidScope),
+        ),
+        (
+            "unauthorized_client",
+            error("400 Bad Request", "unauthorized_client"),
+            Err(Denied),
+        ),
+        (
+            "401 with an empty body",
+            status("401 Unauthorized"),
+            Err(InvalidClient),
+        ),
+        (
+            "403 with an empty body",
+            status("403 Forbidden"),
+            Err(Denied),
+        ),
+        ("404", status("404 Not Found"), Err(Denied)),
+        ("408", status("408 Request Timeout"), Err(Transport)),
+        (
+            "429 in plain text",
+            Script::Answer(answer(
+                "429 Too Many Requests\r\nretry-after: 7",
+                "Too many requests",
+            )),
+            Err(RateLimited),
+        ),
+        ("500", status("500 Internal Server Error"), Err(Transport)),
+        (
+            "503 with HTML without end",
+            Script::Endless(b"HTTP/1.1 503 Service Unavailable\r\n\r\n<".to_vec()),
+            Err(Transport),
+        ),
+    ]
+    .into_iter()
+    .map(|(name, script, expected)| (name.to_owned(), script, expected))
+    .collect::<Vec<_>>();
+    for code in [301, 302, 307, 308] {
+        let head = format!("{code} Moved\r\nlocation: {elsewhere}");
+        rows.push((
+            format!("{code} to another host"),
+            status(&head),
+            Err(Malformed),
+        ));
+    }
+    rows
+}
+
+fn cache(provider: HttpTokenProvider) -> TokenCache {
+    let layer = OfficeRndAuthLayer::builder(provider)
+        .fetch_timeout(LIMIT)
+        .allowance(Allowance::unlimited())
+        .build()
+        .unwrap();
+    layer.cache().clone()
+}
+
+async fn fetch(url: &str, over_reqwest: bool) -> Expected {
+    let credentials = ClientCredentials::new("id", "hunter2").token_url(url);
+    let provider = if over_reqwest {
+        HttpTokenProvider::new(credentials)
+    } else {
+        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+        HttpTokenProvider::with_service(credentials, client)
+    };
+    match cache(provider.unwrap()).token().await {
+        Ok(token) => Ok(token.expires_in().as_secs()),
+        Err(error) => {
+            let mut told = format!("{error} {error:?}");
+            let mut source = std::error::Error::source(&error);
+            while let Some(cause) = source {
+                let _ = write!(told, " {cause} {cause:?}");
+                source = cause.source();
+            }
+            assert!(!told.contains("hunter2"), "{told}");
+            Err(error.kind())
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_table_of_faults_holds_over_both_clients() {
+    let elsewhere = Raw::start(ok(GOOD)).await;
+    let running: Vec<_> = rows(&elsewhere.url)
+        .into_iter()
+        .flat_map(|(name, script, expected)| {
+            [true, false].map(|over_reqwest| {
+                let (name, script) = (name.clone(), script.clone());
+                tokio::spawn(async move {
+                    let server = Raw::start(script).await;
+                    let start = Instant::now();
+                    let result = fetch(&server.url, over_reqwest).await;
+                    assert_eq!(result, expected, "{name}, reqwest: {over_reqwest}");
+                    // Generous: all rows run at once on a small machine.
+                    assert!(start.elapsed() < LIMIT * 10, "{name}");
+                    let written = server.written.load(Ordering::SeqCst);
+                    // 64 KiB are read; the rest is in the sockets' buffers.
+                    assert!(written < 16 << 20, "{name}: {written} bytes");
+                })
+            })
+        })
+        .collect();
+    for row in running {
+        row.await.unwrap();
+    }
+    let followed = elsewhere.connections.load(Ordering::SeqCst);
+    assert_eq!(
+        followed, 0,
+        "a redirect was followed: the secret went elsewhere"
+    );
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_not_there_is_a_transport_error() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/oauth/token", listener.local_addr().unwrap());
+    drop(listener);
+    for over_reqwest in [true, false] {
+        assert_eq!(fetch(&url, over_reqwest).await, Err(ErrorKind::Transport));
+    }
+}
+
+#[test]
+fn the_page_of_faults_is_this_table() {
+    let mut page = String::from(
+        "# What the token path survives\n\n\
+         Each row is run by `tests/it/faults.rs` over real sockets, with reqwest and with\n\
+         hyper-util. Every answer is read to 64 KiB at most and every fetch ends within the\n\
+         `fetch_timeout`; none shows the secret, follows a redirect, or fails a request while\n\
+         an older token lives.\n\n\
+         | the token endpoint sends | and the fetch is |\n|---|---|\n",
+    );
+    for (name, _, expected) in rows("https://elsewhere.example/") {
+        let outcome = match expected {
+            Ok(seconds) => format!("a token for {seconds} s"),
+            Err(kind) => format!("`{kind:?}`"),
+        };
+        let _ = writeln!(page, "| {name} | {outcome} |");
+    }
+    page.push_str("| nothing: the connection is refused | `Transport` |\n");
+    page.push_str("| a certificate for another name | `Transport`, before the secret is sent |\n");
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/faults.md");
+    if std::env::var_os("UPDATE_FAULTS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(path).unwrap(), page);
+}

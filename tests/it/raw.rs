@@ -1,0 +1,119 @@
+//! A TCP server that answers a token request with whatever bytes a test likes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What the server does once it has read the request.
+#[derive(Debug, Clone)]
+pub(crate) enum Script {
+    /// Writes this and closes.
+    Answer(Vec<u8>),
+    /// Writes this and keeps the connection open.
+    AnswerAndHang(Vec<u8>),
+    /// Writes this, then a byte now and then, for ever.
+    Drip(Vec<u8>),
+    /// Writes this, then as much as the other side takes.
+    Endless(Vec<u8>),
+    /// Resets the connection.
+    Reset,
+    /// Closes its sending side and keeps the rest open.
+    HalfClose,
+}
+
+pub(crate) struct Raw {
+    pub(crate) url: String,
+    /// Bytes that the other side took.
+    pub(crate) written: Arc<AtomicU64>,
+    pub(crate) connections: Arc<AtomicUsize>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl Raw {
+    pub(crate) async fn start(script: Script) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/oauth/token", listener.local_addr().unwrap());
+        let (written, connections) = (Arc::<AtomicU64>::default(), Arc::<AtomicUsize>::default());
+        let (bytes, count) = (written.clone(), connections.clone());
+        let server = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(serve(stream, script.clone(), bytes.clone()));
+            }
+        });
+        Self {
+            url,
+            written,
+            connections,
+            server,
+        }
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn serve(mut stream: TcpStream, script: Script, written: Arc<AtomicU64>) {
+    read_request(&mut stream).await;
+    match script {
+        Script::Answer(bytes) => {
+            let _ = stream.write_all(&bytes).await;
+            let _ = stream.shutdown().await;
+        }
+        Script::AnswerAndHang(bytes) => {
+            let _ = stream.write_all(&bytes).await;
+            until_closed(&mut stream).await;
+        }
+        Script::Drip(bytes) => {
+            let mut gone = stream.write_all(&bytes).await.is_err();
+            while !gone {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                gone = stream.write_all(b" ").await.is_err();
+            }
+        }
+        Script::Endless(bytes) => {
+            let mut gone = stream.write_all(&bytes).await.is_err();
+            while !gone {
+                gone = stream.write_all(&[b' '; 4096]).await.is_err();
+                written.fetch_add(4096, Ordering::SeqCst);
+            }
+        }
+        Script::Reset => {
+            // A close with unsent data thrown away is a reset.
+            let socket = socket2::SockRef::from(&stream);
+            socket.set_linger(Some(Duration::ZERO)).unwrap();
+        }
+        Script::HalfClose => {
+            let _ = stream.shutdown().await;
+            until_closed(&mut stream).await;
+        }
+    }
+}
+
+async fn until_closed(stream: &mut TcpStream) {
+    let mut rest = [0; 64];
+    while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {}
+}
+
+/// Reads the head and as much body as it announces; gives both back.
+pub(crate) async fn read_request(stream: &mut TcpStream) -> Vec<u8> {
+    let mut request = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = stream.read(&mut buffer).await.unwrap_or(0);
+        request.extend_from_slice(&buffer[..read]);
+        let text = String::from_utf8_lossy(&request).to_ascii_lowercase();
+        let length = text.split("content-length: ").nth(1);
+        let length = length.and_then(|rest| rest.split("\r\n").next()?.parse::<usize>().ok());
+        let body = text.split_once("\r\n\r\n").map(|(_, body)| body.len());
+        if read == 0 || body.is_some_and(|body| body >= length.unwrap_or(0)) {
+            return request;
+        }
+    }
+}
