@@ -2,7 +2,8 @@
 //! `docs/faults.md` is this table; `UPDATE_FAULTS=1` writes it anew.
 
 use std::fmt::Write;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,6 +13,9 @@ use hyper_util::rt::TokioExecutor;
 use officernd_auth::{
     Allowance, ClientCredentials, ErrorKind, HttpTokenProvider, OfficeRndAuthLayer, TokenCache,
 };
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::raw::{Raw, Script};
 
@@ -346,4 +350,45 @@ fn the_page_of_faults_is_this_table() {
         std::fs::write(&path, &page).unwrap();
     }
     assert_eq!(std::fs::read_to_string(path).unwrap(), page);
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_name_gets_no_secret() {
+    let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::Pkcs8(issued.signing_key.serialize_der().into());
+    let config = tokio_rustls::rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![issued.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = requests.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // The handshake ends on the other side.
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue;
+            };
+            let mut request = [0; 4096];
+            if stream.read(&mut request).await.is_ok_and(|read| read > 0) {
+                count.fetch_add(1, Ordering::SeqCst);
+                let _ = stream.write_all(&answer("200 OK", GOOD)).await;
+                let _ = stream.shutdown().await;
+            }
+        }
+    });
+    let root = reqwest::Certificate::from_der(issued.cert.der()).unwrap();
+    let fetch = async |host: &str| {
+        let url = format!("https://{host}:{port}/oauth/token");
+        let credentials = ClientCredentials::new("id", "hunter2").token_url(url);
+        let client = reqwest::Client::builder().tls_certs_only([root.clone()]);
+        let provider = HttpTokenProvider::with_reqwest(credentials, client).unwrap();
+        cache(provider).token().await.map_err(|error| error.kind())
+    };
+    assert_eq!(fetch("127.0.0.1").await.unwrap_err(), ErrorKind::Transport);
+    assert_eq!(requests.load(Ordering::SeqCst), 0);
+    assert!(fetch("localhost").await.is_ok());
+    assert_eq!(requests.load(Ordering::SeqCst), 1);
 }
