@@ -1,0 +1,393 @@
+//! A simulated day: 24 hours, 50 callers, an endpoint with bad hours, tokens
+//! that are revoked, secrets that are rotated, a machine that is suspended and
+//! clocks that are set. tokio's clock is paused; everything comes from a seed.
+//!
+//! `OFFICERND_DAY_SEEDS=100` runs more seeds, `OFFICERND_DAY_SEED=7` one again.
+
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use fastrand::Rng;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use officernd_auth::{
+    BoxError, ClientCredentials, Clock, Error, HttpTokenProvider, OfficeRndAuthLayer, Secret,
+    Sleep, TokenCache, TokioClock,
+};
+use tower::{Layer, Service, ServiceExt, service_fn};
+
+const DAY: f64 = 24.0 * 3600.0;
+const LIFE: f64 = 3600.0;
+const CALLERS: usize = 50;
+/// The longest that the crate holds off after a failure here: Retry-After, or
+/// ten minutes after a permanent one; and the wait for the next attempt.
+const LONGEST_HOLD: f64 = 600.0 + 60.0;
+/// `acquire_timeout`, twice for a replay, and what a caller adds.
+const BOUND: Duration = Duration::from_secs(61);
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Mood {
+    Fine,
+    Down,
+    Limited(Option<u64>),
+    Slow,
+    Hanging,
+    Garbage,
+}
+
+#[derive(Default)]
+struct World {
+    rng: Rng,
+    start: Option<tokio::time::Instant>,
+    /// What the machine slept through: true time, minus what its monotonic
+    /// clock counts.
+    suspended: f64,
+    /// How far the wall clock is off, and the most it was ahead since the last
+    /// token.
+    wall_off: f64,
+    most_ahead: f64,
+    moods: Vec<(f64, f64, Mood)>,
+    secret: String,
+    secret_in_file: String,
+    /// When trouble of any kind was last seen.
+    trouble: f64,
+    tokens: HashMap<String, (f64, bool)>,
+    last_expiry: f64,
+    arrivals: VecDeque<f64>,
+    requests: u64,
+    failed: u64,
+    unauthorized: u64,
+    revoked_seen: u64,
+    token_requests: u64,
+    most_in_a_minute: usize,
+    longest: Duration,
+}
+
+type Shared = Arc<Mutex<World>>;
+
+fn lock(world: &Shared) -> MutexGuard<'_, World> {
+    world.lock().unwrap()
+}
+
+impl World {
+    /// True time, in seconds since midnight.
+    fn now(&self) -> f64 {
+        let start = self.start.unwrap();
+        start.elapsed().as_secs_f64() + self.suspended
+    }
+
+    fn mood(&self) -> Mood {
+        let now = self.now();
+        let mut moods = self.moods.iter();
+        let mood = moods.find(|(from, to, _)| (*from..*to).contains(&now));
+        mood.map_or(Mood::Fine, |(_, _, mood)| *mood)
+    }
+
+    fn is_troubled(&mut self) -> bool {
+        let troubled = self.mood() != Mood::Fine || self.secret != self.secret_in_file;
+        if troubled {
+            self.trouble = self.now();
+        }
+        troubled
+    }
+
+    /// A token request has arrived.
+    fn arrived(&mut self) {
+        let now = self.now();
+        self.token_requests += 1;
+        self.arrivals.push_back(now);
+        while self
+            .arrivals
+            .front()
+            .is_some_and(|&first| now - first >= 60.0)
+        {
+            self.arrivals.pop_front();
+        }
+        self.most_in_a_minute = self.most_in_a_minute.max(self.arrivals.len());
+        assert!(
+            self.arrivals.len() <= 5,
+            "six token requests in 60 s at {now}"
+        );
+    }
+
+    fn issue(&mut self) -> String {
+        let token = format!("token-{:016x}", self.rng.u64(..));
+        self.last_expiry = self.now() + LIFE;
+        self.most_ahead = 0.0;
+        self.tokens.insert(token.clone(), (self.last_expiry, false));
+        token
+    }
+}
+
+/// tokio's paused monotonic clock, and the wall clock of the simulated machine.
+#[derive(Clone)]
+struct MachineClock(Shared);
+
+impl std::fmt::Debug for MachineClock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MachineClock")
+    }
+}
+
+impl Clock for MachineClock {
+    fn now(&self) -> Instant {
+        TokioClock.now()
+    }
+
+    fn wall(&self) -> SystemTime {
+        let world = lock(&self.0);
+        UNIX_EPOCH + Duration::from_secs_f64(1e6 + world.now() + world.wall_off)
+    }
+
+    fn sleep_until(&self, until: Instant) -> Sleep {
+        TokioClock.sleep_until(until)
+    }
+}
+
+/// `/oauth/token`, in the mood of the hour.
+async fn token_endpoint(
+    world: Shared,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Full<Bytes>>, BoxError> {
+    let body = request.into_body().collect().await?.to_bytes();
+    let form: HashMap<String, String> = form_urlencoded::parse(&body).into_owned().collect();
+    let mood = {
+        let mut world = lock(&world);
+        world.arrived();
+        world.is_troubled();
+        world.mood()
+    };
+    let answer = |status: u16, body: String| {
+        let response = Response::builder().status(status);
+        response.body(Full::new(Bytes::from(body))).unwrap()
+    };
+    match mood {
+        Mood::Fine => {}
+        Mood::Slow => tokio::time::sleep(Duration::from_secs(4)).await,
+        Mood::Down => return Ok(answer(503, String::new())),
+        Mood::Garbage => return Ok(answer(200, "<!doctype html>".to_owned())),
+        Mood::Hanging => std::future::pending().await,
+        Mood::Limited(after) => {
+            let mut response = answer(429, "Too many requests".to_owned());
+            if let Some(after) = after {
+                response.headers_mut().insert("retry-after", after.into());
+            }
+            return Ok(response);
+        }
+    }
+    let mut world = lock(&world);
+    if form["client_secret"] != world.secret {
+        return Ok(answer(401, r#"{"error":"invalid_client"}"#.to_owned()));
+    }
+    let token = world.issue();
+    let body = format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":3600}}"#);
+    Ok(answer(200, body))
+}
+
+/// The API: checks what every request carries.
+fn api(world: &Shared, request: &Request<()>) -> Response<()> {
+    let mut world = lock(world);
+    let now = world.now();
+    let header = request.headers().get("authorization");
+    let header = header.unwrap_or_else(|| panic!("a request without a token at {now}"));
+    let token = header.to_str().unwrap().strip_prefix("Bearer ").unwrap();
+    let (expires, revoked) = world.tokens[token];
+    assert!(now < expires, "a token {} s dead at {now}", now - expires);
+    world.revoked_seen += u64::from(revoked);
+    let scopeless = request.uri().path().ends_with("/scopeless");
+    let mut response = Response::new(());
+    if revoked || scopeless {
+        *response.status_mut() = StatusCode::UNAUTHORIZED;
+    }
+    response
+}
+
+async fn caller<S>(world: Shared, mut client: S, path: &'static str, every: f64, mut rng: Rng)
+where
+    S: Service<Request<()>, Response = Response<()>, Error = BoxError>,
+{
+    loop {
+        tokio::time::sleep(Duration::from_secs_f64(every * (0.5 + rng.f64()))).await;
+        if lock(&world).now() > DAY {
+            return;
+        }
+        let url = format!("https://app.officernd.com/api/v2/organizations/acme/{path}");
+        let request = Request::get(url).body(()).unwrap();
+        let (called, slept) = (tokio::time::Instant::now(), lock(&world).suspended);
+        let result = match client.ready().await {
+            Ok(client) => client.call(request).await,
+            Err(error) => Err(error),
+        };
+        let took = called.elapsed();
+        let mut world = lock(&world);
+        world.requests += 1;
+        world.longest = world.longest.max(took);
+        let now = world.now();
+        assert!(took <= BOUND, "a call took {took:?} at {now}");
+        match result {
+            Ok(response) if response.status() == StatusCode::UNAUTHORIZED => {
+                world.unauthorized += 1;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                world.failed += 1;
+                world.is_troubled();
+                let kind = Error::find(&error).map(Error::kind);
+                // By the clock that says most, as the crate must see it.
+                let dead = now + world.most_ahead >= world.last_expiry;
+                // A suspend in mid-call ends more than the call can know.
+                let suspended = world.suspended - slept;
+                let since = now - suspended - took.as_secs_f64() - world.trouble;
+                assert!(dead, "failed ({kind:?}) at {now} with a token that lives");
+                assert!(
+                    since < LONGEST_HOLD,
+                    "failed ({kind:?}) at {now}, {since} s after any trouble"
+                );
+            }
+        }
+    }
+}
+
+/// The hours of the day: what goes wrong, and when.
+async fn fate(world: Shared, cache: TokenCache) {
+    let mut events: Vec<(f64, u8)> = Vec::new();
+    {
+        let mut world = lock(&world);
+        for _ in 0..10 {
+            let from = world.rng.f64() * DAY;
+            let to = from + 60.0 + world.rng.f64() * 49.0 * 60.0;
+            let mood = match world.rng.u8(0..7) {
+                0 | 1 => Mood::Down,
+                2 => Mood::Limited(None),
+                3 => Mood::Limited(Some(world.rng.u64(1..300))),
+                4 => Mood::Slow,
+                5 => Mood::Hanging,
+                _ => Mood::Garbage,
+            };
+            world.moods.push((from, to, mood));
+        }
+        for (times, kind) in [(6, 0), (3, 1), (5, 2), (2, 3)] {
+            for _ in 0..times {
+                events.push((world.rng.f64() * DAY, kind));
+            }
+        }
+    }
+    events.sort_by(|one, other| one.0.total_cmp(&other.0));
+    for (at, kind) in events {
+        let wait = at - lock(&world).now();
+        tokio::time::sleep(Duration::from_secs_f64(wait.max(1.0))).await;
+        // The crate looks at its clocks at least this often: somebody asks.
+        let _ = cache.try_token();
+        let mut locked = lock(&world);
+        match kind {
+            0 => locked.tokens.values_mut().for_each(|token| token.1 = true),
+            1 => locked.suspended += 60.0 + locked.rng.f64() * 5400.0,
+            2 => {
+                let step = (locked.rng.f64() - 0.5) * 600.0;
+                locked.wall_off += step;
+                let ahead = locked.most_ahead + step.max(0.0);
+                locked.most_ahead = ahead;
+            }
+            _ => {
+                locked.secret = format!("secret-{}", locked.rng.u32(..));
+                let lag = locked.rng.f64() * 600.0;
+                let world = world.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_secs_f64(lag)).await;
+                    let mut world = lock(&world);
+                    world.is_troubled();
+                    world.secret_in_file = world.secret.clone();
+                });
+            }
+        }
+        drop(locked);
+        let _ = cache.try_token();
+    }
+}
+
+async fn day(seed: u64) -> Shared {
+    // The crate's own jitter and backoff, too.
+    fastrand::seed(seed);
+    let world = Shared::new(Mutex::new(World {
+        rng: Rng::with_seed(seed),
+        start: Some(tokio::time::Instant::now()),
+        trouble: -1e9,
+        secret: "first".to_owned(),
+        secret_in_file: "first".to_owned(),
+        ..World::default()
+    }));
+    let (endpoint, file) = (world.clone(), world.clone());
+    let credentials = ClientCredentials::new("id", "")
+        .secret_from(move || Ok(Secret::from(lock(&file).secret_in_file.as_str())))
+        // A ledger of its own for each seed.
+        .token_url(format!("https://identity.test/{seed}"));
+    let service = service_fn(move |request| token_endpoint(endpoint.clone(), request));
+    let provider = HttpTokenProvider::with_service(credentials, service).unwrap();
+    let layer = OfficeRndAuthLayer::builder(provider)
+        .clock(MachineClock(world.clone()))
+        .build()
+        .unwrap();
+
+    let checked = world.clone();
+    let inner = service_fn(move |request: Request<()>| {
+        let response = api(&checked, &request);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let mut callers = Vec::new();
+    for nth in 0..CALLERS {
+        let mut rng = Rng::with_seed(seed.wrapping_mul(1000) + nth as u64);
+        let every = 5.0 * 400f64.powf(rng.f64());
+        let path = if nth == 7 { "scopeless" } else { "locations" };
+        let world = world.clone();
+        let task = if nth % 3 == 0 {
+            let client = layer.clone().with_retry().layer(inner.clone());
+            tokio::spawn(caller(world, client, path, every, rng))
+        } else {
+            tokio::spawn(caller(world, layer.layer(inner.clone()), path, every, rng))
+        };
+        callers.push(task);
+    }
+    let fate = tokio::spawn(fate(world.clone(), layer.cache().clone()));
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    fate.abort();
+    world
+}
+
+fn run(seed: u64) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let world = runtime.block_on(day(seed));
+    let world = lock(&world);
+    println!(
+        "seed {seed}: {} requests, {} failed while no token could be had, {} answered 401 ({} to \
+         a revoked token), longest call {:.1} s, {} token requests, at most {} in any minute",
+        world.requests,
+        world.failed,
+        world.unauthorized,
+        world.revoked_seen,
+        world.longest.as_secs_f64(),
+        world.token_requests,
+        world.most_in_a_minute,
+    );
+    assert!(world.requests > 10_000);
+}
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn a_day_of_outages_revocations_and_clock_steps_breaks_no_promise() {
+    match setting("OFFICERND_DAY_SEED") {
+        Some(seed) => run(seed),
+        None => (0..setting("OFFICERND_DAY_SEEDS").unwrap_or(4)).for_each(run),
+    }
+}
