@@ -11,6 +11,9 @@ mod clock;
 pub mod config;
 mod credentials;
 mod error;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod middleware;
 mod origin;
 mod provider;

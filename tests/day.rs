@@ -4,6 +4,12 @@
 //!
 //! `OFFICERND_DAY_SEEDS=100` runs more seeds, `OFFICERND_DAY_SEED=7` one again.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test says what must hold"
+)]
+
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};

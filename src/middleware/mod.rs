@@ -10,6 +10,8 @@ mod service;
 mod slug;
 mod source;
 
+#[cfg(any(fuzzing, test))]
+pub(crate) use self::challenge::insufficient_scope;
 pub use self::future::ResponseFuture;
 pub use self::layer::OfficeRndAuthLayer;
 pub use self::message::{AuthRequest, AuthResponse, SkipAuth, TokenRejected};

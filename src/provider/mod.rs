@@ -18,6 +18,8 @@ pub use self::context::{Cause, FetchContext, Urgency};
 pub use self::http::HttpTokenProvider;
 pub use self::organization::{OrganizationResolver, ResolverFn, resolver_fn};
 pub use self::simple::{ProviderFn, StaticToken, provider_fn};
+#[cfg(any(fuzzing, test))]
+pub(crate) use self::{retry_after::parse as retry_after, wire::parse_answer};
 
 use crate::error::Error;
 use crate::token::AccessToken;
