@@ -166,7 +166,9 @@ mod tests {
 
     use super::*;
 
-    const TARGETS: [(&str, fn(&[u8])); 5] = [
+    type Target = (&'static str, fn(&[u8]));
+
+    const TARGETS: [Target; 5] = [
         ("token_answer", token_answer),
         ("retry_after", retry_after),
         ("www_authenticate", www_authenticate),

@@ -6,7 +6,9 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::disallowed_methods,
     clippy::indexing_slicing,
+    clippy::print_stdout,
     reason = "a test says what must hold"
 )]
 

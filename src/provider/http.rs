@@ -83,7 +83,8 @@ impl HttpTokenProvider {
     }
 
     /// The same with your own client settings: proxies, roots, addresses. We
-    /// set redirects, retries, compression, pooling and timeouts.
+    /// set redirects, retries, compression, pooling and timeouts. A plain http
+    /// token URL, which is on this machine, goes through no proxy.
     ///
     /// # Errors
     ///
@@ -93,7 +94,8 @@ impl HttpTokenProvider {
         credentials: ClientCredentials,
         client: reqwest::ClientBuilder,
     ) -> Result<Self, ConfigError> {
-        let exchange = client::Reqwest::new(client)?;
+        let plain = credentials.check()?.scheme_str() == Some("http");
+        let exchange = client::Reqwest::new(client, plain)?;
         Self::over(credentials, Box::new(exchange))
     }
 
@@ -181,7 +183,15 @@ impl TokenProvider for HttpTokenProvider {
                 if again.expose() == secret.expose() {
                     return Err(error);
                 }
-                let _permit = cx.permit().await?;
+                // At once or not at all: the cache's own permit stands in the
+                // way until this fetch is over. The next one reads the secret.
+                let now = FetchContext {
+                    deadline: cx.clock().now(),
+                    ..cx.clone()
+                };
+                let Ok(_permit) = now.permit().await else {
+                    return Err(error);
+                };
                 inner.ask(&again, &cx).await
             }
             other => other,
@@ -196,19 +206,24 @@ impl TokenProvider for HttpTokenProvider {
 impl Inner {
     /// The secret as it is now; the last good one if that cannot be read.
     fn read_secret(&self) -> Secret {
-        let mut last = self.secret.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = || self.secret.lock().unwrap_or_else(PoisonError::into_inner);
         if self.credentials.secret_can_change() {
+            // Not under the lock: it may take long, and may be a user's code.
             match self.credentials.read_secret() {
-                Ok(secret) => *last = secret,
+                Ok(secret) => {
+                    last().clone_from(&secret);
+                    return secret;
+                }
                 Err(error) => trace::secret_unreadable(&error),
             }
         }
-        last.clone()
+        last().clone()
     }
 
     async fn ask(&self, secret: &Secret, cx: &FetchContext) -> Result<AccessToken, Error> {
         let request = self.request(secret)?;
-        let answer = self.exchange.post(request).await?;
+        let answer = self.exchange.post(request).await;
+        let answer = answer.map_err(|error| exchange::without(error, &self.spellings(secret)))?;
         let answer = wire::parse_answer(
             answer.status,
             &answer.headers,
@@ -224,6 +239,17 @@ impl Inner {
             Some(scope) => token.with_scope(scope),
             None => token,
         })
+    }
+
+    /// How the request writes the secret, and how a `Debug` of it would.
+    fn spellings(&self, secret: &Secret) -> Vec<Zeroizing<String>> {
+        let secret = secret.expose();
+        let escaped = Zeroizing::new(secret.escape_debug().to_string());
+        let mut all = vec![Zeroizing::new(secret.to_owned()), escaped, encoded(secret)];
+        if self.credentials.basic_auth {
+            all.push(basic_pair(&self.credentials.client_id, secret));
+        }
+        all
     }
 
     fn request(&self, secret: &Secret) -> Result<Request<Bytes>, Error> {
@@ -258,27 +284,35 @@ impl Inner {
     }
 }
 
-/// RFC 6749 §2.3.1: both are form-encoded before they are joined.
 fn basic(client_id: &str, secret: &Secret) -> Result<HeaderValue, Error> {
-    let encode = |text: &str| {
-        let mut encoded = Zeroizing::new(String::with_capacity(3 * text.len()));
-        encoded.extend(form_urlencoded::byte_serialize(text.as_bytes()));
-        encoded
-    };
-    let (id, secret) = (encode(client_id), encode(secret.expose()));
-    let pair = Zeroizing::new([id.as_str(), ":", secret.as_str()].concat());
-    let value = Zeroizing::new(["Basic ", &*Zeroizing::new(STANDARD.encode(&*pair))].concat());
+    let pair = basic_pair(client_id, secret.expose());
+    let value = Zeroizing::new(["Basic ", &pair].concat());
     let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value))
         .map_err(|_| Error::new(ErrorKind::Denied, "the credentials are no header value"))?;
     value.set_sensitive(true);
     Ok(value)
 }
 
+/// RFC 6749 §2.3.1: both are form-encoded before they are joined.
+fn basic_pair(client_id: &str, secret: &str) -> Zeroizing<String> {
+    let pair = Zeroizing::new([&*encoded(client_id), ":", &encoded(secret)].concat());
+    Zeroizing::new(STANDARD.encode(&*pair))
+}
+
+fn encoded(text: &str) -> Zeroizing<String> {
+    let mut encoded = Zeroizing::new(String::with_capacity(3 * text.len()));
+    encoded.extend(form_urlencoded::byte_serialize(text.as_bytes()));
+    encoded
+}
+
 impl fmt::Debug for HttpTokenProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Some gateways take a key in the query.
+        let token_url = normal(&self.inner.token_url);
+        let token_url = token_url.split('?').next().unwrap_or_default();
         f.debug_struct("HttpTokenProvider")
             .field("credentials", &self.inner.credentials)
-            .field("token_url", &normal(&self.inner.token_url))
+            .field("token_url", &token_url)
             .finish_non_exhaustive()
     }
 }

@@ -12,6 +12,7 @@ mod config;
 mod failure;
 mod faults;
 mod flight;
+mod http_provider;
 mod keep_warm;
 mod leaks;
 mod middleware;

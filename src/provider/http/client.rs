@@ -1,17 +1,27 @@
 //! reqwest as the token endpoint's client.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
+use http_body_util::BodyExt as _;
 
-use super::exchange::{AnswerFuture, Answered, Exchange, read};
+use super::exchange::{AnswerFuture, Exchange, read};
 use crate::error::{ConfigError, Error, ErrorKind};
 
 pub(super) struct Reqwest(reqwest::Client);
 
 impl Reqwest {
-    pub(super) fn new(client: reqwest::ClientBuilder) -> Result<Self, ConfigError> {
+    /// `plain`: the token URL is plain http, and so on this machine.
+    pub(super) fn new(client: reqwest::ClientBuilder, plain: bool) -> Result<Self, ConfigError> {
+        let client = if plain {
+            // A proxy, which the environment may name, would be sent the secret
+            // in the clear; https goes through it in a tunnel.
+            client.no_proxy()
+        } else {
+            client
+        };
         let client = client
             // A 307 would send the secret on.
             .redirect(reqwest::redirect::Policy::none())
@@ -27,7 +37,11 @@ impl Reqwest {
             .pool_max_idle_per_host(0)
             .build()
             .map_err(|error| ConfigError::Client {
-                problem: error.without_url().to_string(),
+                // Its own text is "builder error"; the source knows more.
+                problem: match error.source() {
+                    Some(source) => source.to_string(),
+                    None => error.to_string(),
+                },
             })?;
         Ok(Self(client))
     }
@@ -38,8 +52,9 @@ impl Exchange for Reqwest {
         Box::pin(async move {
             let request = reqwest::Request::try_from(request).map_err(failed)?;
             let response = self.0.execute(request).await.map_err(failed)?;
-            let answered: Answered = read(http::Response::from(response)).await?;
-            Ok(answered)
+            let response = http::Response::from(response);
+            // Else a timeout half way through the answer would not be one.
+            read(response.map(|body| body.map_err(failed))).await
         })
     }
 }

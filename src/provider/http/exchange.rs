@@ -1,5 +1,6 @@
 //! One request and its bounded answer, over whatever HTTP client.
 
+use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 
@@ -8,6 +9,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use tower_service::Service;
+use zeroize::Zeroizing;
 
 use crate::error::{BoxError, Error, ErrorKind};
 
@@ -81,9 +83,34 @@ where
 
 /// The client could not bring a whole answer.
 fn failed(error: BoxError) -> Error {
-    // A layer of this crate below, or a timeout that says so.
+    // A layer of this crate below, or a client that told the kinds apart.
     match Error::find(&error) {
         Some(ours) => ours.clone(),
         None => Error::new(ErrorKind::Transport, "the token request failed").with_source(error),
+    }
+}
+
+/// The error, or a bare one of its kind if a log of it would show one of these.
+/// A client's errors are its own affair, but some quote the whole request.
+pub(super) fn without(error: Error, secrets: &[Zeroizing<String>]) -> Error {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(&error);
+    // A chain that loops is not ours to follow for ever.
+    for _ in 0..64 {
+        let Some(shown) = next else {
+            return error;
+        };
+        let text = Zeroizing::new(format!("{shown}\n{shown:?}"));
+        if secrets.iter().any(|secret| text.contains(&**secret)) {
+            break;
+        }
+        next = shown.source();
+    }
+    let bare = Error::new(
+        error.kind(),
+        "the token request failed; the client's error quotes the secret and is left out",
+    );
+    match error.retry_after() {
+        Some(after) => bare.with_retry_after(after),
+        None => bare,
     }
 }

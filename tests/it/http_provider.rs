@@ -1,0 +1,523 @@
+//! What goes to the token endpoint, what becomes of its answer, and where the
+//! secret comes from. The forms of an answer are `wire.rs`'s own tests.
+
+mod logs;
+mod socket;
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::fs;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use base64::Engine as _;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, request};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt as _, Full};
+use officernd_auth::{
+    Allowance, BoxError, ClientCredentials, ConfigError, Error, ErrorKind, FetchContext,
+    HttpTokenProvider, OfficeRndAuthLayer, Secret, TokenProvider as _,
+};
+use tower::service_fn;
+
+use crate::support::{Stopwatch, s};
+
+/// Every character that a form, a URL, JSON, a shell or Basic reads for itself.
+const ODD: &str = "p@ss w%rd+&=?#/:;,~*'\"\\é€<>[]{}|^`$!()-._";
+const TOKEN: &str = r#"{"access_token":"minted","token_type":"Bearer","expires_in":3599}"#;
+
+type Requests = Arc<Mutex<Vec<(request::Parts, Bytes)>>>;
+
+fn credentials() -> ClientCredentials {
+    ClientCredentials::new("the-id", "hunter2").scope("a b")
+}
+
+fn answer(status: u16, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = StatusCode::from_u16(status).unwrap();
+    answer
+}
+
+fn token() -> Response<Full<Bytes>> {
+    answer(200, TOKEN)
+}
+
+fn unknown_client() -> Response<Full<Bytes>> {
+    answer(401, r#"{"error":"invalid_client"}"#)
+}
+
+/// A provider whose endpoint is a function of the number of the request.
+fn over<B>(
+    credentials: ClientCredentials,
+    endpoint: impl Fn(usize) -> Response<B> + Clone + Send + Sync + 'static,
+) -> (HttpTokenProvider, Requests)
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let requests = Requests::default();
+    let seen = Arc::clone(&requests);
+    let service = service_fn(move |request: Request<Full<Bytes>>| {
+        let (seen, endpoint) = (Arc::clone(&seen), endpoint.clone());
+        async move {
+            let (head, body) = request.into_parts();
+            let Ok(body) = body.collect().await;
+            let nth = {
+                let mut seen = seen.lock().unwrap();
+                seen.push((head, body.to_bytes()));
+                seen.len() - 1
+            };
+            Ok::<_, Infallible>(endpoint(nth))
+        }
+    });
+    let provider = HttpTokenProvider::with_service(credentials, service).unwrap();
+    (provider, requests)
+}
+
+async fn minted(provider: &HttpTokenProvider) -> String {
+    let token = provider.fetch(FetchContext::default()).await.unwrap();
+    token.header_value().to_str().unwrap().to_owned()
+}
+
+async fn refused(provider: &HttpTokenProvider) -> Error {
+    let result = provider.fetch(FetchContext::default()).await;
+    result.unwrap_err()
+}
+
+/// Which secret each request carried.
+fn secrets(requests: &Requests) -> Vec<String> {
+    let requests = requests.lock().unwrap();
+    let secret = |(_, body): &(request::Parts, Bytes)| {
+        let mut fields = form_urlencoded::parse(body);
+        let (_, secret) = fields.find(|(name, _)| name == "client_secret").unwrap();
+        secret.into_owned()
+    };
+    requests.iter().map(secret).collect()
+}
+
+/// All that a log may show of an error.
+fn shown(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        text += &format!("{error}\n{error:?}\n");
+        next = error.source();
+    }
+    text
+}
+
+/// A file of this test's own.
+fn scratch(name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(&path, contents).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn the_request_is_the_one_that_officernd_documents() {
+    let credentials = ClientCredentials::new("the id&", ODD)
+        .scopes(["officernd.api.read", "officernd.api.write"])
+        .form_param("audience", "https://x/?y=1&z")
+        .form_param("empty", "");
+    let (provider, requests) = over(credentials, |_| token());
+    assert_eq!(minted(&provider).await, "Bearer minted");
+
+    let requests = requests.lock().unwrap();
+    let (head, body) = &requests[0];
+    assert_eq!(head.method, "POST");
+    assert_eq!(head.uri, "https://identity.officernd.com/oauth/token");
+    let headers = [
+        ("content-type", "application/x-www-form-urlencoded"),
+        ("accept", "application/json"),
+        ("accept-encoding", "identity"),
+        (
+            "user-agent",
+            concat!("officernd-auth/", env!("CARGO_PKG_VERSION")),
+        ),
+    ];
+    for (name, value) in headers {
+        assert_eq!(head.headers[name], value, "{name}");
+    }
+    assert_eq!(head.headers.len(), headers.len());
+    let body = std::str::from_utf8(body).unwrap();
+    assert_eq!(
+        body,
+        "client_id=the+id%26\
+         &client_secret=p%40ss+w%25rd%2B%26%3D%3F%23%2F%3A%3B%2C%7E*%27%22%5C%C3%A9%E2%82%AC\
+         %3C%3E%5B%5D%7B%7D%7C%5E%60%24%21%28%29-._\
+         &grant_type=client_credentials\
+         &scope=officernd.api.read+officernd.api.write\
+         &audience=https%3A%2F%2Fx%2F%3Fy%3D1%26z\
+         &empty="
+    );
+}
+
+#[tokio::test]
+async fn without_a_scope_the_field_is_left_out() {
+    let (provider, requests) = over(ClientCredentials::new("i", "s"), |_| token());
+    minted(&provider).await;
+    let requests = requests.lock().unwrap();
+    let body = &requests[0].1[..];
+    assert_eq!(
+        body,
+        b"client_id=i&client_secret=s&grant_type=client_credentials"
+    );
+}
+
+#[tokio::test]
+async fn basic_encodes_both_parts_and_keeps_them_out_of_the_form() {
+    let credentials = ClientCredentials::new("a:b c", ODD).scope("a").basic_auth();
+    let (provider, requests) = over(credentials, |_| token());
+    minted(&provider).await;
+
+    let requests = requests.lock().unwrap();
+    let (head, body) = &requests[0];
+    assert_eq!(&body[..], b"grant_type=client_credentials&scope=a");
+    let value = &head.headers["authorization"];
+    assert!(value.is_sensitive());
+    let pair = value.to_str().unwrap().strip_prefix("Basic ").unwrap();
+    let pair = base64::engine::general_purpose::STANDARD.decode(pair);
+    let pair = String::from_utf8(pair.unwrap()).unwrap();
+    // The one colon left is the one between them.
+    let (id, secret) = pair.split_once(':').unwrap();
+    assert_eq!(id, "a%3Ab+c");
+    let secret = format!("s={secret}");
+    let mut secret = form_urlencoded::parse(secret.as_bytes());
+    assert_eq!(secret.next().unwrap().1, ODD);
+}
+
+#[tokio::test]
+async fn an_answer_is_judged_by_status_and_error_code() {
+    let table = [
+        (
+            400,
+            r#"{"error":"invalid_client"}"#,
+            ErrorKind::InvalidClient,
+        ),
+        (401, "", ErrorKind::InvalidClient),
+        (400, r#"{"error":"invalid_scope"}"#, ErrorKind::InvalidScope),
+        (403, "", ErrorKind::Denied),
+        (408, "", ErrorKind::Transport),
+        (
+            429,
+            "Too many requests, please try again later.",
+            ErrorKind::RateLimited,
+        ),
+        (503, "<html>", ErrorKind::Transport),
+        (307, TOKEN, ErrorKind::Malformed),
+        (
+            200,
+            r#"{"error":"invalid_client"}"#,
+            ErrorKind::InvalidClient,
+        ),
+        (200, "{}", ErrorKind::Malformed),
+    ];
+    for (status, body, kind) in table {
+        let (provider, requests) = over(credentials(), move |_| answer(status, body));
+        let error = refused(&provider).await;
+        assert_eq!(error.kind(), kind, "{status} {body}");
+        assert_eq!(requests.lock().unwrap().len(), 1, "{status} {body}");
+    }
+}
+
+#[tokio::test]
+async fn retry_after_reaches_the_caller() {
+    let (provider, _) = over(credentials(), |_| {
+        let mut answer = answer(429, "");
+        let value = http::HeaderValue::from_static("17");
+        answer.headers_mut().insert("retry-after", value);
+        answer
+    });
+    assert_eq!(refused(&provider).await.retry_after(), Some(s(17)));
+}
+
+#[tokio::test]
+async fn sixty_four_kib_are_read_and_no_byte_more() {
+    for (length, good) in [(64 * 1024, true), (64 * 1024 + 1, false)] {
+        let (provider, _) = over(credentials(), move |_| {
+            answer(200, TOKEN.to_owned() + &" ".repeat(length - TOKEN.len()))
+        });
+        if good {
+            assert_eq!(minted(&provider).await, "Bearer minted");
+        } else {
+            assert_eq!(refused(&provider).await.kind(), ErrorKind::Malformed);
+        }
+    }
+}
+
+/// A body that never ends.
+struct Endless;
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b' '; 1024])))))
+    }
+}
+
+#[tokio::test]
+async fn an_endless_answer_ends() {
+    for (status, kind) in [(200, ErrorKind::Malformed), (503, ErrorKind::Transport)] {
+        let (provider, _) = over(credentials(), move |_| {
+            let mut answer = Response::new(Endless);
+            *answer.status_mut() = StatusCode::from_u16(status).unwrap();
+            answer
+        });
+        assert_eq!(refused(&provider).await.kind(), kind);
+    }
+}
+
+/// Panics, as `ConcurrencyLimit` does, if the clone that is called was not readied.
+#[derive(Default)]
+struct Strict {
+    ready: bool,
+}
+
+impl Clone for Strict {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl tower::Service<Request<Full<Bytes>>> for Strict {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.ready = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        assert!(std::mem::take(&mut self.ready), "called unready");
+        std::future::ready(Ok(token()))
+    }
+}
+
+#[tokio::test]
+async fn the_service_that_is_called_is_the_one_that_was_readied() {
+    let provider = HttpTokenProvider::with_service(credentials(), Strict::default()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(minted(&provider).await, "Bearer minted");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_fails_is_a_transport_error_with_its_cause() {
+    let service = service_fn(|_: Request<Full<Bytes>>| async {
+        Err::<Response<Full<Bytes>>, _>(std::io::Error::other("connection refused"))
+    });
+    let provider = HttpTokenProvider::with_service(credentials(), service).unwrap();
+    let error = refused(&provider).await;
+    assert_eq!(error.kind(), ErrorKind::Transport);
+    assert!(shown(&error).contains("connection refused"));
+}
+
+#[tokio::test]
+async fn an_error_of_this_crate_from_below_stays_what_it_is() {
+    let service = service_fn(|_: Request<Full<Bytes>>| async {
+        let error = Error::new(ErrorKind::Timeout, "late").with_retry_after(s(7));
+        Err::<Response<Full<Bytes>>, _>(std::io::Error::other(error))
+    });
+    let provider = HttpTokenProvider::with_service(credentials(), service).unwrap();
+    let error = refused(&provider).await;
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(error.retry_after(), Some(s(7)));
+}
+
+#[tokio::test]
+async fn a_service_that_quotes_the_request_in_its_error_shows_no_secret() {
+    for secret in ["hunter2", ODD] {
+        for basic in [false, true] {
+            let mut credentials = ClientCredentials::new("the-id", secret);
+            if basic {
+                credentials = credentials.basic_auth();
+            }
+            let service = service_fn(|request: Request<Full<Bytes>>| async move {
+                let headers = request.headers().get("authorization").cloned();
+                let Ok(body) = request.into_body().collect().await;
+                let body = String::from_utf8(body.to_bytes().to_vec()).unwrap();
+                let cause = std::io::Error::other(format!("failed: {body}"));
+                let header = headers.map(|value| value.to_str().unwrap().to_owned());
+                Err::<Response<Full<Bytes>>, _>(
+                    Error::new(ErrorKind::Timeout, format!("sent {header:?}"))
+                        .with_retry_after(s(7))
+                        .with_source(cause),
+                )
+            });
+            let provider = HttpTokenProvider::with_service(credentials, service).unwrap();
+            let error = refused(&provider).await;
+            let text = shown(&error);
+            assert!(!text.contains("client_secret="), "{text}");
+            assert!(!text.contains("Basic "), "{text}");
+            assert_eq!(error.kind(), ErrorKind::Timeout);
+            assert_eq!(error.retry_after(), Some(s(7)));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_secret_file_is_read_again_at_each_fetch() {
+    let path = scratch("http_provider_rotated", "first\r\n");
+    let credentials = credentials().secret_from_file(&path);
+    let (provider, requests) = over(credentials, |_| token());
+    minted(&provider).await;
+    fs::write(&path, "second\n").unwrap();
+    minted(&provider).await;
+    // While it is away, empty or half a file, the last good one serves.
+    fs::write(&path, "").unwrap();
+    minted(&provider).await;
+    fs::remove_file(&path).unwrap();
+    minted(&provider).await;
+    let sent = ["first", "second", "second", "second"];
+    assert_eq!(secrets(&requests), sent);
+}
+
+#[tokio::test]
+async fn a_secret_that_changed_under_an_unknown_client_is_tried_once_at_once() {
+    let path = scratch("http_provider_changed", "old");
+    let credentials = credentials().secret_from_file(&path);
+    let (provider, requests) = over(credentials, move |nth| {
+        // Rotated while the request was under way; every request a new one.
+        fs::write(&path, format!("new-{nth}")).unwrap();
+        unknown_client()
+    });
+    assert_eq!(refused(&provider).await.kind(), ErrorKind::InvalidClient);
+    assert_eq!(secrets(&requests), ["old", "new-0"]);
+}
+
+#[tokio::test]
+async fn a_secret_that_did_not_change_is_not_tried_again() {
+    let (fixed, fixed_requests) = over(credentials(), |_| unknown_client());
+    let closure = credentials().secret_from(|| Ok(Secret::from("same")));
+    let (closure, closure_requests) = over(closure, |_| unknown_client());
+    refused(&fixed).await;
+    refused(&closure).await;
+    assert_eq!(secrets(&fixed_requests), ["hunter2"]);
+    assert_eq!(secrets(&closure_requests), ["same"]);
+}
+
+/// Credentials whose secret is another one each time it is read.
+fn restless(token_url: &str) -> ClientCredentials {
+    let left: VecDeque<&str> = ["at build", "one", "two", "three", "four"].into();
+    let left = Mutex::new(left);
+    credentials()
+        .token_url(token_url)
+        .secret_from(move || match left.lock().unwrap().pop_front() {
+            Some(secret) => Ok(secret.into()),
+            None => Err("no more".into()),
+        })
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_second_try_spends_the_allowance_too() {
+    for (allowed, sent) in [(1, 1), (2, 2)] {
+        let started = Stopwatch::start();
+        let (provider, requests) = over(restless("https://second-try.test/"), |nth| match nth {
+            0 => unknown_client(),
+            _ => token(),
+        });
+        let layer = OfficeRndAuthLayer::builder(provider)
+            .allowance(Allowance::new(allowed, s(60)))
+            .build()
+            .unwrap();
+        let result = layer.cache().token().await;
+        assert_eq!(secrets(&requests).len(), sent);
+        assert_eq!(layer.cache().status().token_requests, sent as u64);
+        match result {
+            Ok(_) => assert_eq!(sent, 2),
+            // What the server said, and no wait for a permit that this very
+            // fetch holds.
+            Err(error) => assert_eq!(error.kind(), ErrorKind::InvalidClient),
+        }
+        assert_eq!(started.elapsed(), s(0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_spellings_of_a_token_url_share_an_allowance() {
+    let cache = |url: &str| {
+        let (provider, requests) = over(credentials().token_url(url), |_| token());
+        let builder = OfficeRndAuthLayer::builder(provider).acquire_timeout(s(30));
+        (builder.build().unwrap().cache().clone(), requests)
+    };
+    let (one, sent) = cache("HTTPS://Spelling.test:443/oauth");
+    let (other, none) = cache("https://spelling.test/oauth");
+    for _ in 0..5 {
+        one.refresh().await.unwrap();
+    }
+    assert_eq!(sent.lock().unwrap().len(), 5);
+    let error = other.token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RateLimited);
+    assert!(none.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_secret_that_cannot_be_used_is_found_at_build_time() {
+    let build = |credentials: ClientCredentials| {
+        let error = HttpTokenProvider::with_service(credentials, Strict::default()).unwrap_err();
+        let text = shown(&error);
+        assert!(!text.contains("hunter2"), "{text}");
+        error
+    };
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let files = [
+        (directory.join("http_provider_none"), "cannot be opened"),
+        (directory.clone(), "cannot be read"),
+        (scratch("http_provider_empty", ""), "is empty"),
+        (scratch("http_provider_newline", "\n"), "is empty"),
+        (scratch("http_provider_lines", "hunter2\n\n"), "control"),
+        (scratch("http_provider_latin", b"hunter2\xE9"), "UTF-8"),
+        (
+            scratch("http_provider_large", vec![b'x'; 64 * 1024 + 1]),
+            "64 KiB",
+        ),
+    ];
+    for (path, problem) in files {
+        let error = build(credentials().secret_from_file(&path));
+        let text = error.to_string();
+        assert!(matches!(error, ConfigError::SecretFile { .. }), "{text}");
+        assert!(text.contains(problem), "{text}");
+        assert!(text.contains(&path.display().to_string()), "{text}");
+    }
+    let error = build(credentials().secret_from(|| Err("the keyring is locked".into())));
+    assert!(error.to_string().contains("the keyring is locked"));
+    for bad in ["", "hunter2\n", "hunter2\0"] {
+        let error = build(ClientCredentials::new("the-id", bad));
+        assert!(matches!(error, ConfigError::Credential { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_closure_may_use_the_provider_that_asks_it() {
+    // No lock is held while a user's code runs: this would hang for ever.
+    let provider: Arc<Mutex<Option<HttpTokenProvider>>> = Arc::default();
+    let known = Arc::clone(&provider);
+    let credentials = credentials().secret_from(move || {
+        let taken = known.lock().unwrap().take();
+        if let Some(provider) = taken {
+            let mut fetch = std::pin::pin!(provider.fetch(FetchContext::default()));
+            assert!(crate::support::poll(fetch.as_mut()).is_ready());
+        }
+        Ok(Secret::from("hunter2"))
+    });
+    let (made, requests) = over(credentials, |_| token());
+    *provider.lock().unwrap() = Some(made.clone());
+    let (done, finished) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut fetch = std::pin::pin!(made.fetch(FetchContext::default()));
+        let _ = done.send(crate::support::poll(fetch.as_mut()).is_ready());
+    });
+    assert_eq!(finished.recv_timeout(s(10)), Ok(true));
+    assert_eq!(requests.lock().unwrap().len(), 2);
+}

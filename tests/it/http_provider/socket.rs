@@ -1,0 +1,276 @@
+//! The same over sockets: hyper, reqwest and curl.
+
+use std::time::Duration;
+
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
+
+use super::*;
+
+/// A server that keeps what it is sent, answers with these bytes and hangs up.
+struct Raw {
+    url: String,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Raw {
+    async fn start(answer: impl Into<String>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (answer, seen) = (answer.into(), Arc::<Mutex<Vec<String>>>::default());
+        let keep = Arc::clone(&seen);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let request = whole(&mut stream).await;
+                keep.lock().unwrap().push(request);
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        Self {
+            url: format!("http://{address}/oauth/token"),
+            seen,
+        }
+    }
+
+    fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    fn only(&self) -> (Vec<String>, String) {
+        let seen = self.seen();
+        assert_eq!(seen.len(), 1);
+        let (head, body) = seen[0].split_once("\r\n\r\n").unwrap();
+        let head = head.split("\r\n").map(str::to_owned).collect();
+        (head, body.to_owned())
+    }
+}
+
+/// One request, to the end of its `content-length`.
+async fn whole(stream: &mut TcpStream) -> String {
+    let mut request = Vec::new();
+    loop {
+        let read = stream.read_buf(&mut request).await.unwrap_or_default();
+        let text = String::from_utf8_lossy(&request);
+        let complete = text.split_once("\r\n\r\n").is_some_and(|(head, body)| {
+            let length = value(&head.split("\r\n").collect::<Vec<_>>(), "content-length");
+            body.len() >= length.map_or(0, |length| length.parse().unwrap())
+        });
+        if complete || read == 0 {
+            return text.into_owned();
+        }
+    }
+}
+
+fn value(head: &[impl AsRef<str>], name: &str) -> Option<String> {
+    let mut fields = head
+        .iter()
+        .filter_map(|line| line.as_ref().split_once(": "));
+    let (_, value) = fields.find(|(other, _)| other.eq_ignore_ascii_case(name))?;
+    Some(value.to_owned())
+}
+
+fn ok(body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
+}
+
+fn odd(url: &str) -> ClientCredentials {
+    let scopes = ["officernd.api.read", "officernd.api.write"];
+    ClientCredentials::new("the id&=", ODD)
+        .scopes(scopes)
+        .token_url(url)
+}
+
+fn hyper(credentials: ClientCredentials) -> HttpTokenProvider {
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    HttpTokenProvider::with_service(credentials, client).unwrap()
+}
+
+#[tokio::test]
+async fn the_request_says_what_curl_says() {
+    let (ours, curls) = (Raw::start(ok(TOKEN)).await, Raw::start(ok(TOKEN)).await);
+    assert_eq!(minted(&hyper(odd(&ours.url))).await, "Bearer minted");
+    let mut curl = Command::new("curl");
+    curl.args(["-q", "-sS", "--noproxy", "*", "--max-time", "20"]);
+    for (name, value) in [
+        ("client_id", "the id&="),
+        ("client_secret", ODD),
+        ("grant_type", "client_credentials"),
+        ("scope", "officernd.api.read officernd.api.write"),
+    ] {
+        curl.arg("--data-urlencode").arg(format!("{name}={value}"));
+    }
+    let output = curl.arg(&curls.url).output().await.unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), TOKEN);
+
+    let ((head, body), (curl_head, curl_body)) = (ours.only(), curls.only());
+    assert_eq!(head[0], "POST /oauth/token HTTP/1.1");
+    assert_eq!(head[0], curl_head[0]);
+    assert_eq!(
+        value(&head, "content-type"),
+        value(&curl_head, "content-type")
+    );
+    assert_eq!(value(&head, "content-length"), Some(body.len().to_string()));
+    assert_eq!(value(&head, "transfer-encoding"), None);
+    assert_eq!(canonical(&body), canonical(&curl_body));
+}
+
+/// A form with every byte of its names and values escaped: there are several
+/// ways to write a space, `~` and `*`.
+fn canonical(form: &str) -> String {
+    let mut escaped = String::new();
+    let mut bytes = form.bytes();
+    while let Some(byte) = bytes.next() {
+        let byte = match byte {
+            b'&' | b'=' => {
+                escaped.push(byte.into());
+                continue;
+            }
+            b'+' => b' ',
+            b'%' => {
+                let digits = [bytes.next().unwrap(), bytes.next().unwrap()];
+                u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
+            }
+            plain => {
+                assert!(plain.is_ascii_alphanumeric() || b"*-._~".contains(&plain));
+                plain
+            }
+        };
+        escaped += &format!("%{byte:02X}");
+    }
+    escaped
+}
+
+#[tokio::test]
+async fn an_answer_cut_short_is_a_transport_error() {
+    let server = Raw::start("HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{").await;
+    let error = refused(&hyper(odd(&server.url))).await;
+    assert_eq!(error.kind(), ErrorKind::Transport);
+}
+
+mod reqwest {
+    use super::*;
+
+    fn provider(credentials: ClientCredentials) -> HttpTokenProvider {
+        HttpTokenProvider::new(credentials).unwrap()
+    }
+
+    #[tokio::test]
+    async fn reqwest_sends_what_hyper_sends() {
+        let (one, other) = (Raw::start(ok(TOKEN)).await, Raw::start(ok(TOKEN)).await);
+        assert_eq!(minted(&provider(odd(&one.url))).await, "Bearer minted");
+        minted(&hyper(odd(&other.url))).await;
+        let ((head, body), (other_head, other_body)) = (one.only(), other.only());
+        assert_eq!(body, other_body);
+        let fields = |head: &[String]| {
+            let lines = head.iter().filter(|line| !line.starts_with("host: "));
+            let mut lines: Vec<String> = lines.cloned().collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(fields(&head), fields(&other_head));
+    }
+
+    #[tokio::test]
+    async fn no_redirect_is_followed() {
+        let elsewhere = Raw::start(ok(TOKEN)).await;
+        for status in [301, 302, 303, 307, 308] {
+            let server = Raw::start(format!(
+                "HTTP/1.1 {status} Elsewhere\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n",
+                elsewhere.url
+            ))
+            .await;
+            let client =
+                ::reqwest::Client::builder().redirect(::reqwest::redirect::Policy::limited(5));
+            let provider = HttpTokenProvider::with_reqwest(odd(&server.url), client).unwrap();
+            assert_eq!(refused(&provider).await.kind(), ErrorKind::Malformed);
+        }
+        assert!(elsewhere.seen().is_empty());
+    }
+
+    /// The secret would cross the network in the clear.
+    #[tokio::test]
+    async fn plain_http_to_this_machine_goes_through_no_proxy() {
+        let (server, proxy) = (Raw::start(ok(TOKEN)).await, Raw::start(ok(TOKEN)).await);
+        let via = ::reqwest::Proxy::all(&proxy.url).unwrap();
+        let client = ::reqwest::Client::builder().proxy(via);
+        let provider = HttpTokenProvider::with_reqwest(odd(&server.url), client).unwrap();
+        minted(&provider).await;
+        assert!(proxy.seen().is_empty());
+        assert_eq!(server.seen().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn https_may_go_through_a_proxy_in_a_tunnel() {
+        let proxy = Raw::start("HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n").await;
+        let via = ::reqwest::Proxy::all(&proxy.url).unwrap();
+        let client = ::reqwest::Client::builder().proxy(via);
+        let credentials = odd("https://tunnel.test/oauth");
+        let provider = HttpTokenProvider::with_reqwest(credentials, client).unwrap();
+        assert_eq!(refused(&provider).await.kind(), ErrorKind::Transport);
+        let (head, body) = proxy.only();
+        assert!(head[0].starts_with("CONNECT tunnel.test:443 "), "{head:?}");
+        assert_eq!(body, "");
+    }
+
+    #[tokio::test]
+    async fn no_error_shows_the_url() {
+        // Nobody listens there; a body is cut short; no HTTP at all.
+        let closed = {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            format!("http://{}", listener.local_addr().unwrap())
+        };
+        let cut = Raw::start("HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{").await;
+        let garbled = Raw::start("hunter2\r\n\r\n").await;
+        for url in [&closed, &cut.url, &garbled.url] {
+            let provider = provider(odd(&format!("{url}?key=hunter2")));
+            let error = refused(&provider).await;
+            assert_eq!(error.kind(), ErrorKind::Transport);
+            assert!(!shown(&error).contains("hunter2"), "{}", shown(&error));
+        }
+    }
+
+    /// The clock is paused while the answer stands still: 30 s pass at once.
+    #[tokio::test]
+    async fn an_answer_that_stops_half_way_is_a_timeout() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let stalled = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            whole(&mut stream).await;
+            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{";
+            stream.write_all(head).await.unwrap();
+            tokio::time::pause();
+            stream
+        });
+        let error = refused(&provider(odd(&url))).await;
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{}", shown(&error));
+        assert!(!shown(&error).contains(&url), "{}", shown(&error));
+        drop(stalled.await.unwrap());
+    }
+
+    /// Each connection is used once: one that stood idle for an hour is dead.
+    #[tokio::test]
+    async fn a_connection_is_used_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let mut open = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                whole(&mut stream).await;
+                let answer = ok(TOKEN).replace("connection: close\r\n", "");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                // It would stay good, but nothing is read from it any more.
+                open.push(stream);
+            }
+        });
+        let provider = provider(odd(&url));
+        for _ in 0..3 {
+            let fetched = tokio::time::timeout(Duration::from_secs(20), minted(&provider));
+            assert_eq!(fetched.await.unwrap(), "Bearer minted");
+        }
+    }
+}
