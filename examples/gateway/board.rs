@@ -41,8 +41,8 @@ struct Record {
     total: u64,
     refreshes: VecDeque<Refresh>,
     last_error: Option<Mishap>,
-    /// The newest generation, and its life when it was first seen.
-    life: (u64, f64),
+    /// How long the newest token lives, in seconds.
+    life: f64,
 }
 
 #[derive(Clone, Serialize)]
@@ -135,19 +135,15 @@ impl Board {
 
     fn snapshot(&self, status: TokenStatus) -> Snapshot {
         let elapsed = self.born.elapsed();
-        let mut record = self.lock();
-        let left = status.expires_in.unwrap_or_default().as_secs_f64();
-        if record.life.0 != status.generation {
-            record.life = (status.generation, left);
-        }
+        let record = self.lock();
         let per = self.allowance.per;
-        let mut frees = record
+        let frees = record
             .refreshes
             .iter()
             .map(|refresh| refresh.ended + per)
             .filter(|&frees| frees > elapsed);
         let frees_in = frees.clone().next().map(|at| (at - elapsed).as_secs_f64());
-        let used = frees.by_ref().count();
+        let used = frees.count();
         let second = elapsed.as_secs();
         let mut requests = vec![[0; 3]; SECONDS];
         for (at, counts) in &record.requests {
@@ -160,7 +156,7 @@ impl Board {
             now: now(),
             uptime: second,
             ready: status.has_token(),
-            life: record.life.1,
+            life: record.life,
             used,
             allowed: self.allowance.requests,
             per: per.as_secs_f64(),
@@ -234,7 +230,10 @@ impl<P: TokenProvider> TokenProvider for Watched<P> {
         };
         let result = self.provider.fetch(cx).await;
         fetch.outcome = match &result {
-            Ok(_) => "ok",
+            Ok(token) => {
+                self.board.lock().life = token.expires_in().as_secs_f64();
+                "ok"
+            }
             Err(error) => {
                 self.board.failed(&format!("token refresh: {error}"));
                 error.kind().as_str()

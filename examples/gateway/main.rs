@@ -138,9 +138,11 @@ async fn run() -> Result<bool, BoxError> {
         options.upstream.get_or_insert(simulator.url().to_owned());
     }
     if !options.listen.ip().is_loopback() {
-        return Err("GATEWAY_LISTEN is not a loopback address: whoever reaches the gateway \
+        return Err(
+            "GATEWAY_LISTEN is not a loopback address: whoever reaches the gateway \
                     has the token. Run one beside each program instead."
-            .into());
+                .into(),
+        );
     }
     let upstream = options.upstream.clone().unwrap_or(OFFICERND.to_owned());
     settings.allow_origins.push(upstream.clone());
@@ -290,8 +292,8 @@ fn turned_away(headers: &HeaderMap) -> Option<&'static str> {
     }
     let own = format!("http://{host}");
     let foreign_origin = text(ORIGIN.as_str()).is_some_and(|origin| origin != own);
-    let foreign_site = text("sec-fetch-site")
-        .is_some_and(|site| !matches!(site, "same-origin" | "none"));
+    let foreign_site =
+        text("sec-fetch-site").is_some_and(|site| !matches!(site, "same-origin" | "none"));
     if foreign_origin || foreign_site {
         return Some("this gateway serves no other site's pages\n");
     }
@@ -342,20 +344,17 @@ async fn serve(
         }
     }
 
-    tracing::info!("leaving: no new connections");
-    app.leaving.store(true, Ordering::Relaxed);
-    let farewell = tokio::time::Instant::from_std(std::time::Instant::now()) + FAREWELL;
-    // Those that the kernel has accepted already.
-    let waiting = async {
-        while let Ok(Ok((stream, _))) =
-            tokio::time::timeout(Duration::from_millis(20), listener.accept()).await
-        {
-            greet(stream, None);
-        }
-    };
-    let _ = tokio::time::timeout_at(farewell, waiting).await;
+    // Those that the kernel has accepted already are served; the next are
+    // refused, before clients are told to go, and come back.
+    let listener = listener.into_std()?;
+    while let Ok((stream, _)) = listener.accept() {
+        stream.set_nonblocking(true)?;
+        greet(TcpStream::from_std(stream)?, None);
+    }
     drop(listener);
-    tokio::time::sleep_until(farewell).await;
+    tracing::info!(connections = graceful.count(), "leaving");
+    app.leaving.store(true, Ordering::Relaxed);
+    tokio::time::sleep(FAREWELL).await;
     let _ = end.send(true);
     tracing::info!(connections = graceful.count(), "leaving: the last answers");
     let grace = Duration::from_secs(options.grace_seconds);

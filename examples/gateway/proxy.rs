@@ -11,7 +11,9 @@ use axum::http::header::{
     SET_COOKIE, TRANSFER_ENCODING, VIA,
 };
 use axum::http::uri::PathAndQuery;
-use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
+use axum::http::{
+    Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version,
+};
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
@@ -49,11 +51,8 @@ pub(crate) struct Proxy {
     /// For requests with a body, which streams and so cannot be sent twice.
     streaming: OfficeRndAuth<Http>,
     /// For those without: a 401 is cured by a replay with the new token.
-    replaying: BoxCloneSyncService<
-        hyper::Request<Empty<Bytes>>,
-        hyper::Response<Incoming>,
-        BoxError,
-    >,
+    replaying:
+        BoxCloneSyncService<hyper::Request<Empty<Bytes>>, hyper::Response<Incoming>, BoxError>,
     upstream: Uri,
     board: Arc<Board>,
 }
@@ -157,7 +156,10 @@ async fn answer(proxy: &Proxy, request: Request) -> Result<Response, Response> {
     }
     let (mut parts, body) = request.into_parts();
     let Some(target) = proxy.target(&parts.uri) else {
-        return Err(problem(StatusCode::BAD_REQUEST, "the path has dot segments"));
+        return Err(problem(
+            StatusCode::BAD_REQUEST,
+            "the path has dot segments",
+        ));
     };
     let has_body = has_body(&parts.headers);
     forget_hop(&mut parts.headers);
@@ -166,7 +168,9 @@ async fn answer(proxy: &Proxy, request: Request) -> Result<Response, Response> {
     for name in [HOST, AUTHORIZATION, EXPECT, COOKIE] {
         parts.headers.remove(name);
     }
-    parts.headers.append(VIA, HeaderValue::from_static("1.1 officernd-gateway"));
+    parts
+        .headers
+        .append(VIA, HeaderValue::from_static("1.1 officernd-gateway"));
     parts.uri = target;
     parts.version = Version::HTTP_11;
     // What was said of the request here is not for there.
@@ -224,11 +228,20 @@ fn failure(proxy: &Proxy, error: &BoxError) -> Response {
         return response;
     }
     let (status, what) = if finds::<http_body_util::LengthLimitError>(error) {
-        (StatusCode::PAYLOAD_TOO_LARGE, "the request's body is too large")
+        (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the request's body is too large",
+        )
     } else if finds::<tower_http::timeout::TimeoutError>(error) {
-        (StatusCode::REQUEST_TIMEOUT, "the request's body stood still")
+        (
+            StatusCode::REQUEST_TIMEOUT,
+            "the request's body stood still",
+        )
     } else {
-        (StatusCode::BAD_GATEWAY, "OfficeRnD cannot be reached, or broke off")
+        (
+            StatusCode::BAD_GATEWAY,
+            "OfficeRnD cannot be reached, or broke off",
+        )
     };
     if status == StatusCode::BAD_GATEWAY {
         proxy.board.failed(&format!("{what}: {}", root(error)));
