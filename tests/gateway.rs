@@ -3,6 +3,8 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     reason = "a test says what must hold, by a stopwatch"
@@ -10,7 +12,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -879,17 +881,6 @@ async fn the_page_follows_the_token_in_a_browser() {
     browser.until(error).await;
     let page = browser.evaluate("document.documentElement.outerHTML").await;
     assert!(!page.as_str().unwrap().contains("Bearer"));
-    // A picture for whoever wants to look.
-    if let Some(folder) = std::env::var_os("GATEWAY_PICTURES") {
-        for scheme in ["light", "dark"] {
-            let media =
-                json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
-            browser.ask("Emulation.setEmulatedMedia", media).await;
-            let picture = browser.ask("Page.captureScreenshot", json!({})).await;
-            let file = Path::new(&folder).join(format!("gateway-{scheme}.png.base64"));
-            std::fs::write(file, picture["data"].as_str().unwrap()).unwrap();
-        }
-    }
 }
 
 #[tokio::test]

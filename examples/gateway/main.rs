@@ -16,6 +16,11 @@
 //! answers to loopback names only (a web page cannot rebind its own name to
 //! it), and refuses what a browser sends from another site.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a stopwatch, not a token's clock"
+)]
+
 mod board;
 mod proxy;
 

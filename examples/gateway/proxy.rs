@@ -77,12 +77,13 @@ impl Proxy {
             // Shorter than servers keep a connection: none is used as it closes.
             .pool_idle_timeout(Duration::from_secs(20))
             .build(tls);
+        let streaming = layer.layer(http.clone());
         let replaying = ServiceBuilder::new()
-            .layer(layer.clone().with_retry())
+            .layer(layer.with_retry())
             .map_request(|request: hyper::Request<Empty<Bytes>>| request.map(Body::new))
-            .service(http.clone());
+            .service(http);
         Ok(Self {
-            streaming: layer.layer(http),
+            streaming,
             replaying: BoxCloneSyncService::new(replaying),
             upstream: upstream.parse()?,
             board,

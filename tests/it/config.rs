@@ -8,8 +8,10 @@ use figment::providers::{Env, Format, Toml};
 use officernd_auth::ConfigError;
 use officernd_auth::config::Settings;
 
-fn toml(text: &str) -> figment::Result<Settings> {
-    Figment::from(Toml::string(text)).extract()
+fn toml(text: &str) -> Result<Settings, Box<figment::Error>> {
+    Figment::from(Toml::string(text))
+        .extract()
+        .map_err(Box::new)
 }
 
 const SOUND: &str = r#"

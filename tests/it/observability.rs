@@ -81,7 +81,9 @@ fn the_fields_of_the_status_are_on_the_page() {
 
 /// Notes the level and the fields of each span and event of ours.
 #[derive(Clone, Default)]
-struct Notes(Arc<Mutex<BTreeMap<String, (String, BTreeSet<String>)>>>);
+struct Notes(Arc<Mutex<BTreeMap<String, Noted>>>);
+
+type Noted = (String, BTreeSet<String>);
 
 impl Notes {
     fn note(&self, metadata: &Metadata<'_>) {
