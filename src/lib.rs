@@ -8,6 +8,8 @@ mod middleware;
 mod origin;
 mod provider;
 mod secret;
+#[cfg(feature = "store")]
+pub mod store;
 mod sync;
 mod syntax;
 #[cfg(feature = "testing")]
@@ -28,6 +30,8 @@ pub use self::provider::{
     Allowance, Cause, FetchContext, HttpTokenProvider, Permit, ProviderFn, StaticToken,
     TokenProvider, Urgency, provider_fn,
 };
+#[cfg(feature = "store")]
+pub use self::provider::{KeyMaterial, KeyedProvider, SharedTokenProvider, StoreStatus};
 pub use self::secret::Secret;
 #[cfg(shuttle)]
 #[doc(hidden)]

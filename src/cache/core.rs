@@ -16,7 +16,7 @@ use super::slot::{Entry, Slot};
 use super::status::{Phase, TokenStatus};
 use crate::clock::{Age, Clock, later};
 use crate::error::{Error, ErrorKind};
-use crate::provider::{Allowance, Cause, DynProvider, FetchContext, Urgency};
+use crate::provider::{Allowance, Cause, DynProvider, FetchContext, Previous, Urgency};
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, Runtime};
 use crate::token::AccessToken;
 
@@ -261,12 +261,24 @@ impl Core {
             allowance: self.allowance.clone(),
             clock: Arc::clone(&self.settings.clock),
             sent: Arc::clone(&self.sent),
+            previous: self.slot.get().map(|entry| self.previous(&entry, now)),
+            gate: None,
         };
         let (flight, launch) =
             flight::prepare(Arc::clone(self), runtime, state.flights, urgency, cx);
         state.flight = Some(flight);
         self.tell(state, now);
         Ok(launch)
+    }
+
+    fn previous(&self, entry: &Entry, now: Instant) -> Previous {
+        let wall = self.settings.clock.wall();
+        let age = entry.age(now, wall);
+        Previous {
+            token: entry.token.clone(),
+            born: wall.checked_sub(age).unwrap_or(wall),
+            ends_at: later(now, entry.life.ends_at.saturating_sub(age)),
+        }
     }
 
     /// The flight goes into its next stage, which ends by `until`.

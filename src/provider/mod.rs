@@ -5,6 +5,8 @@ mod context;
 mod http;
 mod json;
 mod retry_after;
+#[cfg(feature = "store")]
+mod shared;
 mod simple;
 mod wire;
 
@@ -13,8 +15,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 pub use self::allowance::{Allowance, Permit};
+pub(crate) use self::context::Previous;
 pub use self::context::{Cause, FetchContext, Urgency};
 pub use self::http::HttpTokenProvider;
+#[cfg(feature = "store")]
+pub use self::shared::{KeyMaterial, KeyedProvider, SharedTokenProvider, StoreStatus};
 pub use self::simple::{ProviderFn, StaticToken, provider_fn};
 
 use crate::error::Error;

@@ -1,0 +1,15 @@
+//! The shared store against a real Redis and real processes.
+
+#![cfg(all(unix, feature = "redis", feature = "file", feature = "reqwest"))]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test says what must hold"
+)]
+
+mod cold;
+mod crash;
+mod outage;
+mod pods;
+mod server;
+mod stores;
