@@ -276,7 +276,9 @@ impl Core {
         let age = entry.age(now, wall);
         Previous {
             token: entry.token.clone(),
-            born: wall.checked_sub(age).unwrap_or(wall),
+            landed_by: wall
+                .checked_sub(age.saturating_sub(self.settings.acquire_timeout))
+                .unwrap_or(wall),
             ends_at: later(now, entry.life.ends_at.saturating_sub(age)),
         }
     }

@@ -96,8 +96,8 @@ pub struct FetchContext {
 )]
 pub(crate) struct Previous {
     pub(crate) token: AccessToken,
-    /// When this cache began to count its life.
-    pub(crate) born: SystemTime,
+    /// The fetch that brought it was over by then.
+    pub(crate) landed_by: SystemTime,
     pub(crate) ends_at: Instant,
 }
 

@@ -25,6 +25,7 @@ use crate::clock::{later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::store::seal::{Purpose, Sealer};
 use crate::store::{StoreKey, TokenStore, key};
+use crate::sync::Runtime;
 use crate::token::AccessToken;
 use crate::trace;
 
@@ -201,8 +202,15 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
             self.inner.guard.count(|status| status.fetched += 1);
             self.publish(&result, earlier, &lease).await;
             drop(permit);
-            lease.release().await;
-            fleet.settle(&cx).await;
+            // The token is there; nobody waits for the tidying up.
+            let closing = async move {
+                lease.release().await;
+                fleet.settle(&cx).await;
+            };
+            match Runtime::current() {
+                Ok(runtime) => runtime.spawn(closing),
+                Err(_) => closing.await,
+            }
             return Ok(result.map(|fetched| self.counted(&fetched)));
         }
     }
@@ -274,7 +282,7 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
         let held = self.cx.previous.as_ref().map(|previous| Held {
             left: previous.ends_at.saturating_duration_since(now),
             same: previous.token.header_value() == entry.token.header_value(),
-            asked_since: entry.born > previous.born,
+            asked_since: entry.born > previous.landed_by,
         });
         let offer = Offer {
             left,

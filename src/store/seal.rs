@@ -170,7 +170,10 @@ mod tests {
             "cff4ec423957faed6c068e7a38c2ac3f"
         );
         let sealed = sealer.seal(Purpose::Token, N, b"plain").unwrap();
-        assert_eq!(StoreKey::digest_of(&sealed).as_str(), "DIGEST");
+        assert_eq!(
+            StoreKey::digest_of(&sealed).as_str(),
+            "bee03dbb8303c72f6ea46faa1f7c9474"
+        );
     }
 
     #[test]

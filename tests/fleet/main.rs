@@ -11,5 +11,6 @@ mod cold;
 mod crash;
 mod outage;
 mod pods;
+mod schedules;
 mod server;
 mod stores;

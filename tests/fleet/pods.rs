@@ -9,23 +9,23 @@ use officernd_auth::{
     TokenCache,
 };
 
-pub const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
-pub type Shared<S> = SharedTokenProvider<HttpTokenProvider, S>;
+pub(crate) type Shared<S> = SharedTokenProvider<HttpTokenProvider, S>;
 
-pub fn credentials(officernd: &Simulator) -> ClientCredentials {
+pub(crate) fn credentials(officernd: &Simulator) -> ClientCredentials {
     ClientCredentials::new(officernd.client_id(), officernd.client_secret())
         .scope(officernd.scope())
         .token_url(officernd.token_url())
 }
 
-pub fn provider<S: TokenStore>(officernd: &Simulator, store: S) -> Shared<S> {
+pub(crate) fn provider<S: TokenStore>(officernd: &Simulator, store: S) -> Shared<S> {
     let http = HttpTokenProvider::new(credentials(officernd)).unwrap();
     SharedTokenProvider::new(http, store)
 }
 
 /// Not even the process's allowance is shared: as if each were a process.
-pub fn cache<S: TokenStore>(provider: &Shared<S>) -> TokenCache {
+pub(crate) fn cache<S: TokenStore>(provider: &Shared<S>) -> TokenCache {
     let layer = OfficeRndAuthLayer::builder(provider.clone())
         .allowance(Allowance::new(5, MINUTE))
         .fetch_timeout(Duration::from_secs(2))
@@ -35,14 +35,14 @@ pub fn cache<S: TokenStore>(provider: &Shared<S>) -> TokenCache {
 }
 
 /// A cache with a provider, a client and a connection of its own.
-pub fn pod(officernd: &Simulator, url: &str) -> (Shared<RedisStore>, TokenCache) {
+pub(crate) fn pod(officernd: &Simulator, url: &str) -> (Shared<RedisStore>, TokenCache) {
     let provider = provider(officernd, RedisStore::new(url).unwrap());
     let cache = cache(&provider);
     (provider, cache)
 }
 
 /// All ask at once; the longest wait.
-pub async fn ask_all(caches: &[TokenCache]) -> Duration {
+pub(crate) async fn ask_all(caches: &[TokenCache]) -> Duration {
     let started = std::time::Instant::now;
     let asked: Vec<_> = caches
         .iter()

@@ -7,26 +7,26 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-pub struct Server {
+pub(crate) struct Server {
     process: Child,
-    pub port: u16,
-    pub dir: PathBuf,
+    pub(crate) port: u16,
+    pub(crate) dir: PathBuf,
     args: Vec<String>,
     tls: bool,
 }
 
 impl Server {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with(&[])
     }
 
-    pub fn with(args: &[&str]) -> Self {
+    pub(crate) fn with(args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         Self::launch(free_port(), scratch(), args, false)
     }
 
     /// With a certificate of its own making, for `localhost`, and only TLS.
-    pub fn with_tls(args: &[&str]) -> (Self, String) {
+    pub(crate) fn with_tls(args: &[&str]) -> (Self, String) {
         let dir = scratch();
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let pem = made.cert.pem();
@@ -59,32 +59,32 @@ impl Server {
         server
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.signal("-STOP");
     }
 
-    pub fn go_on(&self) {
+    pub(crate) fn go_on(&self) {
         self.signal("-CONT");
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 
     /// Comes back without its data.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.kill();
         self.process = spawn(self.port, &self.dir, &self.args, self.tls);
         self.wait();
     }
 
     /// One command over a connection of its own; what it answered, raw.
-    pub fn ask(&self, words: &[&[u8]]) -> Vec<u8> {
+    pub(crate) fn ask(&self, words: &[&[u8]]) -> Vec<u8> {
         let mut command = format!("*{}\r\n", words.len()).into_bytes();
         for word in words {
             command.extend(format!("${}\r\n", word.len()).into_bytes());
@@ -101,13 +101,13 @@ impl Server {
         answer
     }
 
-    pub fn ask_text(&self, words: &[&str]) -> String {
+    pub(crate) fn ask_text(&self, words: &[&str]) -> String {
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
         String::from_utf8_lossy(&self.ask(&words)).into_owned()
     }
 
     /// The names of all keys.
-    pub fn keys(&self) -> Vec<String> {
+    pub(crate) fn keys(&self) -> Vec<String> {
         let answer = self.ask_text(&["KEYS", "*"]);
         let lines = answer.split("\r\n").map(str::to_owned);
         lines.filter(|line| line.contains('{')).collect()
@@ -136,7 +136,7 @@ impl Drop for Server {
     }
 }
 
-pub fn kill(signal: &str, process: u32) {
+pub(crate) fn kill(signal: &str, process: u32) {
     let process = process.to_string();
     let sent = Command::new("kill").args([signal, &process]).status();
     assert!(sent.unwrap().success());
@@ -166,13 +166,13 @@ fn spawn(port: u16, dir: &Path, args: &[String], tls: bool) -> Child {
     })
 }
 
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().port()
 }
 
 /// An empty directory, here alone.
-pub fn scratch() -> PathBuf {
+pub(crate) fn scratch() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
 
     let number = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -12,6 +12,8 @@ use ::redis::{
     IntoConnectionInfo as _, RedisError, RedisResult, ServerErrorKind, TlsCertificates, TlsMode,
 };
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tokio::sync::Mutex;
 
 use crate::clock::{Clock as _, TokioClock};
@@ -78,10 +80,14 @@ impl Target {
                 "has root certificates, but a URL without TLS; write rediss://",
             ));
         };
+        let roots = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+        if !roots.is_ok_and(|roots| !roots.is_empty()) {
+            return Err(problem(
+                "has root certificates that are no PEM certificates",
+            ));
+        }
         self.roots = Some(pem);
-        install_cryptography();
-        Client::build_with_tls(info.clone(), self.certificates())
-            .map_err(|_| problem("has root certificates that are no PEM certificates"))?;
+        Client::build_with_tls(info.clone(), self.certificates()).map_err(|error| wrong(&error))?;
         Ok(self)
     }
 
