@@ -1,6 +1,6 @@
 //! The shared store against a real Redis and real processes.
 
-#![cfg(all(unix, feature = "redis", feature = "file", feature = "reqwest"))]
+#![cfg(unix)]
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,

@@ -14,3 +14,4 @@ mod retry;
 mod settings;
 mod simulator;
 mod stack;
+mod store;

@@ -122,12 +122,9 @@ impl Failure {
 
     /// As those get it who did not even try.
     pub(super) fn error(&self, left: Duration) -> Error {
-        let message = match self.kind {
-            ErrorKind::InvalidClient => "the server refused the client to a sibling process",
-            ErrorKind::InvalidScope => "the server refused the scope to a sibling process",
-            _ => "a sibling process has just asked for a token and failed",
-        };
-        Error::new(self.kind, message).with_retry_after(left)
+        let kind = self.kind;
+        let message = format!("a sibling's token request has just failed ({kind})");
+        Error::new(kind, message).with_retry_after(left)
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
