@@ -8,6 +8,8 @@
 //! cargo run --example fleet --features redis,testing
 //! ```
 
+#![expect(clippy::print_stdout, reason = "an example shows what it proves")]
+
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

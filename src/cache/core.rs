@@ -87,7 +87,7 @@ pub(super) struct Wait {
     /// The old token, and until when to wait before going with it.
     pub(super) old: Option<(AccessToken, Instant)>,
     /// To be launched once the lock is released.
-    pub(super) launch: Option<Launch>,
+    pub(super) launch: Option<Box<Launch>>,
 }
 
 impl Core {
@@ -173,7 +173,7 @@ impl Core {
                     (false, Some(_)) => Cause::Expired,
                 };
                 match self.prepare(&mut state, cause, Urgency::Waiting, now) {
-                    Ok(launch) => Some(launch),
+                    Ok(launch) => Some(Box::new(launch)),
                     Err(error) => {
                         return match old {
                             Some((token, _)) => Ok(Step::Serve(token)),
@@ -261,7 +261,10 @@ impl Core {
             allowance: self.allowance.clone(),
             clock: Arc::clone(&self.settings.clock),
             sent: Arc::clone(&self.sent),
-            previous: self.slot.get().map(|entry| self.previous(&entry, now)),
+            previous: self
+                .slot
+                .get()
+                .map(|entry| Box::new(self.previous(&entry, now))),
             gate: None,
         };
         let (flight, launch) =

@@ -83,7 +83,7 @@ pub struct FetchContext {
     pub(crate) clock: Arc<dyn Clock>,
     /// Token requests sent, whoever sends them.
     pub(crate) sent: Arc<AtomicU64>,
-    pub(crate) previous: Option<Previous>,
+    pub(crate) previous: Option<Box<Previous>>,
     /// Others have a say in the allowance too.
     pub(crate) gate: Option<Arc<dyn Gate>>,
 }

@@ -1,15 +1,19 @@
 //! Pods: caches that know each other by the store only.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use officernd_auth::store::{RedisStore, TokenStore};
 use officernd_auth::testing::Simulator;
 use officernd_auth::{
-    Allowance, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer, SharedTokenProvider,
-    TokenCache,
+    Allowance, ClientCredentials, Clock, HttpTokenProvider, OfficeRndAuthLayer,
+    SharedTokenProvider, TokenCache, TokioClock,
 };
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+
+pub(crate) fn now() -> Instant {
+    TokioClock.now()
+}
 
 pub(crate) type Shared<S> = SharedTokenProvider<HttpTokenProvider, S>;
 
@@ -43,14 +47,13 @@ pub(crate) fn pod(officernd: &Simulator, url: &str) -> (Shared<RedisStore>, Toke
 
 /// All ask at once; the longest wait.
 pub(crate) async fn ask_all(caches: &[TokenCache]) -> Duration {
-    let started = std::time::Instant::now;
     let asked: Vec<_> = caches
         .iter()
         .map(|cache| {
             let cache = cache.clone();
             tokio::spawn(async move {
-                let start = started();
-                cache.token().await.map(|_| start.elapsed())
+                let start = now();
+                cache.token().await.map(|_| now() - start)
             })
         })
         .collect();

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use officernd_auth::store::{
     Holder, Lease, RedisStore, Spent, StoreKey, Stored, Terms, TokenStore,
@@ -14,9 +14,9 @@ use officernd_auth::{
     OfficeRndAuthLayer, SharedTokenProvider, TokenCache, TokenProvider,
 };
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use crate::pods::MINUTE;
+use crate::pods::{MINUTE, now};
 use crate::server::Server;
 
 /// What becomes of a schedule.
@@ -144,7 +144,7 @@ impl Door {
         world.most_running.fetch_max(running, Ordering::SeqCst);
         let number = {
             let mut sent = world.sent.lock().unwrap();
-            sent.push(Instant::now());
+            sent.push(now());
             sent.len()
         };
         let pause = world.weather.pause;

@@ -2,23 +2,27 @@
 //! paused. tests/fleet has the real ones.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use officernd_auth::store::{Holder, Lease, Spent, StoreKey, Stored, Terms, TokenStore};
 use officernd_auth::testing::{ManualClock, MemoryStore, ScriptedProvider, Step, check_store};
 use officernd_auth::{
-    Cause, ClientCredentials, Error, ErrorKind, KeyMaterial, KeyedProvider, OfficeRndAuthLayer,
-    SharedTokenProvider, TokenCache, TokenProvider,
+    Cause, ClientCredentials, Clock, Error, ErrorKind, KeyMaterial, KeyedProvider,
+    OfficeRndAuthLayer, SharedTokenProvider, TokenCache, TokenProvider, TokioClock,
 };
-use tokio::time::{Instant, advance, sleep};
+use tokio::time::{advance, sleep};
+
+fn now() -> Instant {
+    TokioClock.now()
+}
 
 const S: fn(u64) -> Duration = Duration::from_secs;
 
 type Shared<S> = SharedTokenProvider<ScriptedProvider, S>;
 
-fn pod<S: TokenStore>(endpoint: &ScriptedProvider, store: &S) -> (Shared<S>, TokenCache)
+fn pod<S>(endpoint: &ScriptedProvider, store: &S) -> (Shared<S>, TokenCache)
 where
-    S: Clone,
+    S: TokenStore + Clone,
 {
     let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
     (provider.clone(), TokenCache::new(provider))
@@ -54,9 +58,9 @@ async fn who_waited_for_a_sibling_has_the_life_that_is_left_and_no_more() {
         async move { leader.token().await }
     });
     sleep(Duration::from_millis(10)).await;
-    let start = Instant::now();
+    let start = now();
     waiter.token().await.unwrap();
-    assert!(start.elapsed() < S(6), "{:?}", start.elapsed());
+    assert!((now() - start) < S(6), "{:?}", (now() - start));
     lead.await.unwrap().unwrap();
     assert_eq!(endpoint.calls(), 1);
     // Sent at 0, answered at 5, taken soon after: 3,600 s from when it was sent.
@@ -151,8 +155,7 @@ async fn what_was_sealed_with_another_secret_or_for_other_scopes_is_not_seen() {
 
 #[tokio::test(start_paused = true)]
 async fn tampered_truncated_swapped_and_replayed_entries_are_misses() {
-    type Meddle = fn(&mut Vec<u8>);
-    let meddlers: [Meddle; 5] = [
+    let meddlers: [fn(&mut Vec<u8>); 5] = [
         |entry| entry[40] ^= 1,
         |entry| entry.truncate(20),
         |entry| entry.clear(),
@@ -222,9 +225,9 @@ async fn a_provider_that_panics_gives_the_lease_back() {
     let store = MemoryStore::new();
     let endpoint = ScriptedProvider::new().then(Step::Panic);
     let (_, cache) = pod(&endpoint, &store);
-    let start = Instant::now();
+    let start = now();
     cache.token().await.unwrap();
-    assert!(start.elapsed() < S(1), "{:?}", start.elapsed());
+    assert!((now() - start) < S(1), "{:?}", (now() - start));
     assert_eq!(endpoint.calls(), 2);
 }
 
@@ -245,7 +248,7 @@ async fn a_fleet_waits_for_its_allowance_under_one_lease() {
     }
     // The one request of these 20 s is spent, though not by this pod: it waits
     // longer than a lease lasts, and nobody else takes over.
-    let start = Instant::now();
+    let start = now();
     let asked: Vec<_> = pods[1..]
         .iter()
         .map(|pod| {
@@ -256,7 +259,7 @@ async fn a_fleet_waits_for_its_allowance_under_one_lease() {
     for asked in asked {
         asked.await.unwrap().unwrap();
     }
-    assert!(start.elapsed() >= S(20) && start.elapsed() < S(22));
+    assert!((now() - start) >= S(20) && (now() - start) < S(22));
     assert_eq!(endpoint.calls(), 2);
 }
 
@@ -265,12 +268,12 @@ async fn a_store_that_hangs_costs_half_a_second_once_in_ten() {
     let (endpoint, store) = (ScriptedProvider::new(), Meddler::new(|_| ()));
     let (provider, cache) = pod(&endpoint, &store);
     store.hang(true);
-    let start = Instant::now();
+    let start = now();
     cache.token().await.unwrap();
-    assert_eq!(start.elapsed(), Duration::from_millis(500));
+    assert_eq!((now() - start), Duration::from_millis(500));
     assert!(!provider.status().available);
     cache.refresh().await.unwrap();
-    assert_eq!(start.elapsed(), Duration::from_millis(500));
+    assert_eq!((now() - start), Duration::from_millis(500));
     assert_eq!(provider.status().direct, 2);
     store.hang(false);
     sleep(S(10)).await;
@@ -298,11 +301,13 @@ fn nothing_that_is_shown_shows_a_secret() {
     assert!(!shown.contains("hunter2"), "{shown}");
 }
 
+type Meddle = dyn Fn(&mut Vec<u8>) + Send + Sync;
+
 /// The model, with somebody between who changes what is loaded.
 #[derive(Clone)]
 struct Meddler {
     model: MemoryStore,
-    meddle: Arc<dyn Fn(&mut Vec<u8>) + Send + Sync>,
+    meddle: Arc<Meddle>,
     hangs: Arc<Mutex<bool>>,
 }
 

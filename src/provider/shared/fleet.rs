@@ -76,10 +76,9 @@ impl<P, S: TokenStore> Fleet<P, S> {
         loop {
             let clock = cx.clock();
             let spend = self.inner.store.spend(&self.window, &ticket, terms);
-            let wait = match self.inner.guard.run(clock, "spend", spend).await {
-                Ok(Spent::Wait(wait)) => wait,
-                // Without the store there is still the process's allowance.
-                Ok(_) | Err(_) => return Ok(()),
+            let Ok(Spent::Wait(wait)) = self.inner.guard.run(clock, "spend", spend).await else {
+                // Granted; or no store, and then there is the process's own.
+                return Ok(());
             };
             let now = clock.now();
             if later(now, wait) > cx.deadline() {
