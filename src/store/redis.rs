@@ -2,6 +2,7 @@
 
 mod connect;
 mod script;
+mod target;
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,8 +10,9 @@ use std::time::Duration;
 
 use ::redis::{ErrorKind as Kind, FromRedisValue, RedisError, ServerErrorKind};
 
-use self::connect::{Connections, Target};
+use self::connect::Connections;
 use self::script::Script;
+use self::target::Target;
 use super::{
     Holder, LARGEST_ENTRY, LONGEST_LEASE, Lease, Spent, StoreKey, Stored, Terms, TokenStore, millis,
 };
