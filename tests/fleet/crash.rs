@@ -72,11 +72,14 @@ async fn a_leader_killed_in_mid_fetch_is_followed_within_its_lease() {
 async fn write() {
     let store = FileStore::new(std::env::var(STORE).unwrap()).unwrap();
     let (key, me) = (StoreKey::digest_of(b"shared"), Holder::random().unwrap());
-    println!("writing");
-    loop {
-        for fill in 0..=255u8 {
-            let life = Duration::from_secs(60);
-            store.save(&key, &[fill; 20_000], life, &me).await.unwrap();
+    for write in 0u64.. {
+        let fill = write.to_le_bytes()[0];
+        store
+            .save(&key, &[fill; 20_000], MINUTE, &me)
+            .await
+            .unwrap();
+        if write == 0 {
+            println!("writing");
         }
     }
 }

@@ -7,7 +7,7 @@ use super::super::context::Cause;
 /// A stored token, against the one that this process has.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Offer {
-    /// What is left of it.
+    /// What is left of it, to the last moment.
     pub(super) left: Duration,
     /// The life that it was granted with.
     pub(super) granted: Duration,
@@ -42,7 +42,8 @@ pub(super) fn takes(cause: Cause, offer: Offer) -> bool {
         held,
     } = offer;
     let least = LEAST.min(granted / 4);
-    if left.is_zero() || left < least {
+    let lasts = safe(left, granted);
+    if lasts.is_zero() || lasts < least {
         return false;
     }
     let Some(held) = held else {
@@ -82,8 +83,8 @@ mod tests {
         #[rustfmt::skip]
         let table = [
             (Cold,     3000, None, true),
-            (Cold,       60, None, true),
-            (Cold,       59, None, false),
+            (Cold,       61, None, true),
+            (Cold,       60, None, false),
             (Manual,   3000, None, true),
             (Expired,  3000, held(5, false, true), true),
             (Expired,  3000, held(3000, true, false), false),
@@ -97,6 +98,8 @@ mod tests {
             (Rejected, 3599, held(3500, false, true), true),
             (Manual,   3500, held(3500, true, true), false),
             (Manual,   3599, held(3500, false, true), true),
+            // A second after the one before.
+            (Manual,   3599, held(3598, false, true), true),
         ];
         for (cause, left, held, taken) in table {
             let offer = Offer {
@@ -117,7 +120,7 @@ mod tests {
             granted: s(2),
             held: None,
         };
-        assert!(takes(Cause::Cold, offer(500)));
-        assert!(!takes(Cause::Cold, offer(499)));
+        assert!(takes(Cause::Cold, offer(600)));
+        assert!(!takes(Cause::Cold, offer(599)));
     }
 }

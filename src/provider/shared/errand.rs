@@ -166,7 +166,6 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
         let (now, wall) = (clock.now(), clock.wall());
         let granted = entry.token.expires_in();
         let left = entry.left(wall).min(stored.expires_in);
-        let left = choice::safe(left, granted);
         let held = self.cx.previous.as_ref().map(|previous| Held {
             left: previous.ends_at.saturating_duration_since(now),
             same: previous.token.header_value() == entry.token.header_value(),
@@ -180,6 +179,7 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
         if !choice::takes(self.cx.cause(), offer) {
             return Ok(None);
         }
+        let left = choice::safe(left, granted);
         self.inner.guard.count(|status| status.taken += 1);
         trace::token_shared(self.cx.cause().as_str(), left);
         let waited = now.saturating_duration_since(self.start);
