@@ -322,6 +322,12 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A token store cannot be used as it is set up.
+    #[non_exhaustive]
+    Store {
+        /// What is wrong with it; never a password.
+        problem: String,
+    },
     /// The HTTP client of the token endpoint could not be built.
     #[non_exhaustive]
     Client {
@@ -352,6 +358,7 @@ impl fmt::Display for ConfigError {
             Self::TokenUrl { problem } => write!(f, "the token URL {problem}"),
             Self::Origin { problem } => write!(f, "allowed origin {problem}"),
             Self::Setting { name, problem } => write!(f, "{name} {problem}"),
+            Self::Store { problem } => write!(f, "the token store {problem}"),
             Self::Client { problem } => {
                 write!(f, "the HTTP client of the token endpoint: {problem}")
             }

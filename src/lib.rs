@@ -18,6 +18,8 @@ mod middleware;
 mod origin;
 mod provider;
 mod secret;
+#[cfg(feature = "store")]
+pub mod store;
 mod sync;
 mod syntax;
 #[cfg(all(feature = "testing", any(doc, doctest)))]
@@ -42,6 +44,8 @@ pub use self::provider::{
     Allowance, Cause, FetchContext, HttpTokenProvider, OrganizationResolver, Permit, ProviderFn,
     ResolverFn, StaticToken, TokenProvider, Urgency, provider_fn, resolver_fn,
 };
+#[cfg(feature = "store")]
+pub use self::provider::{KeyMaterial, KeyedProvider, SharedTokenProvider, StoreStatus};
 pub use self::secret::Secret;
 #[cfg(shuttle)]
 #[doc(hidden)]

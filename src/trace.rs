@@ -170,3 +170,50 @@ pub(crate) fn scope_narrowed(asked: Option<&str>, granted: Option<&str>) {
         "the server granted less than was asked for"
     );
 }
+
+/// What goes on between a process and the store that it shares with others.
+#[cfg(feature = "store")]
+pub(crate) use self::shared::{store_back, store_entry_unusable, store_failed, token_shared};
+
+#[cfg(feature = "store")]
+mod shared {
+    use std::time::Duration;
+
+    use tracing::{debug, info, warn};
+
+    use crate::error::Error;
+
+    pub(crate) fn store_failed(operation: &str, error: &Error) {
+        warn!(
+            name: "officernd_auth.store_failed",
+            operation,
+            %error,
+            "the token store failed; requests go on without it"
+        );
+    }
+
+    pub(crate) fn store_back(operation: &str) {
+        info!(
+            name: "officernd_auth.store_back",
+            operation,
+            "the token store works again"
+        );
+    }
+
+    pub(crate) fn store_entry_unusable() {
+        warn!(
+            name: "officernd_auth.store_entry_unusable",
+            "what the token store holds here was not sealed with this secret, or is garbled; \
+             it counts as nothing"
+        );
+    }
+
+    pub(crate) fn token_shared(cause: &str, expires_in: Duration) {
+        debug!(
+            name: "officernd_auth.token_shared",
+            cause,
+            expires_in = expires_in.as_secs(),
+            "took a sibling's token"
+        );
+    }
+}

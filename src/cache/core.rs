@@ -15,7 +15,7 @@ use super::slot::{Entry, Slot};
 use super::status::{Phase, TokenStatus};
 use crate::clock::{Clock, later};
 use crate::error::{Error, ErrorKind};
-use crate::provider::{Allowance, Cause, DynProvider, FetchContext, Urgency};
+use crate::provider::{Allowance, Cause, DynProvider, FetchContext, Previous, Urgency};
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, Runtime};
 use crate::token::AccessToken;
 
@@ -273,6 +273,11 @@ impl Core {
             allowance: self.allowance.clone(),
             clock: Arc::clone(&self.settings.clock),
             sent: Arc::clone(&self.sent),
+            previous: self
+                .slot
+                .get()
+                .map(|entry| Box::new(self.previous(&entry, now))),
+            gate: None,
         };
         let failures = state.hold.as_ref().map_or(0, |hold| hold.failures);
         let attempt = failures.saturating_add(1);
@@ -281,6 +286,18 @@ impl Core {
         state.flight = Some(flight);
         self.tell(state, now);
         Ok(launch)
+    }
+
+    fn previous(&self, entry: &Entry, now: Instant) -> Previous {
+        let wall = self.settings.clock.wall();
+        let age = entry.age(now, wall);
+        Previous {
+            token: entry.token.clone(),
+            landed_by: wall
+                .checked_sub(age.saturating_sub(self.settings.acquire_timeout))
+                .unwrap_or(wall),
+            ends_at: later(now, entry.life.ends_at.saturating_sub(age)),
+        }
     }
 
     /// What comes after a rejected token.

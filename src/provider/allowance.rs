@@ -99,6 +99,12 @@ impl Allowance {
         Self::new(OFFICERND.0, OFFICERND.1)
     }
 
+    /// How many in how long; `None` is unlimited.
+    #[cfg(feature = "store")]
+    pub(crate) fn limit(&self) -> Option<(u32, Duration)> {
+        self.shared.as_ref().map(|shared| shared.lock().limit())
+    }
+
     /// Spends one request, waiting until `deadline` if one frees by then.
     ///
     /// Cancel safe: dropped before it is ready, it has spent nothing and left
@@ -160,7 +166,7 @@ async fn promotion(urgency: &mut watch::Receiver<Urgency>) {
     }
 }
 
-fn spent() -> Error {
+pub(super) fn spent() -> Error {
     Error::new(
         ErrorKind::RateLimited,
         "the allowance of token requests is spent; nothing was sent",

@@ -1,9 +1,11 @@
 //! What a provider is told about the fetch it is asked for.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 use tokio::sync::watch;
@@ -11,6 +13,7 @@ use tokio::sync::watch;
 use super::allowance::{Allowance, Permit};
 use crate::clock::{Clock, TokioClock, later};
 use crate::error::Error;
+use crate::token::AccessToken;
 use crate::trace;
 
 /// Why a token is fetched.
@@ -93,6 +96,30 @@ pub struct FetchContext {
     pub(crate) clock: Arc<dyn Clock>,
     /// Token requests sent, whoever sends them.
     pub(crate) sent: Arc<AtomicU64>,
+    pub(crate) previous: Option<Box<Previous>>,
+    /// Others have a say in the allowance too.
+    pub(crate) gate: Option<Arc<dyn Gate>>,
+}
+
+/// The token that is to be replaced.
+#[derive(Clone)]
+#[cfg_attr(
+    not(feature = "store"),
+    expect(dead_code, reason = "for shared stores")
+)]
+pub(crate) struct Previous {
+    pub(crate) token: AccessToken,
+    /// The fetch that brought it was over by then.
+    pub(crate) landed_by: SystemTime,
+    pub(crate) ends_at: Instant,
+}
+
+/// What stands before the process's own allowance.
+pub(crate) trait Gate: Send + Sync {
+    fn pass<'a>(
+        &'a self,
+        cx: &'a FetchContext,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 }
 
 impl FetchContext {
@@ -127,6 +154,14 @@ impl FetchContext {
         &*self.clock
     }
 
+    /// The token that the cache has and wants replaced: expired, about to be,
+    /// or, if the [`cause`](Self::cause) says so, rejected by a server. A
+    /// provider that keeps tokens must not answer with a rejected one.
+    #[must_use]
+    pub fn previous(&self) -> Option<&AccessToken> {
+        self.previous.as_ref().map(|previous| &previous.token)
+    }
+
     /// Spends one token request of the allowance, waiting for it if need be.
     /// Hold the permit until the answer is there: the request counts until a
     /// whole window after that.
@@ -144,6 +179,9 @@ impl FetchContext {
     ///
     /// Dropped before it is ready, it has spent nothing.
     pub async fn permit(&self) -> Result<Permit, Error> {
+        if let Some(gate) = &self.gate {
+            gate.pass(self).await?;
+        }
         let permit = self
             .allowance
             .spend(&self.clock, self.urgency.clone(), self.deadline)
@@ -151,6 +189,13 @@ impl FetchContext {
         self.sent.fetch_add(1, Ordering::Relaxed);
         trace::token_request();
         Ok(permit)
+    }
+
+    /// The same terms, behind one more gate.
+    #[cfg(feature = "store")]
+    pub(crate) fn behind(mut self, gate: Arc<dyn Gate>) -> Self {
+        self.gate = Some(gate);
+        self
     }
 }
 
@@ -165,6 +210,8 @@ impl Default for FetchContext {
             allowance: Allowance::unlimited(),
             clock: Arc::new(TokioClock),
             sent: Arc::default(),
+            previous: None,
+            gate: None,
         }
     }
 }

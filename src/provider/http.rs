@@ -203,6 +203,25 @@ impl TokenProvider for HttpTokenProvider {
     }
 }
 
+#[cfg(feature = "store")]
+impl super::KeyedProvider for HttpTokenProvider {
+    fn key_material(&self) -> super::KeyMaterial {
+        let Inner {
+            credentials,
+            token_url,
+            scope,
+            ..
+        } = &*self.inner;
+        let (id, secret) = (&*credentials.client_id, self.inner.read_secret());
+        let material = super::KeyMaterial::new(normal(token_url), id, secret)
+            .scope(scope.as_deref().unwrap_or_default());
+        let params = credentials.form_params.iter();
+        params.fold(material, |material, (name, value)| {
+            material.param(name, value)
+        })
+    }
+}
+
 impl Inner {
     /// The secret as it is now; the last good one if that cannot be read.
     fn read_secret(&self) -> Secret {

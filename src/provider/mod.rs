@@ -6,6 +6,8 @@ mod http;
 mod json;
 mod organization;
 mod retry_after;
+#[cfg(feature = "store")]
+mod shared;
 mod simple;
 mod wire;
 
@@ -14,9 +16,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 pub use self::allowance::{Allowance, Permit};
+pub(crate) use self::context::Previous;
 pub use self::context::{Cause, FetchContext, Urgency};
 pub use self::http::HttpTokenProvider;
 pub use self::organization::{OrganizationResolver, ResolverFn, resolver_fn};
+#[cfg(feature = "store")]
+pub use self::shared::{KeyMaterial, KeyedProvider, SharedTokenProvider, StoreStatus};
 pub use self::simple::{ProviderFn, StaticToken, provider_fn};
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::{retry_after::parse as retry_after, wire::parse_answer};

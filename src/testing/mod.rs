@@ -74,9 +74,13 @@
 //! client's timeout.
 
 mod clock;
+mod conformance;
 mod provider;
 mod simulator;
+mod store;
 
 pub use self::clock::ManualClock;
+pub use self::conformance::{Violation, check_store};
 pub use self::provider::{ScriptedProvider, Step};
 pub use self::simulator::{Fault, Faults, RecordedRequest, Simulator, SimulatorBuilder};
+pub use self::store::MemoryStore;

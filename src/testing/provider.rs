@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::later;
 use crate::error::{Error, ErrorKind};
-use crate::provider::{Cause, FetchContext, TokenProvider};
+use crate::provider::{Cause, FetchContext, KeyMaterial, KeyedProvider, TokenProvider};
 use crate::token::AccessToken;
 
 /// As many calls are remembered.
@@ -198,6 +198,13 @@ impl TokenProvider for ScriptedProvider {
             Some(Step::Hang) => std::future::pending().await,
             Some(Step::Panic) => panic!("as the script says"),
         }
+    }
+}
+
+/// All scripted providers ask for the same token.
+impl KeyedProvider for ScriptedProvider {
+    fn key_material(&self) -> KeyMaterial {
+        KeyMaterial::new("https://scripted.test/", "scripted", "scripted secret")
     }
 }
 

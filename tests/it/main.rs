@@ -28,5 +28,6 @@ mod settings;
 mod simulator;
 mod stack;
 mod status;
+mod store;
 mod support;
 mod tidy;

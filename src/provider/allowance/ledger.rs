@@ -44,6 +44,11 @@ impl Ledger {
         }
     }
 
+    #[cfg(feature = "store")]
+    pub(super) fn limit(&self) -> (u32, Duration) {
+        (u32::try_from(self.requests).unwrap_or(u32::MAX), self.per)
+    }
+
     /// Takes a place in the queue; `None` if it is full.
     pub(super) fn join(&mut self, urgency: Urgency) -> Option<u64> {
         if self.queue.len() >= LONGEST_QUEUE {

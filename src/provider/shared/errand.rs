@@ -1,0 +1,245 @@
+//! One fetch, from the first look into the store to the token.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::{FetchContext, Permit};
+use super::Inner;
+use super::choice::{self, Held, Offer};
+use super::entry::{Failure, TokenEntry};
+use super::fleet::Fleet;
+use super::guard::Aside;
+use super::lease::{Leased, Turn};
+use super::material::KeyedProvider;
+use crate::clock::{later, timeout_at};
+use crate::error::{Error, ErrorKind};
+use crate::store::seal::{Purpose, Sealer};
+use crate::store::{StoreKey, TokenStore, key};
+use crate::sync::Runtime;
+use crate::token::AccessToken;
+use crate::trace;
+
+/// One fetch.
+pub(super) struct Errand<'a, P, S> {
+    pub(super) inner: &'a Arc<Inner<P, S>>,
+    pub(super) cx: FetchContext,
+    /// The cache counts a token's life from here.
+    pub(super) start: Instant,
+    sealer: Sealer,
+    pub(super) token: StoreKey,
+    failure: StoreKey,
+    window: StoreKey,
+}
+
+impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
+    pub(super) fn new(inner: &'a Arc<Inner<P, S>>, cx: FetchContext) -> Self {
+        let start = cx.clock().now();
+        let material = inner.provider.key_material();
+        let sealer = material.sealer();
+        Self {
+            inner,
+            cx,
+            start,
+            token: sealer.name(Purpose::Token),
+            failure: sealer.name(Purpose::Failure),
+            window: material.window(),
+            sealer,
+        }
+    }
+
+    /// Takes a sibling's token, or fetches one under the lease.
+    pub(super) async fn through_the_store(&self) -> Result<Result<AccessToken, Error>, Aside> {
+        loop {
+            if let Some(token) = self.taken().await? {
+                return Ok(Ok(token));
+            }
+            let mut lease = match Leased::take(self).await? {
+                Turn::Ours(lease) => lease,
+                Turn::Later(at) => {
+                    self.cx.clock().sleep_until(at).await;
+                    continue;
+                }
+            };
+            // The one before us may have left it between the two questions.
+            if let Some(token) = self.taken().await? {
+                lease.release().await;
+                return Ok(Ok(token));
+            }
+            let earlier = self.failure().await?;
+            let held_back = earlier.map(|failure| (failure, failure.left(self.cx.clock().wall())));
+            if let Some((failure, left)) = held_back.filter(|(_, left)| !left.is_zero()) {
+                lease.release().await;
+                return Ok(Err(failure.error(left)));
+            }
+            let fleet = Fleet::new(self.inner, self.window.clone());
+            let cx = self.cx.clone().behind(fleet.clone());
+            let permit = match lease.keep_for(self.permit(&cx)).await? {
+                Some(Ok(permit)) => permit,
+                Some(Err(error)) => {
+                    lease.release().await;
+                    fleet.settle(&cx).await;
+                    return Ok(Err(error));
+                }
+                // We stood still for so long that the lease is another's.
+                None => {
+                    fleet.settle(&cx).await;
+                    continue;
+                }
+            };
+            let result = self.fetched(&cx).await;
+            self.inner.guard.count(|status| status.fetched += 1);
+            self.publish(&result, earlier, &lease).await;
+            drop(permit);
+            // The token is there; nobody waits for the tidying up.
+            let closing = async move {
+                lease.release().await;
+                fleet.settle(&cx).await;
+            };
+            match Runtime::current() {
+                Ok(runtime) => runtime.spawn(closing),
+                Err(_) => closing.await,
+            }
+            return Ok(result.map(|fetched| self.counted(&fetched)));
+        }
+    }
+
+    /// As without a store, but for leaving the token there if it is back.
+    pub(super) async fn directly(&self) -> Result<AccessToken, Error> {
+        self.inner.guard.count(|status| status.direct += 1);
+        let permit = self.permit(&self.cx).await?;
+        let result = self.fetched(&self.cx).await;
+        drop(permit);
+        let fetched = result?;
+        if let Ok(holder) = key::Holder::random() {
+            self.leave(&fetched, &holder).await;
+        }
+        Ok(self.counted(&fetched))
+    }
+
+    async fn permit(&self, cx: &FetchContext) -> Result<Option<Permit>, Error> {
+        if self.inner.provider.spends_allowance() {
+            return Ok(None);
+        }
+        cx.permit().await.map(Some)
+    }
+
+    async fn fetched(&self, cx: &FetchContext) -> Result<Fetched, Error> {
+        let clock = cx.clock();
+        let (sent, born) = (clock.now(), clock.wall());
+        let until = later(sent, cx.fetch_timeout());
+        match timeout_at(clock, until, self.inner.provider.fetch(cx.clone())).await {
+            Some(token) => Ok(Fetched {
+                entry: TokenEntry {
+                    token: token?,
+                    born,
+                },
+                sent,
+            }),
+            None => Err(Error::new(
+                ErrorKind::Timeout,
+                "the token endpoint did not answer within the fetch timeout",
+            )),
+        }
+    }
+
+    /// The token with its life counted from the start of this errand, which is
+    /// what the cache does: waiting for a turn is not ageing.
+    fn counted(&self, fetched: &Fetched) -> AccessToken {
+        let waited = fetched.sent.saturating_duration_since(self.start);
+        let life = fetched.entry.token.expires_in();
+        fetched.entry.token.with_life(life.saturating_add(waited))
+    }
+
+    /// A sibling's token, if there is one that will do.
+    async fn taken(&self) -> Result<Option<AccessToken>, Aside> {
+        let clock = self.cx.clock();
+        let load = self.inner.store.load(&self.token);
+        let Some(stored) = self.inner.guard.run(clock, "load", load).await? else {
+            return Ok(None);
+        };
+        let opened = self.sealer.open(Purpose::Token, &stored.entry);
+        let Some(entry) = opened.and_then(|plain| TokenEntry::decode(&plain)) else {
+            // Garbled, put here by somebody else, or of another version.
+            trace::store_entry_unusable();
+            return Ok(None);
+        };
+        let (now, wall) = (clock.now(), clock.wall());
+        let granted = entry.token.expires_in();
+        let left = entry.left(wall).min(stored.expires_in);
+        let held = self.cx.previous.as_ref().map(|previous| Held {
+            left: previous.ends_at.saturating_duration_since(now),
+            same: previous.token.header_value() == entry.token.header_value(),
+            asked_since: entry.born > previous.landed_by,
+        });
+        let offer = Offer {
+            left,
+            granted,
+            held,
+        };
+        if !choice::takes(self.cx.cause(), offer) {
+            return Ok(None);
+        }
+        let left = choice::safe(left, granted);
+        self.inner.guard.count(|status| status.taken += 1);
+        trace::token_shared(self.cx.cause().as_str(), left);
+        let waited = now.saturating_duration_since(self.start);
+        Ok(Some(entry.token.with_life(left.saturating_add(waited))))
+    }
+
+    async fn failure(&self) -> Result<Option<Failure>, Aside> {
+        let load = self.inner.store.load(&self.failure);
+        let stored = self.inner.guard.run(self.cx.clock(), "load", load).await?;
+        let opened = stored.and_then(|stored| self.sealer.open(Purpose::Failure, &stored.entry));
+        Ok(opened.and_then(|plain| Failure::decode(&plain)))
+    }
+
+    /// Leaves the result for the siblings. If that fails, the result is still
+    /// good for this process.
+    async fn publish(
+        &self,
+        result: &Result<Fetched, Error>,
+        earlier: Option<Failure>,
+        lease: &Leased<P, S>,
+    ) {
+        let error = match result {
+            Ok(fetched) => return self.leave(fetched, lease.holder()).await,
+            Err(error) => error,
+        };
+        let wall = self.cx.clock().wall();
+        if let Some(failure) = Failure::after(error, earlier, wall) {
+            let (plain, life) = (failure.encode(), failure.life(wall));
+            self.save(Purpose::Failure, &plain, life, lease.holder())
+                .await;
+        }
+    }
+
+    async fn leave(&self, fetched: &Fetched, holder: &key::Holder) {
+        let clock = self.cx.clock();
+        let age = clock.now().saturating_duration_since(fetched.sent);
+        let life = fetched.entry.token.expires_in().saturating_sub(age);
+        if !life.is_zero() {
+            let plain = fetched.entry.encode();
+            self.save(Purpose::Token, &plain, life, holder).await;
+        }
+    }
+
+    async fn save(&self, purpose: Purpose, plain: &[u8], life: Duration, holder: &key::Holder) {
+        let name = match purpose {
+            Purpose::Token => &self.token,
+            Purpose::Failure => &self.failure,
+        };
+        let Ok(nonce) = key::random() else { return };
+        let Some(envelope) = self.sealer.seal(purpose, nonce, plain) else {
+            return;
+        };
+        let save = self.inner.store.save(name, &envelope, life, holder);
+        // What went wrong is told; nothing depends on it.
+        let _ = self.inner.guard.run(self.cx.clock(), "save", save).await;
+    }
+}
+
+/// A token from the endpoint, and when it was asked for.
+struct Fetched {
+    entry: TokenEntry,
+    sent: Instant,
+}

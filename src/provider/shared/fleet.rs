@@ -1,0 +1,108 @@
+//! The fleet's allowance: a window in the store, before the process's own.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::super::allowance::spent;
+use super::super::context::{FetchContext, Gate, Urgency};
+use super::{Inner, LEASE_SLACK};
+use crate::clock::later;
+use crate::error::Error;
+use crate::store::{Holder, Spent, StoreKey, Terms, TokenStore};
+
+/// Stands before every token request of one fetch.
+pub(super) struct Fleet<P, S> {
+    inner: Arc<Inner<P, S>>,
+    window: StoreKey,
+    /// What this fetch has spent, or may have.
+    tickets: Mutex<Vec<Holder>>,
+}
+
+impl<P, S: TokenStore> Fleet<P, S> {
+    pub(super) fn new(inner: &Arc<Inner<P, S>>, window: StoreKey) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Arc::clone(inner),
+            window,
+            tickets: Mutex::default(),
+        })
+    }
+
+    /// The fetch is over: its places are free one window from now.
+    pub(super) async fn settle(&self, cx: &FetchContext) {
+        let tickets = {
+            let mut tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *tickets)
+        };
+        let Some((_, per)) = cx.allowance.limit() else {
+            return;
+        };
+        for ticket in tickets {
+            let settle = self.inner.store.settle(&self.window, &ticket, per);
+            if self
+                .inner
+                .guard
+                .run(cx.clock(), "settle", settle)
+                .await
+                .is_err()
+            {
+                // They are free all the same, a little later.
+                return;
+            }
+        }
+    }
+
+    async fn spend(&self, cx: &FetchContext) -> Result<(), Error> {
+        /// A place may be free earlier than was said: when it is settled.
+        const LOOK: Duration = Duration::from_secs(1);
+
+        let Some((requests, per)) = cx.allowance.limit() else {
+            return Ok(());
+        };
+        let Ok(ticket) = Holder::random() else {
+            return Ok(());
+        };
+        {
+            // Before it is spent: what is dropped on the way is settled too.
+            let mut tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+            tickets.push(ticket.clone());
+        }
+        let terms = Terms::new(
+            requests,
+            per,
+            cx.fetch_timeout().saturating_add(LEASE_SLACK),
+        );
+        loop {
+            let clock = cx.clock();
+            let spend = self.inner.store.spend(&self.window, &ticket, terms);
+            let Ok(Spent::Wait(wait)) = self.inner.guard.run(clock, "spend", spend).await else {
+                // Granted; or no store, and then there is the process's own.
+                return Ok(());
+            };
+            let now = clock.now();
+            if later(now, wait) > cx.deadline() {
+                return Err(spent().with_retry_after(wait));
+            }
+            let pause = match cx.urgency() {
+                Urgency::Waiting => wait.min(LOOK),
+                // Requests that wait go first, in whatever process they are.
+                Urgency::Background => wait.min(LOOK).saturating_add(LOOK),
+            };
+            let until = later(now, pause);
+            if until > cx.deadline() {
+                return Err(spent().with_retry_after(wait));
+            }
+            clock.sleep_until(until).await;
+        }
+    }
+}
+
+impl<P: Send + Sync + 'static, S: TokenStore> Gate for Fleet<P, S> {
+    fn pass<'a>(
+        &'a self,
+        cx: &'a FetchContext,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>> {
+        Box::pin(self.spend(cx))
+    }
+}

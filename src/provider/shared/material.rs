@@ -1,0 +1,194 @@
+//! What tells one token from another.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::super::TokenProvider;
+use crate::secret::Secret;
+use crate::store::StoreKey;
+use crate::store::seal::Sealer;
+
+/// A provider that knows what its tokens depend on, so that processes which
+/// ask for the same token can find each other's.
+///
+/// [`HttpTokenProvider`](crate::HttpTokenProvider) is one. For a provider of
+/// your own:
+///
+/// ```
+/// use officernd_auth::{AccessToken, Error, FetchContext, KeyMaterial, KeyedProvider};
+/// use officernd_auth::{Secret, TokenProvider};
+/// use std::time::Duration;
+///
+/// struct Gateway {
+///     secret: Secret,
+/// }
+///
+/// impl TokenProvider for Gateway {
+///     async fn fetch(&self, _cx: FetchContext) -> Result<AccessToken, Error> {
+///         AccessToken::bearer("from-the-gateway", Duration::from_secs(600))
+///     }
+/// }
+///
+/// impl KeyedProvider for Gateway {
+///     fn key_material(&self) -> KeyMaterial {
+///         KeyMaterial::new("https://gateway.example/token", "my-app", self.secret.clone())
+///             .scope("officernd.api.read")
+///     }
+/// }
+/// # drop(Gateway { secret: Secret::from("hunter2") });
+/// ```
+pub trait KeyedProvider: TokenProvider {
+    /// What the next fetch's token depends on. Asked before each fetch: a
+    /// secret may have been rotated.
+    fn key_material(&self) -> KeyMaterial;
+}
+
+impl<P: KeyedProvider> KeyedProvider for Arc<P> {
+    fn key_material(&self) -> KeyMaterial {
+        P::key_material(self)
+    }
+}
+
+/// Everything that a token depends on: the endpoint, the client and its secret,
+/// the scopes as a set, every other parameter.
+///
+/// The secret also seals what is shared; `Debug` does not show it.
+///
+/// ```
+/// use officernd_auth::KeyMaterial;
+///
+/// let material = KeyMaterial::new("https://identity.officernd.com/oauth/token", "id", "hunter2")
+///     .scope("officernd.api.write officernd.api.read")
+///     .param("audience", "reports");
+/// assert!(!format!("{material:?}").contains("hunter2"));
+/// ```
+#[derive(Clone)]
+pub struct KeyMaterial {
+    endpoint: String,
+    client_id: String,
+    secret: Secret,
+    scopes: Vec<String>,
+    params: Vec<(String, String)>,
+}
+
+impl KeyMaterial {
+    /// The token of this client at this endpoint. One endpoint should have one
+    /// spelling: those who share it share its allowance.
+    #[must_use]
+    pub fn new(
+        endpoint: impl Into<String>,
+        client_id: impl Into<String>,
+        secret: impl Into<Secret>,
+    ) -> Self {
+        Self {
+            endpoint: endpoint.into(),
+            client_id: client_id.into(),
+            secret: secret.into(),
+            scopes: Vec::new(),
+            params: Vec::new(),
+        }
+    }
+
+    /// The scopes asked for, separated by spaces, in any order.
+    #[must_use]
+    pub fn scope(mut self, scope: &str) -> Self {
+        let words = scope.split(' ').filter(|word| !word.is_empty());
+        self.scopes.extend(words.map(str::to_owned));
+        self.scopes.sort_unstable();
+        self.scopes.dedup();
+        self
+    }
+
+    /// One more parameter of the request. Their order does not matter.
+    #[must_use]
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.params.push((name.into(), value.into()));
+        self.params.sort_unstable();
+        self
+    }
+
+    pub(super) fn sealer(&self) -> Sealer {
+        Sealer::new(self.secret.expose().as_bytes(), self.context())
+    }
+
+    /// The window that everyone at this endpoint shares, whatever the client:
+    /// OfficeRnD may count by address.
+    pub(super) fn window(&self) -> StoreKey {
+        StoreKey::digest_of(&[b"allowance ", self.endpoint.as_bytes()].concat())
+    }
+
+    /// Each part with its length before it, each list with its count: no two
+    /// materials encode alike.
+    fn context(&self) -> Vec<u8> {
+        let mut context = Vec::new();
+        let mut part = |text: &str| {
+            context.extend(length(text.len()));
+            context.extend(text.as_bytes());
+        };
+        part(&self.endpoint);
+        part(&self.client_id);
+        part(&self.scopes.join(" "));
+        for (name, value) in &self.params {
+            part(name);
+            part(value);
+        }
+        context
+    }
+}
+
+fn length(length: usize) -> [u8; 8] {
+    u64::try_from(length).unwrap_or(u64::MAX).to_be_bytes()
+}
+
+impl fmt::Debug for KeyMaterial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.params.iter().map(|(name, _)| &**name).collect();
+        f.debug_struct("KeyMaterial")
+            .field("endpoint", &self.endpoint)
+            .field("client_id", &self.client_id)
+            .field("scopes", &self.scopes)
+            .field("params", &names)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::seal::Purpose;
+
+    fn name(material: &KeyMaterial) -> StoreKey {
+        material.sealer().name(Purpose::Token)
+    }
+
+    #[test]
+    fn every_part_makes_another_name_and_order_makes_none() {
+        let material = || KeyMaterial::new("e", "c", "s").scope("a b").param("x", "1");
+        let same = KeyMaterial::new("e", "c", "s")
+            .param("x", "1")
+            .scope(" b  a a ");
+        assert_eq!(name(&material()), name(&same));
+        let others = [
+            KeyMaterial::new("E", "c", "s").scope("a b").param("x", "1"),
+            KeyMaterial::new("e", "C", "s").scope("a b").param("x", "1"),
+            KeyMaterial::new("e", "c", "S").scope("a b").param("x", "1"),
+            material().scope("c"),
+            KeyMaterial::new("e", "c", "s").scope("a").param("x", "1"),
+            KeyMaterial::new("e", "c", "s").scope("a b"),
+            KeyMaterial::new("e", "c", "s").scope("a b").param("x", "2"),
+            KeyMaterial::new("e", "c", "s").scope("a b").param("x1", ""),
+            material().param("y", ""),
+            KeyMaterial::new("ec", "", "s").scope("a b").param("x", "1"),
+        ];
+        for (at, other) in others.iter().enumerate() {
+            assert_ne!(name(&material()), name(other), "{at}");
+        }
+    }
+
+    #[test]
+    fn the_window_is_the_endpoints() {
+        let window = KeyMaterial::new("e", "c", "s").window();
+        assert_eq!(window, KeyMaterial::new("e", "d", "t").window());
+        assert_ne!(window, KeyMaterial::new("f", "c", "s").window());
+    }
+}

@@ -1,0 +1,98 @@
+//! The names of things in a store: all of one shape and length.
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{Error, ErrorKind};
+
+/// The name of an entry, its lease, or a window: 32 hexadecimal digits.
+///
+/// ```
+/// use officernd_auth::store::StoreKey;
+///
+/// let key = StoreKey::digest_of(b"anything");
+/// assert_eq!(key.as_str().len(), 32);
+/// assert_ne!(key, StoreKey::digest_of(b"something else"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StoreKey(String);
+
+impl StoreKey {
+    /// The key that stands for these bytes. For what is no secret: short bytes
+    /// can be guessed from it.
+    #[must_use]
+    pub fn digest_of(bytes: &[u8]) -> Self {
+        Self::from_bytes(&Sha256::digest(bytes))
+    }
+
+    /// The name, to be used in the store with a prefix.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Of the first 16 bytes.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
+        Self(hex(bytes))
+    }
+}
+
+impl fmt::Display for StoreKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Who has a lease, or a place in a window: 32 hexadecimal digits, by chance.
+///
+/// ```
+/// use officernd_auth::store::Holder;
+///
+/// # fn main() -> Result<(), officernd_auth::Error> {
+/// assert_ne!(Holder::random()?, Holder::random()?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Holder(String);
+
+impl Holder {
+    /// One that nobody else has.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Store`] if the system has no random numbers to give.
+    pub fn random() -> Result<Self, Error> {
+        random::<16>().map(|bytes| Self(hex(&bytes)))
+    }
+
+    /// The name, as stores compare it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Bytes from the system's generator.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        let message = "the system has no random numbers to give";
+        Error::new(ErrorKind::Store, message).with_source(error)
+    })?;
+    Ok(bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+    let digit = |nibble: u8| {
+        let digit = DIGITS.get(usize::from(nibble)).copied();
+        char::from(digit.unwrap_or(b'0'))
+    };
+    let bytes = bytes.iter().take(16);
+    bytes
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
+        .collect()
+}

@@ -1,0 +1,186 @@
+//! Whatever the store does, requests go on.
+
+use std::time::Duration;
+
+use officernd_auth::store::RedisStore;
+use officernd_auth::testing::Simulator;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::pods::{MINUTE, ask_all, now, pod};
+use crate::server::Server;
+
+async fn serves_without(url: &str, within: Duration) -> String {
+    let officernd = Simulator::start().await.unwrap();
+    let (provider, cache) = pod(&officernd, url);
+    let start = now();
+    cache.token().await.unwrap();
+    let took = now() - start;
+    assert!(took < within, "{took:?}");
+    let status = provider.status();
+    assert!(!status.available);
+    assert_eq!((status.direct, status.failures, status.taken), (1, 1, 0));
+    // The breaker spares it the next operations.
+    let start = now();
+    cache.refresh().await.unwrap();
+    assert!((now() - start) < Duration::from_millis(300));
+    assert_eq!(provider.status().failures, 1);
+    assert_eq!(officernd.token_requests(), 2);
+    status.last_error.unwrap()
+}
+
+const SOON: Duration = Duration::from_millis(400);
+/// One operation's limit, and a token request.
+const LATER: Duration = Duration::from_millis(900);
+
+#[tokio::test]
+async fn a_store_that_is_not_there_stopped_or_refuses_is_stepped_around() {
+    let error = serves_without("redis://127.0.0.1:1", SOON).await;
+    assert!(error.contains("refuses connections"), "{error}");
+
+    let server = Server::with(&["--requirepass", "hunter2"]);
+    let error = serves_without(&server.url(), SOON).await;
+    assert!(error.contains("NOAUTH"), "{error}");
+    let wrong = format!("redis://:hunter3@127.0.0.1:{}", server.port);
+    let error = serves_without(&wrong, SOON).await;
+    assert!(error.contains("user or password"), "{error}");
+
+    let server = Server::start();
+    server.stop();
+    let error = serves_without(&server.url(), LATER).await;
+    assert!(
+        error.contains("500 ms") || error.contains("in time"),
+        "{error}"
+    );
+    server.go_on();
+
+    server.ask_text(&["CONFIG", "SET", "maxmemory", "1"]);
+    let error = serves_without(&server.url(), SOON).await;
+    assert!(error.contains("OOM"), "{error}");
+    server.ask_text(&["CONFIG", "SET", "maxmemory", "0"]);
+
+    // A replica whose master is away, read-only.
+    server.ask_text(&["REPLICAOF", "127.0.0.1", "1"]);
+    let error = serves_without(&server.url(), SOON).await;
+    assert!(
+        error.contains("read-only") || error.contains("READONLY"),
+        "{error}"
+    );
+}
+
+/// Passes bytes on, each answer so much later.
+async fn slow_lane(port: u16, delay: Duration) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let lane = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_server, mut to_server) = server.into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+            tokio::spawn(async move {
+                let mut bytes = [0; 4096];
+                while let Ok(read @ 1..) = from_server.read(&mut bytes).await {
+                    tokio::time::sleep(delay).await;
+                    if to_client.write_all(&bytes[..read]).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    lane
+}
+
+#[tokio::test]
+async fn a_store_that_answers_five_seconds_late_or_garbage_is_stepped_around() {
+    let server = Server::start();
+    let lane = slow_lane(server.port, Duration::from_secs(5)).await;
+    serves_without(&format!("redis://127.0.0.1:{lane}"), LATER).await;
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
+    serves_without(&format!("redis://127.0.0.1:{port}"), LATER).await;
+}
+
+#[tokio::test]
+async fn a_store_that_is_a_little_slow_still_helps() {
+    let server = Server::start();
+    let lane = slow_lane(server.port, Duration::from_millis(20)).await;
+    let url = format!("redis://127.0.0.1:{lane}");
+    let officernd = Simulator::start().await.unwrap();
+    let pods: Vec<_> = (0..20).map(|_| pod(&officernd, &url).1).collect();
+    println!(
+        "20 caches cold, 20 ms away: longest wait {:?}",
+        ask_all(&pods).await
+    );
+    assert_eq!(officernd.token_requests(), 1);
+}
+
+#[tokio::test]
+async fn a_store_that_comes_back_empty_is_used_again() {
+    let mut server = Server::start();
+    let officernd = Simulator::start().await.unwrap();
+    let (provider, one) = pod(&officernd, &server.url());
+    one.token().await.unwrap();
+    // The connection is dead, and nobody told us: no failure.
+    server.restart();
+    one.refresh().await.unwrap();
+    assert_eq!(
+        (provider.status().fetched, provider.status().failures),
+        (2, 0)
+    );
+    let (_, two) = pod(&officernd, &server.url());
+    two.token().await.unwrap();
+    assert_eq!(officernd.token_requests(), 2);
+
+    server.kill();
+    one.refresh().await.unwrap();
+    assert_eq!(provider.status().direct, 1);
+    server.restart();
+    // The breaker is open for ten seconds; then one tries.
+    tokio::time::sleep(Duration::from_millis(10_100)).await;
+    one.refresh().await.unwrap();
+    let status = provider.status();
+    assert!(status.available);
+    assert_eq!((status.direct, status.fetched), (1, 3));
+    assert!(officernd.max_token_requests_in(MINUTE) <= 5);
+}
+
+#[tokio::test]
+async fn a_store_that_stops_and_goes_on_in_any_order_fails_no_request() {
+    let mut server = Server::start();
+    // Whoever is cut off fetches by itself: what is counted here is failures.
+    let officernd = Simulator::builder()
+        .token_life(Duration::from_secs(2))
+        .no_rate_limit()
+        .start()
+        .await
+        .unwrap();
+    let store = RedisStore::new(&server.url()).unwrap();
+    let pods: Vec<_> = (0..5)
+        .map(|_| {
+            let provider = crate::pods::provider(&officernd, store.clone());
+            let layer = officernd_auth::OfficeRndAuthLayer::builder(provider)
+                .allowance(officernd_auth::Allowance::unlimited());
+            layer.build().unwrap().cache().clone()
+        })
+        .collect();
+    for step in 0..8 {
+        match step % 4 {
+            0 => server.stop(),
+            1 => server.go_on(),
+            2 => server.kill(),
+            _ => server.restart(),
+        }
+        for _ in 0..5 {
+            ask_all(&pods).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}

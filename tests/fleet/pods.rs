@@ -1,0 +1,65 @@
+//! Pods: caches that know each other by the store only.
+
+use std::time::{Duration, Instant};
+
+use officernd_auth::store::{RedisStore, TokenStore};
+use officernd_auth::testing::Simulator;
+use officernd_auth::{
+    Allowance, ClientCredentials, Clock, HttpTokenProvider, OfficeRndAuthLayer,
+    SharedTokenProvider, TokenCache, TokioClock,
+};
+
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+
+pub(crate) fn now() -> Instant {
+    TokioClock.now()
+}
+
+pub(crate) type Shared<S> = SharedTokenProvider<HttpTokenProvider, S>;
+
+pub(crate) fn credentials(officernd: &Simulator) -> ClientCredentials {
+    ClientCredentials::new(officernd.client_id(), officernd.client_secret())
+        .scope(officernd.scope())
+        .token_url(officernd.token_url())
+}
+
+pub(crate) fn provider<S: TokenStore>(officernd: &Simulator, store: S) -> Shared<S> {
+    let http = HttpTokenProvider::new(credentials(officernd)).unwrap();
+    SharedTokenProvider::new(http, store)
+}
+
+/// Not even the process's allowance is shared: as if each were a process.
+pub(crate) fn cache<S: TokenStore>(provider: &Shared<S>) -> TokenCache {
+    let layer = OfficeRndAuthLayer::builder(provider.clone())
+        .allowance(Allowance::new(5, MINUTE))
+        .fetch_timeout(Duration::from_secs(2))
+        .acquire_timeout(Duration::from_secs(20))
+        .build();
+    layer.unwrap().cache().clone()
+}
+
+/// A cache with a provider, a client and a connection of its own.
+pub(crate) fn pod(officernd: &Simulator, url: &str) -> (Shared<RedisStore>, TokenCache) {
+    let provider = provider(officernd, RedisStore::new(url).unwrap());
+    let cache = cache(&provider);
+    (provider, cache)
+}
+
+/// All ask at once; the longest wait.
+pub(crate) async fn ask_all(caches: &[TokenCache]) -> Duration {
+    let asked: Vec<_> = caches
+        .iter()
+        .map(|cache| {
+            let cache = cache.clone();
+            tokio::spawn(async move {
+                let start = now();
+                cache.token().await.map(|_| now() - start)
+            })
+        })
+        .collect();
+    let mut longest = Duration::ZERO;
+    for asked in asked {
+        longest = longest.max(asked.await.unwrap().unwrap());
+    }
+    longest
+}

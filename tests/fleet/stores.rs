@@ -1,0 +1,160 @@
+//! Every store keeps the same promises.
+
+use std::time::Duration;
+
+use officernd_auth::ErrorKind;
+use officernd_auth::store::{FileStore, Holder, RedisStore, StoreKey, TokenStore};
+use officernd_auth::testing::check_store;
+
+use crate::server::{Server, free_port, scratch};
+
+/// The rights that the documentation of `RedisStore` asks for, and no more.
+const RIGHTS: &str = "~officernd:* resetchannels -@all +eval +time +get +set +del +strlen +pttl \
+                      +pexpire +zadd +zcard +zscore +zrange +zremrangebyscore +select +ping";
+
+#[tokio::test]
+async fn redis_keeps_the_promises() {
+    let server = Server::start();
+    let store = RedisStore::new(&server.url()).unwrap();
+    check_store(&store).await.unwrap();
+    // Everything in it ends by itself.
+    for key in server.keys() {
+        assert!(key.starts_with("officernd:{"), "{key}");
+        let left = server.ask_text(&["PTTL", &key]);
+        assert!(!left.contains('-'), "{key} {left}");
+    }
+}
+
+#[tokio::test]
+async fn redis_over_tls_with_user_password_and_database() {
+    let user = format!("--user app on >hunter2 {RIGHTS}");
+    let (server, pem) = Server::with_tls(&user.split_whitespace().collect::<Vec<_>>());
+    let url = |password| format!("rediss://app:{password}@localhost:{}/3", server.port);
+    let store = RedisStore::new(&url("hunter2")).unwrap();
+    let (key, me) = (StoreKey::digest_of(b""), Holder::random().unwrap());
+    // Not one of the system's roots.
+    assert!(store.load(&key).await.is_err());
+    let store = store.root_certificates(pem.clone()).unwrap();
+    check_store(&store).await.unwrap();
+
+    let wrong = RedisStore::new(&url("hunter3")).unwrap();
+    let wrong = wrong.root_certificates(pem).unwrap();
+    let error = wrong.release(&key, &me).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store);
+    for shown in [format!("{wrong:?}"), format!("{error:?} {error}")] {
+        assert!(!shown.contains("hunter"), "{shown}");
+    }
+    // What is outside its prefix is outside its rights.
+    let elsewhere = store.key_prefix("elsewhere:").unwrap();
+    assert!(elsewhere.load(&key).await.is_err());
+}
+
+#[tokio::test]
+async fn a_cluster_keeps_the_promises() {
+    let server = Server::with(&["--cluster-enabled", "yes"]);
+    server.ask_text(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    while !server
+        .ask_text(&["CLUSTER", "INFO"])
+        .contains("cluster_state:ok")
+    {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let store = RedisStore::cluster([&*server.url()]).unwrap();
+    check_store(&store).await.unwrap();
+}
+
+#[tokio::test]
+async fn sentinels_lead_to_the_master() {
+    let master = Server::start();
+    let config = scratch().join("sentinel.conf");
+    let monitor = format!("sentinel monitor mymaster 127.0.0.1 {} 1\n", master.port);
+    std::fs::write(&config, monitor).unwrap();
+    let port = free_port();
+    let mut sentinel = std::process::Command::new("redis-server")
+        .arg(&config)
+        .args([
+            "--sentinel",
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+        ])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let sentinels = [&*format!("redis://127.0.0.1:{port}")];
+    let store = RedisStore::sentinel(sentinels, "redis://mymaster/2").unwrap();
+    let checked = check_store(&store).await;
+    sentinel.kill().unwrap();
+    sentinel.wait().unwrap();
+    checked.unwrap();
+}
+
+#[tokio::test]
+async fn files_keep_the_promises() {
+    let dir = scratch();
+    let store = FileStore::new(&dir).unwrap();
+    check_store(&store).await.unwrap();
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let metadata = entry.unwrap().metadata().unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions());
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn urls_that_cannot_be_used_are_refused_and_not_shown() {
+    for url in [
+        "",
+        "hunter2",
+        "http://hunter2@host",
+        "redis://",
+        "redis://:hunter2@host/x",
+        "redis://:hunter2@host:99999",
+        "rediss://:hunter2@host/#insecure",
+    ] {
+        let error = RedisStore::new(url).unwrap_err().to_string();
+        assert!(error.contains("token store has a URL"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    let plain = RedisStore::new("redis://host").unwrap();
+    assert!(plain.clone().root_certificates("x").is_err());
+    assert!(plain.clone().key_prefix("a b").is_err());
+    assert!(plain.key_prefix("{").is_err());
+    assert!(RedisStore::cluster([]).is_err());
+    let secure = RedisStore::new("rediss://host").unwrap();
+    assert!(secure.root_certificates("no certificate").is_err());
+}
+
+#[tokio::test]
+async fn foreign_keys_are_nothing_or_an_error_but_never_in_the_way_for_ever() {
+    let server = Server::start();
+    let store = RedisStore::new(&server.url()).unwrap();
+    let (key, me) = (StoreKey::digest_of(b"x"), Holder::random().unwrap());
+    let name = |what: &str| format!("officernd:{{{key}}}:{what}");
+
+    // For ever, or too large: not ours.
+    server.ask_text(&["SET", &name("token"), "foreign"]);
+    assert_eq!(store.load(&key).await.unwrap(), None);
+    server.ask_text(&["SET", &name("token"), &"x".repeat(70_000), "PX", "9999"]);
+    assert_eq!(store.load(&key).await.unwrap(), None);
+    server.ask_text(&["SET", &name("lease"), "somebody"]);
+    let limit = Duration::from_secs(1);
+    assert!(store.save(&key, b"x", limit, &me).await.is_ok());
+    let lease = store.acquire(&key, &me, limit).await.unwrap();
+    assert_eq!(lease, officernd_auth::store::Lease::Held);
+    server.ask_text(&["ZADD", &name("window"), "99999999999999", "a"]);
+    let terms = officernd_auth::store::Terms::new(1, limit, limit);
+    let spent = store.spend(&key, &me, terms).await.unwrap();
+    assert_eq!(spent, officernd_auth::store::Spent::Granted);
+
+    // Of another type.
+    server.ask_text(&["DEL", &name("token")]);
+    server.ask_text(&["LPUSH", &name("token"), "x"]);
+    let error = store.load(&key).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store);
+}

@@ -1,0 +1,375 @@
+//! The shared store from above, over the model of one: no real I/O, the clock
+//! paused. tests/fleet has the real ones.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use officernd_auth::store::{Holder, Lease, Spent, StoreKey, Stored, Terms, TokenStore};
+use officernd_auth::testing::{ManualClock, MemoryStore, ScriptedProvider, Step, check_store};
+use officernd_auth::{
+    Cause, ClientCredentials, Clock, Error, ErrorKind, KeyMaterial, KeyedProvider,
+    OfficeRndAuthLayer, SharedTokenProvider, TokenCache, TokenProvider, TokioClock,
+};
+use tokio::time::{advance, sleep};
+
+fn now() -> Instant {
+    TokioClock.now()
+}
+
+const S: fn(u64) -> Duration = Duration::from_secs;
+
+type Shared<S> = SharedTokenProvider<ScriptedProvider, S>;
+
+fn pod<S>(endpoint: &ScriptedProvider, store: &S) -> (Shared<S>, TokenCache)
+where
+    S: TokenStore + Clone,
+{
+    let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
+    (provider.clone(), TokenCache::new(provider))
+}
+
+async fn header(cache: &TokenCache) -> String {
+    let token = cache.token().await.unwrap();
+    token.header_value().to_str().unwrap().to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_model_keeps_the_promises() {
+    check_store(&MemoryStore::new()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_breaks_a_rule_is_found_out() {
+    let store = Meddler::new(|entry| entry.push(0));
+    let violation = check_store(&store).await.unwrap_err();
+    assert!(
+        violation.to_string().contains("byte for byte"),
+        "{violation}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waited_for_a_sibling_has_the_life_that_is_left_and_no_more() {
+    let (endpoint, store) = (ScriptedProvider::new().latency(S(5)), MemoryStore::new());
+    let (_, leader) = pod(&endpoint, &store);
+    let (provider, waiter) = pod(&endpoint, &store);
+    let lead = tokio::spawn({
+        let leader = leader.clone();
+        async move { leader.token().await }
+    });
+    sleep(Duration::from_millis(10)).await;
+    let start = now();
+    waiter.token().await.unwrap();
+    assert!((now() - start) < S(6), "{:?}", (now() - start));
+    lead.await.unwrap().unwrap();
+    assert_eq!(endpoint.calls(), 1);
+    // Sent at 0, answered at 5, taken soon after: 3,600 s from when it was sent.
+    let left = |cache: &TokenCache| cache.status().expires_in.unwrap();
+    assert!(left(&leader) <= S(3595) && left(&leader) > S(3593));
+    assert!(left(&waiter) <= left(&leader) && left(&waiter) > S(3592));
+    assert_eq!(provider.status().taken, 1);
+    // Requests really sent, by whom.
+    assert_eq!(leader.status().token_requests, 1);
+    assert_eq!(waiter.status().token_requests, 0);
+
+    advance(S(1800)).await;
+    let (_, late) = pod(&endpoint, &store);
+    late.token().await.unwrap();
+    assert!(left(&late) <= left(&leader));
+    assert!(left(&late) > S(1790));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_clock_makes_no_token_live_longer() {
+    let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
+    pod(&endpoint, &store).1.token().await.unwrap();
+    advance(S(1800)).await;
+    let clock = ManualClock::new();
+    clock.rewind_wall(S(7200));
+    let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
+    let layer = OfficeRndAuthLayer::builder(provider).clock(clock).build();
+    let behind = layer.unwrap().cache().clone();
+    behind.token().await.unwrap();
+    let left = behind.status().expires_in.unwrap();
+    assert!(left <= S(1800) && left > S(1790), "{left:?}");
+    assert_eq!(endpoint.calls(), 1);
+    // By a clock that is ahead it is long dead: a new one.
+    let clock = ManualClock::new();
+    clock.advance_wall(S(7200));
+    let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
+    let layer = OfficeRndAuthLayer::builder(provider).clock(clock).build();
+    layer.unwrap().cache().token().await.unwrap();
+    assert_eq!(endpoint.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_token_is_not_taken_and_its_successor_is() {
+    let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
+    let pods: Vec<TokenCache> = (0..3).map(|_| pod(&endpoint, &store).1).collect();
+    for pod in &pods {
+        assert_eq!(header(pod).await, "Bearer scripted-1");
+    }
+    for pod in &pods {
+        pod.reject(&pod.token().await.unwrap());
+        sleep(S(2)).await;
+        assert_eq!(header(pod).await, "Bearer scripted-2");
+    }
+    assert_eq!(endpoint.causes(), [Cause::Cold, Cause::Rejected]);
+    pods[0].refresh().await.unwrap();
+    pods[1].refresh().await.unwrap();
+    assert_eq!(header(&pods[1]).await, "Bearer scripted-3");
+    assert_eq!(endpoint.calls(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sealed_with_another_secret_or_for_other_scopes_is_not_seen() {
+    struct With(KeyMaterial, ScriptedProvider);
+    impl TokenProvider for With {
+        async fn fetch(
+            &self,
+            cx: officernd_auth::FetchContext,
+        ) -> Result<officernd_auth::AccessToken, Error> {
+            self.1.fetch(cx).await
+        }
+    }
+    impl KeyedProvider for With {
+        fn key_material(&self) -> KeyMaterial {
+            self.0.clone()
+        }
+    }
+
+    let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
+    let base = || KeyMaterial::new("e", "c", "secret");
+    let all = [
+        base(),
+        KeyMaterial::new("e", "c", "rotated"),
+        base().scope("a"),
+        base().param("tenant", "b"),
+    ];
+    for (at, material) in all.into_iter().enumerate() {
+        let provider = SharedTokenProvider::new(With(material, endpoint.clone()), store.clone());
+        TokenCache::new(provider).token().await.unwrap();
+        assert_eq!(endpoint.calls(), at + 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tampered_truncated_swapped_and_replayed_entries_are_misses() {
+    let meddlers: [fn(&mut Vec<u8>); 5] = [
+        |entry| entry[40] ^= 1,
+        |entry| entry.truncate(20),
+        |entry| entry.clear(),
+        |entry| entry.extend([0; 70_000]),
+        |entry| *entry = b"{\"access_token\":\"evil\"}".to_vec(),
+    ];
+    for meddle in meddlers {
+        let (endpoint, store) = (ScriptedProvider::new(), Meddler::new(meddle));
+        let (provider, one) = pod(&endpoint, &store);
+        one.token().await.unwrap();
+        pod(&endpoint, &store).1.token().await.unwrap();
+        assert_eq!(endpoint.calls(), 2);
+        // A miss, not a failure.
+        assert!(provider.status().available);
+    }
+
+    // Under the name of another entry: the failure's, the token's.
+    let (endpoint, model) = (ScriptedProvider::new(), MemoryStore::new());
+    pod(&endpoint, &model).1.token().await.unwrap();
+    let sealed = model.entries().remove(0);
+    let swapped = Meddler::over(MemoryStore::new(), {
+        let sealed = sealed.clone();
+        move |entry| *entry = sealed.clone()
+    });
+    let other = ScriptedProvider::new().then(Step::Fail(ErrorKind::Transport));
+    let (_, cache) = pod(&other, &swapped);
+    assert!(cache.token().await.is_err());
+    sleep(S(2)).await;
+    cache.refresh().await.unwrap();
+
+    // An hour later somebody puts the old entry back, with a new life: by the
+    // date under the seal it is dead.
+    let replayed = Meddler::over(MemoryStore::new(), move |entry| *entry = sealed.clone());
+    let clock = ManualClock::new();
+    clock.advance(S(3600));
+    let endpoint = ScriptedProvider::new();
+    for _ in 0..2 {
+        let provider = SharedTokenProvider::new(endpoint.clone(), replayed.clone());
+        let layer = OfficeRndAuthLayer::builder(provider).clock(clock.clone());
+        layer.build().unwrap().cache().token().await.unwrap();
+    }
+    assert_eq!(endpoint.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_shared_and_over_in_time() {
+    let store = MemoryStore::new();
+    let endpoint = ScriptedProvider::new().then(Step::Fail(ErrorKind::InvalidClient));
+    for _ in 0..5 {
+        let (_, cache) = pod(&endpoint, &store);
+        let error = cache.token().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidClient);
+    }
+    assert_eq!(endpoint.calls(), 1);
+    advance(S(61)).await;
+    // The failure's date is the wall clock's, which no test can pause.
+    let clock = ManualClock::new();
+    clock.advance(S(61));
+    let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
+    let layer = OfficeRndAuthLayer::builder(provider).clock(clock).build();
+    layer.unwrap().cache().token().await.unwrap();
+    assert_eq!(endpoint.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_panics_gives_the_lease_back() {
+    let store = MemoryStore::new();
+    let endpoint = ScriptedProvider::new().then(Step::Panic);
+    let (_, cache) = pod(&endpoint, &store);
+    let start = now();
+    cache.token().await.unwrap();
+    assert!((now() - start) < S(1), "{:?}", (now() - start));
+    assert_eq!(endpoint.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fleet_waits_for_its_allowance_under_one_lease() {
+    let store = MemoryStore::new();
+    let endpoint = ScriptedProvider::new();
+    let wide = || officernd_auth::Allowance::new(1, S(20));
+    let pods: Vec<TokenCache> = (0..4)
+        .map(|_| {
+            let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
+            let layer = OfficeRndAuthLayer::builder(provider).allowance(wide());
+            layer.build().unwrap().cache().clone()
+        })
+        .collect();
+    for pod in &pods {
+        pod.token().await.unwrap();
+    }
+    // The one request of these 20 s is spent, though not by this pod: it waits
+    // longer than a lease lasts, and nobody else takes over.
+    let start = now();
+    let asked: Vec<_> = pods[1..]
+        .iter()
+        .map(|pod| {
+            let pod = pod.clone();
+            tokio::spawn(async move { pod.refresh().await })
+        })
+        .collect();
+    for asked in asked {
+        asked.await.unwrap().unwrap();
+    }
+    assert!((now() - start) >= S(20) && (now() - start) < S(22));
+    assert_eq!(endpoint.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_costs_half_a_second_once_in_ten() {
+    let (endpoint, store) = (ScriptedProvider::new(), Meddler::new(|_| ()));
+    let (provider, cache) = pod(&endpoint, &store);
+    store.hang(true);
+    let start = now();
+    cache.token().await.unwrap();
+    assert_eq!((now() - start), Duration::from_millis(500));
+    assert!(!provider.status().available);
+    cache.refresh().await.unwrap();
+    assert_eq!((now() - start), Duration::from_millis(500));
+    assert_eq!(provider.status().direct, 2);
+    store.hang(false);
+    sleep(S(10)).await;
+    cache.refresh().await.unwrap();
+    assert!(provider.status().available);
+    assert_eq!(
+        (provider.status().fetched, provider.status().failures),
+        (1, 1)
+    );
+}
+
+#[test]
+fn nothing_that_is_shown_shows_a_secret() {
+    let credentials = ClientCredentials::new("id", "hunter2").form_param("password", "hunter2");
+    let store = MemoryStore::new();
+    #[cfg(feature = "reqwest")]
+    {
+        let http = officernd_auth::HttpTokenProvider::new(credentials.clone()).unwrap();
+        let material = http.key_material();
+        let shared = SharedTokenProvider::new(http, store.clone());
+        let shown = format!("{shared:?} {shared:#?} {material:?} {:?}", shared.status());
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+    let shown = format!("{credentials:?} {store:?}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+type Meddle = dyn Fn(&mut Vec<u8>) + Send + Sync;
+
+/// The model, with somebody between who changes what is loaded.
+#[derive(Clone)]
+struct Meddler {
+    model: MemoryStore,
+    meddle: Arc<Meddle>,
+    hangs: Arc<Mutex<bool>>,
+}
+
+impl Meddler {
+    fn new(meddle: impl Fn(&mut Vec<u8>) + Send + Sync + 'static) -> Self {
+        Self::over(MemoryStore::new(), meddle)
+    }
+
+    fn over(model: MemoryStore, meddle: impl Fn(&mut Vec<u8>) + Send + Sync + 'static) -> Self {
+        Self {
+            model,
+            meddle: Arc::new(meddle),
+            hangs: Arc::default(),
+        }
+    }
+
+    fn hang(&self, hangs: bool) {
+        *self.hangs.lock().unwrap() = hangs;
+    }
+}
+
+impl TokenStore for Meddler {
+    async fn load(&self, key: &StoreKey) -> Result<Option<Stored>, Error> {
+        if *self.hangs.lock().unwrap() {
+            std::future::pending::<()>().await;
+        }
+        let stored = self.model.load(key).await?;
+        Ok(stored.map(|stored| {
+            let mut entry = stored.entry;
+            (self.meddle)(&mut entry);
+            Stored::new(entry, stored.expires_in)
+        }))
+    }
+
+    async fn save(
+        &self,
+        key: &StoreKey,
+        entry: &[u8],
+        life: Duration,
+        holder: &Holder,
+    ) -> Result<bool, Error> {
+        self.model.save(key, entry, life, holder).await
+    }
+
+    async fn acquire(
+        &self,
+        key: &StoreKey,
+        holder: &Holder,
+        limit: Duration,
+    ) -> Result<Lease, Error> {
+        self.model.acquire(key, holder, limit).await
+    }
+
+    async fn release(&self, key: &StoreKey, holder: &Holder) -> Result<(), Error> {
+        self.model.release(key, holder).await
+    }
+
+    async fn spend(&self, key: &StoreKey, ticket: &Holder, terms: Terms) -> Result<Spent, Error> {
+        self.model.spend(key, ticket, terms).await
+    }
+
+    async fn settle(&self, key: &StoreKey, ticket: &Holder, per: Duration) -> Result<(), Error> {
+        self.model.settle(key, ticket, per).await
+    }
+}
