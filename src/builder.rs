@@ -11,8 +11,9 @@ use std::time::Duration;
 use crate::cache::{Bounds, Directory, Resolve, Resolved, Settings, TokenCache};
 use crate::clock::Clock;
 use crate::error::ConfigError;
-use crate::middleware::{OfficeRndAuthLayer, Organizations, Policy, Slug};
+use crate::middleware::{OfficeRndAuthLayer, Organizations, Policy};
 use crate::provider::{Allowance, DynProvider, OrganizationResolver, TokenProvider};
+use crate::slug::Slug;
 
 /// The longest time that a setting may name. No token is trusted for longer.
 const LONGEST: Duration = crate::token::LONGEST_LIFE;
@@ -408,7 +409,7 @@ impl OrganizationsBuilder {
                 let problem = "is no slug: letters, digits, '-' and '_', at most 63 of them";
                 return Err(setting("default_organization", problem));
             }
-            Some(slug) => slug,
+            Some(Some(slug)) => Some(slug.as_str().into()),
             None => None,
         };
         let allowance = self.allowance.or_else(|| Some(Allowance::officernd()));

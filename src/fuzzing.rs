@@ -134,10 +134,15 @@ fn matches_naively(pattern: &str, url: &Url) -> bool {
 /// Credentials and settings made of any text: a typed error or none, and never
 /// the secret in it.
 pub fn settings(data: &[u8]) {
+    const SECRET: &str = "s3cr3t";
+
     let text = String::from_utf8_lossy(data);
+    if text.contains(SECRET) {
+        return;
+    }
     let mut parts = text.split('\n');
     let mut part = || parts.next().unwrap_or_default().to_owned();
-    let secret = format!("s3cr3t-{}", part());
+    let secret = format!("{SECRET}-{}", part());
     let credentials = ClientCredentials::new(part(), secret.as_str())
         .scope(part())
         .token_url(part())
@@ -147,10 +152,7 @@ pub fn settings(data: &[u8]) {
         format!("{:?}", credentials.check()),
         format!("{:?}", credentials.read_secret().map(drop)),
     ];
-    assert!(
-        shown.iter().all(|text| !text.contains("s3cr3t")),
-        "{shown:?}"
-    );
+    assert!(shown.iter().all(|text| !text.contains(SECRET)), "{shown:?}");
     let mut policy = OriginPolicy::default();
     if let Err(error) = policy.allow(&part()) {
         assert!(!error.to_string().is_empty());

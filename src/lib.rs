@@ -18,6 +18,7 @@ mod middleware;
 mod origin;
 mod provider;
 mod secret;
+mod slug;
 #[cfg(feature = "store")]
 pub mod store;
 mod sync;

@@ -170,8 +170,13 @@ fn drive_cloned<S: Service<Request<()>> + Clone>(service: &S, requests: usize) {
 
 #[inline(always)]
 fn send<S: Service<Request<()>>>(service: &mut S) {
+    drive(service, hint::black_box(request()));
+}
+
+/// One request to its end, without a runtime.
+#[inline(always)]
+pub(crate) fn drive<S: Service<Request<()>>>(service: &mut S, request: Request<()>) {
     let mut cx = Context::from_waker(Waker::noop());
-    let request = hint::black_box(request());
     let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else {
         panic!("the inner service is always ready");
     };

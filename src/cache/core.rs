@@ -111,7 +111,7 @@ impl Core {
             token_requests: 0,
         };
         Arc::new_cyclic(|core| Self {
-            slot: Slot::default(),
+            slot: Slot::new(Arc::clone(&settings.clock)),
             number: registry::enter(core),
             provider,
             settings,

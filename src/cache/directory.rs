@@ -68,7 +68,10 @@ impl Directory {
             settings,
             allowance,
             bounds,
-            organizations: HashMap::with_hasher(RandomState::default()),
+            organizations: HashMap::builder()
+                .resize_mode(papaya::ResizeMode::Blocking)
+                .hasher(RandomState::default())
+                .build(),
             next_sweep: Mutex::new(None),
         }
     }

@@ -108,24 +108,30 @@ impl TokenCache {
         self.serves(entry).then(|| entry.token.clone())
     }
 
-    /// [`try_token`](Self::try_token) for the hit path: lends the header value
-    /// and the ticket of the token to `put`. In a tick in which the token was
-    /// found fresh, that is the whole work.
+    /// [`try_token`](Self::try_token) for the hit path. In a tick in which the
+    /// token was found fresh, a look is the whole work.
     #[inline]
-    pub(crate) fn lend<R>(
-        &self,
-        reader: &mut Reader,
-        put: impl FnOnce(&HeaderValue, Ticket) -> R,
-    ) -> Option<R> {
-        let core = &*self.core;
-        reader.read(&core.slot, |entry| {
-            let value = match entry.fresh(&*core.settings.clock) {
-                Some(value) => value,
-                None if self.serves(entry) => entry.value(),
-                None => return None,
-            };
-            Some(put(value, entry.ticket))
-        })?
+    pub(crate) fn lend(&self, reader: &mut Reader) -> Option<Lent> {
+        reader.read(&self.core.slot, |entry| self.look(entry))?
+    }
+
+    /// The same for one who keeps no reader.
+    #[inline]
+    pub(crate) fn lend_once(&self) -> Option<Lent> {
+        self.look(self.core.slot.load().as_ref()?)
+    }
+
+    #[inline]
+    fn look(&self, entry: &Entry) -> Option<Lent> {
+        let value = match entry.fresh(&*self.core.slot.clock) {
+            Some(value) => value,
+            None if self.serves(entry) => entry.value(),
+            None => return None,
+        };
+        Some(Lent {
+            value: value.clone(),
+            ticket: entry.ticket,
+        })
     }
 
     /// Whether a request may carry this token now. Starts what is due.
@@ -345,6 +351,14 @@ impl TokenCache {
             None => Landed::TooLate,
         }
     }
+}
+
+/// What a request carries, and what tells whose it was.
+#[expect(unnameable_types, reason = "seen by sealed traits only")]
+#[derive(Debug)]
+pub struct Lent {
+    pub(crate) value: HeaderValue,
+    pub(crate) ticket: Ticket,
 }
 
 /// How a wait for a flight ended.

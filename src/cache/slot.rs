@@ -17,13 +17,15 @@ use crate::token::AccessToken;
 
 /// A token with its life. Immutable but for what others find out about it.
 #[derive(Debug)]
+// In this order: what a hit reads stands together.
+#[repr(C)]
 pub(super) struct Entry {
-    pub(super) token: AccessToken,
     pub(super) ticket: Ticket,
-    pub(super) life: Life,
-    age: Age,
-    rejected: AtomicBool,
     shards: Box<[Shard]>,
+    rejected: AtomicBool,
+    age: Age,
+    pub(super) life: Life,
+    pub(super) token: AccessToken,
 }
 
 /// One thread's copy of the header value, alone on its cache lines: threads
@@ -108,9 +110,11 @@ impl Entry {
 }
 
 /// Alone on its cache lines: it is read by all, and its neighbours are written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 pub(super) struct Slot {
+    /// What tells whether the entry is fresh: on the same line.
+    pub(super) clock: Arc<dyn Clock>,
     entry: Swap<Entry>,
     /// Counts the entries, so that who holds one knows it for the current one
     /// by a look at one word.
@@ -118,6 +122,14 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            entry: Swap::default(),
+            version: AtomicU64::new(0),
+        }
+    }
+
     /// The entry for one request: a borrow, not a reference count.
     pub(super) fn load(&self) -> Guard<Entry> {
         self.entry.load()

@@ -7,7 +7,6 @@ mod layer;
 mod message;
 mod retry;
 mod service;
-mod slug;
 mod source;
 
 #[cfg(any(fuzzing, test))]
@@ -17,7 +16,6 @@ pub use self::layer::OfficeRndAuthLayer;
 pub use self::message::{AuthRequest, AuthResponse, SkipAuth, TokenRejected};
 pub use self::retry::{RetryFuture, RetryUnauthorized};
 pub use self::service::OfficeRndAuth;
-pub(crate) use self::slug::Slug;
 pub use self::source::{Organizations, TokenSource};
 
 use crate::origin::OriginPolicy;

@@ -8,8 +8,8 @@ use http::{HeaderMap, HeaderValue};
 use tower_service::Service;
 
 use super::future::ResponseFuture;
-use super::{Auth, AuthRequest, AuthResponse, TokenSource};
-use crate::cache::TokenCache;
+use super::{Auth, AuthRequest, AuthResponse, Policy, TokenSource};
+use crate::cache::{Lent, TokenCache};
 use crate::error::{BoxError, Error};
 use crate::trace::{Requested, requested};
 
@@ -49,9 +49,9 @@ pub struct OfficeRndAuth<S, C: TokenSource = TokenCache> {
 }
 
 /// What becomes of a request.
-enum Verdict<K> {
-    /// It gets the token that is found by this.
-    Ours(K),
+enum Verdict {
+    /// It gets the token.
+    Ours,
     /// It goes out as it is.
     Pass,
     /// It does not go out.
@@ -83,6 +83,17 @@ impl<S, C: TokenSource> OfficeRndAuth<S, C> {
     {
         let clone = self.inner.clone();
         mem::replace(&mut self.inner, clone)
+    }
+
+    #[cold]
+    fn refuse<F, Req>(&mut self, error: Error) -> ResponseFuture<F, S, Req>
+    where
+        S: Clone,
+    {
+        requested(Requested::Refused);
+        // Gives back what the readied service holds: a permit, a place.
+        drop(self.take_ready());
+        ResponseFuture::refused(error)
     }
 
     /// The inner service.
@@ -131,33 +142,26 @@ where
     }
 
     fn call(&mut self, mut request: Req) -> Self::Future {
-        let key = match judge(&self.auth, &request) {
-            Verdict::Ours(key) => key,
+        match judge(&self.auth.policy, &request) {
+            Verdict::Ours => {}
             Verdict::Pass => {
                 requested(Requested::Passed);
                 return ResponseFuture::sent(self.inner.call(request), None);
             }
-            Verdict::Refuse(error) => {
-                requested(Requested::Refused);
-                // Gives back what the readied service holds: a permit, a place.
-                drop(self.take_ready());
-                return ResponseFuture::refused(error);
-            }
-        };
-        let headers = request.headers();
-        let put_on = |value: &HeaderValue, ticket| {
-            put(headers, value.clone());
-            ticket
-        };
-        match self.auth.source.lend(&key, &mut self.reader, put_on) {
-            Some(ticket) => {
+            Verdict::Refuse(error) => return self.refuse(error),
+        }
+        let source = &self.auth.source;
+        match source.lend(request.path(), &mut self.reader) {
+            Ok(Some(Lent { value, ticket })) => {
+                put(request.headers(), value);
                 requested(Requested::Hit);
                 ResponseFuture::sent(self.inner.call(request), Some(ticket))
             }
-            None => {
-                let ready = self.take_ready();
-                ResponseFuture::waiting(ready, request, self.auth.source.acquire(key))
+            Ok(None) => {
+                let token = source.acquire(request.path());
+                ResponseFuture::waiting(self.take_ready(), request, token)
             }
+            Err(error) => self.refuse(error),
         }
     }
 }
@@ -176,8 +180,7 @@ fn put(headers: &mut HeaderMap, value: HeaderValue) {
 }
 
 #[inline]
-fn judge<Req: AuthRequest, C: TokenSource>(auth: &Auth<C>, request: &Req) -> Verdict<C::Key> {
-    let policy = &auth.policy;
+fn judge<Req: AuthRequest>(policy: &Policy, request: &Req) -> Verdict {
     if request.skips() {
         return Verdict::Pass;
     }
@@ -191,10 +194,7 @@ fn judge<Req: AuthRequest, C: TokenSource>(auth: &Auth<C>, request: &Req) -> Ver
     if policy.if_not_present && request.has_authorization() {
         return Verdict::Pass;
     }
-    match auth.source.key(request.path()) {
-        Ok(key) => Verdict::Ours(key),
-        Err(error) => Verdict::Refuse(error),
-    }
+    Verdict::Ours
 }
 
 impl<S: fmt::Debug, C: TokenSource> fmt::Debug for OfficeRndAuth<S, C> {

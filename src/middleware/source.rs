@@ -6,12 +6,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::HeaderValue;
-
 use self::private::Source;
-use super::slug::{Slug, refused};
-use crate::cache::{Directory, Reader, Ticket, TokenCache, TokenStatus};
+use crate::cache::{Directory, Lent, Reader, Ticket, TokenCache, TokenStatus};
 use crate::error::Error;
+use crate::slug::{Slug, refused};
 use crate::token::AccessToken;
 use crate::trace::{Requested, Waiter};
 
@@ -31,25 +29,14 @@ pub trait TokenSource: Source {}
 impl<T: Source> TokenSource for T {}
 
 impl Source for TokenCache {
-    type Key = ();
     type Reader = Reader;
 
     #[inline]
-    fn key(&self, _path: &str) -> Result<Self::Key, Error> {
-        Ok(())
+    fn lend(&self, _path: &str, reader: &mut Self::Reader) -> Result<Option<Lent>, Error> {
+        Ok(Self::lend(self, reader))
     }
 
-    #[inline]
-    fn lend<R>(
-        &self,
-        (): &Self::Key,
-        reader: &mut Self::Reader,
-        put: impl FnOnce(&HeaderValue, Ticket) -> R,
-    ) -> Option<R> {
-        Self::lend(self, reader, put)
-    }
-
-    fn acquire(&self, (): Self::Key) -> Acquire {
+    fn acquire(&self, _path: &str) -> Acquire {
         let cache = self.clone();
         Box::pin(async move {
             let waiter = Waiter::new(|| cache.now());
@@ -81,11 +68,11 @@ impl Source for TokenCache {
 #[derive(Clone)]
 pub struct Organizations {
     directory: Arc<Directory>,
-    default: Option<Slug>,
+    default: Option<Box<str>>,
 }
 
 impl Organizations {
-    pub(crate) fn new(directory: Directory, default: Option<Slug>) -> Self {
+    pub(crate) fn new(directory: Directory, default: Option<Box<str>>) -> Self {
         let directory = Arc::new(directory);
         Self { directory, default }
     }
@@ -127,39 +114,36 @@ impl Organizations {
     }
 }
 
-impl Source for Organizations {
-    type Key = Slug;
-    type Reader = ();
-
+impl Organizations {
     #[inline]
-    fn key(&self, path: &str) -> Result<Self::Key, Error> {
-        let slug = Slug::of_path(path)?;
-        slug.or(self.default).ok_or_else(|| {
+    fn slug<'a>(&'a self, path: &'a str) -> Result<&'a str, Error> {
+        let slug = Slug::of_path(path)?.map(Slug::as_str);
+        slug.or(self.default.as_deref()).ok_or_else(|| {
             refused(
                 "the path names no organisation (/api/v2/organizations/{slug}/…), and there is \
                  no default_organization",
             )
         })
     }
+}
+
+impl Source for Organizations {
+    type Reader = ();
 
     #[inline]
-    fn lend<R>(
-        &self,
-        slug: &Self::Key,
-        (): &mut Self::Reader,
-        put: impl FnOnce(&HeaderValue, Ticket) -> R,
-    ) -> Option<R> {
-        self.directory.with(slug.as_str(), |cache| {
-            cache.lend(&mut Reader::default(), put)
-        })?
+    fn lend(&self, path: &str, (): &mut Self::Reader) -> Result<Option<Lent>, Error> {
+        let slug = self.slug(path)?;
+        let lent = self.directory.with(slug, TokenCache::lend_once);
+        Ok(lent.flatten())
     }
 
-    fn acquire(&self, slug: Self::Key) -> Acquire {
+    fn acquire(&self, path: &str) -> Acquire {
         let directory = Arc::clone(&self.directory);
+        let slug = self.slug(path).map(str::to_owned);
         Box::pin(async move {
             let waiter = Waiter::new(|| directory.now());
             let found = async {
-                let cache = directory.find(slug.as_str()).await?;
+                let cache = directory.find(&slug?).await?;
                 let token = cache.token().await?;
                 let ticket = cache.ticket(&token);
                 Ok((token, ticket))
@@ -187,22 +171,16 @@ impl fmt::Debug for Organizations {
 }
 
 pub(super) mod private {
-    use super::{Acquire, Error, HeaderValue, Ticket, fmt};
+    use super::{Acquire, Error, Lent, fmt};
 
     #[expect(unnameable_types, reason = "sealed")]
     pub trait Source: Clone + fmt::Debug {
-        /// Which of the source's caches a request is for.
-        type Key;
         /// What a service keeps to read faster.
         type Reader: Default + Clone;
 
-        fn key(&self, path: &str) -> Result<Self::Key, Error>;
-        fn lend<R>(
-            &self,
-            key: &Self::Key,
-            reader: &mut Self::Reader,
-            put: impl FnOnce(&HeaderValue, Ticket) -> R,
-        ) -> Option<R>;
-        fn acquire(&self, key: Self::Key) -> Acquire;
+        /// The token for a request to this path, if it is at hand.
+        fn lend(&self, path: &str, reader: &mut Self::Reader) -> Result<Option<Lent>, Error>;
+        /// Waits for it.
+        fn acquire(&self, path: &str) -> Acquire;
     }
 }

@@ -93,4 +93,9 @@ impl TokenProvider for StaticToken {
     async fn fetch(&self, _cx: FetchContext) -> Result<AccessToken, Error> {
         Ok(self.token.clone())
     }
+
+    /// It asks nobody, so it spends nothing.
+    fn spends_allowance(&self) -> bool {
+        true
+    }
 }

@@ -10,7 +10,7 @@ use http::{Request, Response, StatusCode};
 use officernd_auth::testing::{ManualClock, ScriptedProvider};
 use officernd_auth::{
     AccessToken, Allowance, BoxError, Error, ErrorKind, OfficeRndAuthLayer, OrganizationResolver,
-    Organizations, OrganizationsBuilder, ResolverFn, provider_fn, resolver_fn,
+    Organizations, OrganizationsBuilder, ResolverFn, StaticToken, provider_fn, resolver_fn,
 };
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -66,6 +66,24 @@ async fn the_slug_of_the_path_picks_the_token() {
         }
     }
     assert_eq!(layer.organizations().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_are_asked_of_nobody_spend_no_allowance() {
+    let tokens = (0..20).map(|n| {
+        (
+            format!("org-{n}"),
+            StaticToken::new(format!("of-{n}")).unwrap(),
+        )
+    });
+    let tokens: HashMap<_, _> = tokens.collect();
+    let layer = OfficeRndAuthLayer::per_organization(tokens)
+        .build()
+        .unwrap();
+    for n in 0..20 {
+        let sent = send(&layer, &format!("/api/v2/organizations/org-{n}/x")).await;
+        assert_eq!(sent.unwrap(), format!("of-{n}"));
+    }
 }
 
 #[tokio::test(start_paused = true)]

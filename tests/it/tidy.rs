@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which floor a module is on; the first match counts.
-const FLOORS: [(&str, u8); 14] = [
+const FLOORS: [(&str, u8); 15] = [
     ("clock", 0),
     ("error", 0),
     ("secret", 0),
+    ("slug", 0),
     ("origin", 0),
     ("syntax", 0),
     ("sync", 0),
