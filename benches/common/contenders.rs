@@ -8,6 +8,7 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use super::duties::{FreshLayer, GuardLayer, WatchLayer};
 use http::header::{ACCEPT, AUTHORIZATION, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
 use officernd_auth::{OfficeRndAuthLayer, StaticToken};
@@ -71,7 +72,15 @@ pub(crate) fn all() -> Result<Vec<Contender>, BoxError> {
         Contender::checked(
             "limit",
             "insert(AUTHORIZATION, value.clone()), nothing else",
-            LimitLayer { value },
+            LimitLayer::new(&value),
+        )?,
+        Contender::new("clock", "duty: has the token expired?", FreshLayer),
+        Contender::new("origin", "duty: may it go there?", GuardLayer),
+        Contender::new("answer", "duty: was it rejected?", WatchLayer),
+        Contender::checked(
+            "floor",
+            "limit and the three duties: the least for a layer like ours",
+            (WatchLayer, GuardLayer, FreshLayer, LimitLayer::new(&value)),
         )?,
         Contender::checked(
             "unshared",
@@ -263,6 +272,13 @@ impl Service<Request<()>> for Observer {
 /// The least that a layer can do.
 struct LimitLayer {
     value: HeaderValue,
+}
+
+impl LimitLayer {
+    fn new(value: &HeaderValue) -> Self {
+        let value = value.clone();
+        Self { value }
+    }
 }
 
 #[derive(Clone)]

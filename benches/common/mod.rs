@@ -9,6 +9,7 @@
 #![expect(clippy::disallowed_methods, reason = "a bench has no `Clock`")]
 
 pub(crate) mod contenders;
+pub(crate) mod duties;
 pub(crate) mod endpoint;
 pub(crate) mod rounds;
 

@@ -110,18 +110,23 @@ impl TokenCache {
 
     /// [`try_token`](Self::try_token) for the hit path. In a tick in which the
     /// token was found fresh, a look is the whole work.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lend(&self, reader: &mut Reader) -> Option<Lent> {
-        reader.read(&self.core.slot, |entry| self.look(entry))?
+        match reader.kept(&self.core.slot) {
+            Some(entry) => self.look(entry),
+            None => {
+                reader.keep(&self.core.slot);
+                self.lend_once()
+            }
+        }
     }
 
     /// The same for one who keeps no reader.
-    #[inline]
     pub(crate) fn lend_once(&self) -> Option<Lent> {
         self.look(self.core.slot.load().as_ref()?)
     }
 
-    #[inline]
+    #[inline(always)]
     fn look(&self, entry: &Entry) -> Option<Lent> {
         let value = match entry.fresh(&*self.core.slot.clock) {
             Some(value) => value,

@@ -69,7 +69,7 @@ impl Entry {
     /// Both clocks are read once in a tick. An equal tick says that less than
     /// one has passed since, by either clock: a suspend, or a step of the wall
     /// clock, changes it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn fresh(&self, clock: &dyn Clock) -> Option<&HeaderValue> {
         let shard = self.shards.get(thread_number() & (self.shards.len() - 1))?;
         let tick = clock.tick();
@@ -160,18 +160,21 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// The entry, if this reader has the current one.
     #[inline]
-    pub(super) fn read<R>(&mut self, slot: &Slot, read: impl FnOnce(&Entry) -> R) -> Option<R> {
-        let version = slot.version.load(Ordering::Acquire);
-        if version != self.version {
-            if !self.used {
-                self.used = true;
-                return slot.load().as_ref().map(|entry| read(entry));
-            }
+    pub(super) fn kept(&self, slot: &Slot) -> Option<&Entry> {
+        let current = slot.version.load(Ordering::Acquire) == self.version;
+        self.entry.as_deref().filter(|_| current)
+    }
+
+    /// Keeps the current entry, from the second time on.
+    pub(super) fn keep(&mut self, slot: &Slot) {
+        if self.used {
+            let version = slot.version.load(Ordering::Acquire);
             self.entry = slot.get();
             self.version = version;
         }
-        self.entry.as_ref().map(|entry| read(entry))
+        self.used = true;
     }
 }
 

@@ -179,7 +179,7 @@ fn put(headers: &mut HeaderMap, value: HeaderValue) {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn judge<Req: AuthRequest>(policy: &Policy, request: &Req) -> Verdict {
     if request.skips() {
         return Verdict::Pass;

@@ -31,7 +31,7 @@ impl<T: Source> TokenSource for T {}
 impl Source for TokenCache {
     type Reader = Reader;
 
-    #[inline]
+    #[inline(always)]
     fn lend(&self, _path: &str, reader: &mut Self::Reader) -> Result<Option<Lent>, Error> {
         Ok(Self::lend(self, reader))
     }

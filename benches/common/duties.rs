@@ -1,0 +1,138 @@
+//! What a token layer has to do on every request, each duty by itself and as
+//! small as it can be: together they are the floor for a layer like ours.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http::uri::Scheme;
+use http::{Request, Response, StatusCode};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+/// Looks whether the token has expired: one reading of the coarse clock, the
+/// cheapest that notices a suspend.
+#[derive(Clone)]
+pub(crate) struct Fresh<S>(S, i64);
+
+/// Looks whether the request goes where the token may go.
+#[derive(Clone)]
+pub(crate) struct Guard<S>(S, Box<str>);
+
+/// Looks whether the answer is a 401 to our token.
+#[derive(Clone)]
+pub(crate) struct Watch<S>(S);
+
+pub(crate) struct FreshLayer;
+pub(crate) struct GuardLayer;
+pub(crate) struct WatchLayer;
+
+impl<S> Layer<S> for FreshLayer {
+    type Service = Fresh<S>;
+
+    fn layer(&self, inner: S) -> Fresh<S> {
+        Fresh(inner, seconds() + 3_600)
+    }
+}
+
+impl<S> Layer<S> for GuardLayer {
+    type Service = Guard<S>;
+
+    fn layer(&self, inner: S) -> Guard<S> {
+        Guard(inner, "app.officernd.com".into())
+    }
+}
+
+impl<S> Layer<S> for WatchLayer {
+    type Service = Watch<S>;
+
+    fn layer(&self, inner: S) -> Watch<S> {
+        Watch(inner)
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn seconds() -> i64 {
+    rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse).tv_sec
+}
+
+#[cfg(not(target_os = "linux"))]
+fn seconds() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs() as i64)
+}
+
+impl<S: Service<Request<()>>> Service<Request<()>> for Fresh<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<()>) -> S::Future {
+        assert!(seconds() < self.1, "the token has expired");
+        self.0.call(request)
+    }
+}
+
+impl<S: Service<Request<()>>> Service<Request<()>> for Guard<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<()>) -> S::Future {
+        let uri = request.uri();
+        let host = uri.authority().map(http::uri::Authority::as_str);
+        let ours = uri.scheme() == Some(&Scheme::HTTPS) && host == Some(&*self.1);
+        assert!(ours, "a foreign origin");
+        self.0.call(request)
+    }
+}
+
+impl<S> Service<Request<()>> for Watch<S>
+where
+    S: Service<Request<()>, Response = Response<()>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Watching<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<()>) -> Watching<S::Future> {
+        let inner = self.0.call(request);
+        Watching { inner, token: 1 }
+    }
+}
+
+pin_project! {
+    pub(crate) struct Watching<F> {
+        #[pin]
+        inner: F,
+        // Whose token it was has to be known when the answer comes.
+        token: u64,
+    }
+}
+
+impl<F: Future<Output = Result<Response<()>, E>>, E> Future for Watching<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = ready!(this.inner.poll(cx))?;
+        assert!(
+            response.status() != StatusCode::UNAUTHORIZED,
+            "token {} was rejected",
+            this.token
+        );
+        Poll::Ready(Ok(response))
+    }
+}
