@@ -22,8 +22,9 @@ use serde_json::{Value, json};
 use tower::BoxError;
 
 /// In the order in which they are drawn: name, label, class.
-const CONTENDERS: [(&str, &str, &str); 4] = [
-    ("limit", "limit (insert a clone)", "limit"),
+const CONTENDERS: [(&str, &str, &str); 5] = [
+    ("limit", "insert a clone, no more", "limit"),
+    ("floor", "+ clock, origin, answer", "limit"),
     ("ours", "officernd-auth", "ours"),
     ("tower-http", "tower-http, static token", "peer"),
     ("naive", "naive (RwLock + format!)", "naive"),
