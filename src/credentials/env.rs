@@ -1,5 +1,6 @@
 //! The credentials of the environment.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use super::ClientCredentials;
@@ -60,8 +61,10 @@ pub(super) fn read(
     };
     let scopes =
         |value: String| -> Vec<String> { syntax::words(&value).map(str::to_owned).collect() };
+    let same =
+        |one: &[String], other: &[String]| BTreeSet::from_iter(one) == BTreeSet::from_iter(other);
     let (name, scopes) = match (text(SCOPE)?.map(scopes), text(SCOPES)?.map(scopes)) {
-        (Some(one), Some(other)) if one != other => {
+        (Some(one), Some(other)) if !same(&one, &other) => {
             return Err(ConfigError::ConflictingVariables {
                 first: SCOPE,
                 second: SCOPES,
@@ -116,6 +119,19 @@ mod tests {
             // "-" stands for unset.
             (*value != "-").then(|| OsString::from(value))
         })
+    }
+
+    #[test]
+    fn two_variables_that_name_the_same_scopes_do_not_conflict() {
+        for (one, other) in [("a b", "b,a"), ("a b", "a  b a")] {
+            let credentials = with(&[(SCOPE, one), (SCOPES, other)]);
+            let scope = credentials.unwrap().asked_scope();
+            assert_eq!(scope.as_deref(), Some("a b"));
+        }
+        assert!(matches!(
+            with(&[(SCOPE, "a"), (SCOPES, "a b")]),
+            Err(ConfigError::ConflictingVariables { .. })
+        ));
     }
 
     #[test]

@@ -232,6 +232,13 @@ fn rows(elsewhere: &str) -> Vec<(String, Script, Expected)> {
             )),
             Err(RateLimited),
         ),
+        (
+            "429 whose body never comes",
+            Script::AnswerAndHang(
+                b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 9\r\n\r\n".to_vec(),
+            ),
+            Err(RateLimited),
+        ),
         ("500", status("500 Internal Server Error"), Err(Transport)),
         (
             "503 with HTML without end",

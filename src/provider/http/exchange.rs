@@ -62,6 +62,15 @@ where
     B::Error: Into<BoxError>,
 {
     let (head, body) = response.into_parts();
+    // A body is not waited for that is not looked at.
+    let says_all = matches!(head.status.as_u16(), 300..=399 | 408 | 429 | 500..);
+    if says_all {
+        return Ok(Answered {
+            status: head.status,
+            headers: head.headers,
+            body: Bytes::new(),
+        });
+    }
     let body = match Limited::new(body, LARGEST_ANSWER).collect().await {
         Ok(body) => body.to_bytes(),
         // A failure's status says enough.
