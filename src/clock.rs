@@ -1,12 +1,14 @@
 //! The one door for time.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::num::NonZeroU64;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use pin_project_lite::pin_project;
 
 /// A future that completes when a [`Clock`] has reached an instant.
 pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -104,20 +106,31 @@ pub(crate) fn runs_with_the_system(clock: &dyn Clock) -> bool {
 /// Polls `future` until `clock` has reached `until`; `None` is too late.
 ///
 /// The future is polled first: what is ready at the last moment counts.
-pub(crate) async fn timeout_at<F: Future>(
-    clock: &dyn Clock,
-    until: Instant,
-    future: F,
-) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut sleep = clock.sleep_until(until);
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+pub(crate) fn timeout_at<F: Future>(clock: &dyn Clock, until: Instant, future: F) -> Timeout<F> {
+    let sleep = clock.sleep_until(until);
+    Timeout { future, sleep }
+}
+
+pin_project! {
+    // A type, since an `async fn` keeps what it is given twice, and thousands
+    // may wait for one token.
+    pub(crate) struct Timeout<F> {
+        #[pin]
+        future: F,
+        sleep: Sleep,
+    }
+}
+
+impl<F: Future> Future for Timeout<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(output) = this.future.poll(cx) {
             return Poll::Ready(Some(output));
         }
-        sleep.as_mut().poll(cx).map(|()| None)
-    })
-    .await
+        this.sleep.as_mut().poll(cx).map(|()| None)
+    }
 }
 
 /// `now + after`, or far in the future where that overflows.

@@ -17,7 +17,7 @@ pub(crate) struct Fresh<S>(S, i64);
 
 /// Looks whether the request goes where the token may go.
 #[derive(Clone)]
-pub(crate) struct Guard<S>(S, Box<str>);
+pub(crate) struct Guard<S>(S, &'static str);
 
 /// Looks whether the answer is a 401 to our token.
 #[derive(Clone)]
@@ -39,7 +39,7 @@ impl<S> Layer<S> for GuardLayer {
     type Service = Guard<S>;
 
     fn layer(&self, inner: S) -> Guard<S> {
-        Guard(inner, "app.officernd.com".into())
+        Guard(inner, "app.officernd.com")
     }
 }
 
@@ -89,7 +89,7 @@ impl<S: Service<Request<()>>> Service<Request<()>> for Guard<S> {
     fn call(&mut self, request: Request<()>) -> S::Future {
         let uri = request.uri();
         let host = uri.authority().map(http::uri::Authority::as_str);
-        let ours = uri.scheme() == Some(&Scheme::HTTPS) && host == Some(&*self.1);
+        let ours = uri.scheme() == Some(&Scheme::HTTPS) && host == Some(self.1);
         assert!(ours, "a foreign origin");
         self.0.call(request)
     }

@@ -263,9 +263,9 @@ impl TokenCache {
     /// Waits until the flight that may bring it has landed.
     pub(crate) async fn healed(&self, rejected: Ticket) {
         let deadline = later(self.core.now(), self.core.settings.acquire_timeout);
-        while let Successor::Coming(wait) = self.core.successor(rejected) {
+        while let Successor::Coming(mut wait) = self.core.successor(rejected) {
             if Runtime::current().is_err()
-                || !matches!(self.land(wait, deadline).await, Landed::GivenUp)
+                || !matches!(self.land(&mut wait, deadline).await, Landed::GivenUp)
             {
                 return;
             }
@@ -290,7 +290,7 @@ impl TokenCache {
             }
             let old = wait.old.take();
             let until = old.as_ref().map_or(deadline, |old| old.1.min(deadline));
-            let landed = self.land(wait, until).await;
+            let landed = self.land(&mut wait, until).await;
             // It may have died meanwhile, by the wall clock.
             let living = |entry: &Arc<Entry>| self.core.stage(entry) != Stage::Dead;
             let old = old.map(|(entry, _)| entry).filter(living);
@@ -338,7 +338,7 @@ impl TokenCache {
     }
 
     /// Waits for a flight.
-    async fn land(&self, mut wait: Wait, until: Instant) -> Landed {
+    async fn land(&self, wait: &mut Wait, until: Instant) -> Landed {
         let clock = &*self.core.settings.clock;
         let overdue = later(wait.overdue.max(clock.now()), GRACE);
         let landed = wait.outcome.wait_for(Option::is_some);
