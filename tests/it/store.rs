@@ -305,7 +305,7 @@ type Meddle = dyn Fn(&mut Vec<u8>) + Send + Sync;
 
 /// The model, with somebody between who changes what is loaded.
 #[derive(Clone)]
-struct Meddler {
+pub(crate) struct Meddler {
     model: MemoryStore,
     meddle: Arc<Meddle>,
     hangs: Arc<Mutex<bool>>,
@@ -316,7 +316,10 @@ impl Meddler {
         Self::over(MemoryStore::new(), meddle)
     }
 
-    fn over(model: MemoryStore, meddle: impl Fn(&mut Vec<u8>) + Send + Sync + 'static) -> Self {
+    pub(crate) fn over(
+        model: MemoryStore,
+        meddle: impl Fn(&mut Vec<u8>) + Send + Sync + 'static,
+    ) -> Self {
         Self {
             model,
             meddle: Arc::new(meddle),
@@ -324,7 +327,7 @@ impl Meddler {
         }
     }
 
-    fn hang(&self, hangs: bool) {
+    pub(crate) fn hang(&self, hangs: bool) {
         *self.hangs.lock().unwrap() = hangs;
     }
 }

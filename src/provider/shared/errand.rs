@@ -8,7 +8,7 @@ use super::Inner;
 use super::choice::{self, Held, Offer};
 use super::entry::{Failure, TokenEntry};
 use super::fleet::Fleet;
-use super::guard::Aside;
+use super::guard::{Aside, Source};
 use super::lease::{Leased, Turn};
 use super::material::KeyedProvider;
 use crate::clock::{later, timeout_at};
@@ -87,7 +87,7 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
                 }
             };
             let result = self.fetched(&cx).await;
-            self.inner.guard.count(|status| status.fetched += 1);
+            self.inner.guard.count(Source::Fetched);
             self.publish(&result, earlier, &lease).await;
             drop(permit);
             // The token is there; nobody waits for the tidying up.
@@ -105,7 +105,7 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
 
     /// As without a store, but for leaving the token there if it is back.
     pub(super) async fn directly(&self) -> Result<AccessToken, Error> {
-        self.inner.guard.count(|status| status.direct += 1);
+        self.inner.guard.count(Source::Direct);
         let permit = self.permit(&self.cx).await?;
         let result = self.fetched(&self.cx).await;
         drop(permit);
@@ -180,7 +180,7 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
             return Ok(None);
         }
         let left = choice::safe(left, granted);
-        self.inner.guard.count(|status| status.taken += 1);
+        self.inner.guard.count(Source::Taken);
         trace::token_shared(self.cx.cause().as_str(), left);
         let waited = now.saturating_duration_since(self.start);
         Ok(Some(entry.token.with_life(left.saturating_add(waited))))
