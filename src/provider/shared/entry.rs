@@ -110,12 +110,18 @@ impl Failure {
 
     /// How long the store keeps it: while it may be part of a series.
     pub(super) fn life(&self, wall: SystemTime) -> Duration {
-        self.left(wall).saturating_add(SERIES)
+        self.until_by(wall).saturating_add(SERIES)
     }
 
-    /// How long it still holds. No failure holds for over an hour, whatever
-    /// the clocks say.
-    pub(super) fn left(&self, wall: SystemTime) -> Duration {
+    /// How long it still holds, by this wall clock and by what the store says
+    /// is left of the entry: a clock that is behind the sender's makes no
+    /// failure longer.
+    pub(super) fn left(&self, wall: SystemTime, expires_in: Duration) -> Duration {
+        self.until_by(wall).min(expires_in.saturating_sub(SERIES))
+    }
+
+    /// For no failure over an hour, whatever the clocks say.
+    fn until_by(&self, wall: SystemTime) -> Duration {
         let left = self.until.duration_since(wall).unwrap_or_default();
         left.min(Duration::from_secs(60 * 60))
     }
@@ -249,21 +255,21 @@ mod tests {
         let mut holds = Vec::new();
         for _ in 0..7 {
             let failure = Failure::after(&down, earlier, at(0)).unwrap();
-            holds.push(failure.left(at(0)).as_secs());
+            holds.push(failure.left(at(0), failure.life(at(0))).as_secs());
             assert_eq!(Failure::decode(&failure.encode()), Some(failure));
             earlier = Some(failure);
         }
         assert_eq!(holds, [1, 2, 4, 8, 16, 30, 30]);
         let after_a_while = Failure::after(&down, earlier, at(91)).unwrap();
-        assert_eq!(after_a_while.left(at(91)), S(1));
+        assert_eq!(after_a_while.life(at(91)), S(61));
         assert_eq!(
-            Failure::after(&wrong, None, at(0)).unwrap().left(at(0)),
-            S(60)
+            Failure::after(&wrong, None, at(0)).unwrap().life(at(0)),
+            S(120)
         );
         let told = down.with_retry_after(S(20));
         assert_eq!(
-            Failure::after(&told, earlier, at(0)).unwrap().left(at(0)),
-            S(20)
+            Failure::after(&told, earlier, at(0)).unwrap().life(at(0)),
+            S(80)
         );
     }
 

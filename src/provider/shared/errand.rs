@@ -1,6 +1,7 @@
 //! One fetch, from the first look into the store to the token.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::{FetchContext, Permit};
@@ -29,6 +30,8 @@ pub(super) struct Errand<'a, P, S> {
     pub(super) token: StoreKey,
     failure: StoreKey,
     window: StoreKey,
+    /// Whoever waits looks at the entry often.
+    told_of_entry: AtomicBool,
 }
 
 impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
@@ -43,6 +46,7 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
             token: sealer.name(Purpose::Token),
             failure: sealer.name(Purpose::Failure),
             window: material.window(),
+            told_of_entry: AtomicBool::new(false),
             sealer,
         }
     }
@@ -55,10 +59,11 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
             }
             let mut lease = match Leased::take(self).await? {
                 Turn::Ours(lease) => lease,
-                Turn::Later(at) => {
+                Turn::Later(at) if at <= self.cx.deadline() => {
                     self.cx.clock().sleep_until(at).await;
                     continue;
                 }
+                Turn::Later(_) => return Ok(Err(waited_in_vain())),
             };
             // The one before us may have left it between the two questions.
             if let Some(token) = self.taken().await? {
@@ -66,8 +71,7 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
                 return Ok(Ok(token));
             }
             let earlier = self.failure().await?;
-            let held_back = earlier.map(|failure| (failure, failure.left(self.cx.clock().wall())));
-            if let Some((failure, left)) = held_back.filter(|(_, left)| !left.is_zero()) {
+            if let Some((failure, left)) = earlier.filter(|(_, left)| !left.is_zero()) {
                 lease.release().await;
                 return Ok(Err(failure.error(left)));
             }
@@ -77,17 +81,18 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
                 Some(Ok(permit)) => permit,
                 Some(Err(error)) => {
                     lease.release().await;
-                    fleet.settle(&cx).await;
+                    fleet.give_back(&cx).await;
                     return Ok(Err(error));
                 }
                 // We stood still for so long that the lease is another's.
                 None => {
-                    fleet.settle(&cx).await;
+                    fleet.give_back(&cx).await;
                     continue;
                 }
             };
             let result = self.fetched(&cx).await;
             self.inner.guard.count(Source::Fetched);
+            let earlier = earlier.map(|(failure, _)| failure);
             self.publish(&result, earlier, &lease).await;
             drop(permit);
             // The token is there; nobody waits for the tidying up.
@@ -160,7 +165,9 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
         let opened = self.sealer.open(Purpose::Token, &stored.entry);
         let Some(entry) = opened.and_then(|plain| TokenEntry::decode(&plain)) else {
             // Garbled, put here by somebody else, or of another version.
-            trace::store_entry_unusable();
+            if !self.told_of_entry.swap(true, Ordering::Relaxed) {
+                trace::store_entry_unusable();
+            }
             return Ok(None);
         };
         let (now, wall) = (clock.now(), clock.wall());
@@ -186,21 +193,30 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
         Ok(Some(entry.token.with_life(left.saturating_add(waited))))
     }
 
-    async fn failure(&self) -> Result<Option<Failure>, Aside> {
+    /// The last failure of a sibling, and how long it still holds.
+    async fn failure(&self) -> Result<Option<(Failure, Duration)>, Aside> {
+        let clock = self.cx.clock();
         let load = self.inner.store.load(&self.failure);
-        let stored = self.inner.guard.run(self.cx.clock(), "load", load).await?;
-        let opened = stored.and_then(|stored| self.sealer.open(Purpose::Failure, &stored.entry));
-        Ok(opened.and_then(|plain| Failure::decode(&plain)))
+        let Some(stored) = self.inner.guard.run(clock, "load", load).await? else {
+            return Ok(None);
+        };
+        let opened = self.sealer.open(Purpose::Failure, &stored.entry);
+        let failure = opened.and_then(|plain| Failure::decode(&plain));
+        Ok(failure.map(|failure| (failure, failure.left(clock.wall(), stored.expires_in))))
     }
 
     /// Leaves the result for the siblings. If that fails, the result is still
-    /// good for this process.
+    /// good for this process. One that comes after the lease's end is not
+    /// left: who took over may have put a newer one there.
     async fn publish(
         &self,
         result: &Result<Fetched, Error>,
         earlier: Option<Failure>,
         lease: &Leased<P, S>,
     ) {
+        if lease.is_over() {
+            return;
+        }
         let error = match result {
             Ok(fetched) => return self.leave(fetched, lease.holder()).await,
             Err(error) => error,
@@ -242,4 +258,11 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
 struct Fetched {
     entry: TokenEntry,
     sent: Instant,
+}
+
+fn waited_in_vain() -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        "a sibling's token request was not over in time",
+    )
 }
