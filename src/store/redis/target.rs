@@ -17,7 +17,7 @@ use super::connect::Connection;
 use crate::error::ConfigError;
 
 /// Whoever stands above gives up at 500 ms; nothing goes on for longer.
-const LIMIT: Duration = Duration::from_millis(500);
+pub(super) const LIMIT: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
 pub(super) struct Target {
