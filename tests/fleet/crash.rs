@@ -61,8 +61,8 @@ async fn a_leader_killed_in_mid_fetch_is_followed_within_its_lease() {
     let pods: Vec<_> = (0..5).map(|_| pod(&officernd, &server.url()).1).collect();
     let longest = crate::pods::ask_all(&pods).await;
     println!("leader killed: longest wait {longest:?}");
-    // A fetch timeout of 2 s makes a lease of 7 s.
-    assert!((now() - killed) < Duration::from_millis(7_500));
+    // A fetch timeout of 2 s makes a lease of 7 s. Then they have to ask.
+    assert!((now() - killed) < Duration::from_secs(9));
     assert_eq!(officernd.token_requests(), 2);
     assert!(officernd.max_token_requests_in(MINUTE) <= 5);
 }

@@ -22,7 +22,7 @@ impl Server {
 
     pub(crate) fn with(args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        Self::launch(free_port(), scratch(), args, false)
+        Self::launch(scratch(), args, false)
     }
 
     /// With a certificate of its own making, for `localhost`, and only TLS.
@@ -43,20 +43,37 @@ impl Server {
         ] {
             all.extend([name.to_owned(), value.to_owned()]);
         }
-        (Self::launch(free_port(), dir, all, true), pem)
+        (Self::launch(dir, all, true), pem)
     }
 
-    fn launch(port: u16, dir: PathBuf, args: Vec<String>, tls: bool) -> Self {
-        let process = spawn(port, &dir, &args, tls);
-        let server = Self {
-            process,
-            port,
-            dir,
-            args,
-            tls,
-        };
-        server.wait();
-        server
+    /// A sentinel that watches this server under this name.
+    pub(crate) fn sentinel_of(master: &Self, name: &str) -> Self {
+        let dir = scratch();
+        let config = dir.join("sentinel.conf");
+        let monitor = format!("sentinel monitor {name} 127.0.0.1 {} 1\n", master.port);
+        std::fs::write(&config, monitor).unwrap();
+        let config = config.to_str().unwrap().to_owned();
+        Self::launch(dir, vec![config, "--sentinel".to_owned()], false)
+    }
+
+    /// On a free port; on another if somebody was quicker to take it.
+    fn launch(dir: PathBuf, args: Vec<String>, tls: bool) -> Self {
+        for _ in 0..5 {
+            let port = free_port();
+            let mut process = spawn(port, &dir, &args, tls);
+            if listens(port, &mut process) {
+                return Self {
+                    process,
+                    port,
+                    dir,
+                    args,
+                    tls,
+                };
+            }
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        panic!("redis-server does not listen");
     }
 
     pub(crate) fn url(&self) -> String {
@@ -80,7 +97,7 @@ impl Server {
     pub(crate) fn restart(&mut self) {
         self.kill();
         self.process = spawn(self.port, &self.dir, &self.args, self.tls);
-        self.wait();
+        assert!(listens(self.port, &mut self.process), "its port is taken");
     }
 
     /// One command over a connection of its own; what it answered, raw.
@@ -116,17 +133,28 @@ impl Server {
     fn signal(&self, signal: &str) {
         kill(signal, self.process.id());
     }
+}
 
-    fn wait(&self) {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        for _ in 0..200 {
-            if TcpStream::connect(address).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(50));
+fn listens(port: u16, process: &mut Child) -> bool {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut listens = false;
+    eventually("it listens, or is gone", || {
+        let gone = process.try_wait().unwrap().is_some();
+        listens = !gone && TcpStream::connect(address).is_ok();
+        listens || gone
+    });
+    listens
+}
+
+/// Looks every 50 ms, for as long as a slow machine may take.
+pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..600 {
+        if done() {
+            return;
         }
-        panic!("redis-server does not listen; is its port taken?");
+        std::thread::sleep(Duration::from_millis(50));
     }
+    panic!("not within 30 s: {what}");
 }
 
 impl Drop for Server {
@@ -149,12 +177,14 @@ fn spawn(port: u16, dir: &Path, args: &[String], tls: bool) -> Child {
     } else {
         ["--port", &port, "--tls-port", "0"]
     };
+    // A file of settings, if there is one, comes first.
     let spawned = Command::new("redis-server")
+        .args(args.first().filter(|arg| !arg.starts_with('-')))
         .args(ports)
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
         .arg("--dir")
         .arg(dir)
-        .args(args)
+        .args(args.iter().skip_while(|arg| !arg.starts_with('-')))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn();
@@ -166,7 +196,7 @@ fn spawn(port: u16, dir: &Path, args: &[String], tls: bool) -> Child {
     })
 }
 
-pub(crate) fn free_port() -> u16 {
+fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().port()
 }

@@ -6,7 +6,7 @@ use officernd_auth::ErrorKind;
 use officernd_auth::store::{FileStore, Holder, RedisStore, StoreKey, TokenStore};
 use officernd_auth::testing::check_store;
 
-use crate::server::{Server, free_port, scratch};
+use crate::server::{Server, eventually, scratch};
 
 /// The rights that the documentation of `RedisStore` asks for, and no more.
 const RIGHTS: &str = "~officernd:* resetchannels -@all +eval +time +get +set +del +strlen +pttl \
@@ -53,12 +53,10 @@ async fn redis_over_tls_with_user_password_and_database() {
 async fn a_cluster_keeps_the_promises() {
     let server = Server::with(&["--cluster-enabled", "yes"]);
     server.ask_text(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
-    while !server
-        .ask_text(&["CLUSTER", "INFO"])
-        .contains("cluster_state:ok")
-    {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually("the cluster is up", || {
+        let info = server.ask_text(&["CLUSTER", "INFO"]);
+        info.contains("cluster_state:ok")
+    });
     let store = RedisStore::cluster([&*server.url()]).unwrap();
     check_store(&store).await.unwrap();
 }
@@ -66,31 +64,9 @@ async fn a_cluster_keeps_the_promises() {
 #[tokio::test]
 async fn sentinels_lead_to_the_master() {
     let master = Server::start();
-    let config = scratch().join("sentinel.conf");
-    let monitor = format!("sentinel monitor mymaster 127.0.0.1 {} 1\n", master.port);
-    std::fs::write(&config, monitor).unwrap();
-    let port = free_port();
-    let mut sentinel = std::process::Command::new("redis-server")
-        .arg(&config)
-        .args([
-            "--sentinel",
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-        ])
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let sentinels = [&*format!("redis://127.0.0.1:{port}")];
-    let store = RedisStore::sentinel(sentinels, "redis://mymaster/2").unwrap();
-    let checked = check_store(&store).await;
-    sentinel.kill().unwrap();
-    sentinel.wait().unwrap();
-    checked.unwrap();
+    let sentinel = Server::sentinel_of(&master, "mymaster");
+    let store = RedisStore::sentinel([&*sentinel.url()], "redis://mymaster/2").unwrap();
+    check_store(&store).await.unwrap();
 }
 
 #[tokio::test]
@@ -157,4 +133,32 @@ async fn foreign_keys_are_nothing_or_an_error_but_never_in_the_way_for_ever() {
     server.ask_text(&["LPUSH", &name("token"), "x"]);
     let error = store.load(&key).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Store);
+}
+
+#[tokio::test]
+async fn foreign_files_are_nothing_or_an_error() {
+    let dir = scratch();
+    let store = FileStore::new(&dir).unwrap();
+    let (key, me) = (StoreKey::digest_of(b"x"), Holder::random().unwrap());
+    let record = dir.join(format!("officernd-{key}.json"));
+    let sealed = "x".repeat(300_000);
+    for foreign in [
+        "",
+        "{",
+        "[]",
+        r#"{"entry":{"sealed":"?","until":99999999999999}}"#,
+        r#"{"lease":{"holder":"somebody","until":99999999999999}}"#,
+        &format!(r#"{{"entry":{{"sealed":"{sealed}","until":99999999999999}}}}"#),
+    ] {
+        std::fs::write(&record, foreign).unwrap();
+        assert_eq!(store.load(&key).await.unwrap(), None, "{foreign:.40}");
+        let limit = Duration::from_secs(1);
+        let lease = store.acquire(&key, &me, limit).await.unwrap();
+        assert_eq!(lease, officernd_auth::store::Lease::Held, "{foreign:.40}");
+    }
+    std::fs::remove_file(&record).unwrap();
+    std::fs::create_dir(&record).unwrap();
+    let error = store.load(&key).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store);
+    std::fs::remove_dir_all(dir).unwrap();
 }
