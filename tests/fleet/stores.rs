@@ -83,6 +83,15 @@ async fn files_keep_the_promises() {
 }
 
 #[test]
+fn an_operation_is_no_burden_on_the_stack() {
+    let store = RedisStore::new("redis://host").unwrap();
+    let (key, me) = (StoreKey::digest_of(b""), Holder::random().unwrap());
+    let save = store.save(&key, b"", Duration::from_secs(1), &me);
+    let size = std::mem::size_of_val(&save);
+    assert!(size < 4096, "{size}");
+}
+
+#[test]
 fn urls_that_cannot_be_used_are_refused_and_not_shown() {
     for url in [
         "",

@@ -67,9 +67,12 @@ impl Connections {
     pub(super) async fn run<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
         let until = later(TokioClock.now(), LIMIT);
         let answer = timeout_at(&TokioClock, until, async {
-            match self.once(command).await {
-                Err(error) if worth_repeating(&error) => self.once(command).await,
-                answer => answer,
+            let mut again = true;
+            loop {
+                match self.once(command).await {
+                    Err(error) if again && worth_repeating(&error) => again = false,
+                    answer => return answer,
+                }
             }
         });
         let late = || Err(io::Error::from(io::ErrorKind::TimedOut).into());
@@ -104,7 +107,9 @@ impl Connections {
             }
         }
         *live = None;
-        let connection = self.target.connect().await?;
+        // Boxed: the client's way there is tens of kilobytes of future, which
+        // every operation would carry on its stack.
+        let connection = Box::pin(self.target.connect()).await?;
         let doubtful = Doubt::default();
         *live = Some(Live {
             connection: connection.clone(),
