@@ -34,7 +34,7 @@ type Shared = SharedTokenProvider<HttpTokenProvider, RedisStore>;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    if let Some(port) = std::env::var("FLEET_VICTIM").ok() {
+    if let Ok(port) = std::env::var("FLEET_VICTIM") {
         return victim(port.parse()?).await;
     }
     let mut redis = Redis::start()?;
