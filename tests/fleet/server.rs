@@ -28,11 +28,15 @@ impl Server {
     /// With a certificate of its own making, for `localhost`, and only TLS.
     pub(crate) fn with_tls(args: &[&str]) -> (Self, String) {
         let dir = scratch();
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        Self::launch_with_tls(dir, args)
+    }
+
+    fn launch_with_tls(dir: PathBuf, mut args: Vec<String>) -> (Self, String) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let pem = made.cert.pem();
         std::fs::write(dir.join("cert.pem"), &pem).unwrap();
         std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-        let mut all: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         let cert = dir.join("cert.pem").to_str().unwrap().to_owned();
         let key = dir.join("key.pem").to_str().unwrap().to_owned();
         for (name, value) in [
@@ -41,19 +45,29 @@ impl Server {
             ("--tls-ca-cert-file", &*cert),
             ("--tls-auth-clients", "no"),
         ] {
-            all.extend([name.to_owned(), value.to_owned()]);
+            args.extend([name.to_owned(), value.to_owned()]);
         }
-        (Self::launch(dir, all, true), pem)
+        (Self::launch(dir, args, true), pem)
     }
 
-    /// A sentinel that watches this server under this name.
-    pub(crate) fn sentinel_of(master: &Self, name: &str) -> Self {
+    /// A sentinel that watches this server as `mymaster`.
+    pub(crate) fn sentinel(&self) -> Self {
         let dir = scratch();
+        let args = self.sentinel_args(&dir);
+        Self::launch(dir, args, false)
+    }
+
+    pub(crate) fn sentinel_with_tls(&self) -> (Self, String) {
+        let dir = scratch();
+        let args = self.sentinel_args(&dir);
+        Self::launch_with_tls(dir, args)
+    }
+
+    fn sentinel_args(&self, dir: &Path) -> Vec<String> {
         let config = dir.join("sentinel.conf");
-        let monitor = format!("sentinel monitor {name} 127.0.0.1 {} 1\n", master.port);
+        let monitor = format!("sentinel monitor mymaster 127.0.0.1 {} 1\n", self.port);
         std::fs::write(&config, monitor).unwrap();
-        let config = config.to_str().unwrap().to_owned();
-        Self::launch(dir, vec![config, "--sentinel".to_owned()], false)
+        vec![config.to_str().unwrap().to_owned(), "--sentinel".to_owned()]
     }
 
     /// On a free port; on another if somebody was quicker to take it.

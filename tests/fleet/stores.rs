@@ -1,11 +1,13 @@
 //! Every store keeps the same promises.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use officernd_auth::ErrorKind;
 use officernd_auth::store::{FileStore, Holder, RedisStore, StoreKey, TokenStore};
-use officernd_auth::testing::check_store;
+use officernd_auth::testing::{Simulator, check_store};
 
+use crate::pods::pod;
 use crate::server::{Server, eventually, scratch};
 
 /// The rights that the documentation of `RedisStore` asks for, and no more.
@@ -64,9 +66,16 @@ async fn a_cluster_keeps_the_promises() {
 #[tokio::test]
 async fn sentinels_lead_to_the_master() {
     let master = Server::start();
-    let sentinel = Server::sentinel_of(&master, "mymaster");
+    let sentinel = master.sentinel();
     let store = RedisStore::sentinel([&*sentinel.url()], "redis://mymaster/2").unwrap();
     check_store(&store).await.unwrap();
+
+    // The way to the sentinels may be the only one over TLS.
+    let (sentinel, pem) = master.sentinel_with_tls();
+    let url = format!("rediss://localhost:{}", sentinel.port);
+    let store = RedisStore::sentinel([&*url], "redis://mymaster").unwrap();
+    let store = store.root_certificates(pem).unwrap();
+    store.load(&StoreKey::digest_of(b"")).await.unwrap();
 }
 
 #[tokio::test]
@@ -89,6 +98,60 @@ fn an_operation_is_no_burden_on_the_stack() {
     let save = store.save(&key, b"", Duration::from_secs(1), &me);
     let size = std::mem::size_of_val(&save);
     assert!(size < 4096, "{size}");
+}
+
+#[tokio::test]
+async fn nothing_that_is_told_or_logged_shows_a_token_a_secret_or_a_password() {
+    let logs = Logs::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::level_filters::LevelFilter::TRACE)
+        .with_writer({
+            let logs = logs.clone();
+            move || logs.clone()
+        })
+        .finish();
+    // While tracing knows of one subscriber only, a callsite that another
+    // test's thread meets first is off for good.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let server = Server::with(&["--requirepass", "hunter2"]);
+    let officernd = Simulator::start().await.unwrap();
+    let url = |password| format!("redis://:{password}@127.0.0.1:{}", server.port);
+    let mut shown = String::new();
+    let mut token = None;
+    for url in [url("hunter2"), url("hunter2"), url("hunter2x")] {
+        let (provider, cache) = pod(&officernd, &url);
+        token = Some(cache.token().await.unwrap());
+        shown += &format!("{provider:?} {cache:?} {:?} {token:?}", provider.status());
+    }
+    let token = token.unwrap();
+    let token = token
+        .header_value()
+        .to_str()
+        .unwrap()
+        .replace("Bearer ", "");
+    shown += &String::from_utf8_lossy(&logs.0.lock().unwrap());
+    for told in ["took a sibling's token", "user or password"] {
+        assert!(shown.contains(told), "{told}: {shown}");
+    }
+    for secret in ["hunter2", &*token, &*officernd.client_secret()] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+}
+
+/// What was logged on this thread.
+#[derive(Clone, Default)]
+struct Logs(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Logs {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[test]
