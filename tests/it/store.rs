@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use officernd_auth::store::{Holder, Lease, Spent, StoreKey, Stored, Terms, TokenStore};
 use officernd_auth::testing::{ManualClock, MemoryStore, ScriptedProvider, Step, check_store};
 use officernd_auth::{
-    AccessToken, Cause, ClientCredentials, Clock, Error, ErrorKind, FetchContext, KeyMaterial,
-    KeyedProvider, OfficeRndAuthLayer, SharedTokenProvider, TokenCache, TokenProvider, TokioClock,
+    AccessToken, Allowance, Cause, ClientCredentials, Clock, Error, ErrorKind, FetchContext,
+    KeyMaterial, KeyedProvider, OfficeRndAuthLayer, SharedTokenProvider, TokenCache, TokenProvider,
+    TokioClock,
 };
 use tokio::sync::Notify;
 use tokio::time::{advance, sleep};
@@ -270,23 +271,36 @@ async fn a_leader_that_stood_still_past_its_lease_overwrites_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_of_the_fleet_is_given_back_by_who_may_not_send() {
+async fn who_may_not_send_takes_no_place_from_the_fleet_nor_from_the_process() {
     let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
-    let mine = officernd_auth::Allowance::new(1, S(60));
-    let process = |allowance: &officernd_auth::Allowance| {
+    let one = || Allowance::new(1, S(60));
+    let process = |allowance: &Allowance| {
         let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
         let layer = OfficeRndAuthLayer::builder(provider).allowance(allowance.clone());
         layer.build().unwrap().cache().clone()
     };
-    // Another cache of this process has spent its one request elsewhere.
-    let other = OfficeRndAuthLayer::builder(ScriptedProvider::new()).allowance(mine.clone());
-    other.build().unwrap().cache().token().await.unwrap();
-    let error = process(&mine).token().await.unwrap_err();
+    let elsewhere = |allowance: &Allowance| {
+        let layer = OfficeRndAuthLayer::builder(ScriptedProvider::new());
+        let layer = layer.allowance(allowance.clone()).build();
+        layer.unwrap().cache().clone()
+    };
+    // The process has spent its one request, the fleet has not.
+    let (spent, fresh) = (one(), one());
+    elsewhere(&spent).token().await.unwrap();
+    let error = process(&spent).token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RateLimited);
-    assert_eq!(endpoint.calls(), 0);
-    let theirs = officernd_auth::Allowance::new(1, S(60));
     let start = now();
-    process(&theirs).token().await.unwrap();
+    process(&fresh).token().await.unwrap();
+    assert!((now() - start) < S(1), "{:?}", now() - start);
+
+    // The fleet has spent it, another process has not.
+    let other = one();
+    let cache = process(&other);
+    cache.token().await.unwrap();
+    let error = cache.refresh().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RateLimited);
+    assert_eq!(endpoint.calls(), 1);
+    elsewhere(&other).token().await.unwrap();
     assert!((now() - start) < S(1), "{:?}", now() - start);
 }
 
@@ -317,7 +331,7 @@ async fn a_provider_that_panics_gives_the_lease_back() {
 async fn a_fleet_waits_for_its_allowance_under_one_lease() {
     let store = MemoryStore::new();
     let endpoint = ScriptedProvider::new();
-    let wide = || officernd_auth::Allowance::new(1, S(20));
+    let wide = || Allowance::new(1, S(20));
     let pods: Vec<TokenCache> = (0..4)
         .map(|_| {
             let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());

@@ -1,4 +1,4 @@
-//! The fleet's allowance: a window in the store, before the process's own.
+//! The fleet's allowance: a window in the store, behind the process's own.
 
 use std::future::Future;
 use std::pin::Pin;
