@@ -97,7 +97,7 @@ impl Refresh {
                 attempt,
                 outcome,
                 %error,
-                "the allowance is spent; the token refresh is put off"
+                "the token refresh is put off; nothing was sent"
             );
             return;
         }

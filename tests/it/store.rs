@@ -124,6 +124,30 @@ async fn a_rejected_token_is_not_taken_and_its_successor_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pods_that_start_one_by_one_do_not_replace_a_replacement_each() {
+    // A missing scope: every token is answered 401.
+    let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
+    let mut pods = Vec::new();
+    for _ in 0..10 {
+        let (_, pod) = pod(&endpoint, &store);
+        pod.reject(&pod.token().await.unwrap());
+        sleep(S(5)).await;
+        // None is without a token for it.
+        assert!(pod.try_token().is_some());
+        pods.push(pod);
+    }
+    assert_eq!(endpoint.calls(), 2);
+    assert_eq!(pods[9].status().consecutive_failures, 0);
+    sleep(S(30)).await;
+    for pod in &pods {
+        pod.token().await.unwrap();
+        sleep(S(1)).await;
+    }
+    assert_eq!(endpoint.calls(), 3);
+    assert_eq!(header(&pods[9]).await, "Bearer scripted-3");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_sealed_with_another_secret_or_for_other_scopes_is_not_seen() {
     struct With(KeyMaterial, ScriptedProvider);
     impl TokenProvider for With {

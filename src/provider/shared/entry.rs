@@ -14,7 +14,13 @@ pub(super) struct TokenEntry {
     pub(super) token: AccessToken,
     /// When the request for it was sent, by the sender's wall clock.
     pub(super) born: SystemTime,
+    /// It replaced one that a server had answered 401 to.
+    pub(super) heals: bool,
 }
+
+/// What the byte after the token says.
+const HAS_SCOPE: u8 = 1;
+const HEALS: u8 = 2;
 
 impl TokenEntry {
     pub(super) fn encode(&self) -> Zeroizing<Vec<u8>> {
@@ -27,10 +33,9 @@ impl TokenEntry {
         bytes.extend(millis(self.token.expires_in()).to_be_bytes());
         bytes.extend(millis_len(token.len()).to_be_bytes());
         bytes.extend_from_slice(token);
-        if let Some(scope) = scope {
-            bytes.push(1);
-            bytes.extend_from_slice(scope);
-        }
+        let has_scope = if scope.is_some() { HAS_SCOPE } else { 0 };
+        bytes.push(has_scope | if self.heals { HEALS } else { 0 });
+        bytes.extend_from_slice(scope.unwrap_or_default());
         bytes
     }
 
@@ -42,13 +47,18 @@ impl TokenEntry {
         let (token, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
         let token = Secret::from(std::str::from_utf8(token).ok()?);
         let token = AccessToken::bearer(token, Duration::from_millis(life)).ok()?;
-        let token = match rest.split_first() {
-            None => token,
-            Some((1, scope)) => token.with_scope(std::str::from_utf8(scope).ok()?),
-            Some(_) => return None,
+        let (&flags, scope) = rest.split_first()?;
+        let token = match (flags & HAS_SCOPE != 0, scope) {
+            (true, scope) => token.with_scope(std::str::from_utf8(scope).ok()?),
+            (false, []) => token,
+            (false, _) => return None,
         };
+        if flags & !(HAS_SCOPE | HEALS) != 0 {
+            return None;
+        }
         let born = UNIX_EPOCH.checked_add(Duration::from_millis(born))?;
-        Some(Self { token, born })
+        let heals = flags & HEALS != 0;
+        Some(Self { token, born, heals })
     }
 
     /// What is left of its life, by this wall clock: never more than there was,
@@ -208,7 +218,8 @@ mod tests {
             Some(scope) => token.with_scope(scope),
             None => token,
         };
-        TokenEntry { token, born: at(0) }
+        let (born, heals) = (at(0), scope.is_some());
+        TokenEntry { token, born, heals }
     }
 
     #[test]
@@ -220,6 +231,7 @@ mod tests {
             assert_eq!(back.token.expires_in(), S(3599));
             assert_eq!(back.token.scope(), scope);
             assert_eq!(back.born, at(0));
+            assert_eq!(back.heals, scope.is_some());
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::super::{FetchContext, Permit};
+use super::super::{Cause, FetchContext, Permit};
 use super::Inner;
 use super::choice::{self, Held, Offer};
 use super::entry::{Failure, TokenEntry};
@@ -54,8 +54,8 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
     /// Takes a sibling's token, or fetches one under the lease.
     pub(super) async fn through_the_store(&self) -> Result<Result<AccessToken, Error>, Aside> {
         loop {
-            if let Some(token) = self.taken().await? {
-                return Ok(Ok(token));
+            if let Some(answer) = self.taken().await? {
+                return Ok(answer);
             }
             let mut lease = match Leased::take(self).await? {
                 Turn::Ours(lease) => lease,
@@ -66,9 +66,9 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
                 Turn::Later(_) => return Ok(Err(waited_in_vain())),
             };
             // The one before us may have left it between the two questions.
-            if let Some(token) = self.taken().await? {
+            if let Some(answer) = self.taken().await? {
                 lease.release().await;
-                return Ok(Ok(token));
+                return Ok(answer);
             }
             let earlier = self.failure().await?;
             if let Some((failure, left)) = earlier.filter(|(_, left)| !left.is_zero()) {
@@ -137,6 +137,7 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
                 entry: TokenEntry {
                     token: token?,
                     born,
+                    heals: cx.cause() == Cause::Rejected,
                 },
                 sent,
             }),
@@ -155,8 +156,8 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
         fetched.entry.token.with_life(life.saturating_add(waited))
     }
 
-    /// A sibling's token, if there is one that will do.
-    async fn taken(&self) -> Result<Option<AccessToken>, Aside> {
+    /// A sibling's token, if there is one that will do; or that it has to.
+    async fn taken(&self) -> Result<Option<Result<AccessToken, Error>>, Aside> {
         let clock = self.cx.clock();
         let load = self.inner.store.load(&self.token);
         let Some(stored) = self.inner.guard.run(clock, "load", load).await? else {
@@ -183,14 +184,19 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
             granted,
             held,
         };
-        if !choice::takes(self.cx.cause(), offer) {
+        let cause = self.cx.cause();
+        if let Some(wait) = choice::put_off(cause, offer, entry.heals) {
+            return Ok(Some(Err(just_replaced().with_retry_after(wait))));
+        }
+        if !choice::takes(cause, offer) {
             return Ok(None);
         }
         let left = choice::safe(left, granted);
         self.inner.guard.count(Source::Taken);
-        trace::token_shared(self.cx.cause().as_str(), left);
+        trace::token_shared(cause.as_str(), left);
         let waited = now.saturating_duration_since(self.start);
-        Ok(Some(entry.token.with_life(left.saturating_add(waited))))
+        let life = left.saturating_add(waited);
+        Ok(Some(Ok(entry.token.with_life(life))))
     }
 
     /// The last failure of a sibling, and how long it still holds.
@@ -265,4 +271,12 @@ fn waited_in_vain() -> Error {
         ErrorKind::Timeout,
         "a sibling's token request was not over in time",
     )
+}
+
+fn just_replaced() -> Error {
+    Error::new(
+        ErrorKind::RateLimited,
+        "a rejected token has just been replaced by this one; nothing was sent",
+    )
+    .unsent()
 }
