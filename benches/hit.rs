@@ -7,7 +7,7 @@
 #[allow(dead_code, reason = "no bench needs all of it")]
 mod common;
 
-use common::contenders::{self, Use};
+use common::contenders::{self, SHARED, Use};
 use common::rounds::{self, Entry, Plan};
 use common::{Effort, goal, save, say};
 use serde_json::json;
@@ -44,6 +44,8 @@ fn main() -> Result<(), BoxError> {
     if effort == Effort::Full {
         let ours = (time_of("ours") - floor) / peer;
         goal("added ns over tower-http's, 1 thread", ours, 1.0);
+        let shared = (time_of(SHARED) - floor) / (time_of("ours") - floor);
+        goal("added ns with a store, over those without", shared, 1.05);
     }
     save(effort, "hit", &json!({ "rows": rows }))?;
     Ok(())

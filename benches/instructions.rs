@@ -19,7 +19,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::contenders::{self, COUNTED, Contender, Use};
+use common::contenders::{self, COUNTED, Contender, SHARED, Use};
 use common::{Effort, arg_after, figures_dir, goal, has_arg, save, say};
 use serde_json::json;
 use tower::BoxError;
@@ -45,10 +45,11 @@ fn main() -> Result<(), BoxError> {
     };
     let mut rows = Vec::new();
     let mut held = Vec::new();
+    let mut with_store = f64::NAN;
     for &how in scenes {
         let mut counts = Vec::new();
         for contender in &contenders {
-            let wanted = matches!(contender.name, "bare" | "tower-http" | "ours");
+            let wanted = matches!(contender.name, "bare" | "tower-http" | "ours" | SHARED);
             if wanted || !guard && effort == Effort::Full {
                 counts.push((contender, count(contender, how, effort)?));
             }
@@ -74,6 +75,7 @@ fn main() -> Result<(), BoxError> {
         }
         if how == Use::Held {
             held = vec![of("ours") - floor, (of("ours") - floor) / peer];
+            with_store = of(SHARED) / of("ours");
         }
     }
     say("columns: instructions a request, over the floor, as a multiple of tower-http's");
@@ -83,7 +85,13 @@ fn main() -> Result<(), BoxError> {
     if effort == Effort::Full {
         goal("instructions per hit over tower-http's", ratio, 1.1);
     }
+    say(format!(
+        "a hit with a store takes {with_store:.3} of a hit without"
+    ));
     if guard {
+        if with_store.is_nan() || with_store > 1.01 {
+            return Err("a store shows in the cost of a hit".into());
+        }
         return check(added);
     }
     if has_arg("--renew") {

@@ -1,4 +1,11 @@
-#![cfg_attr(feature = "reqwest", doc = include_str!("../README.md"))]
+// Its examples want all that they show.
+#![cfg_attr(
+    all(
+        feature = "reqwest",
+        any(not(doctest), all(feature = "file", feature = "redis"))
+    ),
+    doc = include_str!("../README.md")
+)]
 #![cfg_attr(
     not(feature = "reqwest"),
     doc = "Tower middleware that keeps an OfficeRnD OAuth 2.0 token ready and puts it on every request."

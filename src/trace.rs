@@ -8,6 +8,8 @@ mod meter;
 #[path = "trace/no_meter.rs"]
 mod meter;
 mod names;
+#[cfg(feature = "store")]
+mod shared;
 
 use std::time::Duration;
 
@@ -16,8 +18,12 @@ use tracing::{Span, debug, info_span, warn};
 
 #[cfg(feature = "metrics")]
 pub use self::meter::describe as describe_metrics;
+#[cfg(feature = "store")]
+pub(crate) use self::meter::store_served;
 pub(crate) use self::meter::{Waiter, requested, token_landed, token_replaced, token_request};
 use self::names::{event, span};
+#[cfg(feature = "store")]
+pub(crate) use self::shared::{store_back, store_entry_unusable, store_failed, token_shared};
 use crate::error::Error;
 
 /// One refresh of a token, from its start to its end, as it is told.
@@ -91,7 +97,7 @@ impl Refresh {
                 attempt,
                 outcome,
                 %error,
-                "the allowance is spent; the token refresh is put off"
+                "the token refresh is put off; nothing was sent"
             );
             return;
         }
@@ -169,51 +175,4 @@ pub(crate) fn scope_narrowed(asked: Option<&str>, granted: Option<&str>) {
         granted,
         "the server granted less than was asked for"
     );
-}
-
-/// What goes on between a process and the store that it shares with others.
-#[cfg(feature = "store")]
-pub(crate) use self::shared::{store_back, store_entry_unusable, store_failed, token_shared};
-
-#[cfg(feature = "store")]
-mod shared {
-    use std::time::Duration;
-
-    use tracing::{debug, info, warn};
-
-    use crate::error::Error;
-
-    pub(crate) fn store_failed(operation: &str, error: &Error) {
-        warn!(
-            name: "officernd_auth.store_failed",
-            operation,
-            %error,
-            "the token store failed; requests go on without it"
-        );
-    }
-
-    pub(crate) fn store_back(operation: &str) {
-        info!(
-            name: "officernd_auth.store_back",
-            operation,
-            "the token store works again"
-        );
-    }
-
-    pub(crate) fn store_entry_unusable() {
-        warn!(
-            name: "officernd_auth.store_entry_unusable",
-            "what the token store holds here was not sealed with this secret, or is garbled; \
-             it counts as nothing"
-        );
-    }
-
-    pub(crate) fn token_shared(cause: &str, expires_in: Duration) {
-        debug!(
-            name: "officernd_auth.token_shared",
-            cause,
-            expires_in = expires_in.as_secs(),
-            "took a sibling's token"
-        );
-    }
 }

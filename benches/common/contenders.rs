@@ -11,7 +11,11 @@ use std::task::{Context, Poll, Waker};
 use super::duties::{FreshLayer, GuardLayer, WatchLayer};
 use http::header::{ACCEPT, AUTHORIZATION, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
-use officernd_auth::{OfficeRndAuthLayer, StaticToken};
+use officernd_auth::testing::MemoryStore;
+use officernd_auth::{
+    AccessToken, Error, FetchContext, KeyMaterial, KeyedProvider, OfficeRndAuthLayer,
+    SharedTokenProvider, StaticToken, TokenProvider,
+};
 use tokio::sync::RwLock;
 use tower::layer::util::Identity;
 use tower::{BoxError, Layer, Service};
@@ -58,11 +62,15 @@ pub(crate) fn all() -> Result<Vec<Contender>, BoxError> {
     let naive = NaiveLayer {
         token: Arc::new(RwLock::new(token.clone())),
     };
-    let ours = OfficeRndAuthLayer::new(StaticToken::new(token)?);
+    let ours = OfficeRndAuthLayer::new(StaticToken::new(token.clone())?);
+    let keyed = Keyed(StaticToken::new(token)?);
+    let shared = SharedTokenProvider::new(keyed, MemoryStore::new());
+    let shared = OfficeRndAuthLayer::new(shared);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(ours.cache().warm_up())?;
+    runtime.block_on(shared.cache().warm_up())?;
     Ok(vec![
         Contender::new(
             "bare",
@@ -94,7 +102,26 @@ pub(crate) fn all() -> Result<Vec<Contender>, BoxError> {
         )?,
         Contender::checked("naive", "RwLock<String> + format! + a box", naive)?,
         Contender::checked("ours", "OfficeRndAuthLayer", ours)?,
+        Contender::checked(SHARED, "the same, its token shared through a store", shared)?,
     ])
+}
+
+/// A store must not show in a hit.
+pub(crate) const SHARED: &str = "ours+store";
+
+/// A token that knows what it depends on, as a store wants it.
+struct Keyed(StaticToken);
+
+impl TokenProvider for Keyed {
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        self.0.fetch(cx).await
+    }
+}
+
+impl KeyedProvider for Keyed {
+    fn key_material(&self) -> KeyMaterial {
+        KeyMaterial::new("https://identity.test/oauth/token", "client", "secret")
+    }
 }
 
 fn token() -> String {

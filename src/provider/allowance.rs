@@ -74,6 +74,8 @@ struct Shared {
 #[must_use = "the request counts as answered when the permit is dropped"]
 pub struct Permit {
     held: Option<(Arc<Shared>, Arc<dyn Clock>, u64)>,
+    /// Dropped before that, it was never spent.
+    sent: bool,
 }
 
 impl Allowance {
@@ -116,7 +118,8 @@ impl Allowance {
         deadline: Instant,
     ) -> Result<Permit, Error> {
         let Some(shared) = &self.shared else {
-            return Ok(Permit { held: None });
+            let (held, sent) = (None, false);
+            return Ok(Permit { held, sent });
         };
         let place = Place::take(shared, *urgency.borrow_and_update())?;
         loop {
@@ -128,6 +131,7 @@ impl Allowance {
                 Answer::Granted(id) => {
                     return Ok(Permit {
                         held: Some((Arc::clone(shared), Arc::clone(clock), id)),
+                        sent: false,
                     });
                 }
                 Answer::Free(until) if until <= deadline => until,
@@ -208,10 +212,21 @@ impl Shared {
     }
 }
 
+impl Permit {
+    /// From now on it counts.
+    pub(super) fn sent(mut self) -> Self {
+        self.sent = true;
+        self
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some((shared, clock, id)) = self.held.take() {
-            shared.lock().answered(id, clock.now());
+            match self.sent {
+                true => shared.lock().answered(id, clock.now()),
+                false => shared.lock().unsent(id),
+            }
             shared.changed.notify_waiters();
         }
     }

@@ -114,7 +114,7 @@ pub(crate) struct Previous {
     pub(crate) ends_at: Instant,
 }
 
-/// What stands before the process's own allowance.
+/// What stands behind the process's own allowance.
 pub(crate) trait Gate: Send + Sync {
     fn pass<'a>(
         &'a self,
@@ -179,16 +179,18 @@ impl FetchContext {
     ///
     /// Dropped before it is ready, it has spent nothing.
     pub async fn permit(&self) -> Result<Permit, Error> {
-        if let Some(gate) = &self.gate {
-            gate.pass(self).await?;
-        }
         let permit = self
             .allowance
             .spend(&self.clock, self.urgency.clone(), self.deadline)
             .await?;
+        // Last, right before the request: the others cannot know for how long
+        // this process would wait for itself.
+        if let Some(gate) = &self.gate {
+            gate.pass(self).await?;
+        }
         self.sent.fetch_add(1, Ordering::Relaxed);
         trace::token_request();
-        Ok(permit)
+        Ok(permit.sent())
     }
 
     /// The same terms, behind one more gate.

@@ -36,8 +36,9 @@ const LEASE_SLACK: Duration = Duration::from_secs(5);
 /// The store is a help, not a need: while it is down, slow, full, read-only or
 /// full of something else, requests go on as without it, each process within
 /// its own [`Allowance`]. An operation has 500 ms; after one that failed the
-/// store is left alone for 10 s. [`status`](Self::status) and the events
-/// `officernd_auth.store_failed` and `officernd_auth.store_back` tell.
+/// store is left alone for 10 s. [`status`](Self::status), the events
+/// `officernd_auth.store_failed` and `officernd_auth.store_back`, and the metric
+/// `officernd_auth_store_failures_total` tell.
 ///
 /// ```
 /// use officernd_auth::testing::{MemoryStore, ScriptedProvider};
@@ -71,9 +72,11 @@ const LEASE_SLACK: Duration = Duration::from_secs(5);
 ///
 /// A lease is for `fetch_timeout` + 5 s: 15 s by default. Who waits under
 /// somebody's lease looks every 50 to 200 ms. If the process that has it is
-/// killed in mid-fetch, the next takes over when the lease ends, so within the
-/// 30 s of `acquire_timeout`. A token is handed over while at least 60 s, or a
-/// quarter of its life, are left; for a refresh ahead of time, half of it.
+/// killed in mid-fetch, the next takes over when the lease ends: keep
+/// `acquire_timeout` (30 s) above a lease and a fetch, or who waits then fails.
+/// A token is handed over while at least 60 s, or a quarter of its life, are
+/// left; for a refresh ahead of time, half of it. One that has just replaced a
+/// rejected token is not replaced in its turn for 60 s.
 pub struct SharedTokenProvider<P, S> {
     inner: Arc<Inner<P, S>>,
 }

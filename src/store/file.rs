@@ -231,7 +231,8 @@ fn sweep(dir: &Path, now: SystemTime) {
     for entry in entries.take(MOST).flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let ours = name.starts_with("officernd-") && name.ends_with(".json");
+        // Not the lock, which has a dot there.
+        let ours = name.starts_with("officernd-");
         let touched = entry.metadata().and_then(|metadata| metadata.modified());
         let age = touched.map(|touched| now.duration_since(touched).unwrap_or_default());
         if ours && age.is_ok_and(|age| age > DUST) {

@@ -151,6 +151,7 @@ pub trait TokenStore: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Spent, Error>> + Send;
 
     /// The request of this ticket is over: its place is free `per` from now.
+    /// With a `per` of zero it was not sent, and the place is free at once.
     /// Nothing happens if the ticket has no place.
     fn settle(
         &self,

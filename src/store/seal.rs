@@ -24,7 +24,8 @@ const SALT: &[u8] = b"officernd-auth shared store v1";
 pub(crate) struct Sealer {
     cipher: XChaCha20Poly1305,
     prk: Hkdf<Sha256>,
-    context: Vec<u8>,
+    /// May hold parameters that are secrets too.
+    context: Zeroizing<Vec<u8>>,
 }
 
 /// What an entry is for. Each has its own name.
@@ -46,7 +47,7 @@ impl Purpose {
 impl Sealer {
     /// `context` tells this token from all others of the same secret; no two
     /// may encode alike.
-    pub(crate) fn new(secret: &[u8], context: Vec<u8>) -> Self {
+    pub(crate) fn new(secret: &[u8], context: Zeroizing<Vec<u8>>) -> Self {
         let prk = Hkdf::<Sha256>::new(Some(SALT), secret);
         let key = expand::<32>(&prk, b"seal", &context);
         Self {
@@ -119,7 +120,7 @@ mod tests {
     const N: [u8; NONCE] = [7; NONCE];
 
     fn sealer(secret: &str, context: &str) -> Sealer {
-        Sealer::new(secret.as_bytes(), context.as_bytes().to_vec())
+        Sealer::new(secret.as_bytes(), context.as_bytes().to_vec().into())
     }
 
     #[test]

@@ -72,6 +72,18 @@ pub fn describe() {
         Unit::Seconds,
         "When the newest token expires, in seconds since 1970."
     );
+    #[cfg(feature = "store")]
+    describe_counter!(
+        metric::STORE_REFRESHES,
+        Unit::Count,
+        "Refreshes of a provider with a token store, by where the token was looked for."
+    );
+    #[cfg(feature = "store")]
+    describe_counter!(
+        metric::STORE_FAILURES,
+        Unit::Count,
+        "Operations of the token store that failed: each takes it out of the path for 10 s."
+    );
 }
 
 /// A request that waits for its token.
@@ -189,4 +201,15 @@ pub(super) fn refreshed(cause: &'static str, outcome: &'static str, took: Option
 
 pub(super) fn rejected() {
     counter!(metric::REJECTIONS).increment(1);
+}
+
+/// A refresh took a sibling's token, or went to the endpoint.
+#[cfg(feature = "store")]
+pub(crate) fn store_served(source: &'static str) {
+    counter!(metric::STORE_REFRESHES, "source" => source).increment(1);
+}
+
+#[cfg(feature = "store")]
+pub(super) fn store_failed(operation: &'static str) {
+    counter!(metric::STORE_FAILURES, "operation" => operation).increment(1);
 }

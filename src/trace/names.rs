@@ -14,6 +14,14 @@ pub(super) mod event {
     pub(crate) const TOKEN_REJECTED: &str = "officernd_auth.token_rejected";
     pub(crate) const SECRET_UNREADABLE: &str = "officernd_auth.secret_unreadable";
     pub(crate) const SCOPE_NARROWED: &str = "officernd_auth.scope_narrowed";
+    #[cfg(feature = "store")]
+    pub(crate) const STORE_FAILED: &str = "officernd_auth.store_failed";
+    #[cfg(feature = "store")]
+    pub(crate) const STORE_BACK: &str = "officernd_auth.store_back";
+    #[cfg(feature = "store")]
+    pub(crate) const STORE_ENTRY_UNUSABLE: &str = "officernd_auth.store_entry_unusable";
+    #[cfg(feature = "store")]
+    pub(crate) const TOKEN_SHARED: &str = "officernd_auth.token_shared";
 }
 
 #[cfg(feature = "metrics")]
@@ -28,4 +36,8 @@ pub(super) mod metric {
     pub(crate) const TOKEN_AGE: &str = "officernd_auth_token_age_seconds";
     pub(crate) const ISSUED: &str = "officernd_auth_token_issued_timestamp_seconds";
     pub(crate) const EXPIRES: &str = "officernd_auth_token_expiry_timestamp_seconds";
+    #[cfg(feature = "store")]
+    pub(crate) const STORE_REFRESHES: &str = "officernd_auth_store_refreshes_total";
+    #[cfg(feature = "store")]
+    pub(crate) const STORE_FAILURES: &str = "officernd_auth_store_failures_total";
 }

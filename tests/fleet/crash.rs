@@ -8,8 +8,8 @@ use officernd_auth::store::{FileStore, Holder, RedisStore, StoreKey, TokenStore}
 use officernd_auth::testing::{Fault, Simulator};
 use officernd_auth::{ClientCredentials, HttpTokenProvider, SharedTokenProvider};
 
-use crate::pods::{MINUTE, cache, now, pod};
-use crate::server::{Server, kill, scratch};
+use crate::pods::{MINUTE, ask_all, cache, now, pod};
+use crate::server::{Server, eventually, kill, scratch};
 
 const STORE: &str = "FLEET_TEST_STORE";
 const TOKEN_URL: &str = "FLEET_TEST_TOKEN_URL";
@@ -39,32 +39,56 @@ async fn lead() {
     let _ = cache(&SharedTokenProvider::new(http, store)).token().await;
 }
 
+/// A process that asks for a token.
+fn leader(server: &Server, officernd: &Simulator) -> Child {
+    let client = format!("{} {}", officernd.client_id(), officernd.client_secret());
+    let variables = [
+        (STORE, &*server.url()),
+        (TOKEN_URL, &*officernd.token_url()),
+        (CLIENT, &*client),
+    ];
+    child("crash::lead", &variables)
+}
+
 #[tokio::test]
 async fn a_leader_killed_in_mid_fetch_is_followed_within_its_lease() {
     let server = Server::start();
     let officernd = Simulator::start().await.unwrap();
     officernd.token_faults().next(1, Fault::Hang);
-    let client = format!("{} {}", officernd.client_id(), officernd.client_secret());
-    let mut leader = child(
-        "crash::lead",
-        &[
-            (STORE, &server.url()),
-            (TOKEN_URL, &officernd.token_url()),
-            (CLIENT, &client),
-        ],
-    );
+    let mut leader = leader(&server, &officernd);
     officernd.token_requests_reach(1).await;
     kill("-KILL", leader.id());
     let killed = now();
     leader.wait().unwrap();
 
     let pods: Vec<_> = (0..5).map(|_| pod(&officernd, &server.url()).1).collect();
-    let longest = crate::pods::ask_all(&pods).await;
+    let longest = ask_all(&pods).await;
     println!("leader killed: longest wait {longest:?}");
-    // A fetch timeout of 2 s makes a lease of 7 s.
-    assert!((now() - killed) < Duration::from_millis(7_500));
+    // A fetch timeout of 2 s makes a lease of 7 s. Then they have to ask.
+    assert!((now() - killed) < Duration::from_secs(9));
     assert_eq!(officernd.token_requests(), 2);
     assert!(officernd.max_token_requests_in(MINUTE) <= 5);
+}
+
+#[tokio::test]
+async fn a_leader_stopped_past_its_lease_comes_back_and_overwrites_nothing() {
+    let server = Server::start();
+    let officernd = Simulator::start().await.unwrap();
+    officernd.set_latency(Duration::from_millis(500));
+    let mut leader = leader(&server, &officernd);
+    officernd.token_requests_reach(1).await;
+    kill("-STOP", leader.id());
+    let pods: Vec<_> = (0..5).map(|_| pod(&officernd, &server.url()).1).collect();
+    ask_all(&pods).await;
+    assert_eq!(officernd.token_requests(), 2);
+    kill("-CONT", leader.id());
+    eventually("the leader has its late token", || {
+        leader.try_wait().unwrap().is_some()
+    });
+    let late = pod(&officernd, &server.url()).1.token().await.unwrap();
+    let theirs = pods[0].token().await.unwrap();
+    assert_eq!(late.header_value(), theirs.header_value());
+    assert_eq!(officernd.token_requests(), 2);
 }
 
 #[tokio::test]

@@ -22,17 +22,21 @@ impl Server {
 
     pub(crate) fn with(args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        Self::launch(free_port(), scratch(), args, false)
+        Self::launch(scratch(), args, false)
     }
 
     /// With a certificate of its own making, for `localhost`, and only TLS.
     pub(crate) fn with_tls(args: &[&str]) -> (Self, String) {
         let dir = scratch();
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        Self::launch_with_tls(dir, args)
+    }
+
+    fn launch_with_tls(dir: PathBuf, mut args: Vec<String>) -> (Self, String) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let pem = made.cert.pem();
         std::fs::write(dir.join("cert.pem"), &pem).unwrap();
         std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-        let mut all: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         let cert = dir.join("cert.pem").to_str().unwrap().to_owned();
         let key = dir.join("key.pem").to_str().unwrap().to_owned();
         for (name, value) in [
@@ -41,22 +45,49 @@ impl Server {
             ("--tls-ca-cert-file", &*cert),
             ("--tls-auth-clients", "no"),
         ] {
-            all.extend([name.to_owned(), value.to_owned()]);
+            args.extend([name.to_owned(), value.to_owned()]);
         }
-        (Self::launch(free_port(), dir, all, true), pem)
+        (Self::launch(dir, args, true), pem)
     }
 
-    fn launch(port: u16, dir: PathBuf, args: Vec<String>, tls: bool) -> Self {
-        let process = spawn(port, &dir, &args, tls);
-        let server = Self {
-            process,
-            port,
-            dir,
-            args,
-            tls,
-        };
-        server.wait();
-        server
+    /// A sentinel that watches this server as `mymaster`.
+    pub(crate) fn sentinel(&self) -> Self {
+        let dir = scratch();
+        let args = self.sentinel_args(&dir);
+        Self::launch(dir, args, false)
+    }
+
+    pub(crate) fn sentinel_with_tls(&self) -> (Self, String) {
+        let dir = scratch();
+        let args = self.sentinel_args(&dir);
+        Self::launch_with_tls(dir, args)
+    }
+
+    fn sentinel_args(&self, dir: &Path) -> Vec<String> {
+        let config = dir.join("sentinel.conf");
+        let monitor = format!("sentinel monitor mymaster 127.0.0.1 {} 1\n", self.port);
+        std::fs::write(&config, monitor).unwrap();
+        vec![config.to_str().unwrap().to_owned(), "--sentinel".to_owned()]
+    }
+
+    /// On a free port; on another if somebody was quicker to take it.
+    fn launch(dir: PathBuf, args: Vec<String>, tls: bool) -> Self {
+        for _ in 0..5 {
+            let port = free_port();
+            let mut process = spawn(port, &dir, &args, tls);
+            if listens(port, &mut process) {
+                return Self {
+                    process,
+                    port,
+                    dir,
+                    args,
+                    tls,
+                };
+            }
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        panic!("redis-server does not listen");
     }
 
     pub(crate) fn url(&self) -> String {
@@ -80,7 +111,7 @@ impl Server {
     pub(crate) fn restart(&mut self) {
         self.kill();
         self.process = spawn(self.port, &self.dir, &self.args, self.tls);
-        self.wait();
+        assert!(listens(self.port, &mut self.process), "its port is taken");
     }
 
     /// One command over a connection of its own; what it answered, raw.
@@ -116,17 +147,28 @@ impl Server {
     fn signal(&self, signal: &str) {
         kill(signal, self.process.id());
     }
+}
 
-    fn wait(&self) {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        for _ in 0..200 {
-            if TcpStream::connect(address).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(50));
+fn listens(port: u16, process: &mut Child) -> bool {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut listens = false;
+    eventually("it listens, or is gone", || {
+        let gone = process.try_wait().unwrap().is_some();
+        listens = !gone && TcpStream::connect(address).is_ok();
+        listens || gone
+    });
+    listens
+}
+
+/// Looks every 50 ms, for as long as a slow machine may take.
+pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..600 {
+        if done() {
+            return;
         }
-        panic!("redis-server does not listen; is its port taken?");
+        std::thread::sleep(Duration::from_millis(50));
     }
+    panic!("not within 30 s: {what}");
 }
 
 impl Drop for Server {
@@ -149,12 +191,14 @@ fn spawn(port: u16, dir: &Path, args: &[String], tls: bool) -> Child {
     } else {
         ["--port", &port, "--tls-port", "0"]
     };
+    // A file of settings, if there is one, comes first.
     let spawned = Command::new("redis-server")
+        .args(args.first().filter(|arg| !arg.starts_with('-')))
         .args(ports)
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
         .arg("--dir")
         .arg(dir)
-        .args(args)
+        .args(args.iter().skip_while(|arg| !arg.starts_with('-')))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn();
@@ -166,7 +210,7 @@ fn spawn(port: u16, dir: &Path, args: &[String], tls: bool) -> Child {
     })
 }
 
-pub(crate) fn free_port() -> u16 {
+fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().port()
 }

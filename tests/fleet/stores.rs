@@ -1,12 +1,14 @@
 //! Every store keeps the same promises.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use officernd_auth::ErrorKind;
 use officernd_auth::store::{FileStore, Holder, RedisStore, StoreKey, TokenStore};
-use officernd_auth::testing::check_store;
+use officernd_auth::testing::{Simulator, check_store};
 
-use crate::server::{Server, free_port, scratch};
+use crate::pods::pod;
+use crate::server::{Server, eventually, scratch};
 
 /// The rights that the documentation of `RedisStore` asks for, and no more.
 const RIGHTS: &str = "~officernd:* resetchannels -@all +eval +time +get +set +del +strlen +pttl \
@@ -53,12 +55,10 @@ async fn redis_over_tls_with_user_password_and_database() {
 async fn a_cluster_keeps_the_promises() {
     let server = Server::with(&["--cluster-enabled", "yes"]);
     server.ask_text(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
-    while !server
-        .ask_text(&["CLUSTER", "INFO"])
-        .contains("cluster_state:ok")
-    {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually("the cluster is up", || {
+        let info = server.ask_text(&["CLUSTER", "INFO"]);
+        info.contains("cluster_state:ok")
+    });
     let store = RedisStore::cluster([&*server.url()]).unwrap();
     check_store(&store).await.unwrap();
 }
@@ -66,31 +66,16 @@ async fn a_cluster_keeps_the_promises() {
 #[tokio::test]
 async fn sentinels_lead_to_the_master() {
     let master = Server::start();
-    let config = scratch().join("sentinel.conf");
-    let monitor = format!("sentinel monitor mymaster 127.0.0.1 {} 1\n", master.port);
-    std::fs::write(&config, monitor).unwrap();
-    let port = free_port();
-    let mut sentinel = std::process::Command::new("redis-server")
-        .arg(&config)
-        .args([
-            "--sentinel",
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-        ])
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let sentinels = [&*format!("redis://127.0.0.1:{port}")];
-    let store = RedisStore::sentinel(sentinels, "redis://mymaster/2").unwrap();
-    let checked = check_store(&store).await;
-    sentinel.kill().unwrap();
-    sentinel.wait().unwrap();
-    checked.unwrap();
+    let sentinel = master.sentinel();
+    let store = RedisStore::sentinel([&*sentinel.url()], "redis://mymaster/2").unwrap();
+    check_store(&store).await.unwrap();
+
+    // The way to the sentinels may be the only one over TLS.
+    let (sentinel, pem) = master.sentinel_with_tls();
+    let url = format!("rediss://localhost:{}", sentinel.port);
+    let store = RedisStore::sentinel([&*url], "redis://mymaster").unwrap();
+    let store = store.root_certificates(pem).unwrap();
+    store.load(&StoreKey::digest_of(b"")).await.unwrap();
 }
 
 #[tokio::test]
@@ -104,6 +89,69 @@ async fn files_keep_the_promises() {
         assert_eq!(mode & 0o777, 0o600);
     }
     std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn an_operation_is_no_burden_on_the_stack() {
+    let store = RedisStore::new("redis://host").unwrap();
+    let (key, me) = (StoreKey::digest_of(b""), Holder::random().unwrap());
+    let save = store.save(&key, b"", Duration::from_secs(1), &me);
+    let size = std::mem::size_of_val(&save);
+    assert!(size < 4096, "{size}");
+}
+
+#[tokio::test]
+async fn nothing_that_is_told_or_logged_shows_a_token_a_secret_or_a_password() {
+    let logs = Logs::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::level_filters::LevelFilter::TRACE)
+        .with_writer({
+            let logs = logs.clone();
+            move || logs.clone()
+        })
+        .finish();
+    // While tracing knows of one subscriber only, a callsite that another
+    // test's thread meets first is off for good.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let server = Server::with(&["--requirepass", "hunter2"]);
+    let officernd = Simulator::start().await.unwrap();
+    let url = |password| format!("redis://:{password}@127.0.0.1:{}", server.port);
+    let mut shown = String::new();
+    let mut token = None;
+    for url in [url("hunter2"), url("hunter2"), url("hunter2x")] {
+        let (provider, cache) = pod(&officernd, &url);
+        token = Some(cache.token().await.unwrap());
+        shown += &format!("{provider:?} {cache:?} {:?} {token:?}", provider.status());
+    }
+    let token = token.unwrap();
+    let token = token
+        .header_value()
+        .to_str()
+        .unwrap()
+        .replace("Bearer ", "");
+    shown += &String::from_utf8_lossy(&logs.0.lock().unwrap());
+    for told in ["took a sibling's token", "user or password"] {
+        assert!(shown.contains(told), "{told}: {shown}");
+    }
+    for secret in ["hunter2", &*token, &*officernd.client_secret()] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+}
+
+/// What was logged on this thread.
+#[derive(Clone, Default)]
+struct Logs(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Logs {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[test]
@@ -157,4 +205,32 @@ async fn foreign_keys_are_nothing_or_an_error_but_never_in_the_way_for_ever() {
     server.ask_text(&["LPUSH", &name("token"), "x"]);
     let error = store.load(&key).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Store);
+}
+
+#[tokio::test]
+async fn foreign_files_are_nothing_or_an_error() {
+    let dir = scratch();
+    let store = FileStore::new(&dir).unwrap();
+    let (key, me) = (StoreKey::digest_of(b"x"), Holder::random().unwrap());
+    let record = dir.join(format!("officernd-{key}.json"));
+    let sealed = "x".repeat(300_000);
+    for foreign in [
+        "",
+        "{",
+        "[]",
+        r#"{"entry":{"sealed":"?","until":99999999999999}}"#,
+        r#"{"lease":{"holder":"somebody","until":99999999999999}}"#,
+        &format!(r#"{{"entry":{{"sealed":"{sealed}","until":99999999999999}}}}"#),
+    ] {
+        std::fs::write(&record, foreign).unwrap();
+        assert_eq!(store.load(&key).await.unwrap(), None, "{foreign:.40}");
+        let limit = Duration::from_secs(1);
+        let lease = store.acquire(&key, &me, limit).await.unwrap();
+        assert_eq!(lease, officernd_auth::store::Lease::Held, "{foreign:.40}");
+    }
+    std::fs::remove_file(&record).unwrap();
+    std::fs::create_dir(&record).unwrap();
+    let error = store.load(&key).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store);
+    std::fs::remove_dir_all(dir).unwrap();
 }

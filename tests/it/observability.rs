@@ -7,15 +7,16 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use officernd_auth::testing::{Fault, ScriptedProvider, Simulator, Step};
+use officernd_auth::testing::{Fault, MemoryStore, ScriptedProvider, Simulator, Step};
 use officernd_auth::{
     Allowance, ClientCredentials, ErrorKind, FetchContext, HttpTokenProvider, OfficeRndAuthLayer,
-    Secret, SkipAuth, TokenProvider, TokenStatus,
+    Secret, SharedTokenProvider, SkipAuth, StoreStatus, TokenCache, TokenProvider, TokenStatus,
 };
 use tracing::span;
 use tracing::{Event, Metadata, Subscriber};
 
 use crate::stack::{URL, answer, get, next, over_mock, send, settle};
+use crate::store::Meddler;
 
 const PAGE: &str = include_str!("../../docs/observability.md");
 
@@ -72,10 +73,14 @@ fn the_names_in_the_code_are_the_names_on_the_page() {
 
 #[test]
 fn the_fields_of_the_status_are_on_the_page() {
-    let cache = officernd_auth::TokenCache::new(ScriptedProvider::new());
+    let shared = SharedTokenProvider::new(ScriptedProvider::new(), MemoryStore::new());
+    let store = serde_json::to_value::<StoreStatus>(shared.status()).unwrap();
+    let cache = TokenCache::new(shared);
     let status = serde_json::to_value::<TokenStatus>(cache.status()).unwrap();
-    for field in status.as_object().unwrap().keys() {
-        assert!(PAGE.contains(&format!("\n| `{field}` |")), "{field}");
+    for status in [status, store] {
+        for field in status.as_object().unwrap().keys() {
+            assert!(PAGE.contains(&format!("\n| `{field}` |")), "{field}");
+        }
     }
 }
 
@@ -160,6 +165,25 @@ async fn everything_happens() {
     let spent = OfficeRndAuthLayer::builder(ScriptedProvider::new()).allowance(none);
     let spent = spent.build().unwrap();
     spent.cache().token().await.unwrap_err();
+    a_store_helps_and_fails().await;
+}
+
+/// A token from the endpoint, from a sibling, past an entry that somebody has
+/// garbled, and past a store that hangs and comes back.
+async fn a_store_helps_and_fails() {
+    let (endpoint, model) = (ScriptedProvider::new(), MemoryStore::new());
+    let store = Meddler::over(model.clone(), |_| ());
+    let garbled = Meddler::over(model, Vec::clear);
+    for store in [&store, &store, &garbled] {
+        let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
+        TokenCache::new(provider).token().await.unwrap();
+    }
+    let cache = TokenCache::new(SharedTokenProvider::new(endpoint, store.clone()));
+    store.hang(true);
+    cache.token().await.unwrap();
+    store.hang(false);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    cache.refresh().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -321,6 +345,9 @@ mod metrics_too {
             "officernd_auth_token_rejections_total 1",
             "officernd_auth_refreshes_total{cause=\"manual\",outcome=\"lost\"} 1",
             "officernd_auth_refreshes_total{cause=\"rejected\",outcome=\"ok\"} 1",
+            "officernd_auth_store_refreshes_total{source=\"taken\"} 1",
+            "officernd_auth_store_refreshes_total{source=\"direct\"} 1",
+            "officernd_auth_store_failures_total{operation=\"load\"} 1",
         ] {
             assert!(page.contains(line), "no {line} in {page}");
         }

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use officernd_auth::store::{Holder, Lease, Spent, StoreKey, Stored, Terms, TokenStore};
 use officernd_auth::testing::{ManualClock, MemoryStore, ScriptedProvider, Step, check_store};
 use officernd_auth::{
-    Cause, ClientCredentials, Clock, Error, ErrorKind, KeyMaterial, KeyedProvider,
-    OfficeRndAuthLayer, SharedTokenProvider, TokenCache, TokenProvider, TokioClock,
+    AccessToken, Allowance, Cause, ClientCredentials, Clock, Error, ErrorKind, FetchContext,
+    KeyMaterial, KeyedProvider, OfficeRndAuthLayer, SharedTokenProvider, TokenCache, TokenProvider,
+    TokioClock,
 };
+use tokio::sync::Notify;
 use tokio::time::{advance, sleep};
 
 fn now() -> Instant {
@@ -122,13 +124,34 @@ async fn a_rejected_token_is_not_taken_and_its_successor_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pods_that_start_one_by_one_do_not_replace_a_replacement_each() {
+    // A missing scope: every token is answered 401.
+    let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
+    let mut pods = Vec::new();
+    for _ in 0..10 {
+        let (_, pod) = pod(&endpoint, &store);
+        pod.reject(&pod.token().await.unwrap());
+        sleep(S(5)).await;
+        // None is without a token for it.
+        assert!(pod.try_token().is_some());
+        pods.push(pod);
+    }
+    assert_eq!(endpoint.calls(), 2);
+    assert_eq!(pods[9].status().consecutive_failures, 0);
+    sleep(S(30)).await;
+    for pod in &pods {
+        pod.token().await.unwrap();
+        sleep(S(1)).await;
+    }
+    assert_eq!(endpoint.calls(), 3);
+    assert_eq!(header(&pods[9]).await, "Bearer scripted-3");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_sealed_with_another_secret_or_for_other_scopes_is_not_seen() {
     struct With(KeyMaterial, ScriptedProvider);
     impl TokenProvider for With {
-        async fn fetch(
-            &self,
-            cx: officernd_auth::FetchContext,
-        ) -> Result<officernd_auth::AccessToken, Error> {
+        async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
             self.1.fetch(cx).await
         }
     }
@@ -221,6 +244,103 @@ async fn a_failure_is_shared_and_over_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_short_failure_is_short_for_a_clock_that_is_behind_too() {
+    let store = MemoryStore::new();
+    let endpoint = ScriptedProvider::new().then(Step::Fail(ErrorKind::Transport));
+    pod(&endpoint, &store).1.token().await.unwrap_err();
+    let clock = ManualClock::new();
+    clock.rewind_wall(S(600));
+    let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
+    let layer = OfficeRndAuthLayer::builder(provider).clock(clock).build();
+    let error = layer.unwrap().cache().token().await.unwrap_err();
+    assert!(error.retry_after().unwrap() <= S(1), "{error:?}");
+    assert_eq!(endpoint.calls(), 1);
+}
+
+/// Answers when told to.
+struct Gated(ScriptedProvider, Arc<Notify>);
+
+impl TokenProvider for Gated {
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        let token = self.0.fetch(cx).await;
+        self.1.notified().await;
+        token
+    }
+}
+
+impl KeyedProvider for Gated {
+    fn key_material(&self) -> KeyMaterial {
+        self.0.key_material()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_stood_still_past_its_lease_overwrites_nothing() {
+    let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
+    let (clock, gate) = (ManualClock::new(), Arc::new(Notify::new()));
+    let stopped = Gated(endpoint.clone(), Arc::clone(&gate));
+    let provider = SharedTokenProvider::new(stopped, store.clone());
+    let layer = OfficeRndAuthLayer::builder(provider).clock(clock.clone());
+    let stopped = layer.build().unwrap().cache().clone();
+    let late = tokio::spawn(async move { stopped.token().await });
+    sleep(S(1)).await;
+    // Its process is stopped, and with it its clock. The next takes over.
+    sleep(S(16)).await;
+    assert_eq!(header(&pod(&endpoint, &store).1).await, "Bearer scripted-2");
+    // The monotonic clock of a machine that was suspended has not moved.
+    clock.advance_wall(S(17));
+    gate.notify_one();
+    late.await.unwrap().unwrap();
+    assert_eq!(header(&pod(&endpoint, &store).1).await, "Bearer scripted-2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_not_send_takes_no_place_from_the_fleet_nor_from_the_process() {
+    let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
+    let one = || Allowance::new(1, S(60));
+    let process = |allowance: &Allowance| {
+        let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
+        let layer = OfficeRndAuthLayer::builder(provider).allowance(allowance.clone());
+        layer.build().unwrap().cache().clone()
+    };
+    let elsewhere = |allowance: &Allowance| {
+        let layer = OfficeRndAuthLayer::builder(ScriptedProvider::new());
+        let layer = layer.allowance(allowance.clone()).build();
+        layer.unwrap().cache().clone()
+    };
+    // The process has spent its one request, the fleet has not.
+    let (spent, fresh) = (one(), one());
+    elsewhere(&spent).token().await.unwrap();
+    let error = process(&spent).token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RateLimited);
+    let start = now();
+    process(&fresh).token().await.unwrap();
+    assert!((now() - start) < S(1), "{:?}", now() - start);
+
+    // The fleet has spent it, another process has not.
+    let other = one();
+    let cache = process(&other);
+    cache.token().await.unwrap();
+    let error = cache.refresh().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RateLimited);
+    assert_eq!(endpoint.calls(), 1);
+    elsewhere(&other).token().await.unwrap();
+    assert!((now() - start) < S(1), "{:?}", now() - start);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_sibling_by_hand_waits_no_longer_than_the_deadline() {
+    let store = Meddler::new(|_| ());
+    // By somebody who renews it for ever.
+    *store.leased.lock().unwrap() = true;
+    let (provider, _) = pod(&ScriptedProvider::new(), &store);
+    let start = now();
+    let error = provider.fetch(FetchContext::default()).await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Timeout);
+    assert!((now() - start) <= S(30));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_provider_that_panics_gives_the_lease_back() {
     let store = MemoryStore::new();
     let endpoint = ScriptedProvider::new().then(Step::Panic);
@@ -235,7 +355,7 @@ async fn a_provider_that_panics_gives_the_lease_back() {
 async fn a_fleet_waits_for_its_allowance_under_one_lease() {
     let store = MemoryStore::new();
     let endpoint = ScriptedProvider::new();
-    let wide = || officernd_auth::Allowance::new(1, S(20));
+    let wide = || Allowance::new(1, S(20));
     let pods: Vec<TokenCache> = (0..4)
         .map(|_| {
             let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
@@ -305,10 +425,11 @@ type Meddle = dyn Fn(&mut Vec<u8>) + Send + Sync;
 
 /// The model, with somebody between who changes what is loaded.
 #[derive(Clone)]
-struct Meddler {
+pub(crate) struct Meddler {
     model: MemoryStore,
     meddle: Arc<Meddle>,
     hangs: Arc<Mutex<bool>>,
+    leased: Arc<Mutex<bool>>,
 }
 
 impl Meddler {
@@ -316,15 +437,19 @@ impl Meddler {
         Self::over(MemoryStore::new(), meddle)
     }
 
-    fn over(model: MemoryStore, meddle: impl Fn(&mut Vec<u8>) + Send + Sync + 'static) -> Self {
+    pub(crate) fn over(
+        model: MemoryStore,
+        meddle: impl Fn(&mut Vec<u8>) + Send + Sync + 'static,
+    ) -> Self {
         Self {
             model,
             meddle: Arc::new(meddle),
             hangs: Arc::default(),
+            leased: Arc::default(),
         }
     }
 
-    fn hang(&self, hangs: bool) {
+    pub(crate) fn hang(&self, hangs: bool) {
         *self.hangs.lock().unwrap() = hangs;
     }
 }
@@ -358,6 +483,9 @@ impl TokenStore for Meddler {
         holder: &Holder,
         limit: Duration,
     ) -> Result<Lease, Error> {
+        if *self.leased.lock().unwrap() {
+            return Ok(Lease::Busy(limit));
+        }
         self.model.acquire(key, holder, limit).await
     }
 

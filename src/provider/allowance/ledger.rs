@@ -99,10 +99,15 @@ impl Ledger {
 
     /// A request that was granted is over, however it ended.
     pub(super) fn answered(&mut self, id: u64, now: Instant) {
-        self.out.retain(|&out| out != id);
+        self.unsent(id);
         let frees = later(now, self.per);
         let at = self.frees.partition_point(|&other| other <= frees);
         self.frees.insert(at, frees);
+    }
+
+    /// A request that was granted was not sent after all.
+    pub(super) fn unsent(&mut self, id: u64) {
+        self.out.retain(|&out| out != id);
     }
 
     /// Whether nothing would be lost with this ledger.

@@ -61,6 +61,18 @@ pub(super) fn takes(cause: Cause, offer: Offer) -> bool {
     }
 }
 
+/// For how long a token that has just replaced a rejected one is not replaced
+/// in its turn, rejected or not: a 401 may mean a missing scope, and then every
+/// pod that starts would spend a request to find that out.
+pub(super) fn put_off(cause: Cause, offer: Offer, heals: bool) -> Option<Duration> {
+    const AT_LEAST: Duration = Duration::from_secs(60);
+
+    let same = offer.held.is_some_and(|held| held.same);
+    let age = offer.granted.saturating_sub(offer.left);
+    let wait = AT_LEAST.saturating_sub(age);
+    (cause == Cause::Rejected && same && heals && !wait.is_zero()).then_some(wait)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +121,23 @@ mod tests {
             };
             assert_eq!(takes(cause, offer), taken, "{cause:?} {offer:?}");
         }
+    }
+
+    #[test]
+    fn only_a_young_replacement_that_is_rejected_itself_stays() {
+        let young = |cause, same, heals, left| {
+            let offer = Offer {
+                left: s(left),
+                granted: s(3600),
+                held: held(left, same, false),
+            };
+            put_off(cause, offer, heals)
+        };
+        assert_eq!(young(Cause::Rejected, true, true, 3590), Some(s(50)));
+        assert_eq!(young(Cause::Rejected, true, true, 3540), None);
+        assert_eq!(young(Cause::Rejected, true, false, 3590), None);
+        assert_eq!(young(Cause::Rejected, false, true, 3590), None);
+        assert_eq!(young(Cause::Manual, true, true, 3590), None);
     }
 
     #[test]

@@ -14,7 +14,13 @@ pub(super) struct TokenEntry {
     pub(super) token: AccessToken,
     /// When the request for it was sent, by the sender's wall clock.
     pub(super) born: SystemTime,
+    /// It replaced one that a server had answered 401 to.
+    pub(super) heals: bool,
 }
+
+/// What the byte after the token says.
+const HAS_SCOPE: u8 = 1;
+const HEALS: u8 = 2;
 
 impl TokenEntry {
     pub(super) fn encode(&self) -> Zeroizing<Vec<u8>> {
@@ -27,10 +33,9 @@ impl TokenEntry {
         bytes.extend(millis(self.token.expires_in()).to_be_bytes());
         bytes.extend(millis_len(token.len()).to_be_bytes());
         bytes.extend_from_slice(token);
-        if let Some(scope) = scope {
-            bytes.push(1);
-            bytes.extend_from_slice(scope);
-        }
+        let has_scope = if scope.is_some() { HAS_SCOPE } else { 0 };
+        bytes.push(has_scope | if self.heals { HEALS } else { 0 });
+        bytes.extend_from_slice(scope.unwrap_or_default());
         bytes
     }
 
@@ -42,13 +47,18 @@ impl TokenEntry {
         let (token, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
         let token = Secret::from(std::str::from_utf8(token).ok()?);
         let token = AccessToken::bearer(token, Duration::from_millis(life)).ok()?;
-        let token = match rest.split_first() {
-            None => token,
-            Some((1, scope)) => token.with_scope(std::str::from_utf8(scope).ok()?),
-            Some(_) => return None,
+        let (&flags, scope) = rest.split_first()?;
+        let token = match (flags & HAS_SCOPE != 0, scope) {
+            (true, scope) => token.with_scope(std::str::from_utf8(scope).ok()?),
+            (false, []) => token,
+            (false, _) => return None,
         };
+        if flags & !(HAS_SCOPE | HEALS) != 0 {
+            return None;
+        }
         let born = UNIX_EPOCH.checked_add(Duration::from_millis(born))?;
-        Some(Self { token, born })
+        let heals = flags & HEALS != 0;
+        Some(Self { token, born, heals })
     }
 
     /// What is left of its life, by this wall clock: never more than there was,
@@ -110,12 +120,18 @@ impl Failure {
 
     /// How long the store keeps it: while it may be part of a series.
     pub(super) fn life(&self, wall: SystemTime) -> Duration {
-        self.left(wall).saturating_add(SERIES)
+        self.until_by(wall).saturating_add(SERIES)
     }
 
-    /// How long it still holds. No failure holds for over an hour, whatever
-    /// the clocks say.
-    pub(super) fn left(&self, wall: SystemTime) -> Duration {
+    /// How long it still holds, by this wall clock and by what the store says
+    /// is left of the entry: a clock that is behind the sender's makes no
+    /// failure longer.
+    pub(super) fn left(&self, wall: SystemTime, expires_in: Duration) -> Duration {
+        self.until_by(wall).min(expires_in.saturating_sub(SERIES))
+    }
+
+    /// For no failure over an hour, whatever the clocks say.
+    fn until_by(&self, wall: SystemTime) -> Duration {
         let left = self.until.duration_since(wall).unwrap_or_default();
         left.min(Duration::from_secs(60 * 60))
     }
@@ -202,7 +218,8 @@ mod tests {
             Some(scope) => token.with_scope(scope),
             None => token,
         };
-        TokenEntry { token, born: at(0) }
+        let (born, heals) = (at(0), scope.is_some());
+        TokenEntry { token, born, heals }
     }
 
     #[test]
@@ -214,6 +231,7 @@ mod tests {
             assert_eq!(back.token.expires_in(), S(3599));
             assert_eq!(back.token.scope(), scope);
             assert_eq!(back.born, at(0));
+            assert_eq!(back.heals, scope.is_some());
         }
     }
 
@@ -249,21 +267,21 @@ mod tests {
         let mut holds = Vec::new();
         for _ in 0..7 {
             let failure = Failure::after(&down, earlier, at(0)).unwrap();
-            holds.push(failure.left(at(0)).as_secs());
+            holds.push(failure.left(at(0), failure.life(at(0))).as_secs());
             assert_eq!(Failure::decode(&failure.encode()), Some(failure));
             earlier = Some(failure);
         }
         assert_eq!(holds, [1, 2, 4, 8, 16, 30, 30]);
         let after_a_while = Failure::after(&down, earlier, at(91)).unwrap();
-        assert_eq!(after_a_while.left(at(91)), S(1));
+        assert_eq!(after_a_while.life(at(91)), S(61));
         assert_eq!(
-            Failure::after(&wrong, None, at(0)).unwrap().left(at(0)),
-            S(60)
+            Failure::after(&wrong, None, at(0)).unwrap().life(at(0)),
+            S(120)
         );
         let told = down.with_retry_after(S(20));
         assert_eq!(
-            Failure::after(&told, earlier, at(0)).unwrap().left(at(0)),
-            S(20)
+            Failure::after(&told, earlier, at(0)).unwrap().life(at(0)),
+            S(80)
         );
     }
 

@@ -1,14 +1,15 @@
 //! One fetch, from the first look into the store to the token.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::super::{FetchContext, Permit};
+use super::super::{Cause, FetchContext, Permit};
 use super::Inner;
 use super::choice::{self, Held, Offer};
 use super::entry::{Failure, TokenEntry};
 use super::fleet::Fleet;
-use super::guard::Aside;
+use super::guard::{Aside, Source};
 use super::lease::{Leased, Turn};
 use super::material::KeyedProvider;
 use crate::clock::{later, timeout_at};
@@ -29,6 +30,8 @@ pub(super) struct Errand<'a, P, S> {
     pub(super) token: StoreKey,
     failure: StoreKey,
     window: StoreKey,
+    /// Whoever waits looks at the entry often.
+    told_of_entry: AtomicBool,
 }
 
 impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
@@ -43,6 +46,7 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
             token: sealer.name(Purpose::Token),
             failure: sealer.name(Purpose::Failure),
             window: material.window(),
+            told_of_entry: AtomicBool::new(false),
             sealer,
         }
     }
@@ -50,24 +54,24 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
     /// Takes a sibling's token, or fetches one under the lease.
     pub(super) async fn through_the_store(&self) -> Result<Result<AccessToken, Error>, Aside> {
         loop {
-            if let Some(token) = self.taken().await? {
-                return Ok(Ok(token));
+            if let Some(answer) = self.taken().await? {
+                return Ok(answer);
             }
             let mut lease = match Leased::take(self).await? {
                 Turn::Ours(lease) => lease,
-                Turn::Later(at) => {
+                Turn::Later(at) if at <= self.cx.deadline() => {
                     self.cx.clock().sleep_until(at).await;
                     continue;
                 }
+                Turn::Later(_) => return Ok(Err(waited_in_vain())),
             };
             // The one before us may have left it between the two questions.
-            if let Some(token) = self.taken().await? {
+            if let Some(answer) = self.taken().await? {
                 lease.release().await;
-                return Ok(Ok(token));
+                return Ok(answer);
             }
             let earlier = self.failure().await?;
-            let held_back = earlier.map(|failure| (failure, failure.left(self.cx.clock().wall())));
-            if let Some((failure, left)) = held_back.filter(|(_, left)| !left.is_zero()) {
+            if let Some((failure, left)) = earlier.filter(|(_, left)| !left.is_zero()) {
                 lease.release().await;
                 return Ok(Err(failure.error(left)));
             }
@@ -77,17 +81,18 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
                 Some(Ok(permit)) => permit,
                 Some(Err(error)) => {
                     lease.release().await;
-                    fleet.settle(&cx).await;
+                    fleet.give_back(&cx).await;
                     return Ok(Err(error));
                 }
                 // We stood still for so long that the lease is another's.
                 None => {
-                    fleet.settle(&cx).await;
+                    fleet.give_back(&cx).await;
                     continue;
                 }
             };
             let result = self.fetched(&cx).await;
-            self.inner.guard.count(|status| status.fetched += 1);
+            self.inner.guard.count(Source::Fetched);
+            let earlier = earlier.map(|(failure, _)| failure);
             self.publish(&result, earlier, &lease).await;
             drop(permit);
             // The token is there; nobody waits for the tidying up.
@@ -105,7 +110,7 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
 
     /// As without a store, but for leaving the token there if it is back.
     pub(super) async fn directly(&self) -> Result<AccessToken, Error> {
-        self.inner.guard.count(|status| status.direct += 1);
+        self.inner.guard.count(Source::Direct);
         let permit = self.permit(&self.cx).await?;
         let result = self.fetched(&self.cx).await;
         drop(permit);
@@ -132,6 +137,7 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
                 entry: TokenEntry {
                     token: token?,
                     born,
+                    heals: cx.cause() == Cause::Rejected,
                 },
                 sent,
             }),
@@ -150,8 +156,8 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
         fetched.entry.token.with_life(life.saturating_add(waited))
     }
 
-    /// A sibling's token, if there is one that will do.
-    async fn taken(&self) -> Result<Option<AccessToken>, Aside> {
+    /// A sibling's token, if there is one that will do; or that it has to.
+    async fn taken(&self) -> Result<Option<Result<AccessToken, Error>>, Aside> {
         let clock = self.cx.clock();
         let load = self.inner.store.load(&self.token);
         let Some(stored) = self.inner.guard.run(clock, "load", load).await? else {
@@ -160,7 +166,9 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
         let opened = self.sealer.open(Purpose::Token, &stored.entry);
         let Some(entry) = opened.and_then(|plain| TokenEntry::decode(&plain)) else {
             // Garbled, put here by somebody else, or of another version.
-            trace::store_entry_unusable();
+            if !self.told_of_entry.swap(true, Ordering::Relaxed) {
+                trace::store_entry_unusable();
+            }
             return Ok(None);
         };
         let (now, wall) = (clock.now(), clock.wall());
@@ -176,31 +184,45 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
             granted,
             held,
         };
-        if !choice::takes(self.cx.cause(), offer) {
+        let cause = self.cx.cause();
+        if let Some(wait) = choice::put_off(cause, offer, entry.heals) {
+            return Ok(Some(Err(just_replaced().with_retry_after(wait))));
+        }
+        if !choice::takes(cause, offer) {
             return Ok(None);
         }
         let left = choice::safe(left, granted);
-        self.inner.guard.count(|status| status.taken += 1);
-        trace::token_shared(self.cx.cause().as_str(), left);
+        self.inner.guard.count(Source::Taken);
+        trace::token_shared(cause.as_str(), left);
         let waited = now.saturating_duration_since(self.start);
-        Ok(Some(entry.token.with_life(left.saturating_add(waited))))
+        let life = left.saturating_add(waited);
+        Ok(Some(Ok(entry.token.with_life(life))))
     }
 
-    async fn failure(&self) -> Result<Option<Failure>, Aside> {
+    /// The last failure of a sibling, and how long it still holds.
+    async fn failure(&self) -> Result<Option<(Failure, Duration)>, Aside> {
+        let clock = self.cx.clock();
         let load = self.inner.store.load(&self.failure);
-        let stored = self.inner.guard.run(self.cx.clock(), "load", load).await?;
-        let opened = stored.and_then(|stored| self.sealer.open(Purpose::Failure, &stored.entry));
-        Ok(opened.and_then(|plain| Failure::decode(&plain)))
+        let Some(stored) = self.inner.guard.run(clock, "load", load).await? else {
+            return Ok(None);
+        };
+        let opened = self.sealer.open(Purpose::Failure, &stored.entry);
+        let failure = opened.and_then(|plain| Failure::decode(&plain));
+        Ok(failure.map(|failure| (failure, failure.left(clock.wall(), stored.expires_in))))
     }
 
     /// Leaves the result for the siblings. If that fails, the result is still
-    /// good for this process.
+    /// good for this process. One that comes after the lease's end is not
+    /// left: who took over may have put a newer one there.
     async fn publish(
         &self,
         result: &Result<Fetched, Error>,
         earlier: Option<Failure>,
         lease: &Leased<P, S>,
     ) {
+        if lease.is_over() {
+            return;
+        }
         let error = match result {
             Ok(fetched) => return self.leave(fetched, lease.holder()).await,
             Err(error) => error,
@@ -242,4 +264,19 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
 struct Fetched {
     entry: TokenEntry,
     sent: Instant,
+}
+
+fn waited_in_vain() -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        "a sibling's token request was not over in time",
+    )
+}
+
+fn just_replaced() -> Error {
+    Error::new(
+        ErrorKind::RateLimited,
+        "a rejected token has just been replaced by this one; nothing was sent",
+    )
+    .unsent()
 }

@@ -1,4 +1,4 @@
-//! The fleet's allowance: a window in the store, before the process's own.
+//! The fleet's allowance: a window in the store, behind the process's own.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -31,12 +31,20 @@ impl<P, S: TokenStore> Fleet<P, S> {
 
     /// The fetch is over: its places are free one window from now.
     pub(super) async fn settle(&self, cx: &FetchContext) {
+        if let Some((_, per)) = cx.allowance.limit() {
+            self.free_in(per, cx).await;
+        }
+    }
+
+    /// Nothing was sent: its places are free at once.
+    pub(super) async fn give_back(&self, cx: &FetchContext) {
+        self.free_in(Duration::ZERO, cx).await;
+    }
+
+    async fn free_in(&self, per: Duration, cx: &FetchContext) {
         let tickets = {
             let mut tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *tickets)
-        };
-        let Some((_, per)) = cx.allowance.limit() else {
-            return;
         };
         for ticket in tickets {
             let settle = self.inner.store.settle(&self.window, &ticket, per);

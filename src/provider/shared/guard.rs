@@ -58,6 +58,14 @@ pub struct StoreStatus {
     pub direct: u64,
 }
 
+/// Where a token comes from; the fields of [`StoreStatus`] say more.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source {
+    Taken,
+    Fetched,
+    Direct,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Guard {
     state: Mutex<State>,
@@ -116,8 +124,18 @@ impl Guard {
         }
     }
 
-    pub(super) fn count(&self, add: impl FnOnce(&mut StoreStatus)) {
-        add(&mut self.lock().counts);
+    /// A refresh has its token, or is about to ask the endpoint for it.
+    pub(super) fn count(&self, source: Source) {
+        let mut state = self.lock();
+        let counts = &mut state.counts;
+        let (count, name) = match source {
+            Source::Taken => (&mut counts.taken, "taken"),
+            Source::Fetched => (&mut counts.fetched, "fetched"),
+            Source::Direct => (&mut counts.direct, "direct"),
+        };
+        *count += 1;
+        drop(state);
+        trace::store_served(name);
     }
 
     pub(super) fn status(&self) -> StoreStatus {

@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::guard::Aside;
 use super::material::KeyedProvider;
@@ -24,6 +24,7 @@ pub(super) struct Leased<P: KeyedProvider, S: TokenStore> {
     limit: Duration,
     /// Before it was asked for: by then it had not begun.
     since: Instant,
+    since_wall: SystemTime,
     ours: bool,
 }
 
@@ -43,6 +44,7 @@ impl<P: KeyedProvider, S: TokenStore> Leased<P, S> {
             holder: Holder::random().map_err(|_| Aside)?,
             limit: limit.min(LONGEST_LEASE),
             since: errand.start,
+            since_wall: errand.cx.clock.wall(),
             // Also if the answer gets lost.
             ours: true,
         };
@@ -56,6 +58,19 @@ impl<P: KeyedProvider, S: TokenStore> Leased<P, S> {
 
     pub(super) fn holder(&self) -> &Holder {
         &self.holder
+    }
+
+    /// Whether who took over may be done by now.
+    pub(super) fn is_over(&self) -> bool {
+        self.age() >= self.limit
+    }
+
+    /// By the clock that says most: the monotonic one stands still while a
+    /// machine is suspended.
+    fn age(&self) -> Duration {
+        let age = self.clock.now().saturating_duration_since(self.since);
+        let wall = self.clock.wall().duration_since(self.since_wall);
+        age.max(wall.unwrap_or_default())
     }
 
     /// Renews the lease for as long as `work` takes; at the end a whole fetch
@@ -74,8 +89,7 @@ impl<P: KeyedProvider, S: TokenStore> Leased<P, S> {
                 renewal.as_mut().poll(cx).map(|()| None)
             });
             let done = done.await;
-            let age = self.clock.now().saturating_duration_since(self.since);
-            if age >= RENEW && self.acquire().await? != Lease::Held {
+            if self.age() >= RENEW && self.acquire().await? != Lease::Held {
                 self.ours = false;
                 return Ok(None);
             }
@@ -91,7 +105,7 @@ impl<P: KeyedProvider, S: TokenStore> Leased<P, S> {
     }
 
     async fn acquire(&mut self) -> Result<Lease, Aside> {
-        let since = self.clock.now();
+        let (since, since_wall) = (self.clock.now(), self.clock.wall());
         let acquire = self
             .inner
             .store
@@ -102,7 +116,7 @@ impl<P: KeyedProvider, S: TokenStore> Leased<P, S> {
             .run(&*self.clock, "acquire", acquire)
             .await?;
         if lease == Lease::Held {
-            self.since = since;
+            (self.since, self.since_wall) = (since, since_wall);
         }
         Ok(lease)
     }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::super::TokenProvider;
 use crate::secret::Secret;
 use crate::store::StoreKey;
@@ -119,8 +121,8 @@ impl KeyMaterial {
 
     /// Each part with its length before it, each list with its count: no two
     /// materials encode alike.
-    fn context(&self) -> Vec<u8> {
-        let mut context = Vec::new();
+    fn context(&self) -> Zeroizing<Vec<u8>> {
+        let mut context = Zeroizing::new(Vec::new());
         let mut part = |text: &str| {
             context.extend(length(text.len()));
             context.extend(text.as_bytes());

@@ -17,7 +17,7 @@ use super::connect::Connection;
 use crate::error::ConfigError;
 
 /// Whoever stands above gives up at 500 ms; nothing goes on for longer.
-const LIMIT: Duration = Duration::from_millis(500);
+pub(super) const LIMIT: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
 pub(super) struct Target {
@@ -64,11 +64,7 @@ impl Target {
     }
 
     pub(super) fn trusting(mut self, pem: Vec<u8>) -> Result<Self, ConfigError> {
-        let info = match &self.servers {
-            Servers::One(info) | Servers::Sentinel { servers: info, .. } => Some(info),
-            Servers::Cluster(nodes) => nodes.first(),
-        };
-        let Some(info) = info.filter(|info| is_tls(info)) else {
+        let Some(info) = self.infos().into_iter().find(|info| is_tls(info)).cloned() else {
             return Err(problem(
                 "has root certificates, but a URL without TLS; write rediss://",
             ));
@@ -80,8 +76,19 @@ impl Target {
             ));
         }
         self.roots = Some(pem);
-        Client::build_with_tls(info.clone(), self.certificates()).map_err(|error| wrong(&error))?;
+        self.client(&info).map_err(|error| wrong(&error))?;
         Ok(self)
+    }
+
+    /// All whose addresses are known.
+    fn infos(&self) -> Vec<&ConnectionInfo> {
+        match &self.servers {
+            Servers::One(info) => vec![info],
+            Servers::Sentinel {
+                sentinels, servers, ..
+            } => sentinels.iter().chain([servers]).collect(),
+            Servers::Cluster(nodes) => nodes.iter().collect(),
+        }
     }
 
     fn of(servers: Servers) -> Self {
@@ -120,8 +127,9 @@ impl Target {
                     node
                 };
                 let master = SentinelServerType::Master;
-                let sentinels = sentinels.clone();
-                let mut sentinel = SentinelClient::build(sentinels, group, Some(node), master)?;
+                let trusting = |info| Ok(self.client(info)?.get_connection_info().clone());
+                let sentinels: RedisResult<Vec<_>> = sentinels.iter().map(trusting).collect();
+                let mut sentinel = SentinelClient::build(sentinels?, group, Some(node), master)?;
                 // Asked each time: the master may be another by now.
                 let found = sentinel.async_get_client().await?;
                 let client = self.client(found.get_connection_info())?;
@@ -207,16 +215,11 @@ fn host_of(info: &ConnectionInfo) -> (&str, u16) {
     }
 }
 
-/// Hosts and ports only: no user, no password.
+/// Hosts and ports only, a group of sentinels' for a host: no user, no password.
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let infos: Vec<&ConnectionInfo> = match &self.servers {
-            Servers::One(info) => vec![info],
-            Servers::Sentinel { sentinels, .. } => sentinels.iter().collect(),
-            Servers::Cluster(nodes) => nodes.iter().collect(),
-        };
         let mut list = f.debug_list();
-        for info in infos {
+        for info in self.infos() {
             let (host, port) = host_of(info);
             let scheme = if is_tls(info) { "rediss" } else { "redis" };
             list.entry(&format_args!("{scheme}://{host}:{port}"));

@@ -205,6 +205,14 @@ pub(super) async fn places<S: TokenStore>(store: &S) -> Result<(), Violation> {
         granted(store.spend(&a, &third, terms).await?),
         "a place becomes free",
     )?;
+    let (key, terms) = (fresh()?, Terms::new(1, LONG, LONG));
+    store.spend(&key, &me, terms).await?;
+    store.settle(&key, &me, Duration::ZERO).await?;
+    tokio::time::sleep(MS(50)).await;
+    must(
+        granted(store.spend(&key, &third, terms).await?),
+        "a place given back is free at once",
+    )?;
     let none = Terms::new(0, SHORT, SHORT);
     let key = fresh()?;
     must(
