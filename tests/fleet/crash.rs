@@ -18,18 +18,20 @@ const CLIENT: &str = "FLEET_TEST_CLIENT";
 /// This binary again, as another process that runs one test.
 fn child(test: &str, variables: &[(&str, &str)]) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--ignored", "--nocapture"])
+        .args(["--exact", test, "--nocapture"])
         .envs(variables.iter().copied())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap()
 }
 
+/// Not a test: the process that a test starts, stops and kills.
 #[tokio::test]
-#[ignore = "the child of a_leader_killed_in_mid_fetch_is_followed_within_its_lease"]
 async fn lead() {
     let read = |name| std::env::var(name).unwrap();
-    let client = read(CLIENT);
+    let Ok(client) = std::env::var(CLIENT) else {
+        return;
+    };
     let (id, secret) = client.split_once(' ').unwrap();
     let credentials = ClientCredentials::new(id, secret)
         .scope("officernd.api.read officernd.api.write")
@@ -91,10 +93,13 @@ async fn a_leader_stopped_past_its_lease_comes_back_and_overwrites_nothing() {
     assert_eq!(officernd.token_requests(), 2);
 }
 
+/// Not a test: the process that is killed while it writes.
 #[tokio::test]
-#[ignore = "the child of a_writer_killed_at_any_instant_leaves_a_whole_file"]
 async fn write() {
-    let store = FileStore::new(std::env::var(STORE).unwrap()).unwrap();
+    let Ok(dir) = std::env::var(STORE) else {
+        return;
+    };
+    let store = FileStore::new(dir).unwrap();
     let (key, me) = (StoreKey::digest_of(b"shared"), Holder::random().unwrap());
     for write in 0u64.. {
         let fill = write.to_le_bytes()[0];
