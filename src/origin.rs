@@ -144,7 +144,8 @@ fn refuse(scheme: &str, authority: &str, flaw: Option<&str>) -> Error {
     // User info ends at the last `@`.
     let place = authority.rsplit('@').next().unwrap_or_default();
     let separator = if scheme.is_empty() { "" } else { "://" };
-    let origin = Clean(&[&scheme, separator, place]);
+    let parts = [&scheme, separator, place];
+    let origin = Clean(&parts);
     if let Some(flaw) = flaw {
         let message = format!("no token goes to {origin}: the URI {flaw}");
         return Error::new(ErrorKind::ForeignOrigin, message);
