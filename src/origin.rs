@@ -77,19 +77,26 @@ impl OriginPolicy {
 
     /// [`check`](Self::check), at once for the authority that was the first
     /// one allowed: most services ask only one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn allows(
         &self,
         scheme: Option<&str>,
         authority: Option<&str>,
     ) -> Result<(), Error> {
-        let first = self.first_https.get();
-        let same = |first: &Authority| authority.is_some_and(|text| first.is(text));
-        if scheme == Some("https") && first.is_some_and(same) {
-            return Ok(());
+        if let (Some("https"), Some(text), Some(first)) =
+            (scheme, authority, self.first_https.get())
+        {
+            if first.is(text) {
+                return Ok(());
+            }
         }
+        self.learn(scheme, authority)
+    }
+
+    #[inline(never)]
+    fn learn(&self, scheme: Option<&str>, authority: Option<&str>) -> Result<(), Error> {
         self.check(scheme, authority)?;
-        if let (Some("https"), Some(text), None) = (scheme, authority, first) {
+        if let (Some("https"), Some(text), None) = (scheme, authority, self.first_https.get()) {
             if let Some(authority) = Authority::new(text) {
                 let _ = self.first_https.set(authority);
             }

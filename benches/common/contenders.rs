@@ -8,7 +8,7 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use super::duties::{FreshLayer, GuardLayer, WatchLayer};
+use super::duties::{FloorLayer, FreshLayer, GuardLayer, WatchLayer};
 use http::header::{ACCEPT, AUTHORIZATION, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
 use officernd_auth::testing::MemoryStore;
@@ -87,8 +87,10 @@ pub(crate) fn all() -> Result<Vec<Contender>, BoxError> {
         Contender::new("answer", "duty: was it rejected?", WatchLayer),
         Contender::checked(
             "floor",
-            "limit and the three duties: the least for a layer like ours",
-            (WatchLayer, GuardLayer, FreshLayer, LimitLayer::new(&value)),
+            "limit and the three duties in one: the least for a layer like ours",
+            FloorLayer {
+                value: value.clone(),
+            },
         )?,
         Contender::checked(
             "unshared",

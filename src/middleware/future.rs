@@ -1,5 +1,6 @@
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -42,25 +43,27 @@ pin_project! {
     // errors that are boxed (rust-lang/rust#102211).
     pub struct ResponseFuture<F, S, Req> {
         #[pin]
-        state: State<F, Waiting<S, Req>>,
+        state: State<F, Unsent<S, Req>>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<F, W> {
+    enum State<F, U> {
         Sent { #[pin] inner: F, token: Option<Ticket> },
-        // Boxed: a miss is rare, and must not make every hit's future large.
-        Waiting { waiting: Box<W> },
-        Refused { error: Option<Error> },
+        // Boxed: rare, and must not make every hit's future large.
+        Unsent { unsent: Box<U> },
     }
 }
 
-/// A request that waits for its token, with the service readied for it.
-struct Waiting<S, Req> {
-    token: Acquire,
-    /// Taken when the token is there.
-    held: Option<(S, Req)>,
+/// A request that has not gone out.
+enum Unsent<S, Req> {
+    /// It waits for its token, with the service readied for it.
+    Waiting { token: Acquire, held: (S, Req) },
+    /// It never will.
+    Refused(Error),
+    /// It is told so, or polled on after that.
+    Over,
 }
 
 /// A 401 to our own token: heal the cache, and say so on the response.
@@ -83,16 +86,47 @@ impl<F, S, Req> ResponseFuture<F, S, Req> {
 
     #[cold]
     pub(super) fn waiting(service: S, request: Req, token: Acquire) -> Self {
-        let held = Some((service, request));
-        let waiting = Box::new(Waiting { token, held });
-        let state = State::Waiting { waiting };
-        Self { state }
+        let held = (service, request);
+        Self::unsent(Unsent::Waiting { token, held })
     }
 
     #[cold]
     pub(super) fn refused(error: Error) -> Self {
-        let state = State::Refused { error: Some(error) };
+        Self::unsent(Unsent::Refused(error))
+    }
+
+    fn unsent(unsent: Unsent<S, Req>) -> Self {
+        let unsent = Box::new(unsent);
+        let state = State::Unsent { unsent };
         Self { state }
+    }
+}
+
+impl<S, Req> Unsent<S, Req> {
+    /// Sends the request once its token is there.
+    #[cold]
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(S::Future, Ticket), BoxError>>
+    where
+        S: Service<Req>,
+        Req: AuthRequest,
+    {
+        let acquired = match self {
+            Self::Waiting { token, .. } => Some(ready!(token.as_mut().poll(cx))),
+            _ => None,
+        };
+        // What the readied service holds is given back at once if it fails.
+        match (mem::replace(self, Self::Over), acquired) {
+            (Self::Waiting { held, .. }, Some(acquired)) => {
+                let (mut service, mut request) = held;
+                let (token, ticket) = acquired?;
+                let value = token.header_value().clone();
+                Outgoing::headers(&mut request).insert(AUTHORIZATION, value);
+                Poll::Ready(Ok((service.call(request), ticket)))
+            }
+            (Self::Refused(error), _) => Poll::Ready(Err(error.into())),
+            // Polled after it ended is the caller's fault; it waits.
+            _ => Poll::Pending,
+        }
     }
 }
 
@@ -106,10 +140,11 @@ where
 {
     type Output = Result<Res, BoxError>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
-            let next = match state.as_mut().project() {
+            match state.as_mut().project() {
                 StateProj::Sent { inner, token } => {
                     let mut response = ready!(inner.poll(cx)).map_err(Into::into)?;
                     if Answer::status(&response) == StatusCode::UNAUTHORIZED {
@@ -119,34 +154,12 @@ where
                     }
                     return Poll::Ready(Ok(response));
                 }
-                StateProj::Waiting { waiting } => {
-                    let (token, ticket) = match ready!(waiting.token.as_mut().poll(cx)) {
-                        Ok(token) => token,
-                        Err(error) => {
-                            // Gives back at once what the readied service holds.
-                            state.set(State::Refused { error: None });
-                            return Poll::Ready(Err(error.into()));
-                        }
-                    };
-                    // Polled after it ended is the caller's fault; it waits.
-                    let Some((mut service, mut request)) = waiting.held.take() else {
-                        return Poll::Pending;
-                    };
-                    let value = token.header_value().clone();
-                    Outgoing::headers(&mut request).insert(AUTHORIZATION, value);
-                    State::Sent {
-                        inner: service.call(request),
-                        token: Some(ticket),
-                    }
+                StateProj::Unsent { unsent } => {
+                    let (inner, ticket) = ready!(unsent.poll_send(cx))?;
+                    let token = Some(ticket);
+                    state.set(State::Sent { inner, token });
                 }
-                StateProj::Refused { error } => {
-                    return match error.take() {
-                        Some(error) => Poll::Ready(Err(error.into())),
-                        None => Poll::Pending,
-                    };
-                }
-            };
-            state.set(next);
+            }
         }
     }
 }
@@ -155,8 +168,10 @@ impl<F, S, Req> fmt::Debug for ResponseFuture<F, S, Req> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::Sent { .. } => "sent",
-            State::Waiting { .. } => "waiting for a token",
-            State::Refused { .. } => "refused",
+            State::Unsent { unsent } => match **unsent {
+                Unsent::Waiting { .. } => "waiting for a token",
+                Unsent::Refused(_) | Unsent::Over => "refused",
+            },
         };
         f.debug_struct("ResponseFuture")
             .field("state", &state)
