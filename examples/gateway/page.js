@@ -20,8 +20,7 @@ let last = null, at = 0;
 
 function draw(now) {
   const { status } = now;
-  document.body.dataset.phase = status.phase;
-  document.body.dataset.generation = status.generation;
+  document.body.classList.remove("gone");
   text("phase", status.phase);
   tone($("phase"), PHASES[status.phase]);
   tone($("token"), status.expires_in === null ? "busy" : PHASES[status.phase] === "busy" ? "good" : PHASES[status.phase]);
@@ -37,6 +36,7 @@ function draw(now) {
   text("flying", now.in_flight);
   const peak = Math.max(1, ...now.requests.map(sum));
   text("peak", `peak ${peak} a second`);
+  $("requests").setAttribute("aria-label", `Requests a second in the last 2 minutes, at most ${peak}`);
   const bars = [svg("rect", { x: 0, y: 95, width: 720, height: 1, fill: "var(--track)" })];
   now.requests.forEach((counts, second) => {
     let y = 95;
@@ -96,10 +96,22 @@ function move() {
   text("left-of", life > 0 ? `left of ${span(Math.round(life))}` : "");
   const share = life > 0 ? Math.min(1, left / life) : 0;
   $("life").style.width = `${share * 100}%`;
-  $("life").parentNode.setAttribute("aria-valuenow", Math.round(share * 100));
+  const bar = $("life").parentNode;
+  bar.setAttribute("aria-valuenow", Math.round(share * 100));
+  bar.setAttribute("aria-valuetext", `${$("left").textContent} ${$("left-of").textContent}`);
 }
 requestAnimationFrame(move);
 
-const events = new EventSource("/events");
-events.onmessage = event => { last = JSON.parse(event.data); at = performance.now(); draw(last); };
-events.onerror = () => { text("phase", "gateway gone"); tone($("phase"), "bad"); };
+function listen() {
+  const events = new EventSource("/events");
+  events.onmessage = event => { last = JSON.parse(event.data); at = performance.now(); draw(last); };
+  events.onerror = () => {
+    last = null;
+    document.body.classList.add("gone");
+    text("phase", "gateway gone");
+    tone($("phase"), "bad");
+    // A connection that broke off is made anew by itself; one refused is not.
+    if (events.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
+  };
+}
+listen();

@@ -42,6 +42,7 @@ pub(crate) fn myself(role: &str) -> Command {
         .args(["--exact", "another_process", "--nocapture"])
         .env_clear()
         .env(ROLE, role)
+        .env("GATEWAY_LISTEN", "127.0.0.1:0")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -79,10 +80,7 @@ impl Gateway {
     }
 
     pub(crate) fn spawn(mut command: Command) -> Self {
-        let mut child = command
-            .env("GATEWAY_LISTEN", "127.0.0.1:0")
-            .spawn()
-            .unwrap();
+        let mut child = command.spawn().unwrap();
         let said = Arc::default();
         let (tell, told) = mpsc::channel();
         listen(

@@ -54,8 +54,12 @@ async fn the_page_follows_the_token_in_a_browser() {
     assert_eq!(browser.complaints, Vec::<Value>::new());
 
     // A gateway that comes back is found again, without a reload.
+    let addr = gateway.addr.to_string();
     drop(gateway);
     browser.until(&shows("phase", "gateway gone")).await;
+    let more = [("GATEWAY_LISTEN", addr.as_str())];
+    let _gateway = Gateway::start(&simulator, simulator.url(), &more);
+    browser.until(&shows("phase", "fresh")).await;
 }
 
 #[tokio::test]

@@ -33,7 +33,6 @@ async fn it_runs_against_the_simulator_with_nothing_set() {
 /// What a gateway says that does not start.
 fn refusal(settings: &[(&str, &str)]) -> String {
     let output = myself("gateway")
-        .env("GATEWAY_LISTEN", "127.0.0.1:0")
         .envs(settings.iter().copied())
         .output()
         .unwrap();
