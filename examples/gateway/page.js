@@ -93,7 +93,7 @@ function move() {
   if (status.expires_in === null) { text("left", "none yet"); text("left-of", ""); return; }
   const left = Math.max(0, status.expires_in - (performance.now() - at) / 1000);
   text("left", left > 0 ? span(left) : "expired");
-  text("left-of", life > 0 ? `left of ${span(Math.round(life))}` : "");
+  text("left-of", left > 0 && life > 0 ? `left of ${span(Math.round(life))}` : "");
   const share = life > 0 ? Math.min(1, left / life) : 0;
   $("life").style.width = `${share * 100}%`;
   const bar = $("life").parentNode;

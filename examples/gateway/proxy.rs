@@ -178,7 +178,11 @@ fn failure(proxy: &Proxy, error: &BoxError) -> Response {
         proxy.board.failed(&format!("no token: {error}"));
         let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
         if let Some(after) = error.retry_after() {
-            let seconds = HeaderValue::from(after.as_secs().max(1));
+            // Rounded up: who comes too early is told the same again.
+            let seconds = after
+                .as_secs()
+                .saturating_add(u64::from(after.subsec_nanos() > 0));
+            let seconds = HeaderValue::from(seconds.max(1));
             response.headers_mut().insert(RETRY_AFTER, seconds);
         }
         return response;
