@@ -2,7 +2,7 @@
 
 use axum::http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap,
-    HeaderName, TRANSFER_ENCODING,
+    HeaderName, HeaderValue, TRANSFER_ENCODING, VIA,
 };
 
 /// RFC 9110 §7.6.1, and what older clients send.
@@ -55,6 +55,15 @@ pub(crate) fn forget_caller(headers: &mut HeaderMap) {
     for name in [HOST, AUTHORIZATION, EXPECT, COOKIE, FORWARDED] {
         headers.remove(name);
     }
+}
+
+/// RFC 9110 §7.6.3: `Via` is there to find loops by.
+pub(crate) fn has_been_here(headers: &HeaderMap, ours: &HeaderValue) -> bool {
+    let mut stations = headers
+        .get_all(VIA)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    stations.any(|station| station.trim_ascii() == ours)
 }
 
 /// RFC 9112 §6.3: a request has a body when one of the two says so.

@@ -68,6 +68,15 @@ impl Options {
                     .into(),
             );
         }
+        if [
+            options.head_seconds,
+            options.timeout_seconds,
+            options.body_seconds,
+        ]
+        .contains(&0)
+        {
+            return Err("GATEWAY_…_SECONDS is to be 1 or more: nothing takes no time".into());
+        }
         // More connections than that a process has no ports for.
         if !(1..=65_536).contains(&options.connections) {
             return Err("GATEWAY_CONNECTIONS is to be from 1 to 65536".into());

@@ -142,6 +142,12 @@ async fn answer(proxy: &Proxy, request: Request) -> Result<Response, Response> {
             "the path has dot segments",
         ));
     };
+    if hop::has_been_here(&parts.headers, &OURS) {
+        return Err(problem(
+            StatusCode::LOOP_DETECTED,
+            "GATEWAY_UPSTREAM leads back to the gateway",
+        ));
+    }
     let has_body = hop::has_body(&parts.headers);
     hop::forget(&mut parts.headers);
     hop::forget_caller(&mut parts.headers);

@@ -28,6 +28,9 @@ const FAREWELL: Duration = Duration::from_millis(500);
 const HEAD_LINES: usize = 100;
 const HEAD_BYTES: usize = 32 * 1024;
 
+/// More than a kernel keeps waiting.
+const BACKLOG: usize = 8192;
+
 /// SIGTERM, or ctrl-c.
 pub(crate) async fn told_to_leave() -> Result<(), BoxError> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -90,9 +93,11 @@ pub(crate) async fn serve(
     // Those that the kernel has accepted already are served; the next are
     // refused, before clients are told to go, and come back.
     let listener = listener.into_std()?;
-    while let Ok((stream, _)) = listener.accept() {
-        stream.set_nonblocking(true)?;
-        greet(TcpStream::from_std(stream)?, None);
+    for stream in listener.incoming().take(BACKLOG).map_while(Result::ok) {
+        let sound = stream.set_nonblocking(true);
+        if let Ok(stream) = sound.and_then(|()| TcpStream::from_std(stream)) {
+            greet(stream, None);
+        }
     }
     drop(listener);
     tracing::info!(connections = graceful.count(), "leaving");

@@ -275,3 +275,27 @@ async fn out_of_file_descriptors_it_goes_on_as_soon_as_some_are_free() {
     drop(crowd);
     assert_eq!(gateway.get(LOCATIONS).await.0, 200);
 }
+
+#[tokio::test]
+async fn more_connections_than_places_wait_their_turn() {
+    let simulator = Simulator::start().await.unwrap();
+    let more = [("GATEWAY_CONNECTIONS", "1"), ("GATEWAY_HEAD_SECONDS", "1")];
+    let gateway = Gateway::start(&simulator, simulator.url(), &more);
+    let mut stays = gateway.connect().await;
+    let request = b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    stays.write_all(request).await.unwrap();
+    within(stays.read_exact(&mut [0; 8])).await.unwrap();
+
+    let mut waits = gateway.connect().await;
+    let request = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    waits.write_all(request).await.unwrap();
+    let mut answer = [0; 12];
+    let early = Duration::from_millis(500);
+    let early = tokio::time::timeout(early, waits.read_exact(&mut answer)).await;
+    assert!(early.is_err(), "served without a place");
+    drop(stays);
+    within(waits.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    // It has nothing more to say, and is let go.
+    assert_eq!(gateway.get("/healthz").await.0, 200);
+}

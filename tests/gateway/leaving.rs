@@ -22,7 +22,7 @@ async fn sigterm_loses_no_request_in_flight() {
     until(|| simulator.api_requests() == IN_FLIGHT as u64).await;
     // One that is on its way but not all there, and a stream that never ends.
     let mut late = gateway.connect().await;
-    late.write_all(b"GET /healthz HTTP/1.1\r\nhost: loc")
+    late.write_all(b"GET /readyz HTTP/1.1\r\nhost: loc")
         .await
         .unwrap();
     let events = gateway.fetch("/events").await;
@@ -31,7 +31,9 @@ async fn sigterm_loses_no_request_in_flight() {
     late.write_all(b"alhost\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     within(late.read_to_string(&mut answer)).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // It is served, and told to ask elsewhere.
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("\"phase\":\"fresh\""), "{answer}");
     assert!(answer.contains("connection: close"), "{answer}");
     for call in calls {
         let response = within(call).await.unwrap().unwrap();

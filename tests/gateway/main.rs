@@ -19,6 +19,7 @@ mod load;
 mod page;
 mod refuse;
 mod start;
+mod tricks;
 
 #[path = "../../examples/gateway/main.rs"]
 mod gateway;

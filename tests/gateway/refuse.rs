@@ -67,6 +67,10 @@ async fn what_is_too_large_or_too_clever_is_refused() {
         ),
         (format!("GET /api/{long} {head}\r\n"), "4"),
         (format!("OPTIONS * {head}\r\n"), "40"),
+        (
+            format!("GET /api/x {head}via: 1.0 a, 1.1 officernd-gateway\r\n\r\n"),
+            "508",
+        ),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), ""),
         // A head that never ends.
         (format!("GET /api/x {head}"), ""),

@@ -48,6 +48,23 @@ fn an_address_that_others_reach_is_refused() {
 }
 
 #[test]
+fn numbers_that_would_let_nothing_through_are_refused() {
+    for (name, value) in [
+        ("GATEWAY_CONNECTIONS", "0"),
+        ("GATEWAY_HEAD_SECONDS", "0"),
+        ("GATEWAY_TIMEOUT_SECONDS", "0"),
+        ("GATEWAY_BODY_SECONDS", "-1"),
+        ("GATEWAY_BODY_LIMIT", "lots"),
+        ("GATEWAY_TYPO", "1"),
+    ] {
+        let said = refusal(&[(name, value)]);
+        let what = name.trim_start_matches("GATEWAY_").to_lowercase();
+        let named = said.to_lowercase().contains(&what);
+        assert!(named || said.contains("_SECONDS"), "{name}: {said}");
+    }
+}
+
+#[test]
 fn half_a_set_up_is_an_error_and_no_reason_to_simulate() {
     let file = std::env::temp_dir().join(format!("gateway-{}.toml", std::process::id()));
     std::fs::write(&file, "scopes = ['officernd.api.read']").unwrap();
