@@ -1,31 +1,18 @@
-//! What the gateway is doing, on one page: kept here, sent as server-sent
-//! events, drawn by page.html.
+//! What the gateway is doing, kept for the page.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use axum::http::{HeaderName, StatusCode};
-use axum::response::IntoResponse;
-use axum::response::sse::{Event, Sse};
-use futures_util::stream;
+use axum::http::StatusCode;
 use officernd_auth::config::{AllowanceSettings, Settings};
 use officernd_auth::{AccessToken, Allowance, Error, FetchContext, TokenProvider, TokenStatus};
 use serde::Serialize;
 
-use super::App;
-
 /// The timeline of requests, in seconds.
 const SECONDS: usize = 120;
 const MOST_REFRESHES: usize = 40;
-
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
-                      connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
-                      frame-ancestors 'none'";
 
 pub(crate) struct Board {
     born: Instant,
@@ -49,8 +36,9 @@ struct Record {
 struct Refresh {
     /// Milliseconds since 1970, for the page.
     at: u64,
+    /// When the allowance was spent on it.
     #[serde(skip)]
-    ended: Duration,
+    spent: Duration,
     cause: &'static str,
     outcome: &'static str,
     ms: u64,
@@ -63,7 +51,7 @@ struct Mishap {
 }
 
 #[derive(Serialize)]
-struct Snapshot {
+pub(crate) struct Snapshot {
     now: u64,
     uptime: u64,
     status: TokenStatus,
@@ -96,8 +84,9 @@ impl Board {
     }
 
     pub(crate) fn answered(&self, status: StatusCode) {
-        let second = self.born.elapsed().as_secs();
         let mut record = self.lock();
+        // Read under the lock, so that the seconds are in order.
+        let second = self.born.elapsed().as_secs();
         record.total += 1;
         if record.requests.back().is_none_or(|last| last.0 != second) {
             record.requests.push_back((second, [0; 3]));
@@ -123,7 +112,7 @@ impl Board {
         let mut record = self.lock();
         record.refreshes.push_back(Refresh {
             at: now(),
-            ended: self.born.elapsed(),
+            spent: self.born.elapsed().saturating_sub(took),
             cause,
             outcome,
             ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
@@ -133,14 +122,14 @@ impl Board {
         }
     }
 
-    fn snapshot(&self, status: TokenStatus) -> Snapshot {
-        let elapsed = self.born.elapsed();
+    pub(crate) fn snapshot(&self, status: TokenStatus) -> Snapshot {
         let record = self.lock();
+        let elapsed = self.born.elapsed();
         let per = self.allowance.per;
         let frees = record
             .refreshes
             .iter()
-            .map(|refresh| refresh.ended + per)
+            .map(|refresh| refresh.spent.saturating_add(per))
             .filter(|&frees| frees > elapsed);
         let frees_in = frees.clone().next().map(|at| (at - elapsed).as_secs_f64());
         let used = frees.count();
@@ -249,34 +238,4 @@ impl<P: TokenProvider> TokenProvider for Watched<P> {
     fn spends_allowance(&self) -> bool {
         self.provider.spends_allowance()
     }
-}
-
-pub(crate) async fn page() -> impl IntoResponse {
-    let headers: [(HeaderName, &str); 3] = [
-        (CONTENT_TYPE, "text/html; charset=utf-8"),
-        (CONTENT_SECURITY_POLICY, POLICY),
-        (CACHE_CONTROL, "no-store"),
-    ];
-    (headers, include_str!("page.html"))
-}
-
-/// The state of things now, at each event of the cache, and once a second;
-/// until the gateway leaves.
-pub(crate) async fn events(State(app): State<App>) -> impl IntoResponse {
-    let changes = app.cache.subscribe();
-    let ended = app.ended.clone();
-    let stream = stream::unfold((app, changes, ended, true), |state| async move {
-        let (app, mut changes, mut ended, first) = state;
-        if !first {
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                _ = changes.changed() => {}
-                _ = ended.wait_for(|ended| *ended) => return None,
-            }
-        }
-        let snapshot = app.board.snapshot(app.cache.status());
-        let event = Event::default().json_data(snapshot).unwrap_or_default();
-        Some((Ok::<_, Infallible>(event), (app, changes, ended, false)))
-    });
-    Sse::new(stream)
 }

@@ -6,14 +6,9 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{
-    ALLOW, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, RETRY_AFTER,
-    SET_COOKIE, TRANSFER_ENCODING, VIA,
-};
+use axum::http::header::{ALLOW, RETRY_AFTER, SET_COOKIE, VIA};
 use axum::http::uri::PathAndQuery;
-use axum::http::{
-    Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version,
-};
+use axum::http::{Extensions, HeaderValue, Method, StatusCode, Uri, Version};
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
@@ -27,24 +22,14 @@ use tower::util::BoxCloneSyncService;
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _};
 
 use super::board::Board;
+use super::hop;
 
 type Http = Client<HttpsConnector<HttpConnector>, Body>;
 
 /// OpenTelemetry's name, as Prometheus spells it.
 const DURATION: &str = "http_server_request_duration_seconds";
 
-/// RFC 9110 §7.6.1, and what older clients send.
-const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+const OURS: HeaderValue = HeaderValue::from_static("1.1 officernd-gateway");
 
 #[derive(Clone)]
 pub(crate) struct Proxy {
@@ -60,7 +45,7 @@ pub(crate) struct Proxy {
 impl Proxy {
     pub(crate) fn new(
         layer: OfficeRndAuthLayer,
-        upstream: &str,
+        upstream: Uri,
         board: Arc<Board>,
     ) -> Result<Self, BoxError> {
         let mut tcp = HttpConnector::new();
@@ -85,7 +70,7 @@ impl Proxy {
         Ok(Self {
             streaming,
             replaying: BoxCloneSyncService::new(replaying),
-            upstream: upstream.parse()?,
+            upstream,
             board,
         })
     }
@@ -94,12 +79,7 @@ impl Proxy {
     fn target(&self, here: &Uri) -> Option<Uri> {
         let there = here.path_and_query().cloned();
         let there = there.unwrap_or(PathAndQuery::from_static("/"));
-        // Who resolves `/api/../` first decides what it means; nobody does.
-        let dots = |segment: &str| {
-            let plain = segment.to_ascii_lowercase().replace("%2e", ".");
-            plain == "." || plain == ".."
-        };
-        if there.path().split('/').any(dots) {
+        if hop::has_dots(there.path()) {
             return None;
         }
         let mut parts = self.upstream.clone().into_parts();
@@ -162,16 +142,16 @@ async fn answer(proxy: &Proxy, request: Request) -> Result<Response, Response> {
             "the path has dot segments",
         ));
     };
-    let has_body = has_body(&parts.headers);
-    forget_hop(&mut parts.headers);
-    // The connector's own; the layer's own; and what other programs on this
-    // machine keep in a browser, which has no cookies for a port.
-    for name in [HOST, AUTHORIZATION, EXPECT, COOKIE] {
-        parts.headers.remove(name);
+    if hop::has_been_here(&parts.headers, &OURS) {
+        return Err(problem(
+            StatusCode::LOOP_DETECTED,
+            "GATEWAY_UPSTREAM leads back to the gateway",
+        ));
     }
-    parts
-        .headers
-        .append(VIA, HeaderValue::from_static("1.1 officernd-gateway"));
+    let has_body = hop::has_body(&parts.headers);
+    hop::forget(&mut parts.headers);
+    hop::forget_caller(&mut parts.headers);
+    parts.headers.append(VIA, OURS);
     parts.uri = target;
     parts.version = Version::HTTP_11;
     // What was said of the request here is not for there.
@@ -181,41 +161,22 @@ async fn answer(proxy: &Proxy, request: Request) -> Result<Response, Response> {
         let request = Request::from_parts(parts, body);
         proxy.streaming.clone().oneshot(request).await
     } else {
-        parts.headers.remove(CONTENT_LENGTH);
         let request = Request::from_parts(parts, Empty::new());
         proxy.replaying.clone().oneshot(request).await
     };
     let mut response = response.map_err(|error| failure(proxy, &error))?;
-    forget_hop(response.headers_mut());
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // Nobody asked: `Upgrade` does not go there.
+        let what = "OfficeRnD switched protocols";
+        proxy.board.failed(what);
+        return Err(problem(StatusCode::BAD_GATEWAY, what));
+    }
+    hop::forget(response.headers_mut());
+    // A browser has no cookies for a port: what the API sets would go to every
+    // program on this machine.
     response.headers_mut().remove(SET_COOKIE);
-    response
-        .headers_mut()
-        .append(VIA, HeaderValue::from_static("1.1 officernd-gateway"));
+    response.headers_mut().append(VIA, OURS);
     Ok(response.map(Body::new))
-}
-
-/// RFC 9112 §6.3: a request has a body when one of the two says so.
-fn has_body(headers: &HeaderMap) -> bool {
-    let length = headers.get(CONTENT_LENGTH);
-    headers.contains_key(TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
-}
-
-/// Drops what is meant for this hop only: the known headers, and those that
-/// `Connection` names.
-fn forget_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
 }
 
 fn failure(proxy: &Proxy, error: &BoxError) -> Response {
@@ -223,7 +184,11 @@ fn failure(proxy: &Proxy, error: &BoxError) -> Response {
         proxy.board.failed(&format!("no token: {error}"));
         let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
         if let Some(after) = error.retry_after() {
-            let seconds = HeaderValue::from(after.as_secs().max(1));
+            // Rounded up: who comes too early is told the same again.
+            let seconds = after
+                .as_secs()
+                .saturating_add(u64::from(after.subsec_nanos() > 0));
+            let seconds = HeaderValue::from(seconds.max(1));
             response.headers_mut().insert(RETRY_AFTER, seconds);
         }
         return response;

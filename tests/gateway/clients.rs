@@ -1,0 +1,301 @@
+//! Clients that are slow or leave, and upstreams that break off.
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, Response, StatusCode};
+use futures_util::{StreamExt as _, stream};
+use http_body_util::BodyExt as _;
+use hyper::body::{Bytes, Incoming};
+use officernd_auth::testing::{Fault, Simulator};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use crate::child::{Gateway, LOCATIONS, myself, raw_upstream, upstream, within};
+
+#[tokio::test]
+async fn a_slow_client_gets_all_of_it_and_holds_nobody_up() {
+    const SIZE: usize = 8 << 20;
+    let simulator = Simulator::start().await.unwrap();
+    let api = upstream(|request| async move {
+        let size = if request.uri().path() == "/api/big" {
+            SIZE
+        } else {
+            2
+        };
+        let chunks = (0..size.div_ceil(8192)).map(move |n| {
+            let chunk = vec![b'x'; 8192.min(size - n * 8192)];
+            Ok::<_, std::convert::Infallible>(Bytes::from(chunk))
+        });
+        Response::new(Body::from_stream(stream::iter(chunks)))
+    })
+    .await;
+    let gateway = Gateway::start(&simulator, &api, &[]);
+    let mut slow = gateway.connect().await;
+    let request = "GET /api/big HTTP/1.0\r\nhost: localhost\r\n\r\n";
+    slow.write_all(request.as_bytes()).await.unwrap();
+    let mut read = 0;
+    let mut buffer = vec![0; 256 * 1024];
+    for n in 0.. {
+        match within(slow.read(&mut buffer)).await.unwrap() {
+            0 => break,
+            some => read += some,
+        }
+        // Slow at first, so that every buffer on the way is full.
+        if n < 10 {
+            let small = gateway.get("/api/small").await;
+            assert_eq!(small, (StatusCode::OK, "xx".into()));
+        }
+    }
+    assert!(read > SIZE && read < SIZE + 1000, "{read} of {SIZE} bytes");
+}
+
+/// A body without an end, and word of when it was dropped.
+fn endless(tell: Arc<Notify>) -> Response<Body> {
+    struct Tell(Arc<Notify>);
+    impl Drop for Tell {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
+    }
+    let guard = Tell(tell);
+    Response::new(Body::from_stream(stream::repeat_with(move || {
+        let _ = &guard;
+        Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b'x'; 8192]))
+    })))
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_in_mid_body_takes_its_upstream_request_along() {
+    let simulator = Simulator::start().await.unwrap();
+    let gone = Arc::new(Notify::new());
+    let here = Arc::new(Notify::new());
+    let (tell, came) = (Arc::clone(&gone), Arc::clone(&here));
+    let api = upstream(move |request: Request<Incoming>| {
+        let (tell, came) = (Arc::clone(&tell), Arc::clone(&came));
+        async move {
+            match request.uri().path() {
+                // Reads until the sender breaks off.
+                "/api/up" => {
+                    came.notify_one();
+                    assert!(request.into_body().collect().await.is_err());
+                    tell.notify_one();
+                    Response::default()
+                }
+                // Sends until the reader breaks off.
+                "/api/down" => endless(tell),
+                _ => Response::default(),
+            }
+        }
+    })
+    .await;
+    let gateway = Gateway::start(&simulator, &api, &[]);
+    for n in 0..10 {
+        let mut client = gateway.connect().await;
+        let request = match n % 2 {
+            0 => "POST /api/up HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\nhalf",
+            _ => "GET /api/down HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        };
+        client.write_all(request.as_bytes()).await.unwrap();
+        if n % 2 == 1 {
+            client.read_exact(&mut [0; 4096]).await.unwrap();
+        } else {
+            within(here.notified()).await;
+        }
+        drop(client);
+        within(gone.notified()).await;
+        assert_eq!(gateway.get("/api/ok").await.0, 200);
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_resets_is_a_502_or_a_body_cut_short() {
+    let simulator = Simulator::start().await.unwrap();
+    let api = raw_upstream(|path| match path {
+        "/api/half" => (b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf", false),
+        "/api/chunk" => (
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+            false,
+        ),
+        "/api/garbage" => (b"this is not HTTP\r\n\r\n", false),
+        "/api/ok" => (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok",
+            false,
+        ),
+        "/api/close" => (b"", false),
+        _ => (b"", true),
+    })
+    .await;
+    let gateway = Gateway::start(&simulator, &api, &[]);
+    for _ in 0..5 {
+        assert_eq!(gateway.get("/api/reset").await.0, 502);
+        assert_eq!(gateway.get("/api/close").await.0, 502);
+        assert_eq!(gateway.get("/api/garbage").await.0, 502);
+        for cut in ["/api/half", "/api/chunk"] {
+            let response = gateway.fetch(cut).await;
+            assert_eq!(response.status(), 200);
+            assert!(response.bytes().await.is_err(), "{cut} looks whole");
+        }
+        assert_eq!(gateway.get("/api/ok").await, (StatusCode::OK, "ok".into()));
+    }
+    let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = format!("http://{}", nowhere.local_addr().unwrap());
+    drop(nowhere);
+    let gateway = Gateway::start(&simulator, &api, &[]);
+    assert_eq!(gateway.get("/api/ok").await.0, 502);
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_answer_is_a_504() {
+    let simulator = Simulator::start().await.unwrap();
+    simulator.api_faults().always(Fault::Hang);
+    let more = [("GATEWAY_TIMEOUT_SECONDS", "1")];
+    let gateway = Gateway::start(&simulator, simulator.url(), &more);
+    assert_eq!(gateway.get(LOCATIONS).await.0, 504);
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_is_let_go() {
+    let simulator = Simulator::start().await.unwrap();
+    let gone = Arc::new(Notify::new());
+    let tell = Arc::clone(&gone);
+    let api = upstream(move |_| {
+        let answer = endless(Arc::clone(&tell));
+        async { answer }
+    })
+    .await;
+    let more = [("GATEWAY_BODY_SECONDS", "1")];
+    let gateway = Gateway::start(&simulator, &api, &more);
+    let mut deaf = gateway.connect().await;
+    let request = b"GET /api/down HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    deaf.write_all(request).await.unwrap();
+    within(gone.notified()).await;
+}
+
+#[tokio::test]
+async fn a_body_that_stops_on_its_way_is_an_error_either_way() {
+    let simulator = Simulator::start().await.unwrap();
+    let api = upstream(|request: Request<Incoming>| async move {
+        if request.uri().path() == "/api/up" {
+            let _ = request.into_body().collect().await;
+            return Response::default();
+        }
+        let some = stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from("some"))]);
+        Response::new(Body::from_stream(some.chain(stream::pending())))
+    })
+    .await;
+    let more = [("GATEWAY_BODY_SECONDS", "1")];
+    let gateway = Gateway::start(&simulator, &api, &more);
+    let head = "HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n";
+    let up = format!("POST /api/up {head}content-length: 9\r\n\r\nhalf");
+    assert!(gateway.raw(up).await.starts_with("HTTP/1.1 408"));
+    let mut down = gateway.fetch("/api/down").await;
+    assert_eq!(within(down.chunk()).await.unwrap().unwrap(), "some");
+    assert!(within(down.chunk()).await.is_err(), "it looks whole");
+}
+
+#[tokio::test]
+async fn a_head_that_dribbles_in_is_cut_off() {
+    let simulator = Simulator::start().await.unwrap();
+    let more = [("GATEWAY_HEAD_SECONDS", "1")];
+    let gateway = Gateway::start(&simulator, simulator.url(), &more);
+    let mut stream = gateway.connect().await;
+    let dribble = async {
+        let head = b"GET / HTTP/1.1\r\nhost: localhost\r\n";
+        stream.write_all(head).await.unwrap();
+        while stream.write_all(b"x: y\r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    within(dribble).await;
+    assert_eq!(gateway.get("/healthz").await.0, 200);
+}
+
+#[tokio::test]
+async fn many_who_watch_the_page_take_no_place_from_those_who_work() {
+    let simulator = Simulator::start().await.unwrap();
+    let more = [("GATEWAY_CONNECTIONS", "100")];
+    let gateway = Gateway::start(&simulator, simulator.url(), &more);
+    let mut watching = Vec::new();
+    let mut turned_away = 0;
+    for _ in 0..90 {
+        let mut events = gateway.fetch("/events").await;
+        match events.status().as_u16() {
+            200 => {
+                within(events.chunk()).await.unwrap().unwrap();
+                watching.push(events);
+            }
+            503 => turned_away += 1,
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!((watching.len(), turned_away), (16, 74));
+    assert_eq!(gateway.get(LOCATIONS).await.0, 200);
+    // Places come free when watchers leave.
+    watching.clear();
+    within(async { while gateway.fetch("/events").await.status() != 200 {} }).await;
+}
+
+#[tokio::test]
+async fn out_of_file_descriptors_it_goes_on_as_soon_as_some_are_free() {
+    let simulator = Simulator::start().await.unwrap();
+    let mut limited = Command::new("sh");
+    let own = myself("gateway");
+    limited.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""]);
+    limited.arg(own.get_program()).args(own.get_args());
+    limited.env_clear();
+    for (name, value) in own.get_envs() {
+        limited.env(name, value.unwrap());
+    }
+    limited.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let gateway = Gateway::over(limited, &simulator, simulator.url());
+    assert_eq!(gateway.get("/healthz").await.0, 200);
+    let mut crowd = Vec::new();
+    for _ in 0..200 {
+        crowd.push(gateway.connect().await);
+    }
+    // As many as there are descriptors for are served; the rest must wait.
+    let asked = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let mut served = 0;
+    for stream in &mut crowd {
+        let _ = stream.write_all(asked).await;
+    }
+    for stream in &mut crowd {
+        let mut answer = [0; 8];
+        let answer = tokio::time::timeout(Duration::from_secs(1), stream.read(&mut answer));
+        match answer.await {
+            Ok(Ok(8)) => served += 1,
+            _ => break,
+        }
+    }
+    assert!(served < 200, "the limit did not hold");
+    drop(crowd);
+    assert_eq!(gateway.get(LOCATIONS).await.0, 200);
+}
+
+#[tokio::test]
+async fn more_connections_than_places_wait_their_turn() {
+    let simulator = Simulator::start().await.unwrap();
+    let more = [("GATEWAY_CONNECTIONS", "1"), ("GATEWAY_HEAD_SECONDS", "1")];
+    let gateway = Gateway::start(&simulator, simulator.url(), &more);
+    let mut stays = gateway.connect().await;
+    let request = b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    stays.write_all(request).await.unwrap();
+    within(stays.read_exact(&mut [0; 8])).await.unwrap();
+
+    let mut waits = gateway.connect().await;
+    let request = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    waits.write_all(request).await.unwrap();
+    let mut answer = [0; 12];
+    let early = Duration::from_millis(500);
+    let early = tokio::time::timeout(early, waits.read_exact(&mut answer)).await;
+    assert!(early.is_err(), "served without a place");
+    drop(stays);
+    within(waits.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    // It has nothing more to say, and is let go.
+    assert_eq!(gateway.get("/healthz").await.0, 200);
+}
