@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Incoming};
 use officernd_auth::testing::{Fault, Simulator};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::sync::Notify;
 
 use crate::child::{Gateway, LOCATIONS, myself, raw_upstream, upstream, within};
@@ -141,9 +141,10 @@ async fn an_upstream_that_resets_is_a_502_or_a_body_cut_short() {
         }
         assert_eq!(gateway.get("/api/ok").await, (StatusCode::OK, "ok".into()));
     }
-    let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // Bound, so that nobody else gets the port, and not listening.
+    let nowhere = TcpSocket::new_v4().unwrap();
+    nowhere.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let api = format!("http://{}", nowhere.local_addr().unwrap());
-    drop(nowhere);
     let gateway = Gateway::start(&simulator, &api, &[]);
     assert_eq!(gateway.get("/api/ok").await.0, 502);
 }

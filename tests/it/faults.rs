@@ -15,7 +15,7 @@ use officernd_auth::{
 };
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 
 use crate::raw::{Raw, Script};
@@ -324,9 +324,10 @@ async fn the_table_of_faults_holds_over_both_clients() {
 
 #[tokio::test]
 async fn an_endpoint_that_is_not_there_is_a_transport_error() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/oauth/token", listener.local_addr().unwrap());
-    drop(listener);
+    // Bound, so that nobody else gets the port, and not listening.
+    let nowhere = TcpSocket::new_v4().unwrap();
+    nowhere.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let url = format!("http://{}/oauth/token", nowhere.local_addr().unwrap());
     for over_reqwest in [true, false] {
         assert_eq!(fetch(&url, over_reqwest).await, Err(ErrorKind::Transport));
     }
