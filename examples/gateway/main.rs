@@ -157,14 +157,15 @@ fn router(options: &Options, app: App, proxy: proxy::Proxy) -> Router {
     let still = Duration::from_secs(options.body_seconds.into());
     let api = Router::new()
         .route("/api/{*path}", any(proxy::forward))
-        .with_state(proxy)
+        .with_state(proxy.clone())
         .layer(TimeoutLayer::with_status_code(
             StatusCode::GATEWAY_TIMEOUT,
             timeout,
         ))
         .layer(ResponseBodyTimeoutLayer::new(still))
         .layer(RequestBodyTimeoutLayer::new(still))
-        .layer(RequestBodyLimitLayer::new(options.body_limit));
+        .layer(RequestBodyLimitLayer::new(options.body_limit))
+        .layer(from_fn_with_state(proxy, proxy::observe));
     Router::new()
         .route("/", get(page::html))
         .route("/page.css", get(page::css))

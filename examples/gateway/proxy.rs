@@ -9,6 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{ALLOW, RETRY_AFTER, SET_COOKIE, VIA};
 use axum::http::uri::PathAndQuery;
 use axum::http::{Extensions, HeaderValue, Method, StatusCode, Uri, Version};
+use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
@@ -96,19 +97,20 @@ pub(crate) fn describe_metrics() {
     );
 }
 
-pub(crate) async fn forward(State(proxy): State<Proxy>, request: Request) -> Response {
+/// Around the limits and timeouts, so that what they answer counts too.
+pub(crate) async fn observe(State(proxy): State<Proxy>, request: Request, next: Next) -> Response {
     let _in_flight = proxy.board.enter();
-    let method = request.method().clone();
+    let method = known(request.method());
     let started = Instant::now();
-    let response = match answer(&proxy, request).await {
-        Ok(response) => response,
-        Err(response) => response,
-    };
+    let response = next.run(request).await;
     let status = response.status();
     proxy.board.answered(status);
+    if status == StatusCode::GATEWAY_TIMEOUT {
+        proxy.board.failed("OfficeRnD did not answer in time");
+    }
     histogram!(
         DURATION,
-        "http_request_method" => known(&method),
+        "http_request_method" => method,
         "http_response_status_code" => status.as_str().to_owned()
     )
     .record(started.elapsed());
@@ -129,7 +131,10 @@ fn known(method: &Method) -> &'static str {
     }
 }
 
-async fn answer(proxy: &Proxy, request: Request) -> Result<Response, Response> {
+pub(crate) async fn forward(
+    State(proxy): State<Proxy>,
+    request: Request,
+) -> Result<Response, Response> {
     // TRACE would show the token to the caller.
     if request.method() == Method::TRACE || request.method() == Method::CONNECT {
         let allow = [(ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")];
@@ -164,7 +169,7 @@ async fn answer(proxy: &Proxy, request: Request) -> Result<Response, Response> {
         let request = Request::from_parts(parts, Empty::new());
         proxy.replaying.clone().oneshot(request).await
     };
-    let mut response = response.map_err(|error| failure(proxy, &error))?;
+    let mut response = response.map_err(|error| failure(&proxy, &error))?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         // Nobody asked: `Upgrade` does not go there.
         let what = "OfficeRnD switched protocols";

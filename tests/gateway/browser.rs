@@ -25,7 +25,8 @@ impl Browser {
         let chromium = ["chromium", "chromium-browser", "google-chrome"]
             .into_iter()
             .find(|name| Command::new(name).arg("--version").output().is_ok())?;
-        let profile = std::env::temp_dir().join(format!("gateway-page-{}", std::process::id()));
+        let profile = format!("gateway-page-{}", std::process::id());
+        let profile = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(profile);
         // The pipe is its descriptors 3 and 4.
         let mut child = tokio::process::Command::new("sh")
             .args([
@@ -89,6 +90,13 @@ impl Browser {
     pub(crate) async fn evaluate(&mut self, script: &str) -> Value {
         let params = json!({ "expression": script, "returnByValue": true });
         self.ask("Runtime.evaluate", params).await["result"]["value"].take()
+    }
+
+    /// Ends it, with the processes of its own that write to its profile.
+    pub(crate) async fn close(mut self) {
+        self.session = Value::Null;
+        self.ask("Browser.close", json!({})).await;
+        within(self.child.wait()).await.unwrap();
     }
 
     /// Waits until a script says true.

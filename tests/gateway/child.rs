@@ -162,12 +162,13 @@ fn listen(
 ) {
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
-            if let Some((_, addr)) = line.split_once("listening on http://") {
-                let _ = address.send(addr.parse().unwrap());
-            }
             let mut said = said.lock().unwrap();
             said.push_str(&line);
             said.push('\n');
+            drop(said);
+            if let Some((_, addr)) = line.split_once("listening on http://") {
+                let _ = address.send(addr.parse().unwrap());
+            }
         }
     });
 }

@@ -156,6 +156,14 @@ async fn an_upstream_that_does_not_answer_is_a_504() {
     let more = [("GATEWAY_TIMEOUT_SECONDS", "1")];
     let gateway = Gateway::start(&simulator, simulator.url(), &more);
     assert_eq!(gateway.get(LOCATIONS).await.0, 504);
+    // It is counted, and the page tells of it.
+    let (_, metrics) = gateway.get("/metrics").await;
+    let counted = "method=\"GET\",http_response_status_code=\"504\"} 1";
+    assert!(metrics.contains(counted), "{metrics}");
+    let event = within(gateway.fetch("/events").await.chunk()).await;
+    let event = String::from_utf8_lossy(&event.unwrap().unwrap()).into_owned();
+    assert!(event.contains("\"total\":1,"), "{event}");
+    assert!(event.contains("in time"), "{event}");
 }
 
 #[tokio::test]

@@ -2,10 +2,16 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::{Request, Response};
+use http_body_util::BodyExt as _;
+use http_body_util::channel::{Channel, Sender};
+use hyper::body::{Bytes, Incoming};
 use officernd_auth::testing::{Fault, Simulator};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::child::{Gateway, LOCATIONS, until, within};
+use crate::child::{Gateway, LOCATIONS, until, upstream, within};
+use crate::forward::connection;
 use crate::load;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,6 +48,42 @@ async fn sigterm_loses_no_request_in_flight() {
     }
     assert!(within(events.text()).await.unwrap().contains("\"phase\""));
     assert!(gateway.ended().await.success());
+}
+
+/// An API that sends back what it gets, and a caller in the middle of it.
+async fn echo(simulator: &Simulator, grace: &str) -> (Gateway, Sender<Bytes>, Response<Incoming>) {
+    let api = upstream(|request| async { Response::new(Body::new(request.into_body())) }).await;
+    let gateway = Gateway::start(simulator, &api, &[("GATEWAY_GRACE_SECONDS", grace)]);
+    let mut client = connection(&gateway).await;
+    let (mut send, body) = Channel::<Bytes>::new(1);
+    let request = Request::post("/api/echo").header("host", "localhost");
+    let response = tokio::spawn(client.send_request(request.body(body.boxed()).unwrap()));
+    send.send_data("before".into()).await.unwrap();
+    let response = within(response).await.unwrap().unwrap();
+    (gateway, send, response)
+}
+
+#[tokio::test]
+async fn sigterm_waits_for_bodies_on_their_way() {
+    let simulator = Simulator::start().await.unwrap();
+    let (mut gateway, mut send, response) = echo(&simulator, "25").await;
+    gateway.terminate();
+    until(|| gateway.said().contains("the last answers")).await;
+    send.send_data(" and after".into()).await.unwrap();
+    drop(send);
+    let whole = within(response.collect()).await.unwrap().to_bytes();
+    assert_eq!(whole, "before and after");
+    assert!(gateway.ended().await.success());
+}
+
+#[tokio::test]
+async fn what_outlives_the_grace_is_cut_off_and_told() {
+    let simulator = Simulator::start().await.unwrap();
+    let (mut gateway, _send, response) = echo(&simulator, "1").await;
+    gateway.terminate();
+    assert!(!gateway.ended().await.success());
+    assert!(within(response.collect()).await.is_err(), "it looks whole");
+    until(|| gateway.said().contains("still in flight")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

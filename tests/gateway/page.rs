@@ -60,6 +60,7 @@ async fn the_page_follows_the_token_in_a_browser() {
     let more = [("GATEWAY_LISTEN", addr.as_str())];
     let _gateway = Gateway::start(&simulator, simulator.url(), &more);
     browser.until(&shows("phase", "fresh")).await;
+    browser.close().await;
 }
 
 #[tokio::test]
