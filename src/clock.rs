@@ -139,15 +139,19 @@ pub(crate) fn later(now: Instant, after: Duration) -> Instant {
     now.checked_add(after.min(FAR)).unwrap_or(now)
 }
 
-/// How old something is by the clock that says most.
+/// How old something is by the clock that says most, and never younger than it
+/// was.
 ///
-/// The wall clock is anchored anew when it is set back, so that a suspend
-/// after that is still noticed.
+/// What the wall clock once knew of more than the monotonic one (a suspend) is
+/// kept, and when it is set back it is anchored anew: so a suspend is noticed
+/// after that, too, and none that was noticed is forgotten.
 #[derive(Debug)]
 pub(crate) struct Age {
     born: Instant,
     /// Nanoseconds after the epoch. Atomic, since reading may anchor it anew.
     born_wall: AtomicU64,
+    /// Nanoseconds that the monotonic clock does not know of.
+    slept: AtomicU64,
 }
 
 impl Age {
@@ -155,22 +159,29 @@ impl Age {
         Self {
             born: now,
             born_wall: AtomicU64::new(nanos(wall)),
+            slept: AtomicU64::new(0),
         }
     }
 
     pub(crate) fn at(&self, now: Instant, wall: SystemTime) -> Duration {
-        /// A clock that is merely slewed is not worth a write.
-        const SLACK: u64 = 1_000_000_000;
+        /// A clock that is merely slewed is not worth a write each time: what
+        /// it may gain unwritten, and lose.
+        const GAINED: u64 = 1_000_000;
+        const LOST: u64 = 1_000_000_000;
 
         let by_monotonic = now.saturating_duration_since(self.born);
+        let by_monotonic = u64::try_from(by_monotonic.as_nanos()).unwrap_or(u64::MAX);
+        let least = by_monotonic.saturating_add(self.slept.load(Ordering::Relaxed));
         let wall = nanos(wall);
         let by_wall = wall.saturating_sub(self.born_wall.load(Ordering::Relaxed));
-        let least = u64::try_from(by_monotonic.as_nanos()).unwrap_or(u64::MAX);
-        if by_wall.saturating_add(SLACK) < least {
+        if by_wall > least.saturating_add(GAINED) {
+            let slept = by_wall.saturating_sub(by_monotonic);
+            self.slept.fetch_max(slept, Ordering::Relaxed);
+        } else if by_wall.saturating_add(LOST) < least {
             self.born_wall
                 .store(wall.saturating_sub(least), Ordering::Relaxed);
         }
-        by_monotonic.max(Duration::from_nanos(by_wall))
+        Duration::from_nanos(by_wall.max(least))
     }
 }
 
@@ -193,6 +204,19 @@ mod tests {
         assert_eq!(age.at(now + HOUR, wall), HOUR);
         let suspended = Age::starting(now, wall);
         assert_eq!(suspended.at(now, wall + HOUR), HOUR);
+    }
+
+    #[test]
+    fn a_wall_clock_set_back_after_a_suspend_makes_nothing_younger() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let age = Age::starting(now, wall);
+        let minute = Duration::from_secs(60);
+        assert_eq!(age.at(now, wall + HOUR), HOUR);
+        assert_eq!(age.at(now, wall + HOUR - minute), HOUR);
+        assert_eq!(age.at(now + minute, wall + HOUR), HOUR + minute);
+        // And another suspend after that.
+        let later = age.at(now + minute, wall + HOUR + HOUR);
+        assert_eq!(later, HOUR + minute + HOUR);
     }
 
     #[test]
