@@ -64,6 +64,7 @@ struct World {
     /// counted by: it stands still while the machine is suspended.
     trouble: f64,
     tokens: HashMap<String, (f64, bool)>,
+    /// Of the newest token, counted from the request for it.
     last_expiry: f64,
     arrivals: VecDeque<f64>,
     requests: u64,
@@ -126,11 +127,12 @@ impl World {
         );
     }
 
-    fn issue(&mut self) -> String {
+    fn issue(&mut self, asked: f64) -> String {
         let token = format!("token-{:016x}", self.rng.u64(..));
-        self.last_expiry = self.now() + LIFE;
+        self.last_expiry = asked + LIFE;
         self.most_ahead = 0.0;
-        self.tokens.insert(token.clone(), (self.last_expiry, false));
+        let expires = self.now() + LIFE;
+        self.tokens.insert(token.clone(), (expires, false));
         token
     }
 }
@@ -167,11 +169,11 @@ async fn token_endpoint(
 ) -> Result<Response<Full<Bytes>>, BoxError> {
     let body = request.into_body().collect().await?.to_bytes();
     let form: HashMap<String, String> = form_urlencoded::parse(&body).into_owned().collect();
-    let mood = {
+    let (mood, asked) = {
         let mut world = lock(&world);
         world.arrived();
         world.is_troubled();
-        world.mood()
+        (world.mood(), world.now())
     };
     let answer = |status: u16, body: String| {
         let response = Response::builder().status(status);
@@ -195,7 +197,7 @@ async fn token_endpoint(
     if form["client_secret"] != world.secret {
         return Ok(answer(401, r#"{"error":"invalid_client"}"#.to_owned()));
     }
-    let token = world.issue();
+    let token = world.issue(asked);
     let body = format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":3600}}"#);
     Ok(answer(200, body))
 }
