@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use officernd_auth::store::RedisStore;
+use officernd_auth::fleet::RedisStore;
 use officernd_auth::testing::{Fault, Simulator};
 use officernd_auth::{
     Allowance, BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer,

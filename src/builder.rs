@@ -8,12 +8,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{Bounds, Directory, Resolve, Resolved, Settings, TokenCache};
+use crate::allowance::Allowance;
+use crate::cache::{Settings, TokenCache};
 use crate::clock::Clock;
 use crate::error::ConfigError;
 use crate::middleware::{OfficeRndAuthLayer, Organizations, Policy};
-use crate::provider::{Allowance, DynProvider, OrganizationResolver, TokenProvider};
-use crate::slug::Slug;
+use crate::organizations::slug::Slug;
+use crate::organizations::{Bounds, Directory, OrganizationResolver, Resolve, Resolved};
+use crate::provider::{DynProvider, TokenProvider};
 
 /// The longest time that a setting may name. No token is trusted for longer.
 const LONGEST: Duration = crate::token::LONGEST_LIFE;

@@ -23,7 +23,7 @@ pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// [`ManualClock`](crate::testing::ManualClock) or pause tokio's.
 ///
 /// ```
-/// use officernd_auth::{Clock, TokioClock};
+/// use officernd_auth::clock::{Clock, TokioClock};
 ///
 /// let earlier = TokioClock.now();
 /// assert!(TokioClock.now() >= earlier);
@@ -56,7 +56,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 /// once.
 ///
 /// ```
-/// use officernd_auth::{Clock, TokioClock};
+/// use officernd_auth::clock::{Clock, TokioClock};
 /// use std::time::Duration;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

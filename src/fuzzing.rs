@@ -8,8 +8,8 @@ use url::Url;
 
 use crate::credentials::ClientCredentials;
 use crate::middleware;
+use crate::oauth;
 use crate::origin::OriginPolicy;
-use crate::provider;
 use crate::token::AccessToken;
 
 /// The first bytes pick the status and a header; the rest is the body.
@@ -25,7 +25,7 @@ pub fn token_answer(data: &[u8]) {
     }
     for status in [status, 200] {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-        match provider::parse_answer(status, &headers, body, Some("a b"), SystemTime::UNIX_EPOCH) {
+        match oauth::parse_answer(status, &headers, body, Some("a b"), SystemTime::UNIX_EPOCH) {
             Ok(answer) => {
                 let life = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
                 assert!(life.contains(&answer.expires_in));
@@ -55,7 +55,7 @@ pub fn retry_after(data: &[u8]) {
             headers.append("retry-after", value);
         }
     }
-    if let Some(after) = provider::retry_after(&headers, SystemTime::UNIX_EPOCH) {
+    if let Some(after) = oauth::retry_after(&headers, SystemTime::UNIX_EPOCH) {
         assert!((Duration::from_secs(1)..=Duration::from_secs(60 * 60)).contains(&after));
     }
 }

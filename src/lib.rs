@@ -12,52 +12,57 @@
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod allowance;
 mod builder;
 mod cache;
-mod clock;
+pub mod clock;
 pub mod config;
 mod credentials;
 mod error;
+#[cfg(feature = "store")]
+pub mod fleet;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
-mod middleware;
-mod origin;
-mod provider;
-mod secret;
-mod slug;
-#[cfg(feature = "store")]
-pub mod store;
-mod sync;
-mod syntax;
 #[cfg(all(feature = "testing", any(doc, doctest)))]
 pub mod guide {
     #![doc = include_str!("../docs/composition.md")]
 }
+pub mod middleware;
+mod oauth;
+pub mod observability;
+pub mod organizations;
+mod origin;
+pub mod provider;
+mod secret;
+mod sync;
+mod syntax;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
-mod trace;
 
+pub use self::allowance::Allowance;
 pub use self::builder::{Builder, CachedBuilder, OrganizationsBuilder};
 pub use self::cache::{Phase, TokenCache, TokenStatus};
-pub use self::clock::{Clock, Sleep, TokioClock};
 pub use self::credentials::ClientCredentials;
 pub use self::error::{BoxError, ConfigError, Error, ErrorKind};
-pub use self::middleware::{
-    AuthRequest, AuthResponse, OfficeRndAuth, OfficeRndAuthLayer, Organizations, ResponseFuture,
-    RetryFuture, RetryUnauthorized, SkipAuth, TokenRejected, TokenSource,
-};
-pub use self::provider::{
-    Allowance, Cause, FetchContext, HttpTokenProvider, OrganizationResolver, Permit, ProviderFn,
-    ResolverFn, StaticToken, TokenProvider, Urgency, provider_fn, resolver_fn,
-};
 #[cfg(feature = "store")]
-pub use self::provider::{KeyMaterial, KeyedProvider, SharedTokenProvider, StoreStatus};
+pub use self::fleet::SharedTokenProvider;
+pub use self::middleware::{
+    OfficeRndAuth, OfficeRndAuthLayer, RetryUnauthorized, SkipAuth, TokenRejected,
+};
+pub use self::oauth::HttpTokenProvider;
+pub use self::organizations::resolver_fn;
+pub use self::provider::{FetchContext, StaticToken, TokenProvider, provider_fn};
 pub use self::secret::Secret;
 #[cfg(shuttle)]
 #[doc(hidden)]
 pub use self::sync::{kill_flights, settle_flights};
 pub use self::token::AccessToken;
-#[cfg(feature = "metrics")]
-pub use self::trace::describe_metrics;
+
+/// The first edition's address of [`fleet::RedisStore`].
+#[cfg(feature = "redis")]
+#[doc(hidden)]
+pub mod store {
+    pub use crate::fleet::RedisStore;
+}

@@ -21,9 +21,9 @@ use bytes::Bytes;
 use fastrand::Rng;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use officernd_auth::clock::{Clock, Sleep, TokioClock};
 use officernd_auth::{
-    BoxError, ClientCredentials, Clock, Error, HttpTokenProvider, OfficeRndAuthLayer, Secret,
-    Sleep, TokenCache, TokioClock,
+    BoxError, ClientCredentials, Error, HttpTokenProvider, OfficeRndAuthLayer, Secret, TokenCache,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 

@@ -10,8 +10,9 @@ use std::task::{Context, Poll, Waker};
 
 use allocation_counter::measure;
 use http::HeaderMap;
+use officernd_auth::middleware::{AuthRequest, AuthResponse};
 use officernd_auth::testing::ScriptedProvider;
-use officernd_auth::{AuthRequest, AuthResponse, OfficeRndAuth, OfficeRndAuthLayer};
+use officernd_auth::{OfficeRndAuth, OfficeRndAuthLayer};
 use tower::{Layer, Service};
 
 const RUNS: usize = 1_000;

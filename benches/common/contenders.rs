@@ -11,10 +11,11 @@ use std::task::{Context, Poll, Waker};
 use super::duties::{FloorLayer, FreshLayer, GuardLayer, WatchLayer};
 use http::header::{ACCEPT, AUTHORIZATION, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
+use officernd_auth::fleet::{KeyMaterial, KeyedProvider};
 use officernd_auth::testing::MemoryStore;
 use officernd_auth::{
-    AccessToken, Error, FetchContext, KeyMaterial, KeyedProvider, OfficeRndAuthLayer,
-    SharedTokenProvider, StaticToken, TokenProvider,
+    AccessToken, Error, FetchContext, OfficeRndAuthLayer, SharedTokenProvider, StaticToken,
+    TokenProvider,
 };
 use tokio::sync::RwLock;
 use tower::layer::util::Identity;

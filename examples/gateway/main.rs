@@ -139,7 +139,7 @@ fn prometheus() -> Result<PrometheusHandle, BoxError> {
             0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
         ])?
         .install_recorder()?;
-    officernd_auth::describe_metrics();
+    officernd_auth::observability::describe_metrics();
     proxy::describe_metrics();
     let upkeep = handle.clone();
     tokio::spawn(async move {

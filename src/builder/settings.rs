@@ -1,11 +1,12 @@
 //! Layers out of [`Settings`].
 
 use super::Builder;
+use crate::allowance::Allowance;
 use crate::config::Settings;
 #[cfg(feature = "reqwest")]
 use crate::error::ConfigError;
 use crate::middleware::OfficeRndAuthLayer;
-use crate::provider::{Allowance, TokenProvider};
+use crate::provider::TokenProvider;
 
 impl Settings {
     /// The layer that these settings describe.

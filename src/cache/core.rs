@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::flight::{self, Flight, GRACE, Launch, Outcome};
-use super::hold::{Damping, Hold};
+use super::backoff::{Damping, Hold};
+use super::fetch::{self, Flight, GRACE, Launch, Outcome};
+use super::lifetime::{Plan, Stage};
 use super::registry::{self, Ticket};
-use super::schedule::{Plan, Stage};
 use super::slot::{Entry, Slot};
 use super::status::{Phase, TokenStatus};
+use crate::allowance::{Allowance, Urgency};
 use crate::clock::{Clock, later};
 use crate::error::{Error, ErrorKind};
-use crate::provider::{Allowance, Cause, DynProvider, FetchContext, Previous, Urgency};
+use crate::provider::{Cause, DynProvider, FetchContext, Previous};
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, Runtime};
 use crate::token::AccessToken;
 
@@ -36,7 +37,7 @@ pub(super) struct Core {
     pub(super) number: NonZeroU32,
     pub(super) provider: Box<dyn DynProvider>,
     pub(super) settings: Settings,
-    pub(super) warm: super::warm::Timer,
+    pub(super) warm: super::keep_warm::Timer,
     pub(super) allowance: Allowance,
     state: Mutex<State>,
     /// No refresh in the background can start before this: nanoseconds after
@@ -115,7 +116,7 @@ impl Core {
             number: registry::enter(core),
             provider,
             settings,
-            warm: super::warm::Timer::default(),
+            warm: super::keep_warm::Timer::default(),
             allowance,
             state: Mutex::default(),
             quiet_until: AtomicU64::new(0),
@@ -282,7 +283,7 @@ impl Core {
         let failures = state.hold.as_ref().map_or(0, |hold| hold.failures);
         let attempt = failures.saturating_add(1);
         let core = Arc::clone(self);
-        let (flight, launch) = flight::prepare(core, runtime, state.flights, urgency, attempt, cx);
+        let (flight, launch) = fetch::prepare(core, runtime, state.flights, urgency, attempt, cx);
         state.flight = Some(flight);
         self.tell(state, now);
         Ok(launch)

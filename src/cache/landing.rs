@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::backoff::Hold;
 use super::core::{Core, State};
-use super::flight::{Flight, Outcome};
-use super::hold::Hold;
+use super::fetch::{Flight, Outcome};
+use super::lifetime::{Life, Stage};
 use super::registry::Ticket;
-use super::schedule::{Life, Stage};
 use super::slot::Entry;
+use crate::allowance::Permit;
 use crate::clock::{Age, later};
 use crate::error::{Error, ErrorKind};
-use crate::provider::Permit;
+use crate::observability;
 use crate::sync::Ordering;
 use crate::token::AccessToken;
-use crate::trace;
 
 /// What is told of a token that landed.
 struct News {
@@ -77,9 +77,9 @@ impl Core {
         // Recorders are other people's code: none runs under the lock.
         drop(state);
         if let Some(News { issued, replaced }) = news {
-            trace::token_landed(issued.0, issued.1);
+            observability::token_landed(issued.0, issued.1);
             if let Some(age) = replaced {
-                trace::token_replaced(age);
+                observability::token_replaced(age);
             }
         }
         Some(outcome)
@@ -160,7 +160,7 @@ impl Core {
             self.tell(&state, now);
             (entry.token.generation(), heal_in, launch)
         };
-        trace::rejected(generation, heal_in);
+        observability::rejected(generation, heal_in);
         if let Some(launch) = launch {
             launch.spawn();
         }

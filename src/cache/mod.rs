@@ -1,17 +1,16 @@
 //! A cache keeps one token ready. It knows the provider trait and the clock;
 //! it knows no requests.
 
+mod backoff;
 mod core;
-mod directory;
-mod flight;
-mod hold;
+mod fetch;
+mod keep_warm;
 mod landing;
+mod lifetime;
 mod registry;
 mod report;
-mod schedule;
 mod slot;
 mod status;
-mod warm;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,19 +19,20 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use tokio::sync::watch;
 
+pub(crate) use self::backoff::Hold;
 pub(crate) use self::core::Settings;
 use self::core::{Core, Step, Successor, Wait};
-pub(crate) use self::directory::{Bounds, Directory, Resolve, Resolved};
-use self::flight::GRACE;
+use self::fetch::GRACE;
+pub(crate) use self::lifetime::Plan;
+use self::lifetime::Stage;
 pub(crate) use self::registry::Ticket;
-pub(crate) use self::schedule::Plan;
-use self::schedule::Stage;
 use self::slot::Entry;
 pub(crate) use self::slot::Reader;
 pub use self::status::{Phase, TokenStatus};
+use crate::allowance::Allowance;
 use crate::clock::{TokioClock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
-use crate::provider::{Allowance, DynProvider, TokenProvider};
+use crate::provider::{DynProvider, TokenProvider};
 use crate::sync::{Ordering, Runtime};
 use crate::token::AccessToken;
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use super::core::{Core, State};
-use super::schedule::Stage;
+use super::lifetime::Stage;
 use super::status::{Phase, TokenStatus};
 use crate::sync::Ordering;
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderValue;
 
+use super::lifetime::{Life, Stage};
 use super::registry::Ticket;
-use super::schedule::{Life, Stage};
 use crate::clock::{Age, Clock, runs_with_the_system};
 use crate::sync::{AtomicBool, AtomicU64, Guard, Ordering, Swap};
 use crate::token::AccessToken;

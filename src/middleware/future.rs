@@ -23,7 +23,8 @@ pin_project! {
     /// when the inner service, its future and the request are.
     ///
     /// ```
-    /// use officernd_auth::{OfficeRndAuth, ResponseFuture};
+    /// use officernd_auth::OfficeRndAuth;
+    /// use officernd_auth::middleware::ResponseFuture;
     ///
     /// fn call<S, Req>(
     ///     client: &mut OfficeRndAuth<S>,
@@ -32,7 +33,7 @@ pin_project! {
     /// where
     ///     S: tower::Service<Req, Response = http::Response<()>> + Clone,
     ///     S::Error: Into<tower::BoxError>,
-    ///     Req: officernd_auth::AuthRequest,
+    ///     Req: officernd_auth::middleware::AuthRequest,
     /// {
     ///     use tower::Service;
     ///     client.call(request)

@@ -49,7 +49,7 @@ impl TokenRejected {
 /// body, and `reqwest::Request` (feature `reqwest`). Sealed.
 ///
 /// ```
-/// fn takes(_: &impl officernd_auth::AuthRequest) {}
+/// fn takes(_: &impl officernd_auth::middleware::AuthRequest) {}
 /// takes(&http::Request::new("any body"));
 /// ```
 pub trait AuthRequest: Outgoing {}
@@ -58,7 +58,7 @@ pub trait AuthRequest: Outgoing {}
 /// body, and `reqwest::Response` (feature `reqwest`). Sealed.
 ///
 /// ```
-/// fn takes(_: &impl officernd_auth::AuthResponse) {}
+/// fn takes(_: &impl officernd_auth::middleware::AuthResponse) {}
 /// takes(&http::Response::new("any body"));
 /// ```
 pub trait AuthResponse: Answer {}

@@ -119,7 +119,8 @@ where
 /// The wait of [`RetryUnauthorized`] for the new token.
 ///
 /// ```
-/// use officernd_auth::{RetryFuture, RetryUnauthorized};
+/// use officernd_auth::RetryUnauthorized;
+/// use officernd_auth::middleware::RetryFuture;
 /// use tower::retry::Policy;
 ///
 /// type Request = http::Request<String>;

@@ -11,7 +11,7 @@ use super::future::ResponseFuture;
 use super::{Auth, AuthRequest, AuthResponse, Policy, TokenSource};
 use crate::cache::{Lent, TokenCache};
 use crate::error::{BoxError, Error};
-use crate::trace::{Requested, requested};
+use crate::observability::{Requested, requested};
 
 /// A service that puts the token on each request and calls the inner one.
 ///

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::private::Source;
-use crate::cache::{Directory, Lent, Reader, Ticket, TokenCache, TokenStatus};
+use crate::cache::{Lent, Reader, Ticket, TokenCache, TokenStatus};
 use crate::error::Error;
-use crate::slug::{Slug, refused};
+use crate::observability::{Requested, Waiter};
+use crate::organizations::Directory;
+use crate::organizations::slug::{Slug, refused};
 use crate::token::AccessToken;
-use crate::trace::{Requested, Waiter};
 
 pub(super) type Acquired = Result<(AccessToken, Ticket), Error>;
 pub(super) type Acquire = Pin<Box<dyn Future<Output = Acquired> + Send>>;
@@ -20,7 +21,7 @@ pub(super) type Acquire = Pin<Box<dyn Future<Output = Acquired> + Send>>;
 /// [`Organizations`]. Sealed.
 ///
 /// ```
-/// fn takes(_: &impl officernd_auth::TokenSource) {}
+/// fn takes(_: &impl officernd_auth::middleware::TokenSource) {}
 /// # let token = officernd_auth::StaticToken::new("abc").unwrap();
 /// takes(&officernd_auth::TokenCache::new(token));
 /// ```
@@ -54,7 +55,8 @@ impl Source for TokenCache {
 /// Clones share the caches.
 ///
 /// ```
-/// use officernd_auth::{OfficeRndAuthLayer, Organizations, StaticToken};
+/// use officernd_auth::{OfficeRndAuthLayer, StaticToken};
+/// use officernd_auth::organizations::Organizations;
 /// use std::collections::HashMap;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

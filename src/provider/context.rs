@@ -10,16 +10,16 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::allowance::{Allowance, Permit};
+use crate::allowance::{Allowance, Permit, Urgency};
 use crate::clock::{Clock, TokioClock, later};
 use crate::error::Error;
+use crate::observability;
 use crate::token::AccessToken;
-use crate::trace;
 
 /// Why a token is fetched.
 ///
 /// ```
-/// use officernd_auth::Cause;
+/// use officernd_auth::provider::Cause;
 ///
 /// assert_eq!(Cause::Rejected.as_str(), "rejected");
 /// ```
@@ -51,24 +51,6 @@ impl Cause {
             Self::Manual => "manual",
         }
     }
-}
-
-/// Whether requests stand waiting for the token.
-///
-/// The order is the rank in the [`Allowance`]'s queue.
-///
-/// ```
-/// use officernd_auth::Urgency;
-///
-/// assert!(Urgency::Waiting < Urgency::Background);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Urgency {
-    /// At least one request waits.
-    Waiting,
-    /// The old token still serves.
-    Background,
 }
 
 /// The terms of one fetch: why, how urgent, until when, and the way to the
@@ -189,7 +171,7 @@ impl FetchContext {
             gate.pass(self).await?;
         }
         self.sent.fetch_add(1, Ordering::Relaxed);
-        trace::token_request();
+        observability::token_request();
         Ok(permit.sent())
     }
 

@@ -1,31 +1,18 @@
 //! Providers mint tokens. They know OAuth and HTTP; they know no cache.
 
-mod allowance;
 mod context;
-mod http;
-mod json;
-mod organization;
-mod retry_after;
-#[cfg(feature = "store")]
-mod shared;
 mod simple;
-mod wire;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-pub use self::allowance::{Allowance, Permit};
+pub(crate) use self::context::Gate;
 pub(crate) use self::context::Previous;
-pub use self::context::{Cause, FetchContext, Urgency};
-pub use self::http::HttpTokenProvider;
-pub use self::organization::{OrganizationResolver, ResolverFn, resolver_fn};
-#[cfg(feature = "store")]
-pub use self::shared::{KeyMaterial, KeyedProvider, SharedTokenProvider, StoreStatus};
+pub use self::context::{Cause, FetchContext};
 pub use self::simple::{ProviderFn, StaticToken, provider_fn};
-#[cfg(any(fuzzing, test))]
-pub(crate) use self::{retry_after::parse as retry_after, wire::parse_answer};
 
+use crate::allowance::Allowance;
 use crate::error::Error;
 use crate::token::AccessToken;
 

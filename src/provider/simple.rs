@@ -30,7 +30,8 @@ where
 /// What [`provider_fn`] makes.
 ///
 /// ```
-/// use officernd_auth::{AccessToken, ProviderFn, provider_fn};
+/// use officernd_auth::{AccessToken, provider_fn};
+/// use officernd_auth::provider::ProviderFn;
 ///
 /// fn named<F>(provider: ProviderFn<F>) -> ProviderFn<F> {
 ///     provider

@@ -3,7 +3,7 @@ mod rules;
 use std::fmt;
 
 use crate::error::Error;
-use crate::store::{StoreKey, TokenStore, key};
+use crate::fleet::{StoreKey, TokenStore, store_key};
 
 /// What a store did that no [`TokenStore`] may do.
 ///
@@ -73,7 +73,7 @@ fn must(kept: bool, rule: &str) -> Result<(), Violation> {
 }
 
 fn fresh() -> Result<StoreKey, Error> {
-    Ok(StoreKey::digest_of(&key::random::<16>()?))
+    Ok(StoreKey::digest_of(&store_key::random::<16>()?))
 }
 
 /// All at once, on this task.

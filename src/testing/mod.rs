@@ -73,14 +73,14 @@
 //! waits for a socket, a paused clock jumps to the next timer, and that is your
 //! client's timeout.
 
-mod clock;
 mod conformance;
-mod provider;
+mod manual_clock;
+mod memory_store;
+mod scripted;
 mod simulator;
-mod store;
 
-pub use self::clock::ManualClock;
 pub use self::conformance::{Violation, check_store};
-pub use self::provider::{ScriptedProvider, Step};
+pub use self::manual_clock::ManualClock;
+pub use self::memory_store::MemoryStore;
+pub use self::scripted::{ScriptedProvider, Step};
 pub use self::simulator::{Fault, Faults, RecordedRequest, Simulator, SimulatorBuilder};
-pub use self::store::MemoryStore;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use officernd_auth::store::{FileStore, RedisStore};
+use officernd_auth::fleet::{FileStore, RedisStore};
 use officernd_auth::testing::{Fault, Simulator};
 use officernd_auth::{ErrorKind, TokenCache};
 

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use officernd_auth::store::{FileStore, Holder, RedisStore, StoreKey, TokenStore};
+use officernd_auth::fleet::{FileStore, Holder, RedisStore, StoreKey, TokenStore};
 use officernd_auth::testing::{Fault, Simulator};
 use officernd_auth::{ClientCredentials, HttpTokenProvider, SharedTokenProvider};
 

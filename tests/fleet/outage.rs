@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use officernd_auth::store::{RedisStore, StoreKey, TokenStore};
+use officernd_auth::fleet::{RedisStore, StoreKey, TokenStore};
 use officernd_auth::testing::Simulator;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

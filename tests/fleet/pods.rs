@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use officernd_auth::store::{RedisStore, TokenStore};
+use officernd_auth::clock::{Clock, TokioClock};
+use officernd_auth::fleet::{RedisStore, TokenStore};
 use officernd_auth::testing::Simulator;
 use officernd_auth::{
-    Allowance, ClientCredentials, Clock, HttpTokenProvider, OfficeRndAuthLayer,
-    SharedTokenProvider, TokenCache, TokioClock,
+    Allowance, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer, SharedTokenProvider,
+    TokenCache,
 };
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);

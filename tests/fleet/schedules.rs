@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use officernd_auth::store::{
+use officernd_auth::fleet::{
     Holder, Lease, RedisStore, Spent, StoreKey, Stored, Terms, TokenStore,
 };
+use officernd_auth::fleet::{KeyMaterial, KeyedProvider};
 use officernd_auth::testing::MemoryStore;
 use officernd_auth::{
-    AccessToken, Allowance, Error, ErrorKind, FetchContext, KeyMaterial, KeyedProvider,
-    OfficeRndAuthLayer, SharedTokenProvider, TokenCache, TokenProvider,
+    AccessToken, Allowance, Error, ErrorKind, FetchContext, OfficeRndAuthLayer,
+    SharedTokenProvider, TokenCache, TokenProvider,
 };
 use tokio::sync::watch;
 use tokio::time::sleep;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use officernd_auth::ErrorKind;
-use officernd_auth::store::{FileStore, Holder, RedisStore, StoreKey, TokenStore};
+use officernd_auth::fleet::{FileStore, Holder, RedisStore, StoreKey, TokenStore};
 use officernd_auth::testing::{Simulator, check_store};
 
 use crate::pods::pod;
@@ -194,11 +194,11 @@ async fn foreign_keys_are_nothing_or_an_error_but_never_in_the_way_for_ever() {
     let limit = Duration::from_secs(1);
     assert!(store.save(&key, b"x", limit, &me).await.is_ok());
     let lease = store.acquire(&key, &me, limit).await.unwrap();
-    assert_eq!(lease, officernd_auth::store::Lease::Held);
+    assert_eq!(lease, officernd_auth::fleet::Lease::Held);
     server.ask_text(&["ZADD", &name("window"), "99999999999999", "a"]);
-    let terms = officernd_auth::store::Terms::new(1, limit, limit);
+    let terms = officernd_auth::fleet::Terms::new(1, limit, limit);
     let spent = store.spend(&key, &me, terms).await.unwrap();
-    assert_eq!(spent, officernd_auth::store::Spent::Granted);
+    assert_eq!(spent, officernd_auth::fleet::Spent::Granted);
 
     // Of another type.
     server.ask_text(&["DEL", &name("token")]);
@@ -226,7 +226,7 @@ async fn foreign_files_are_nothing_or_an_error() {
         assert_eq!(store.load(&key).await.unwrap(), None, "{foreign:.40}");
         let limit = Duration::from_secs(1);
         let lease = store.acquire(&key, &me, limit).await.unwrap();
-        assert_eq!(lease, officernd_auth::store::Lease::Held, "{foreign:.40}");
+        assert_eq!(lease, officernd_auth::fleet::Lease::Held, "{foreign:.40}");
     }
     std::fs::remove_file(&record).unwrap();
     std::fs::create_dir(&record).unwrap();

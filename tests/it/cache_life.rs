@@ -4,8 +4,9 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
-use officernd_auth::{Cause, ErrorKind, OfficeRndAuthLayer, Phase, TokenCache};
+use officernd_auth::{ErrorKind, OfficeRndAuthLayer, Phase, TokenCache};
 use tokio::time::advance;
 
 use crate::support::{at_once, cache_with, ms, now, poll, s, served, settle, stepped};

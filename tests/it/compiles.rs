@@ -10,12 +10,15 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use officernd_auth::allowance::{Permit, Urgency};
+use officernd_auth::clock::TokioClock;
+use officernd_auth::middleware::{ResponseFuture, RetryFuture};
+use officernd_auth::provider::{Cause, ProviderFn};
 use officernd_auth::testing::{ManualClock, ScriptedProvider};
 use officernd_auth::{
-    AccessToken, Allowance, Builder, CachedBuilder, Cause, ConfigError, Error, ErrorKind,
-    FetchContext, OfficeRndAuth, OfficeRndAuthLayer, Permit, Phase, ProviderFn, ResponseFuture,
-    RetryFuture, RetryUnauthorized, Secret, SkipAuth, StaticToken, TokenCache, TokenRejected,
-    TokenStatus, TokioClock, Urgency,
+    AccessToken, Allowance, Builder, CachedBuilder, ConfigError, Error, ErrorKind, FetchContext,
+    OfficeRndAuth, OfficeRndAuthLayer, Phase, RetryUnauthorized, Secret, SkipAuth, StaticToken,
+    TokenCache, TokenRejected, TokenStatus,
 };
 use tokio::task::LocalSet;
 use tower::util::{BoxCloneService, BoxCloneSyncService, BoxService};

@@ -2,8 +2,9 @@
 
 use std::pin::pin;
 
+use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
-use officernd_auth::{Allowance, Cause, Error, ErrorKind, Phase, TokenCache};
+use officernd_auth::{Allowance, Error, ErrorKind, Phase, TokenCache};
 
 use crate::support::{Stopwatch, at_once, cache_with, ms, now, poll, s, served, settle, stepped};
 

@@ -3,8 +3,9 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ScriptedProvider, Step};
-use officernd_auth::{Cause, Error, ErrorKind, Phase, TokenCache};
+use officernd_auth::{Error, ErrorKind, Phase, TokenCache};
 
 use crate::support::{Stopwatch, at_once, cache_with, ms, now, poll, s, served, settle, stepped};
 

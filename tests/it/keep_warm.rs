@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
+use officernd_auth::clock::{Clock, Sleep};
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
 use officernd_auth::{
-    AccessToken, Allowance, Clock, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, Sleep,
-    TokenProvider,
+    AccessToken, Allowance, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, TokenProvider,
 };
 
 use crate::support::{cache_with, s, settle};

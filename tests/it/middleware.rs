@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
+use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ScriptedProvider, Step};
-use officernd_auth::{Cause, Error, ErrorKind, OfficeRndAuthLayer, SkipAuth, TokenRejected};
+use officernd_auth::{Error, ErrorKind, OfficeRndAuthLayer, SkipAuth, TokenRejected};
 use tower::Layer;
 
 use crate::stack::{

@@ -7,10 +7,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use officernd_auth::fleet::StoreStatus;
 use officernd_auth::testing::{Fault, MemoryStore, ScriptedProvider, Simulator, Step};
 use officernd_auth::{
     Allowance, ClientCredentials, ErrorKind, FetchContext, HttpTokenProvider, OfficeRndAuthLayer,
-    Secret, SharedTokenProvider, SkipAuth, StoreStatus, TokenCache, TokenProvider, TokenStatus,
+    Secret, SharedTokenProvider, SkipAuth, TokenCache, TokenProvider, TokenStatus,
 };
 use tracing::span;
 use tracing::{Event, Metadata, Subscriber};
@@ -296,7 +297,7 @@ mod metrics_too {
     async fn metrics_have_the_types_units_and_labels_of_the_page() {
         let notes = Notes::default();
         let guard = metrics::set_default_local_recorder(&notes);
-        officernd_auth::describe_metrics();
+        officernd_auth::observability::describe_metrics();
         everything_happens().await;
         drop(guard);
 
@@ -331,7 +332,7 @@ mod metrics_too {
     async fn prometheus_shows_them() {
         let prometheus = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         let guard = metrics::set_default_local_recorder(&prometheus);
-        officernd_auth::describe_metrics();
+        officernd_auth::observability::describe_metrics();
         everything_happens().await;
         drop(guard);
 

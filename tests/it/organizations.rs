@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
+use officernd_auth::organizations::{OrganizationResolver, Organizations, ResolverFn};
 use officernd_auth::testing::{ManualClock, ScriptedProvider};
 use officernd_auth::{
-    AccessToken, Allowance, BoxError, Error, ErrorKind, OfficeRndAuthLayer, OrganizationResolver,
-    Organizations, OrganizationsBuilder, ResolverFn, StaticToken, provider_fn, resolver_fn,
+    AccessToken, Allowance, BoxError, Error, ErrorKind, OfficeRndAuthLayer, OrganizationsBuilder,
+    StaticToken, provider_fn, resolver_fn,
 };
 use tower::{Layer, ServiceExt, service_fn};
 

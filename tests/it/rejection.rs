@@ -2,8 +2,9 @@
 
 use std::pin::pin;
 
+use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
-use officernd_auth::{AccessToken, Cause, ErrorKind, OfficeRndAuthLayer, Phase, TokenCache};
+use officernd_auth::{AccessToken, ErrorKind, OfficeRndAuthLayer, Phase, TokenCache};
 
 use crate::support::{at_once, header, ms, now, poll, s, served, settle, stepped};
 

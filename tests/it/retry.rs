@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
+use officernd_auth::clock::{Clock, TokioClock};
 use officernd_auth::testing::{ScriptedProvider, Step};
-use officernd_auth::{
-    Clock, ErrorKind, OfficeRndAuthLayer, RetryUnauthorized, SkipAuth, TokenRejected, TokioClock,
-};
+use officernd_auth::{ErrorKind, OfficeRndAuthLayer, RetryUnauthorized, SkipAuth, TokenRejected};
 use tokio::task::JoinHandle;
 use tower::retry::RetryLayer;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};

@@ -6,8 +6,9 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
+use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
-use officernd_auth::{Allowance, Cause, ErrorKind, Phase, TokenCache};
+use officernd_auth::{Allowance, ErrorKind, Phase, TokenCache};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 

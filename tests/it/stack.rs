@@ -6,11 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
+use officernd_auth::middleware::{AuthRequest, AuthResponse, ResponseFuture};
 use officernd_auth::testing::ScriptedProvider;
-use officernd_auth::{
-    AuthRequest, AuthResponse, BoxError, Error, ErrorKind, OfficeRndAuth, OfficeRndAuthLayer,
-    ResponseFuture,
-};
+use officernd_auth::{BoxError, Error, ErrorKind, OfficeRndAuth, OfficeRndAuthLayer};
 use tower::{Layer, Service};
 use tower_test::mock::{self, Handle, Mock, SendResponse};
 

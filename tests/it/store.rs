@@ -4,12 +4,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use officernd_auth::store::{Holder, Lease, Spent, StoreKey, Stored, Terms, TokenStore};
+use officernd_auth::clock::{Clock, TokioClock};
+use officernd_auth::fleet::{Holder, Lease, Spent, StoreKey, Stored, Terms, TokenStore};
+use officernd_auth::fleet::{KeyMaterial, KeyedProvider};
+use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ManualClock, MemoryStore, ScriptedProvider, Step, check_store};
 use officernd_auth::{
-    AccessToken, Allowance, Cause, ClientCredentials, Clock, Error, ErrorKind, FetchContext,
-    KeyMaterial, KeyedProvider, OfficeRndAuthLayer, SharedTokenProvider, TokenCache, TokenProvider,
-    TokioClock,
+    AccessToken, Allowance, ClientCredentials, Error, ErrorKind, FetchContext, OfficeRndAuthLayer,
+    SharedTokenProvider, TokenCache, TokenProvider,
 };
 use tokio::sync::Notify;
 use tokio::time::{advance, sleep};

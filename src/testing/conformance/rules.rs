@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Violation, all, fresh, must};
-use crate::store::{Holder, LARGEST_ENTRY, Lease, Spent, Terms, TokenStore};
+use crate::fleet::{Holder, LARGEST_ENTRY, Lease, Spent, Terms, TokenStore};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{Clock, TokioClock, later};
 use crate::error::Error;
-use crate::store::{Holder, Lease, Spent, StoreKey, Stored, Terms, TokenStore};
+use crate::fleet::{Holder, Lease, Spent, StoreKey, Stored, Terms, TokenStore};
 
 /// A [`TokenStore`] in this process's memory: the model that other stores are
 /// measured by. Clones share what is in it.

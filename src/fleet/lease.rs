@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::guard::Aside;
-use super::material::KeyedProvider;
+use super::breaker::Aside;
+use super::key::KeyedProvider;
 use super::{Errand, Inner, LEASE_SLACK};
 use crate::clock::{Clock, later};
-use crate::store::{Holder, LONGEST_LEASE, Lease, StoreKey, TokenStore};
+use crate::fleet::{Holder, LONGEST_LEASE, Lease, StoreKey, TokenStore};
 use crate::sync::Runtime;
 
 /// Renewed once this old, so that a whole fetch fits into what is left.

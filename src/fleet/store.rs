@@ -35,22 +35,11 @@
 //! it is stepped around: an operation that takes longer than 500 ms, or fails,
 //! takes the store out of the path for 10 s, and requests go on as without it.
 
-#[cfg(feature = "file")]
-mod file;
-pub(crate) mod key;
-#[cfg(feature = "redis")]
-mod redis;
-pub(crate) mod seal;
-
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(feature = "file")]
-pub use self::file::FileStore;
-pub use self::key::{Holder, StoreKey};
-#[cfg(feature = "redis")]
-pub use self::redis::RedisStore;
+use super::{Holder, StoreKey};
 use crate::error::Error;
 
 /// No entry is larger: 64 KiB. What is, is not ours.
@@ -70,7 +59,7 @@ pub const LONGEST_LEASE: Duration = Duration::from_secs(10 * 60);
 ///
 /// ```
 /// use officernd_auth::Error;
-/// use officernd_auth::store::{Holder, Lease, Spent, Stored, StoreKey, Terms, TokenStore};
+/// use officernd_auth::fleet::{Holder, Lease, Spent, Stored, StoreKey, Terms, TokenStore};
 /// use std::time::Duration;
 ///
 /// /// Shares nothing: every process for itself.
@@ -164,7 +153,7 @@ pub trait TokenStore: Send + Sync + 'static {
 /// An entry as a store gives it out.
 ///
 /// ```
-/// use officernd_auth::store::Stored;
+/// use officernd_auth::fleet::Stored;
 /// use std::time::Duration;
 ///
 /// let stored = Stored::new(b"sealed".to_vec(), Duration::from_secs(60));
@@ -190,7 +179,7 @@ impl Stored {
 /// The answer to [`TokenStore::acquire`].
 ///
 /// ```
-/// use officernd_auth::store::Lease;
+/// use officernd_auth::fleet::Lease;
 ///
 /// let lease = Lease::Busy(std::time::Duration::from_secs(3));
 /// assert_ne!(lease, Lease::Held);
@@ -207,7 +196,7 @@ pub enum Lease {
 /// How many requests may be sent, as [`TokenStore::spend`] is told.
 ///
 /// ```
-/// use officernd_auth::store::Terms;
+/// use officernd_auth::fleet::Terms;
 /// use std::time::Duration;
 ///
 /// // OfficeRnD's five a minute; a request is answered within 15 s.
@@ -237,7 +226,7 @@ impl Terms {
 /// The answer to [`TokenStore::spend`].
 ///
 /// ```
-/// use officernd_auth::store::Spent;
+/// use officernd_auth::fleet::Spent;
 ///
 /// let spent = Spent::Wait(std::time::Duration::from_secs(20));
 /// assert_ne!(spent, Spent::Granted);

@@ -2,7 +2,10 @@
 
 #[cfg(feature = "reqwest")]
 mod client;
-mod exchange;
+mod json;
+mod response;
+mod retry_after;
+mod transport;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,13 +21,16 @@ use http_body_util::Full;
 use tower_service::Service;
 use zeroize::Zeroizing;
 
-use self::exchange::{Exchange, Via};
-use super::{Allowance, FetchContext, TokenProvider, allowance, wire};
+use self::transport::{Exchange, Via};
+#[cfg(any(fuzzing, test))]
+pub(crate) use self::{response::parse_answer, retry_after::parse as retry_after};
+use crate::allowance::{self, Allowance};
 use crate::credentials::ClientCredentials;
 use crate::error::{BoxError, ConfigError, Error, ErrorKind};
+use crate::observability;
+use crate::provider::{FetchContext, TokenProvider};
 use crate::secret::Secret;
 use crate::token::AccessToken;
-use crate::trace;
 
 /// Fetches tokens by the client-credentials grant (RFC 6749 §4.4), as OfficeRnD
 /// documents it: a POST with the four fields in a form.
@@ -204,8 +210,8 @@ impl TokenProvider for HttpTokenProvider {
 }
 
 #[cfg(feature = "store")]
-impl super::KeyedProvider for HttpTokenProvider {
-    fn key_material(&self) -> super::KeyMaterial {
+impl crate::fleet::KeyedProvider for HttpTokenProvider {
+    fn key_material(&self) -> crate::fleet::KeyMaterial {
         let Inner {
             credentials,
             token_url,
@@ -213,7 +219,7 @@ impl super::KeyedProvider for HttpTokenProvider {
             ..
         } = &*self.inner;
         let (id, secret) = (&*credentials.client_id, self.inner.read_secret());
-        let material = super::KeyMaterial::new(normal(token_url), id, secret)
+        let material = crate::fleet::KeyMaterial::new(normal(token_url), id, secret)
             .scope(scope.as_deref().unwrap_or_default());
         let params = credentials.form_params.iter();
         params.fold(material, |material, (name, value)| {
@@ -233,7 +239,7 @@ impl Inner {
                     last().clone_from(&secret);
                     return secret;
                 }
-                Err(error) => trace::secret_unreadable(&error),
+                Err(error) => observability::secret_unreadable(&error),
             }
         }
         last().clone()
@@ -242,8 +248,8 @@ impl Inner {
     async fn ask(&self, secret: &Secret, cx: &FetchContext) -> Result<AccessToken, Error> {
         let request = self.request(secret)?;
         let answer = self.exchange.post(request).await;
-        let answer = answer.map_err(|error| exchange::without(error, &self.spellings(secret)))?;
-        let answer = wire::parse_answer(
+        let answer = answer.map_err(|error| transport::without(error, &self.spellings(secret)))?;
+        let answer = response::parse_answer(
             answer.status,
             &answer.headers,
             &answer.body,
@@ -251,7 +257,7 @@ impl Inner {
             cx.clock().wall(),
         )?;
         if answer.narrowed && !self.told_of_narrower_scope.swap(true, Ordering::Relaxed) {
-            trace::scope_narrowed(self.scope.as_deref(), answer.scope.as_deref());
+            observability::scope_narrowed(self.scope.as_deref(), answer.scope.as_deref());
         }
         let token = AccessToken::bearer(answer.token, answer.expires_in)?;
         Ok(match answer.scope {
@@ -298,7 +304,7 @@ impl Inner {
             request = request.header(AUTHORIZATION, basic(&credentials.client_id, secret)?);
         }
         request
-            .body(wire::form_body(fields))
+            .body(response::form_body(fields))
             .map_err(|_| Error::new(ErrorKind::Denied, "the token request cannot be built"))
     }
 }

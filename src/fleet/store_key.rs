@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind};
 /// The name of an entry, its lease, or a window: 32 hexadecimal digits.
 ///
 /// ```
-/// use officernd_auth::store::StoreKey;
+/// use officernd_auth::fleet::StoreKey;
 ///
 /// let key = StoreKey::digest_of(b"anything");
 /// assert_eq!(key.as_str().len(), 32);
@@ -47,7 +47,7 @@ impl fmt::Display for StoreKey {
 /// Who has a lease, or a place in a window: 32 hexadecimal digits, by chance.
 ///
 /// ```
-/// use officernd_auth::store::Holder;
+/// use officernd_auth::fleet::Holder;
 ///
 /// # fn main() -> Result<(), officernd_auth::Error> {
 /// assert_ne!(Holder::random()?, Holder::random()?);

@@ -13,8 +13,8 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::LARGEST_ENTRY;
-use super::key::StoreKey;
+use super::store::LARGEST_ENTRY;
+use super::store_key::StoreKey;
 
 const VERSION: u8 = 1;
 const NONCE: usize = 24;

@@ -36,7 +36,7 @@ const DUST: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 /// matter of opinion.
 ///
 /// ```
-/// use officernd_auth::store::FileStore;
+/// use officernd_auth::fleet::FileStore;
 ///
 /// # fn main() -> Result<(), officernd_auth::ConfigError> {
 /// # let dir = std::env::temp_dir().join("officernd-auth-doc");

@@ -11,12 +11,11 @@ use foldhash::fast::RandomState;
 use papaya::HashMap;
 use tokio::sync::OnceCell;
 
-use super::core::Settings;
-use super::hold::Hold;
-use super::{TokenCache, TokenStatus};
+use crate::allowance::Allowance;
+use crate::cache::{Hold, Settings, TokenCache, TokenStatus};
 use crate::clock::{later, timeout_at};
 use crate::error::{Error, ErrorKind};
-use crate::provider::{Allowance, DynProvider};
+use crate::provider::DynProvider;
 
 /// How long an unknown organisation is not asked for again.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);

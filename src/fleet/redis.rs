@@ -32,7 +32,7 @@ const PREFIX: &str = "officernd:";
 /// stored is sealed, but a password on the way is not.
 ///
 /// ```
-/// use officernd_auth::store::RedisStore;
+/// use officernd_auth::fleet::RedisStore;
 ///
 /// # fn main() -> Result<(), officernd_auth::ConfigError> {
 /// let store = RedisStore::new("redis://app:hunter2@redis.internal:6379/0")?;
@@ -87,7 +87,7 @@ impl RedisStore {
     /// As [`new`](Self::new).
     ///
     /// ```
-    /// use officernd_auth::store::RedisStore;
+    /// use officernd_auth::fleet::RedisStore;
     ///
     /// # fn main() -> Result<(), officernd_auth::ConfigError> {
     /// let sentinels = ["redis://sentinel-1:26379", "redis://sentinel-2:26379"];
@@ -111,7 +111,7 @@ impl RedisStore {
     /// As [`new`](Self::new).
     ///
     /// ```
-    /// use officernd_auth::store::RedisStore;
+    /// use officernd_auth::fleet::RedisStore;
     ///
     /// # fn main() -> Result<(), officernd_auth::ConfigError> {
     /// let store = RedisStore::cluster(["redis://node-1:6379", "redis://node-2:6379"])?;

@@ -5,12 +5,13 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::super::allowance::spent;
-use super::super::context::{FetchContext, Gate, Urgency};
 use super::{Inner, LEASE_SLACK};
+use crate::allowance::Urgency;
+use crate::allowance::spent;
 use crate::clock::later;
 use crate::error::Error;
-use crate::store::{Holder, Spent, StoreKey, Terms, TokenStore};
+use crate::fleet::{Holder, Spent, StoreKey, Terms, TokenStore};
+use crate::provider::{FetchContext, Gate};
 
 /// Stands before every token request of one fetch.
 pub(super) struct Fleet<P, S> {

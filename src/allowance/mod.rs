@@ -1,7 +1,7 @@
 //! How many token requests may be sent: a sliding window, shared.
 
-mod ledger;
-mod shared;
+mod endpoints;
+mod window;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-use self::ledger::{Answer, Ledger};
-pub(crate) use self::shared::for_endpoint;
-use super::context::Urgency;
+pub(crate) use self::endpoints::for_endpoint;
+use self::window::{Answer, Ledger};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 
@@ -23,6 +22,24 @@ pub(crate) const OFFICERND: (u32, Duration) = (5, Duration::from_secs(60));
 
 /// When to ask again where nobody can know.
 const A_WHILE: Duration = Duration::from_secs(1);
+
+/// Whether requests stand waiting for the token.
+///
+/// The order is the rank in the [`Allowance`]'s queue.
+///
+/// ```
+/// use officernd_auth::allowance::Urgency;
+///
+/// assert!(Urgency::Waiting < Urgency::Background);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Urgency {
+    /// At least one request waits.
+    Waiting,
+    /// The old token still serves.
+    Background,
+}
 
 /// At most so many token requests in any window of time.
 ///
@@ -65,7 +82,7 @@ struct Shared {
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), officernd_auth::Error> {
 /// let cx = officernd_auth::FetchContext::default();
-/// let permit: officernd_auth::Permit = cx.permit().await?;
+/// let permit: officernd_auth::allowance::Permit = cx.permit().await?;
 /// // … send, and read the answer …
 /// drop(permit);
 /// # Ok(())

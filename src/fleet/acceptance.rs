@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::context::Cause;
+use crate::provider::Cause;
 
 /// A stored token, against the one that this process has.
 #[derive(Debug, Clone, Copy)]
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_of_choices() {
+    fn the_table_of_acceptances() {
         use Cause::{Ahead, Cold, Expired, Manual, Rejected};
         #[rustfmt::skip]
         let table = [

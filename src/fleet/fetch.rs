@@ -4,21 +4,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::super::{Cause, FetchContext, Permit};
 use super::Inner;
-use super::choice::{self, Held, Offer};
+use super::acceptance::{self, Held, Offer};
+use super::breaker::{Aside, Source};
 use super::entry::{Failure, TokenEntry};
-use super::fleet::Fleet;
-use super::guard::{Aside, Source};
+use super::key::KeyedProvider;
 use super::lease::{Leased, Turn};
-use super::material::KeyedProvider;
+use super::members::Fleet;
+use super::store::TokenStore;
+use super::store_key::{self, StoreKey};
+use crate::allowance::Permit;
 use crate::clock::{later, timeout_at};
 use crate::error::{Error, ErrorKind};
-use crate::store::seal::{Purpose, Sealer};
-use crate::store::{StoreKey, TokenStore, key};
+use crate::fleet::seal::{Purpose, Sealer};
+use crate::observability;
+use crate::provider::{Cause, FetchContext};
 use crate::sync::Runtime;
 use crate::token::AccessToken;
-use crate::trace;
 
 /// One fetch.
 pub(super) struct Errand<'a, P, S> {
@@ -115,7 +117,7 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
         let result = self.fetched(&self.cx).await;
         drop(permit);
         let fetched = result?;
-        if let Ok(holder) = key::Holder::random() {
+        if let Ok(holder) = store_key::Holder::random() {
             self.leave(&fetched, &holder).await;
         }
         Ok(self.counted(&fetched))
@@ -167,7 +169,7 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
         let Some(entry) = opened.and_then(|plain| TokenEntry::decode(&plain)) else {
             // Garbled, put here by somebody else, or of another version.
             if !self.told_of_entry.swap(true, Ordering::Relaxed) {
-                trace::store_entry_unusable();
+                observability::store_entry_unusable();
             }
             return Ok(None);
         };
@@ -185,15 +187,15 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
             held,
         };
         let cause = self.cx.cause();
-        if let Some(wait) = choice::put_off(cause, offer, entry.heals) {
+        if let Some(wait) = acceptance::put_off(cause, offer, entry.heals) {
             return Ok(Some(Err(just_replaced().with_retry_after(wait))));
         }
-        if !choice::takes(cause, offer) {
+        if !acceptance::takes(cause, offer) {
             return Ok(None);
         }
-        let left = choice::safe(left, granted);
+        let left = acceptance::safe(left, granted);
         self.inner.guard.count(Source::Taken);
-        trace::token_shared(cause.as_str(), left);
+        observability::token_shared(cause.as_str(), left);
         let waited = now.saturating_duration_since(self.start);
         let life = left.saturating_add(waited);
         Ok(Some(Ok(entry.token.with_life(life))))
@@ -235,7 +237,7 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
         }
     }
 
-    async fn leave(&self, fetched: &Fetched, holder: &key::Holder) {
+    async fn leave(&self, fetched: &Fetched, holder: &store_key::Holder) {
         let clock = self.cx.clock();
         let age = clock.now().saturating_duration_since(fetched.sent);
         let life = fetched.entry.token.expires_in().saturating_sub(age);
@@ -245,12 +247,20 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
         }
     }
 
-    async fn save(&self, purpose: Purpose, plain: &[u8], life: Duration, holder: &key::Holder) {
+    async fn save(
+        &self,
+        purpose: Purpose,
+        plain: &[u8],
+        life: Duration,
+        holder: &store_key::Holder,
+    ) {
         let name = match purpose {
             Purpose::Token => &self.token,
             Purpose::Failure => &self.failure,
         };
-        let Ok(nonce) = key::random() else { return };
+        let Ok(nonce) = store_key::random() else {
+            return;
+        };
         let Some(envelope) = self.sealer.seal(purpose, nonce, plain) else {
             return;
         };

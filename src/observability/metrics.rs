@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use metrics::{Key, Label, Level, Metadata, Unit, counter, gauge, histogram, with_recorder};
+use ::metrics::{Key, Label, Level, Metadata, Unit, counter, gauge, histogram, with_recorder};
 
 use super::Requested;
 use super::names::metric;
@@ -17,10 +17,10 @@ use super::names::metric;
 ///
 /// ```
 /// // … install an exporter, such as metrics-exporter-prometheus, then:
-/// officernd_auth::describe_metrics();
+/// officernd_auth::observability::describe_metrics();
 /// ```
 pub fn describe() {
-    use metrics::{describe_counter, describe_gauge, describe_histogram};
+    use ::metrics::{describe_counter, describe_gauge, describe_histogram};
 
     describe_counter!(
         metric::REQUESTS,

@@ -2,14 +2,13 @@
 //! them. Callers hand over names and numbers: this floor knows no token.
 
 #[cfg(feature = "metrics")]
-#[path = "trace/meter.rs"]
-mod meter;
+mod metrics;
 #[cfg(not(feature = "metrics"))]
-#[path = "trace/no_meter.rs"]
-mod meter;
+#[path = "no_metrics.rs"]
+mod metrics;
 mod names;
 #[cfg(feature = "store")]
-mod shared;
+mod store;
 
 use std::time::Duration;
 
@@ -17,13 +16,13 @@ use tracing::field::Empty;
 use tracing::{Span, debug, info_span, warn};
 
 #[cfg(feature = "metrics")]
-pub use self::meter::describe as describe_metrics;
+pub use self::metrics::describe as describe_metrics;
 #[cfg(feature = "store")]
-pub(crate) use self::meter::store_served;
-pub(crate) use self::meter::{Waiter, requested, token_landed, token_replaced, token_request};
+pub(crate) use self::metrics::store_served;
+pub(crate) use self::metrics::{Waiter, requested, token_landed, token_replaced, token_request};
 use self::names::{event, span};
 #[cfg(feature = "store")]
-pub(crate) use self::shared::{store_back, store_entry_unusable, store_failed, token_shared};
+pub(crate) use self::store::{store_back, store_entry_unusable, store_failed, token_shared};
 use crate::error::Error;
 
 /// One refresh of a token, from its start to its end, as it is told.
@@ -72,7 +71,7 @@ impl Refresh {
             .record("outcome", "ok")
             .record("duration", duration)
             .record("generation", generation);
-        meter::refreshed(cause, "ok", Some(took));
+        metrics::refreshed(cause, "ok", Some(took));
         debug!(
             name: event::REFRESHED,
             cause,
@@ -106,7 +105,7 @@ impl Refresh {
             .record("duration", duration)
             .record("error.type", outcome)
             .record("otel.status_code", "ERROR");
-        meter::refreshed(cause, outcome, Some(took));
+        metrics::refreshed(cause, outcome, Some(took));
         warn!(
             name: event::REFRESH_FAILED,
             cause,
@@ -125,7 +124,7 @@ impl Refresh {
         Span::current()
             .record("outcome", "abandoned")
             .record("otel.status_code", "ERROR");
-        meter::refreshed(cause, "abandoned", None);
+        metrics::refreshed(cause, "abandoned", None);
         warn!(
             name: event::REFRESH_ABANDONED,
             cause,
@@ -138,7 +137,7 @@ impl Refresh {
     /// Its task was dropped before it ended.
     pub(crate) fn lost(&self) {
         let Self { cause, attempt } = *self;
-        meter::refreshed(cause, "lost", None);
+        metrics::refreshed(cause, "lost", None);
         warn!(
             name: event::REFRESH_LOST,
             cause,
@@ -151,7 +150,7 @@ impl Refresh {
 
 /// A server answered 401 to the token that is in use.
 pub(crate) fn rejected(generation: u64, heal_in: Duration) {
-    meter::rejected();
+    metrics::rejected();
     debug!(
         name: event::TOKEN_REJECTED,
         generation,

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::clock::{Clock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
-use crate::trace;
+use crate::observability;
 
 /// No operation may take longer.
 const LIMIT: Duration = Duration::from_millis(500);
@@ -109,7 +109,7 @@ impl Guard {
                 let back = state.open_until.take().is_some();
                 drop(state);
                 if back {
-                    trace::store_back(operation);
+                    observability::store_back(operation);
                 }
                 Ok(value)
             }
@@ -118,7 +118,7 @@ impl Guard {
                 state.counts.failures += 1;
                 state.counts.last_error = Some(error.to_string());
                 drop(state);
-                trace::store_failed(operation, &error);
+                observability::store_failed(operation, &error);
                 Err(Aside)
             }
         }
@@ -135,7 +135,7 @@ impl Guard {
         };
         *count += 1;
         drop(state);
-        trace::store_served(name);
+        observability::store_served(name);
     }
 
     pub(super) fn status(&self) -> StoreStatus {

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use super::meter;
+use super::metrics;
 use super::names::event;
 use crate::error::Error;
 
 pub(crate) fn store_failed(operation: &'static str, error: &Error) {
-    meter::store_failed(operation);
+    metrics::store_failed(operation);
     warn!(
         name: event::STORE_FAILED,
         operation,

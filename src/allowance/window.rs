@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use super::Urgency;
 use crate::clock::later;
-use crate::provider::context::Urgency;
 
 /// As many caches may wait at once; one more is refused.
 const LONGEST_QUEUE: usize = 4096;

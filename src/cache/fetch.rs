@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::core::Core;
+use crate::allowance::{Permit, Urgency};
 use crate::clock::{Age, later, timeout_at};
 use crate::error::{Error, ErrorKind};
-use crate::provider::{FetchContext, Permit, Urgency};
+use crate::observability::Refresh;
+use crate::provider::FetchContext;
 use crate::sync::Runtime;
 use crate::token::AccessToken;
-use crate::trace::Refresh;
 
 /// A flight that runs ends itself on time. This much later it is known to
 /// stand still, with the runtime that carries it.

@@ -2,25 +2,39 @@
 //! or fetches one under a lease and leaves it there. The cache never hears of
 //! it.
 
-mod choice;
+mod acceptance;
+mod breaker;
 mod entry;
-mod errand;
-mod fleet;
-mod guard;
+mod fetch;
+#[cfg(feature = "file")]
+mod file;
+mod key;
 mod lease;
-mod material;
+mod members;
+#[cfg(feature = "redis")]
+mod redis;
+pub(crate) mod seal;
+mod store;
+pub(crate) mod store_key;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::errand::Errand;
-pub use self::guard::StoreStatus;
-use self::guard::{Aside, Guard};
-pub use self::material::{KeyMaterial, KeyedProvider};
-use super::{Allowance, FetchContext, TokenProvider};
+pub use self::breaker::StoreStatus;
+use self::breaker::{Aside, Guard};
+use self::fetch::Errand;
+#[cfg(feature = "file")]
+pub use self::file::FileStore;
+pub use self::key::{KeyMaterial, KeyedProvider};
+#[cfg(feature = "redis")]
+pub use self::redis::RedisStore;
+pub(crate) use self::store::millis;
+pub use self::store::{LARGEST_ENTRY, LONGEST_LEASE, Lease, Spent, Stored, Terms, TokenStore};
+pub use self::store_key::{Holder, StoreKey};
+use crate::allowance::Allowance;
 use crate::error::Error;
-use crate::store::TokenStore;
+use crate::provider::{FetchContext, TokenProvider};
 use crate::token::AccessToken;
 
 /// A lease is this much longer than the fetch that it is for.

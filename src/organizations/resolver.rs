@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::hash::BuildHasher;
 
-use super::TokenProvider;
 use crate::error::Error;
+use crate::provider::TokenProvider;
 
 /// Finds the provider of an organisation by its slug.
 ///
@@ -14,7 +14,8 @@ use crate::error::Error;
 /// async closure of the slug.
 ///
 /// ```
-/// use officernd_auth::{Error, OfficeRndAuthLayer, OrganizationResolver, StaticToken};
+/// use officernd_auth::{Error, OfficeRndAuthLayer, StaticToken};
+/// use officernd_auth::organizations::OrganizationResolver;
 ///
 /// struct Database;
 ///
@@ -76,7 +77,8 @@ impl<P: TokenProvider + Clone> OrganizationResolver for BTreeMap<String, P> {
 /// What [`resolver_fn`] makes.
 ///
 /// ```
-/// use officernd_auth::{ResolverFn, StaticToken, resolver_fn};
+/// use officernd_auth::{StaticToken, resolver_fn};
+/// use officernd_auth::organizations::ResolverFn;
 ///
 /// fn named<F>(resolver: ResolverFn<F>) -> ResolverFn<F> {
 ///     resolver

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::BodyExt as _;
 
-use super::exchange::{AnswerFuture, Exchange, read};
+use super::transport::{AnswerFuture, Exchange, read};
 use crate::error::{ConfigError, Error, ErrorKind};
 
 pub(super) struct Reqwest(reqwest::Client);

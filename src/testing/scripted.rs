@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::clock::later;
 use crate::error::{Error, ErrorKind};
-use crate::provider::{Cause, FetchContext, KeyMaterial, KeyedProvider, TokenProvider};
+use crate::fleet::{KeyMaterial, KeyedProvider};
+use crate::provider::{Cause, FetchContext, TokenProvider};
 use crate::token::AccessToken;
 
 /// As many calls are remembered.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::super::TokenProvider;
+use super::store_key::StoreKey;
+use crate::fleet::seal::Sealer;
+use crate::provider::TokenProvider;
 use crate::secret::Secret;
-use crate::store::StoreKey;
-use crate::store::seal::Sealer;
 
 /// A provider that knows what its tokens depend on, so that processes which
 /// ask for the same token can find each other's.
@@ -17,7 +17,8 @@ use crate::store::seal::Sealer;
 /// your own:
 ///
 /// ```
-/// use officernd_auth::{AccessToken, Error, FetchContext, KeyMaterial, KeyedProvider};
+/// use officernd_auth::{AccessToken, Error, FetchContext};
+/// use officernd_auth::fleet::{KeyMaterial, KeyedProvider};
 /// use officernd_auth::{Secret, TokenProvider};
 /// use std::time::Duration;
 ///
@@ -57,7 +58,7 @@ impl<P: KeyedProvider> KeyedProvider for Arc<P> {
 /// The secret also seals what is shared; `Debug` does not show it.
 ///
 /// ```
-/// use officernd_auth::KeyMaterial;
+/// use officernd_auth::fleet::KeyMaterial;
 ///
 /// let material = KeyMaterial::new("https://identity.officernd.com/oauth/token", "id", "hunter2")
 ///     .scope("officernd.api.write officernd.api.read")
@@ -157,7 +158,7 @@ impl fmt::Debug for KeyMaterial {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::seal::Purpose;
+    use crate::fleet::seal::Purpose;
 
     fn name(material: &KeyMaterial) -> StoreKey {
         material.sealer().name(Purpose::Token)
