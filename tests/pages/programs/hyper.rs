@@ -1,0 +1,29 @@
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use officernd_auth::{ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer};
+use tower::{Service, ServiceBuilder, ServiceExt};
+
+#[tokio::main]
+async fn main() -> Result<(), tower::BoxError> {
+    let api = std::env::var("OFFICERND_API_URL")?; // https://app.officernd.com, or a proxy of yours
+    let provider = HttpTokenProvider::new(ClientCredentials::from_env()?)?;
+    let layer = OfficeRndAuthLayer::builder(provider)
+        .allow_origin(&api)
+        .keep_warm(true)
+        .build()?;
+
+    let https = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_native_roots()?
+        .https_only()
+        .enable_http1()
+        .build();
+    let http = Client::builder(TokioExecutor::new()).build::<_, Empty<Bytes>>(https);
+    let mut client = ServiceBuilder::new().layer(layer).service(http);
+
+    let request = http::Request::get(format!("{api}/api/v2/organizations/acme/locations"));
+    let response = client.ready().await?.call(request.body(Empty::new())?).await?;
+    let (status, body) = (response.status(), response.into_body().collect().await?);
+    println!("{status} {}", String::from_utf8(body.to_bytes().to_vec())?);
+    Ok(())
+}
