@@ -22,8 +22,8 @@ use officernd_auth::{BoxError, Error, OfficeRndAuth, OfficeRndAuthLayer};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _};
 
-use super::board::Board;
-use super::hop;
+use super::dashboard::Dashboard;
+use super::hop_by_hop;
 
 type Http = Client<HttpsConnector<HttpConnector>, Body>;
 
@@ -40,14 +40,14 @@ pub(crate) struct Proxy {
     replaying:
         BoxCloneSyncService<hyper::Request<Empty<Bytes>>, hyper::Response<Incoming>, BoxError>,
     upstream: Uri,
-    board: Arc<Board>,
+    board: Arc<Dashboard>,
 }
 
 impl Proxy {
     pub(crate) fn new(
         layer: OfficeRndAuthLayer,
         upstream: Uri,
-        board: Arc<Board>,
+        board: Arc<Dashboard>,
     ) -> Result<Self, BoxError> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
@@ -80,7 +80,7 @@ impl Proxy {
     fn target(&self, here: &Uri) -> Option<Uri> {
         let there = here.path_and_query().cloned();
         let there = there.unwrap_or(PathAndQuery::from_static("/"));
-        if hop::has_dots(there.path()) {
+        if hop_by_hop::has_dots(there.path()) {
             return None;
         }
         let mut parts = self.upstream.clone().into_parts();
@@ -147,15 +147,15 @@ pub(crate) async fn forward(
             "the path has dot segments",
         ));
     };
-    if hop::has_been_here(&parts.headers, &OURS) {
+    if hop_by_hop::has_been_here(&parts.headers, &OURS) {
         return Err(problem(
             StatusCode::LOOP_DETECTED,
             "GATEWAY_UPSTREAM leads back to the gateway",
         ));
     }
-    let has_body = hop::has_body(&parts.headers);
-    hop::forget(&mut parts.headers);
-    hop::forget_caller(&mut parts.headers);
+    let has_body = hop_by_hop::has_body(&parts.headers);
+    hop_by_hop::forget(&mut parts.headers);
+    hop_by_hop::forget_caller(&mut parts.headers);
     parts.headers.append(VIA, OURS);
     parts.uri = target;
     parts.version = Version::HTTP_11;
@@ -176,7 +176,7 @@ pub(crate) async fn forward(
         proxy.board.failed(what);
         return Err(problem(StatusCode::BAD_GATEWAY, what));
     }
-    hop::forget(response.headers_mut());
+    hop_by_hop::forget(response.headers_mut());
     // A browser has no cookies for a port: what the API sets would go to every
     // program on this machine.
     response.headers_mut().remove(SET_COOKIE);

@@ -14,7 +14,7 @@ use serde::Serialize;
 const SECONDS: usize = 120;
 const MOST_REFRESHES: usize = 40;
 
-pub(crate) struct Board {
+pub(crate) struct Dashboard {
     born: Instant,
     allowance: AllowanceSettings,
     in_flight: AtomicU64,
@@ -68,7 +68,7 @@ pub(crate) struct Snapshot {
     last_error: Option<Mishap>,
 }
 
-impl Board {
+impl Dashboard {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             born: Instant::now(),
@@ -171,7 +171,7 @@ fn now() -> u64 {
 }
 
 /// A request until its answer's head is there, or its caller leaves.
-pub(crate) struct InFlight<'a>(&'a Board);
+pub(crate) struct InFlight<'a>(&'a Dashboard);
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
@@ -182,18 +182,18 @@ impl Drop for InFlight<'_> {
 /// A provider in front of a provider: notes each fetch.
 pub(crate) struct Watched<P> {
     provider: P,
-    board: Arc<Board>,
+    board: Arc<Dashboard>,
 }
 
 impl<P> Watched<P> {
-    pub(crate) fn new(provider: P, board: Arc<Board>) -> Self {
+    pub(crate) fn new(provider: P, board: Arc<Dashboard>) -> Self {
         Self { provider, board }
     }
 }
 
 /// A fetch that is dropped has met its timeout.
 struct Fetch<'a> {
-    board: &'a Board,
+    board: &'a Dashboard,
     cause: &'static str,
     started: Instant,
     outcome: &'static str,

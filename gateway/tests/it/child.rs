@@ -14,7 +14,7 @@ use officernd_auth::testing::Simulator;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-pub(crate) const ROLE: &str = "TEST_ROLE_OF_THIS_PROCESS";
+pub(crate) const LOAD: &str = "TEST_IS_LOAD_GENERATOR";
 pub(crate) const LOCATIONS: &str = "/api/v2/organizations/simulated-org/locations";
 
 /// Long enough for a busy machine; a test that needs it all has failed.
@@ -34,14 +34,24 @@ pub(crate) async fn until(mut so: impl FnMut() -> bool) {
     .await;
 }
 
-/// This binary again, with nothing of this shell's: no credentials, no proxy,
-/// no log level.
-pub(crate) fn myself(role: &str) -> Command {
+/// The gateway, with nothing of this shell's: no credentials, no proxy, no log
+/// level.
+pub(crate) fn gateway() -> Command {
+    clean(Command::new(env!("CARGO_BIN_EXE_officernd-gateway")))
+}
+
+/// The load generator: this binary again.
+pub(crate) fn load_generator() -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "load_generator", "--nocapture"]);
+    let mut command = clean(command);
+    command.env(LOAD, "");
     command
-        .args(["--exact", "another_process", "--nocapture"])
+}
+
+fn clean(mut command: Command) -> Command {
+    command
         .env_clear()
-        .env(ROLE, role)
         .env("GATEWAY_LISTEN", "127.0.0.1:0")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -64,7 +74,7 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Over this simulator; the API is at `upstream`, or the simulator's own.
     pub(crate) fn start(simulator: &Simulator, upstream: &str, more: &[(&str, &str)]) -> Self {
-        let mut command = myself("gateway");
+        let mut command = gateway();
         command.envs(more.iter().copied());
         Self::over(command, simulator, upstream)
     }

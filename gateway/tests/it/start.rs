@@ -3,11 +3,11 @@
 use officernd_auth::testing::Simulator;
 use serde_json::Value;
 
-use crate::child::{Gateway, LOCATIONS, myself, upstream, within};
+use crate::child::{Gateway, LOCATIONS, gateway, upstream, within};
 
 #[tokio::test]
 async fn it_runs_against_the_simulator_with_nothing_set() {
-    let mut gateway = Gateway::spawn(myself("gateway"));
+    let mut gateway = Gateway::spawn(gateway());
     assert_eq!(gateway.get("/healthz").await.0, 200);
     within(async { while gateway.get("/readyz").await.0 != 200 {} }).await;
     let (status, body) = gateway.get("/readyz").await;
@@ -32,10 +32,7 @@ async fn it_runs_against_the_simulator_with_nothing_set() {
 
 /// What a gateway says that does not start.
 fn refusal(settings: &[(&str, &str)]) -> String {
-    let output = myself("gateway")
-        .envs(settings.iter().copied())
-        .output()
-        .unwrap();
+    let output = gateway().envs(settings.iter().copied()).output().unwrap();
     assert!(!output.status.success(), "{settings:?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -106,7 +103,7 @@ fn an_upstream_that_is_no_origin_is_an_error() {
 
 #[test]
 fn it_checks_itself_and_ends() {
-    let mut command = myself("gateway");
+    let mut command = gateway();
     let output = command.env("GATEWAY_CHECK", "true").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");

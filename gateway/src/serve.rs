@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::App;
 use super::options::Options;
-use super::patient::Patient;
+use super::write_timeout::WriteTimeout;
 
 /// So long after SIGTERM answers say `Connection: close`, and clients that come
 /// back on an open connection are served: a connection that is closed under a
@@ -63,7 +63,7 @@ pub(crate) async fn serve(
     let greet = |stream: TcpStream, place| {
         // Small answers go out at once; if that fails, a little later.
         let _ = stream.set_nodelay(true);
-        let stream = Patient::new(stream, patience);
+        let stream = WriteTimeout::new(stream, patience);
         let service = TowerToHyperService::new(router.clone());
         let connection = http.serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use super::App;
 
 /// Lets in what this machine's programs send, and sees clients off.
-pub(crate) async fn door(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(crate) async fn access(State(app): State<App>, request: Request, next: Next) -> Response {
     let mut response = match turned_away(&request) {
         Some(why) => (StatusCode::FORBIDDEN, why).into_response(),
         None => next.run(request).await,

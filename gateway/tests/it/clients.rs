@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 use tokio::sync::Notify;
 
-use crate::child::{Gateway, LOCATIONS, myself, raw_upstream, upstream, within};
+use crate::child::{Gateway, LOCATIONS, gateway, raw_upstream, upstream, within};
 
 #[tokio::test]
 async fn a_slow_client_gets_all_of_it_and_holds_nobody_up() {
@@ -252,7 +252,7 @@ async fn many_who_watch_the_page_take_no_place_from_those_who_work() {
 async fn out_of_file_descriptors_it_goes_on_as_soon_as_some_are_free() {
     let simulator = Simulator::start().await.unwrap();
     let mut limited = Command::new("sh");
-    let own = myself("gateway");
+    let own = gateway();
     limited.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""]);
     limited.arg(own.get_program()).args(own.get_args());
     limited.env_clear();

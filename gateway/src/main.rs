@@ -2,7 +2,7 @@
 //! are not written in Rust.
 //!
 //! ```sh
-//! cargo run --example gateway --features metrics      # against a simulator
+//! cargo run -p officernd-gateway                      # against a simulator
 //! curl http://127.0.0.1:8080/api/v2/organizations/simulated-org/locations
 //! open http://127.0.0.1:8080/                         # what it is doing
 //! ```
@@ -19,18 +19,18 @@
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "a stopwatch, not a token's clock"
+    reason = "measures requests, not the life of a token"
 )]
 
-mod board;
+mod access;
 mod check;
-mod door;
-mod hop;
+mod dashboard;
+mod hop_by_hop;
 mod options;
 mod page;
-mod patient;
 mod proxy;
 mod serve;
+mod write_timeout;
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -60,7 +60,7 @@ const WATCHERS: usize = 16;
 #[derive(Clone)]
 struct App {
     cache: TokenCache,
-    board: Arc<board::Board>,
+    board: Arc<dashboard::Dashboard>,
     metrics: PrometheusHandle,
     /// Places for those who watch the page.
     watchers: Arc<Semaphore>,
@@ -71,7 +71,7 @@ struct App {
 }
 
 #[tokio::main]
-pub(crate) async fn main() -> ExitCode {
+async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .init();
@@ -97,9 +97,9 @@ async fn run() -> Result<bool, BoxError> {
     settings.keep_warm = true;
 
     let metrics = prometheus()?;
-    let board = Arc::new(board::Board::new(&settings));
+    let board = Arc::new(dashboard::Dashboard::new(&settings));
     let provider = HttpTokenProvider::new(settings.credentials()?)?;
-    let provider = board::Watched::new(provider, Arc::clone(&board));
+    let provider = dashboard::Watched::new(provider, Arc::clone(&board));
     let layer = settings.builder(provider).build()?;
     let (end, ended) = watch::channel(false);
     let app = App {
@@ -179,7 +179,7 @@ fn router(options: &Options, app: App, proxy: proxy::Proxy) -> Router {
         )
         .with_state(app.clone())
         .merge(api)
-        .layer(from_fn_with_state(app, door::door))
+        .layer(from_fn_with_state(app, access::access))
 }
 
 /// Ready is: a request would go out with a token now.

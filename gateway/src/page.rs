@@ -23,15 +23,18 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                       frame-ancestors 'none'; require-trusted-types-for 'script'";
 
 pub(crate) async fn html() -> impl IntoResponse {
-    file("text/html; charset=utf-8", include_str!("page.html"))
+    file("text/html; charset=utf-8", include_str!("page/page.html"))
 }
 
 pub(crate) async fn css() -> impl IntoResponse {
-    file("text/css; charset=utf-8", include_str!("page.css"))
+    file("text/css; charset=utf-8", include_str!("page/page.css"))
 }
 
 pub(crate) async fn js() -> impl IntoResponse {
-    file("text/javascript; charset=utf-8", include_str!("page.js"))
+    file(
+        "text/javascript; charset=utf-8",
+        include_str!("page/page.js"),
+    )
 }
 
 fn file(kind: &'static str, text: &'static str) -> impl IntoResponse {

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use officernd_auth::testing::Simulator;
 use tokio::net::TcpStream;
 
-use crate::child::{BOUND, Gateway, LOCATIONS, myself};
+use crate::child::{BOUND, Gateway, LOCATIONS, load_generator};
 
 const TARGET: &str = "TEST_TARGET_OF_THE_LOAD";
 
@@ -126,7 +126,7 @@ async fn one_client(
 }
 
 pub(crate) fn start(gateway: &Gateway) -> Child {
-    let mut command = myself("load");
+    let mut command = load_generator();
     command
         .env(TARGET, gateway.addr.to_string())
         .spawn()
