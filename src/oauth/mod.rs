@@ -211,7 +211,7 @@ impl TokenProvider for HttpTokenProvider {
 
 #[cfg(feature = "store")]
 impl crate::fleet::KeyedProvider for HttpTokenProvider {
-    fn key_material(&self) -> crate::fleet::KeyMaterial {
+    async fn key_material(&self) -> Result<crate::fleet::KeyMaterial, Error> {
         let Inner {
             credentials,
             token_url,
@@ -222,9 +222,9 @@ impl crate::fleet::KeyedProvider for HttpTokenProvider {
         let material = crate::fleet::KeyMaterial::new(normal(token_url), id, secret)
             .scope(scope.as_deref().unwrap_or_default());
         let params = credentials.form_params.iter();
-        params.fold(material, |material, (name, value)| {
+        Ok(params.fold(material, |material, (name, value)| {
             material.param(name, value)
-        })
+        }))
     }
 }
 
