@@ -288,5 +288,5 @@ fn just_replaced() -> Error {
         ErrorKind::RateLimited,
         "a rejected token has just been replaced by this one; nothing was sent",
     )
-    .unsent()
+    .not_attempted()
 }

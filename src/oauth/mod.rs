@@ -156,7 +156,7 @@ impl HttpTokenProvider {
         Ok(Self {
             inner: Arc::new(Inner {
                 scope: credentials.asked_scope(),
-                allowance: allowance::for_endpoint(&normal(&token_url)),
+                allowance: allowance::for_endpoint(&normal(&token_url), &credentials.client_id),
                 secret: Mutex::new(secret),
                 told_of_narrower_scope: AtomicBool::new(false),
                 credentials,
