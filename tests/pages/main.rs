@@ -8,9 +8,16 @@
     reason = "a test says what must hold; the programs print"
 )]
 
+mod check;
+#[path = "../../examples/check.rs"]
+#[expect(dead_code, reason = "the test calls what `main` calls")]
+mod check_example;
 mod server;
+mod simulator;
+#[path = "../../examples/simulator.rs"]
+mod simulator_example;
 
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use self::server::Server;
 
@@ -46,17 +53,18 @@ programs! {
 fn run(test: &str) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server = runtime.block_on(Server::start());
-    let output = child(test, &server);
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{complained}");
-    assert!(said.contains("200 OK"), "{said}\n{complained}");
+    let output = child(test, &server).output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{printed}\n{errors}");
+    assert!(printed.contains("200 OK"), "{printed}\n{errors}");
     assert_eq!(server.officernd().token_requests(), 1);
     assert_eq!(server.officernd().api_requests(), 1);
     assert_eq!(server.officernd().api_unauthorized(), 0);
 }
 
-fn child(test: &str, server: &Server) -> Output {
+/// This test again, as a program that has the variables of the README and reaches nothing but the server.
+fn child(test: &str, server: &Server) -> Command {
     let officernd = server.officernd();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
@@ -69,7 +77,7 @@ fn child(test: &str, server: &Server) -> Output {
         .env("OFFICERND_API_URL", server.url())
         // reqwest reads this one, and what loads the root certificates reads the other.
         .env("HTTPS_PROXY", server.proxy())
-        .env("NO_PROXY", "127.0.0.1")
+        .env("NO_PROXY", "127.0.0.1,localhost")
         .env("SSL_CERT_FILE", server.root_certificate())
         .stdin(Stdio::null());
     for name in ["PATH", "TMPDIR", "LLVM_PROFILE_FILE"] {
@@ -77,7 +85,7 @@ fn child(test: &str, server: &Server) -> Output {
             command.env(name, value);
         }
     }
-    command.output().unwrap()
+    command
 }
 
 /// The Rust programs of a page, in order: its code blocks that have a `main`.
