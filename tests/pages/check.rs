@@ -132,7 +132,7 @@ async fn each_cause_has_its_exit_code_and_sentence() {
             "client id and secret",
             1,
         ),
-        (&[("OFFICERND_SCOPE", "flex.no.such.scope")], 5, "scope", 1),
+        (&[("OFFICERND_SCOPES", "flex.no.such.scope")], 5, "scope", 1),
         (
             &[("OFFICERND_ORG_SLUG", "other")],
             6,
