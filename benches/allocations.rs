@@ -1,8 +1,8 @@
 //! What does a hit allocate, and how much larger is its future than the inner one?
 //!
 //! ```text
-//! cargo bench --bench allocations             # prints
-//! cargo bench --bench allocations -- --guard  # fails if a hit allocates, or its future has grown
+//! cargo bench -p benches --bench allocations             # prints
+//! cargo bench -p benches --bench allocations -- --guard  # fails if a hit allocates, or its future has grown
 //! ```
 //!
 //! A program of its own, because the counting allocator costs time.

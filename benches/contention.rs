@@ -1,7 +1,7 @@
 //! What does a hit cost when two threads share the layer, with the service held or cloned per request?
 //!
 //! ```text
-//! cargo bench --bench contention
+//! cargo bench -p benches --bench contention
 //! ```
 
 #[allow(dead_code, reason = "no bench needs all of it")]

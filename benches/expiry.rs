@@ -1,7 +1,7 @@
 //! How long do requests wait while tokens expire under them?
 //!
 //! ```text
-//! cargo bench --bench expiry
+//! cargo bench -p benches --bench expiry
 //! ```
 //!
 //! 1,000 requests a second for 10 s; a token lives for 2 s, a fetch takes

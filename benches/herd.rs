@@ -1,8 +1,8 @@
 //! How many token requests do 10,000 cold callers cause, and how long do they wait?
 //!
 //! ```text
-//! cargo bench --bench herd
-//! cargo bench --bench herd -- --only ours  # for a profiler
+//! cargo bench -p benches --bench herd
+//! cargo bench -p benches --bench herd -- --only ours  # for a profiler
 //! ```
 
 #[allow(dead_code, reason = "no bench needs all of it")]

@@ -1,7 +1,7 @@
 //! What does a hit cost, on one thread, over the service below it?
 //!
 //! ```text
-//! cargo bench --bench hit
+//! cargo bench -p benches --bench hit
 //! ```
 
 #[allow(dead_code, reason = "no bench needs all of it")]

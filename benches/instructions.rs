@@ -1,9 +1,9 @@
 //! How many instructions does a hit take?
 //!
 //! ```text
-//! cargo bench --bench instructions             # prints
-//! cargo bench --bench instructions -- --guard  # fails if ours takes over 5 % more than benches/figures.json says
-//! cargo bench --bench instructions -- --renew  # writes benches/figures.json
+//! cargo bench -p benches --bench instructions             # prints
+//! cargo bench -p benches --bench instructions -- --guard  # fails if ours takes over 5 % more than benches/figures.json says
+//! cargo bench -p benches --bench instructions -- --renew  # writes benches/figures.json
 //! ```
 //!
 //! valgrind's callgrind runs this very program over 2,000 and over 12,000

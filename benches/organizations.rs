@@ -1,7 +1,7 @@
 //! Does a hit cost the same with one organisation and with ten thousand, and what does each weigh?
 //!
 //! ```text
-//! cargo bench --bench organizations
+//! cargo bench -p benches --bench organizations
 //! ```
 //!
 //! Requests go to one of so many organisations, which is what the look-up

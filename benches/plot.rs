@@ -1,9 +1,9 @@
 //! What do the figures look like?
 //!
 //! ```text
-//! cargo bench --bench contention --bench expiry
-//! cargo bench --bench plot             # target/bench-figures/{hit,expiry}.svg
-//! cargo bench --bench plot -- --write  # docs/plots/{hit,expiry}.svg
+//! cargo bench -p benches --bench contention --bench expiry
+//! cargo bench -p benches --bench plot             # target/bench-figures/{hit,expiry}.svg
+//! cargo bench -p benches --bench plot -- --write  # docs/plots/{hit,expiry}.svg
 //! ```
 //!
 //! Draws what the other benches have left in `target/bench-figures`. The
@@ -40,7 +40,7 @@ fn main() -> Result<(), BoxError> {
     }
     let figures = figures_dir()?;
     let out = if has_arg("--write") {
-        Path::new("docs/plots")
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/plots"))
     } else {
         &figures
     };
@@ -51,7 +51,9 @@ fn main() -> Result<(), BoxError> {
     ] {
         let source = figures.join(format!("{bench}.json"));
         let Ok(text) = fs::read_to_string(&source) else {
-            say(format!("no figures yet; run: cargo bench --bench {bench}"));
+            say(format!(
+                "no figures yet; run: cargo bench -p benches --bench {bench}"
+            ));
             continue;
         };
         let all: Value = serde_json::from_str(&text)?;

@@ -1,12 +1,12 @@
 //! What does the layer add to a request over a real socket, and what does a token cost there?
 //!
 //! ```text
-//! cargo bench --bench wire
+//! cargo bench -p benches --bench wire
 //! ```
 //!
 //! A hyper-util client on one core, an HTTP/1 server on the other, loopback
 //! between them, connections kept alive. The second table is the token path:
-//! `HttpTokenProvider` with its own client, asking the simulator.
+//! `HttpTokenProvider` over hyper's client, asking the simulator.
 
 #[allow(dead_code, reason = "no bench needs all of it")]
 mod common;
@@ -111,7 +111,9 @@ async fn tokens(effort: Effort) -> Result<Vec<Value>, BoxError> {
         let credentials = ClientCredentials::new(officernd.client_id(), officernd.client_secret())
             .scope(officernd.scope())
             .token_url(officernd.token_url());
-        let layer = OfficeRndAuthLayer::builder(HttpTokenProvider::new(credentials)?)
+        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+        let provider = HttpTokenProvider::with_service(credentials, client)?;
+        let layer = OfficeRndAuthLayer::builder(provider)
             .allowance(Allowance::unlimited())
             .build()?;
         Ok(layer.cache().clone())

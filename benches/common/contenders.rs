@@ -122,12 +122,8 @@ impl TokenProvider for Keyed {
 }
 
 impl KeyedProvider for Keyed {
-    async fn key_material(&self) -> Result<KeyMaterial, Error> {
-        Ok(KeyMaterial::new(
-            "https://identity.test/oauth/token",
-            "client",
-            "secret",
-        ))
+    fn key_material(&self) -> KeyMaterial {
+        KeyMaterial::new("https://identity.test/oauth/token", "client", "secret")
     }
 }
 

@@ -131,7 +131,7 @@ fn date() -> String {
         .join(" ")
 }
 
-const COMMITTED: &str = "benches/figures.json";
+const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/figures.json");
 
 /// A figure that the guards compare with.
 pub(crate) fn committed(name: &str) -> Result<f64, BoxError> {

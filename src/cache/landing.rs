@@ -67,15 +67,10 @@ impl Core {
         if let Err(error) = &outcome {
             let earlier = state.hold.as_ref().map_or(0, |hold| hold.failures);
             let hold = |earlier| Hold::after(error.clone(), earlier, now, fastrand::f32());
-            if error.is_not_attempted() {
+            if error.is_unsent() {
                 state.spent = Some(hold(0));
             } else {
-                let hold = hold(earlier);
-                if error.kind() == ErrorKind::RateLimited {
-                    let clock = &*self.settings.clock;
-                    self.applicant.refused(hold.until, clock);
-                }
-                state.hold = Some(hold);
+                state.hold = Some(hold(earlier));
             }
         }
         self.tell(&state, now);

@@ -37,11 +37,11 @@ pub(super) struct Errand<'a, P, S> {
 }
 
 impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
-    pub(super) async fn new(inner: &'a Arc<Inner<P, S>>, cx: FetchContext) -> Result<Self, Error> {
+    pub(super) fn new(inner: &'a Arc<Inner<P, S>>, cx: FetchContext) -> Self {
         let start = cx.clock().now();
-        let material = inner.provider.key_material().await?;
+        let material = inner.provider.key_material();
         let sealer = material.sealer();
-        Ok(Self {
+        Self {
             inner,
             cx,
             start,
@@ -50,7 +50,7 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
             window: material.window(),
             told_of_entry: AtomicBool::new(false),
             sealer,
-        })
+        }
     }
 
     /// Takes a sibling's token, or fetches one under the lease.
@@ -288,5 +288,5 @@ fn just_replaced() -> Error {
         ErrorKind::RateLimited,
         "a rejected token has just been replaced by this one; nothing was sent",
     )
-    .not_attempted()
+    .unsent()
 }

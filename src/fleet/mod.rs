@@ -26,9 +26,10 @@ use self::breaker::{Aside, Guard};
 use self::fetch::Errand;
 #[cfg(feature = "file")]
 pub use self::file::FileStore;
-pub use self::key::{KeyMaterial, KeyedProvider, Minted};
+pub use self::key::{KeyMaterial, KeyedProvider};
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
+#[cfg(any(feature = "file", feature = "redis"))]
 pub(crate) use self::store::millis;
 pub use self::store::{LARGEST_ENTRY, LONGEST_LEASE, Lease, Spent, Stored, Terms, TokenStore};
 pub use self::store_key::{Holder, StoreKey};
@@ -126,7 +127,7 @@ impl<P, S> SharedTokenProvider<P, S> {
 
 impl<P: KeyedProvider, S: TokenStore> TokenProvider for SharedTokenProvider<P, S> {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
-        let errand = Errand::new(&self.inner, cx).await?;
+        let errand = Errand::new(&self.inner, cx);
         match errand.through_the_store().await {
             Ok(result) => result,
             Err(Aside) => errand.directly().await,

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+#[cfg(feature = "store")]
 pub(crate) use self::context::Gate;
 pub(crate) use self::context::Previous;
 pub use self::context::{Cause, FetchContext};

@@ -181,9 +181,8 @@ async fn gone(alive: &watch::Receiver<bool>) {
 }
 
 impl KeyedProvider for Door {
-    async fn key_material(&self) -> Result<KeyMaterial, Error> {
-        let secret = &*self.secret;
-        Ok(KeyMaterial::new("https://token.test/", "client", secret))
+    fn key_material(&self) -> KeyMaterial {
+        KeyMaterial::new("https://token.test/", "client", &*self.secret)
     }
 }
 
