@@ -9,6 +9,7 @@
 mod cache_life;
 mod compiles;
 mod config;
+mod dependencies;
 mod failure;
 mod faults;
 mod flight;
@@ -24,6 +25,7 @@ mod readiness;
 mod rejection;
 mod retry;
 mod runtimes;
+mod scopes;
 mod settings;
 mod simulator;
 mod stack;
