@@ -1,40 +1,54 @@
-//! Who is let in, and how those are seen off who are.
+//! Decides which requests are served at all.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::{Request, State};
-use axum::http::header::{CONNECTION, HOST, HeaderName, ORIGIN};
+use axum::http::header::{CONNECTION, FORWARDED, HOST, HeaderName, ORIGIN};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use super::App;
-
-/// Lets in what this machine's programs send, and sees clients off.
-pub(crate) async fn access(State(app): State<App>, request: Request, next: Next) -> Response {
-    let mut response = match turned_away(&request) {
+/// Serves what this machine's programs send, refuses the rest.
+pub(crate) async fn local_only(request: Request, next: Next) -> Response {
+    match refusal(&request) {
         Some(why) => (StatusCode::FORBIDDEN, why).into_response(),
         None => next.run(request).await,
-    };
-    if app.leaving.load(Ordering::Relaxed) {
+    }
+}
+
+/// After SIGTERM, each answer asks its client to close the connection.
+pub(crate) async fn close_when_leaving(
+    State(leaving): State<Arc<AtomicBool>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = next.run(request).await;
+    if leaving.load(Ordering::Relaxed) {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
     response
 }
 
-/// A web page that somebody looks at on this machine can send requests here,
-/// and by a name of its own for 127.0.0.1 even read the answers. Where a header
-/// comes twice, each has to be right.
-fn turned_away(request: &Request) -> Option<&'static str> {
-    let all = |name: HeaderName, sound: &dyn Fn(&str) -> bool| {
-        let mut values = request.headers().get_all(name).iter();
-        values.all(|value| value.to_str().is_ok_and(sound))
+/// A web page in a browser on this machine can send requests here and, under a
+/// name of its own for 127.0.0.1, read the answers. Another proxy in front
+/// would give the API to its callers. If a header comes twice, each has to be
+/// right.
+fn refusal(request: &Request) -> Option<&'static str> {
+    let headers = request.headers();
+    let all = |name: HeaderName, valid: &dyn Fn(&str) -> bool| {
+        let mut values = headers.get_all(name).iter();
+        values.all(|value| value.to_str().is_ok_and(valid))
     };
-    let host = request.headers().get(HOST);
+    let forwarded = |name: &HeaderName| name.as_str().starts_with("x-forwarded-");
+    if headers.contains_key(FORWARDED) || headers.keys().any(forwarded) {
+        return Some("this gateway serves programs on its own machine, not another proxy\n");
+    }
+    let host = headers.get(HOST);
     let target = request.uri().authority();
-    let ours = all(HOST, &is_ours) && target.is_none_or(|target| is_ours(target.as_str()));
-    let Some(Ok(host)) = host.map(HeaderValue::to_str).filter(|_| ours) else {
+    let local = all(HOST, &is_local) && target.is_none_or(|target| is_local(target.as_str()));
+    let Some(Ok(host)) = host.map(HeaderValue::to_str).filter(|_| local) else {
         return Some("this gateway answers to localhost, 127.0.0.1 and [::1] only\n");
     };
     let own_origin = all(ORIGIN, &|origin| {
@@ -45,11 +59,11 @@ fn turned_away(request: &Request) -> Option<&'static str> {
     if own_origin && all(site, &|site| matches!(site, "same-origin" | "none")) {
         return None;
     }
-    Some("this gateway serves no other site's pages\n")
+    Some("this gateway does not serve the pages of other sites\n")
 }
 
-/// A loopback name, with a port or without.
-fn is_ours(authority: &str) -> bool {
+/// A loopback name, with or without a port.
+fn is_local(authority: &str) -> bool {
     let name = match authority.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => authority,

@@ -1,21 +1,9 @@
-//! OfficeRnD's API on this machine, with the token put on: for programs that
-//! are not written in Rust.
+//! `officernd-gateway`: a reverse proxy beside a program that puts an OfficeRnD
+//! token on the program's requests. README.md is for operators.
 //!
-//! ```sh
-//! cargo run -p officernd-gateway                      # against a simulator
-//! curl http://127.0.0.1:8080/api/v2/organizations/simulated-org/locations
-//! open http://127.0.0.1:8080/                         # what it is doing
-//! ```
-//!
-//! With `OFFICERND_CLIENT_ID` set it asks the real service; `GATEWAY_CONFIG`
-//! names a TOML file of `officernd_auth::config::Settings`, and every setting
-//! can be a variable too (`OFFICERND_REFRESH_AHEAD=10m`). [`Options`] are the
-//! gateway's own. It runs until SIGTERM or ctrl-c; with `GATEWAY_CHECK=true` it
-//! asks each of its routes once, and ends.
-//!
-//! It lends the token to whoever reaches it. So it listens on loopback only,
-//! answers to loopback names only (a web page cannot rebind its own name to
-//! it), and refuses what a browser sends from another site.
+//! `main` reads the configuration (`config`), builds the token layer (`setup`)
+//! and serves two addresses: the API (`proxy`) to this machine's programs, and
+//! health, metrics and a page (`admin`) to anyone who may look.
 
 #![expect(
     clippy::disallowed_methods,
@@ -23,14 +11,24 @@
 )]
 
 mod access;
+mod admin;
 mod check;
+mod command;
+mod config;
 mod dashboard;
+mod healthcheck;
 mod hop_by_hop;
-mod options;
+mod listen;
+mod metrics;
 mod page;
+mod problem;
 mod proxy;
+mod recorded;
 mod serve;
-mod write_timeout;
+mod setup;
+mod store;
+mod tokens;
+mod upstream;
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -39,155 +37,165 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
-use axum::response::{IntoResponse as _, Response};
-use axum::routing::{any, get};
-use axum::{Json, Router};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use officernd_auth::{BoxError, HttpTokenProvider, TokenCache};
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
-use tower_http::limit::RequestBodyLimitLayer;
-use tower_http::timeout::{RequestBodyTimeoutLayer, ResponseBodyTimeoutLayer, TimeoutLayer};
+use officernd_auth::BoxError;
+use tokio::sync::{oneshot, watch};
 
-use options::Options;
+use admin::Admin;
+use command::{Arguments, Command, USAGE};
+use config::Config;
+use listen::Listener;
+use proxy::Proxy;
+use serve::{Limits, serve};
+use setup::Setup;
 
-/// How many pages are fed at once: none takes a place from those who work.
-const WATCHERS: usize = 16;
+/// How long after SIGTERM answers say `Connection: close` and open connections
+/// are still served: closing one under a request on its way would lose it.
+const FAREWELL: Duration = Duration::from_millis(500);
 
-#[derive(Clone)]
-struct App {
-    cache: TokenCache,
-    board: Arc<dashboard::Dashboard>,
-    metrics: PrometheusHandle,
-    /// Places for those who watch the page.
-    watchers: Arc<Semaphore>,
-    /// SIGTERM has come.
-    leaving: Arc<AtomicBool>,
-    /// … and the last streams are to end.
-    ended: watch::Receiver<bool>,
-}
+/// Probes, scrapes and a few pages.
+const ADMIN_CONNECTIONS: usize = 64;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .init();
-    match run().await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => fail("requests were still in flight when the grace was over"),
-        Err(error) => fail(error),
+/// For answers on the admin address, after the last request of the API.
+const ADMIN_SHUTDOWN: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::parse(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(problem) => return fail(2, format_args!("{problem}\n\n{USAGE}")),
+    };
+    match arguments.command {
+        Command::Help => print(USAGE),
+        Command::Version => print(concat!(
+            "officernd-gateway ",
+            env!("CARGO_PKG_VERSION"),
+            "\n"
+        )),
+        Command::Healthcheck { path } => match Config::read_options(arguments.config) {
+            Ok(options) => match healthcheck::run(options.admin, path) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(problem) => fail(1, problem),
+            },
+            Err(mistakes) => fail(2, mistakes),
+        },
+        Command::Run | Command::Check => {
+            tracing_subscriber::fmt()
+                .with_writer(std::io::stderr)
+                .init();
+            match Config::read(arguments.config) {
+                Ok(config) => start(arguments.command == Command::Check, config),
+                Err(mistakes) => fail(2, mistakes),
+            }
+        }
     }
 }
 
-fn fail(why: impl Display) -> ExitCode {
-    tracing::error!("{why}");
-    ExitCode::FAILURE
+#[tokio::main]
+async fn start(check: bool, config: Config) -> ExitCode {
+    if check {
+        return check::run(config).await;
+    }
+    match run(config).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => fail(
+            1,
+            "requests were still in flight when shutdown_timeout ended",
+        ),
+        Err(error) => fail(1, error),
+    }
 }
 
-/// Whether every request was served to its end.
-async fn run() -> Result<bool, BoxError> {
-    let options = Options::read()?;
-    let (mut settings, upstream, simulator) = options.rest().await?;
-    settings.allow_origins.push(upstream.to_string());
-    // A gateway replaces its callers' credentials, and is ready when asked.
-    settings.if_not_present = false;
-    settings.keep_warm = true;
+/// Serves until a signal. Returns whether every request was served to its end.
+async fn run(config: Config) -> Result<bool, BoxError> {
+    let options = config.options.clone();
+    let has_store = config.store.is_some();
+    let exporter = metrics::install()?;
+    let setup = Setup::new(config).await?;
+    metrics::identified(&setup.identity);
+    if has_store {
+        metrics::count_store_failures();
+    }
+    let api_listener = Listener::bind(&options.listen).await?;
+    let admin_listener = Listener::tcp(options.admin).await?;
 
-    let metrics = prometheus()?;
-    let board = Arc::new(dashboard::Dashboard::new(&settings));
-    let provider = HttpTokenProvider::new(settings.credentials()?)?;
-    let provider = dashboard::Watched::new(provider, Arc::clone(&board));
-    let layer = settings.builder(provider).build()?;
+    let leaving = Arc::new(AtomicBool::new(false));
     let (end, ended) = watch::channel(false);
-    let app = App {
-        cache: layer.cache().clone(),
-        board: Arc::clone(&board),
-        metrics,
-        watchers: Arc::new(Semaphore::new(WATCHERS)),
-        leaving: Arc::default(),
+    let admin = Admin::new(
+        setup.tokens.clone(),
+        Arc::clone(&setup.dashboard),
+        exporter,
+        Arc::clone(&leaving),
         ended,
+    );
+    let admin = admin.router(options.admin.ip().is_loopback());
+    let proxy = Proxy {
+        upstream: setup.upstream.clone(),
+        origin: setup.origin.clone(),
+        dashboard: Arc::clone(&setup.dashboard),
     };
-    let proxy = proxy::Proxy::new(layer, upstream.clone(), board)?;
-    let listener = TcpListener::bind(options.listen).await?;
-    let url = format!("http://{}", listener.local_addr()?);
-    let simulated = simulator.is_some();
-    tracing::info!(%upstream, simulated, "gateway to");
-    writeln!(std::io::stdout(), "listening on {url}")?;
+    let api = proxy.router(&options);
+    let api = api.layer(from_fn_with_state(
+        Arc::clone(&leaving),
+        access::close_when_leaving,
+    ));
 
-    let router = router(&options, app.clone(), proxy);
-    let leave = async {
-        match options.check {
-            true => check::check(&url).await,
-            false => serve::told_to_leave().await,
-        }
+    tracing::info!(
+        upstream = setup.identity.upstream,
+        simulated = setup.identity.simulated,
+        api = api_listener.name(),
+        admin = admin_listener.name(),
+        "starting"
+    );
+    let mut out = std::io::stdout();
+    writeln!(out, "admin on {}", admin_listener.name())?;
+    writeln!(out, "listening on {}", api_listener.name())?;
+
+    let limits = Limits {
+        connections: options.connections,
+        head_timeout: options.head_timeout,
+        write_timeout: options.body_timeout,
     };
-    let served = serve::serve(&options, listener, router, &app, end, leave).await;
-    drop(simulator);
-    served
+    let admin_limits = Limits {
+        connections: ADMIN_CONNECTIONS,
+        ..limits
+    };
+    let (stop_admin, admin_stopped) = oneshot::channel::<()>();
+    let admin = tokio::spawn(serve(admin_listener, admin, admin_limits, async {
+        // The sender sends, or this function has returned.
+        let _ = admin_stopped.await;
+    }));
+    let warm = tokio::spawn(setup.tokens.clone().keep_warm());
+
+    let signal = serve::signaled()?;
+    let closed = serve(api_listener, api, limits, signal).await;
+    tracing::info!(connections = closed.connections(), "leaving");
+    leaving.store(true, Ordering::Relaxed);
+    tokio::time::sleep(FAREWELL).await;
+    tracing::info!(
+        connections = closed.connections(),
+        "leaving: the last answers"
+    );
+    let drained = closed.drain(options.shutdown_timeout).await;
+
+    warm.abort();
+    // Both receivers may have gone already.
+    let _ = end.send(true);
+    let _ = stop_admin.send(());
+    if let Ok(closed) = admin.await {
+        closed.drain(ADMIN_SHUTDOWN).await;
+    }
+    Ok(drained)
 }
 
-fn prometheus() -> Result<PrometheusHandle, BoxError> {
-    let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(
-            Matcher::Full("officernd_auth_token_age_seconds".to_owned()),
-            &[60.0, 300.0, 900.0, 1800.0, 2700.0, 3000.0, 3300.0, 3600.0],
-        )?
-        .set_buckets(&[
-            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-        ])?
-        .install_recorder()?;
-    officernd_auth::observability::describe_metrics();
-    proxy::describe_metrics();
-    let upkeep = handle.clone();
-    tokio::spawn(async move {
-        let mut beat = tokio::time::interval(Duration::from_secs(5));
-        loop {
-            beat.tick().await;
-            upkeep.run_upkeep();
-        }
-    });
-    Ok(handle)
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
-fn router(options: &Options, app: App, proxy: proxy::Proxy) -> Router {
-    let timeout = Duration::from_secs(options.timeout_seconds.into());
-    let still = Duration::from_secs(options.body_seconds.into());
-    let api = Router::new()
-        .route("/api/{*path}", any(proxy::forward))
-        .with_state(proxy.clone())
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::GATEWAY_TIMEOUT,
-            timeout,
-        ))
-        .layer(ResponseBodyTimeoutLayer::new(still))
-        .layer(RequestBodyTimeoutLayer::new(still))
-        .layer(RequestBodyLimitLayer::new(options.body_limit))
-        .layer(from_fn_with_state(proxy, proxy::observe));
-    Router::new()
-        .route("/", get(page::html))
-        .route("/page.css", get(page::css))
-        .route("/page.js", get(page::js))
-        .route("/events", get(page::events))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route(
-            "/metrics",
-            get(|State(app): State<App>| async move { app.metrics.render() }),
-        )
-        .with_state(app.clone())
-        .merge(api)
-        .layer(from_fn_with_state(app, access::access))
-}
-
-/// Ready is: a request would go out with a token now.
-async fn ready(State(app): State<App>) -> Response {
-    let status = app.cache.status();
-    let code = match status.has_token() && !app.leaving.load(Ordering::Relaxed) {
-        true => StatusCode::OK,
-        false => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    (code, Json(status)).into_response()
+fn fail(code: u8, why: impl Display) -> ExitCode {
+    // Without a standard error there is nowhere to write.
+    let _ = writeln!(std::io::stderr(), "officernd-gateway: {why}");
+    ExitCode::from(code)
 }

@@ -14,10 +14,11 @@ use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 
-use super::App;
+use crate::admin::Admin;
 
-/// What the page needs, and nothing beside: no script, style or connection but
-/// the gateway's own, and none in the page itself.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The page loads its own script, style and event stream, and nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                       connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'; require-trusted-types-for 'script'";
@@ -48,32 +49,33 @@ fn file(kind: &'static str, text: &'static str) -> impl IntoResponse {
     (headers, text)
 }
 
-/// The state of things now, at each event of the cache, and once a second;
-/// until the gateway leaves.
-pub(crate) async fn events(State(app): State<App>) -> Response {
-    let Ok(place) = Arc::clone(&app.watchers).try_acquire_owned() else {
+/// The gateway's state now, at each change of a token, and once a second; until
+/// the gateway leaves.
+pub(crate) async fn events(State(admin): State<Admin>) -> Response {
+    let Ok(place) = Arc::clone(&admin.watchers).try_acquire_owned() else {
         let later = [(RETRY_AFTER, "5")];
-        let why = "as many as may are watching already\n";
+        let why = "too many pages are open\n";
         return (StatusCode::SERVICE_UNAVAILABLE, later, why).into_response();
     };
-    let changes = app.cache.subscribe();
-    let ended = app.ended.clone();
-    let stream = stream::unfold((app, changes, ended, true), move |state| {
-        // Free again when the stream is dropped.
+    let ended = admin.ended.clone();
+    let stream = stream::unfold((admin, ended, true), move |state| {
+        // Released when the stream is dropped.
         let _place = &place;
         async move {
-            let (app, mut changes, mut ended, first) = state;
+            let (admin, mut ended, first) = state;
             if !first {
                 tokio::select! {
-                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                    _ = changes.changed() => {}
+                    () = tokio::time::sleep(INTERVAL) => {}
+                    () = admin.tokens.changed() => {}
                     _ = ended.wait_for(|ended| *ended) => return None,
                 }
             }
-            let snapshot = app.board.snapshot(app.cache.status());
+            let states = admin.tokens.states();
+            let snapshot = admin.dashboard.snapshot(states, admin.is_leaving());
             let event = Event::default().json_data(snapshot).unwrap_or_default();
-            Some((Ok::<_, Infallible>(event), (app, changes, ended, false)))
+            Some((Ok::<_, Infallible>(event), (admin, ended, false)))
         }
     });
-    Sse::new(stream).into_response()
+    let headers = [(X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    (headers, Sse::new(stream)).into_response()
 }

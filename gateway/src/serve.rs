@@ -1,8 +1,6 @@
-//! Connections: taken in, bounded, and seen to their end.
+//! Connections: accepted, bounded, and served to their end.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -10,63 +8,70 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use officernd_auth::BoxError;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 
-use super::App;
-use super::options::Options;
-use super::write_timeout::WriteTimeout;
-
-/// So long after SIGTERM answers say `Connection: close`, and clients that come
-/// back on an open connection are served: a connection that is closed under a
-/// request on its way would lose it.
-const FAREWELL: Duration = Duration::from_millis(500);
+use crate::listen::{self, Listener, Stream};
 
 /// A request's head: lines, and bytes.
-const HEAD_LINES: usize = 100;
-const HEAD_BYTES: usize = 32 * 1024;
+const MAX_HEAD_LINES: usize = 100;
+const MAX_HEAD_BYTES: usize = 32 * 1024;
 
-/// More than a kernel keeps waiting.
-const BACKLOG: usize = 8192;
+/// How long to wait before accepting again after a failure.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
-/// SIGTERM, or ctrl-c.
-pub(crate) async fn told_to_leave() -> Result<(), BoxError> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    /// Connections at once; more wait to be accepted.
+    pub(crate) connections: usize,
+    pub(crate) head_timeout: Duration,
+    /// For a caller that does not read.
+    pub(crate) write_timeout: Duration,
 }
 
-/// Serves until it is to leave, then what is in flight. Whether all of that was
-/// served to its end.
+/// Listens for SIGTERM, SIGINT and SIGHUP from here on; completes on the first.
+pub(crate) fn signaled() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
+}
+
+/// A server that has stopped accepting.
+pub(crate) struct Closed {
+    connections: GracefulShutdown,
+}
+
+/// Accepts and serves connections until `stop` completes.
 pub(crate) async fn serve(
-    options: &Options,
-    listener: TcpListener,
+    listener: Listener,
     router: Router,
-    app: &App,
-    end: watch::Sender<bool>,
-    leave: impl Future<Output = Result<(), BoxError>>,
-) -> Result<bool, BoxError> {
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) -> Closed {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(options.head_seconds.into()))
-        .max_headers(HEAD_LINES)
-        .max_buf_size(HEAD_BYTES);
-    let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(options.connections));
-    let patience = Duration::from_secs(options.body_seconds.into());
-    let greet = |stream: TcpStream, place| {
-        // Small answers go out at once; if that fails, a little later.
-        let _ = stream.set_nodelay(true);
-        let stream = WriteTimeout::new(stream, patience);
+        .header_read_timeout(limits.head_timeout)
+        .max_headers(MAX_HEAD_LINES)
+        .max_buf_size(MAX_HEAD_BYTES);
+    let connections = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(limits.connections));
+    let start = |stream: Stream, place| {
+        listen::prepare(&stream, limits.write_timeout);
+        // tower-http's body timeouts run only while hyper wants more of a body,
+        // which it does not while a caller doesn't read.
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(limits.write_timeout));
         let service = TowerToHyperService::new(router.clone());
-        let connection = http.serve_connection(TokioIo::new(stream), service);
-        let connection = graceful.watch(connection);
+        let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service);
+        let connection = connections.watch(connection);
         tokio::spawn(async move {
             // A client that leaves is no event.
             let _ = connection.await;
@@ -74,39 +79,36 @@ pub(crate) async fn serve(
         });
     };
 
-    let mut leave = pin!(leave);
-    let left = loop {
+    let mut stop = std::pin::pin!(stop);
+    loop {
         let accepted = async {
             let place = Arc::clone(&places).acquire_owned().await;
             (listener.accept().await, place)
         };
         tokio::select! {
             (accepted, place) = accepted => match accepted {
-                Ok((stream, _)) => greet(stream, place.ok()),
+                Ok(stream) => start(stream, place.ok()),
                 // Out of file descriptors, most likely: some will come free.
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(_) => tokio::time::sleep(ACCEPT_RETRY).await,
             },
-            left = &mut leave => break left,
-        }
-    };
-
-    // Those that the kernel has accepted already are served; the next are
-    // refused, before clients are told to go, and come back.
-    let listener = listener.into_std()?;
-    for stream in listener.incoming().take(BACKLOG).map_while(Result::ok) {
-        let sound = stream.set_nonblocking(true);
-        if let Ok(stream) = sound.and_then(|()| TcpStream::from_std(stream)) {
-            greet(stream, None);
+            () = &mut stop => break,
         }
     }
-    drop(listener);
-    tracing::info!(connections = graceful.count(), "leaving");
-    app.leaving.store(true, Ordering::Relaxed);
-    tokio::time::sleep(FAREWELL).await;
-    let _ = end.send(true);
-    tracing::info!(connections = graceful.count(), "leaving: the last answers");
-    let grace = Duration::from_secs(options.grace_seconds.into());
-    let drained = tokio::time::timeout(grace, graceful.shutdown()).await;
-    left?;
-    Ok(drained.is_ok())
+    for stream in listener.close() {
+        start(stream, None);
+    }
+    Closed { connections }
+}
+
+impl Closed {
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.count()
+    }
+
+    /// Serves the requests in flight to their end, for at most `timeout`.
+    /// Returns whether all of them ended.
+    pub(crate) async fn drain(self, timeout: Duration) -> bool {
+        let drained = tokio::time::timeout(timeout, self.connections.shutdown());
+        drained.await.is_ok()
+    }
 }

@@ -13,24 +13,58 @@ const span = seconds => {
   return h ? (m ? `${h} h ${m} min` : `${h} h`) : m ? (s ? `${m} min ${String(s).padStart(2, "0")} s` : `${m} min`) : `${s} s`;
 };
 const clock = ms => new Date(ms).toLocaleTimeString([], { hour12: false });
-const PHASES = { cold: "busy", fresh: "good", refreshing: "busy", aging: "warn", expired: "bad", failing: "bad" };
-const toneOf = outcome => outcome === "ok" ? "good" : "bad";
+const toneOf = outcome => outcome === "ok" || outcome === "from the store" ? "good" : "bad";
 
 let last = null, at = 0;
 
+// Where a token is in its life, in the words of the library's status.
+function toneOfToken({ has_token, status }) {
+  if (!has_token) return status && status.last_error === null && status.generation === 0 ? "busy" : "bad";
+  return status.last_error !== null || status.rejected ? "warn" : "good";
+}
+
+const wording = phase => phase.replaceAll("_", " ");
+
+function drawTokens(now) {
+  const all = $("tokens");
+  const many = now.organizations.length > 1;
+  all.classList.toggle("many", many);
+  while (all.children.length > now.organizations.length) all.lastChild.remove();
+  while (all.children.length < now.organizations.length) all.append($("token").content.cloneNode(true));
+  now.organizations.forEach((organization, n) => {
+    const card = all.children[n];
+    const { slug, status, store_problem } = organization;
+    const put = (name, value) => {
+      const node = card.querySelector(name);
+      if (node.textContent !== value) node.textContent = value;
+    };
+    tone(card, toneOfToken(organization));
+    put("h2", many ? slug : "Token");
+    put(".phase", many ? (status ? wording(status.phase) : "not used yet") : "");
+    put(".generation", status && status.generation ? `number ${status.generation}${status.rejected ? ", rejected" : ""}` : "");
+    put(".scope", status?.scope ?? "");
+    const next = status?.next_attempt_in ? `next attempt in ${span(status.next_attempt_in + 1)}` : "";
+    put(".next", [status?.last_error ? wording(status.last_error) : "", next].filter(Boolean).join(", "));
+    put(".store", store_problem === null ? "" : `store out of use: ${store_problem}`);
+  });
+}
+
 function draw(now) {
-  const { status } = now;
   document.body.classList.remove("gone");
-  text("phase", status.phase);
-  tone($("phase"), PHASES[status.phase]);
-  tone($("token"), status.expires_in === null ? "busy" : PHASES[status.phase] === "busy" ? "good" : PHASES[status.phase]);
-  text("uptime", `up ${span(now.uptime)}`);
-  text("generation", status.generation ? `number ${status.generation}${status.rejected ? ", rejected" : ""}` : "");
-  text("scope", status.scope ?? "");
-  text("next", status.next_attempt_in ? `next attempt in ${span(status.next_attempt_in + 1)}` : "");
+  const [first] = now.organizations;
+  const with_token = now.organizations.filter(organization => organization.has_token).length;
+  const many = now.organizations.length > 1;
+  const phase = many ? `${with_token} of ${now.organizations.length} tokens` : wording(first.status.phase);
+  text("phase", now.leaving ? "leaving" : phase);
+  tone($("phase"), now.leaving ? "warn" : many ? (with_token === now.organizations.length ? "good" : with_token ? "warn" : "bad") : toneOfToken(first));
+  $("simulated").hidden = !now.simulated;
+  text("upstream", `upstream ${now.upstream}`);
+  text("organization", many ? `${now.organizations.length} organizations` : first.slug ? `organization ${first.slug}` : "");
+  text("uptime", `version ${now.version}, up ${span(now.uptime)}`);
+  drawTokens(now);
 
   const sum = counts => counts[0] + counts[1] + counts[2];
-  // The second that is running is not over: the one before it is told.
+  // The current second is not over: show the one before it.
   text("rate", sum(now.requests[now.requests.length - 2]));
   text("total", now.total.toLocaleString("en").replaceAll(",", "\u202f"));
   text("flying", now.in_flight);
@@ -52,7 +86,8 @@ function draw(now) {
   text("used", now.used);
   text("used-of", `of ${now.allowed} in ${span(now.per)}`);
   text("frees", now.frees_in === null ? "" : `one comes free in ${span(now.frees_in + 1)}`);
-  text("ever", `${status.token_requests} in all`);
+  const ever = now.organizations.reduce((count, { status }) => count + (status?.token_requests ?? 0), 0);
+  text("ever", `${ever} in all`);
   $("pips").classList.toggle("spent", now.used >= now.allowed);
   $("pips").replaceChildren(...Array.from({ length: Math.min(now.allowed, 30) }, (_, n) => {
     const pip = document.createElement("i");
@@ -76,7 +111,7 @@ function draw(now) {
     row.className = toneOf(refresh.outcome);
     const cell = value => { const td = document.createElement("td"); td.textContent = value; row.append(td); return td; };
     cell(clock(refresh.at));
-    cell(refresh.cause);
+    cell([refresh.organization, refresh.cause].filter((_, n) => n || many).join(": "));
     const outcome = cell(refresh.outcome);
     const dot = document.createElement("span");
     dot.className = "dot";
@@ -89,16 +124,22 @@ function draw(now) {
 function move() {
   requestAnimationFrame(move);
   if (!last) return;
-  const { status, life } = last;
-  if (status.expires_in === null) { text("left", "none yet"); text("left-of", ""); return; }
-  const left = Math.max(0, status.expires_in - (performance.now() - at) / 1000);
-  text("left", left > 0 ? span(left) : "expired");
-  text("left-of", left > 0 && life > 0 ? `left of ${span(Math.round(life))}` : "");
-  const share = life > 0 ? Math.min(1, left / life) : 0;
-  $("life").style.width = `${share * 100}%`;
-  const bar = $("life").parentNode;
-  bar.setAttribute("aria-valuenow", Math.round(share * 100));
-  bar.setAttribute("aria-valuetext", `${$("left").textContent} ${$("left-of").textContent}`);
+  last.organizations.forEach(({ status, lifetime }, n) => {
+    const card = $("tokens").children[n];
+    const put = (name, value) => {
+      const node = card.querySelector(name);
+      if (node.textContent !== value) node.textContent = value;
+    };
+    const none = !status || status.expires_in === null;
+    const left = none ? 0 : Math.max(0, status.expires_in - (performance.now() - at) / 1000);
+    const share = lifetime ? Math.min(1, left / lifetime) : 0;
+    put(".left", none ? "none yet" : left > 0 ? span(left) : "expired");
+    put(".left-of", left > 0 && lifetime ? `left of ${span(Math.round(lifetime))}` : "");
+    const bar = card.querySelector(".bar");
+    bar.firstChild.style.width = `${share * 100}%`;
+    bar.setAttribute("aria-valuenow", Math.round(share * 100));
+    bar.setAttribute("aria-valuetext", `${card.querySelector(".left").textContent} ${card.querySelector(".left-of").textContent}`);
+  });
 }
 requestAnimationFrame(move);
 
@@ -110,7 +151,7 @@ function listen() {
     document.body.classList.add("gone");
     text("phase", "gateway gone");
     tone($("phase"), "bad");
-    // A connection that broke off is made anew by itself; one refused is not.
+    // The browser reconnects after a break, but not after a refusal.
     if (events.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
   };
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -25,7 +26,9 @@ impl Browser {
         let chromium = ["chromium", "chromium-browser", "google-chrome"]
             .into_iter()
             .find(|name| Command::new(name).arg("--version").output().is_ok())?;
-        let profile = format!("gateway-page-{}", std::process::id());
+        static OPENED: AtomicUsize = AtomicUsize::new(0);
+        let nth = OPENED.fetch_add(1, Ordering::Relaxed);
+        let profile = format!("gateway-page-{}-{nth}", std::process::id());
         let profile = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(profile);
         // The pipe is its descriptors 3 and 4.
         let mut child = tokio::process::Command::new("sh")
@@ -90,6 +93,28 @@ impl Browser {
     pub(crate) async fn evaluate(&mut self, script: &str) -> Value {
         let params = json!({ "expression": script, "returnByValue": true });
         self.ask("Runtime.evaluate", params).await["result"]["value"].take()
+    }
+
+    /// A screen of this width, in CSS pixels, and this color scheme.
+    pub(crate) async fn emulate(&mut self, width: u32, scheme: &str) {
+        let size =
+            json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600 });
+        self.ask("Emulation.setDeviceMetricsOverride", size).await;
+        let scheme = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        let media = json!({ "features": scheme });
+        self.ask("Emulation.setEmulatedMedia", media).await;
+    }
+
+    /// Saves what it shows as base64 in the folder that `GATEWAY_SCREENSHOTS`
+    /// names, for a person to look at.
+    pub(crate) async fn screenshot(&mut self, name: &str) {
+        let Some(folder) = std::env::var_os("GATEWAY_SCREENSHOTS") else {
+            return;
+        };
+        let whole = json!({ "captureBeyondViewport": true });
+        let picture = self.ask("Page.captureScreenshot", whole).await;
+        let file = PathBuf::from(folder).join(format!("{name}.png.base64"));
+        std::fs::write(file, picture["data"].as_str().unwrap()).unwrap();
     }
 
     /// Ends it, with the processes of its own that write to its profile.

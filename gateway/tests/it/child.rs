@@ -53,6 +53,7 @@ fn clean(mut command: Command) -> Command {
     command
         .env_clear()
         .env("GATEWAY_LISTEN", "127.0.0.1:0")
+        .env("GATEWAY_ADMIN", "127.0.0.1:0")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -66,7 +67,9 @@ fn clean(mut command: Command) -> Command {
 
 pub(crate) struct Gateway {
     child: Child,
+    /// The API's address.
     pub(crate) addr: SocketAddr,
+    pub(crate) admin: SocketAddr,
     pub(crate) http: reqwest::Client,
     said: Arc<Mutex<String>>,
 }
@@ -80,13 +83,18 @@ impl Gateway {
     }
 
     pub(crate) fn over(mut command: Command, simulator: &Simulator, upstream: &str) -> Self {
+        Self::command(&mut command, simulator, upstream);
+        Self::spawn(command)
+    }
+
+    /// Gives a gateway this simulator's app, and an API.
+    pub(crate) fn command(command: &mut Command, simulator: &Simulator, upstream: &str) {
         command
             .env("OFFICERND_CLIENT_ID", simulator.client_id())
             .env("OFFICERND_CLIENT_SECRET", simulator.client_secret())
             .env("OFFICERND_SCOPES", "officernd.api.read")
             .env("OFFICERND_TOKEN_URL", simulator.token_url())
             .env("GATEWAY_UPSTREAM", upstream);
-        Self::spawn(command)
     }
 
     pub(crate) fn spawn(mut command: Command) -> Self {
@@ -102,15 +110,23 @@ impl Gateway {
         let mut gateway = Self {
             child,
             addr: SocketAddr::from(([127, 0, 0, 1], 0)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 0)),
             http: client(),
             said,
         };
+        // One on each line: the API's address is the last.
+        gateway.admin = told.recv_timeout(BOUND).expect("an admin address");
         gateway.addr = told.recv_timeout(BOUND).expect("a gateway");
         gateway
     }
 
+    /// On the API's address for `/api`, else on the admin address.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.addr)
+        let addr = match path.starts_with("/api") {
+            true => self.addr,
+            false => self.admin,
+        };
+        format!("http://{addr}{path}")
     }
 
     pub(crate) async fn fetch(&self, path: &str) -> reqwest::Response {
@@ -176,8 +192,13 @@ fn listen(
             said.push_str(&line);
             said.push('\n');
             drop(said);
-            if let Some((_, addr)) = line.split_once("listening on http://") {
+            // A Unix socket has no port to wait for.
+            let no_port = SocketAddr::from(([127, 0, 0, 1], 0));
+            if let Some(addr) = line.strip_prefix("admin on http://") {
                 let _ = address.send(addr.parse().unwrap());
+            } else if let Some(addr) = line.strip_prefix("listening on ") {
+                let addr = addr.strip_prefix("http://");
+                let _ = address.send(addr.map_or(no_port, |addr| addr.parse().unwrap()));
             }
         }
     });

@@ -153,7 +153,7 @@ async fn an_upstream_that_resets_is_a_502_or_a_body_cut_short() {
 async fn an_upstream_that_does_not_answer_is_a_504() {
     let simulator = Simulator::start().await.unwrap();
     simulator.api_faults().always(Fault::Hang);
-    let more = [("GATEWAY_TIMEOUT_SECONDS", "1")];
+    let more = [("GATEWAY_ANSWER_TIMEOUT", "1s")];
     let gateway = Gateway::start(&simulator, simulator.url(), &more);
     assert_eq!(gateway.get(LOCATIONS).await.0, 504);
     // It is counted, and the page tells of it.
@@ -176,7 +176,7 @@ async fn a_client_that_stops_reading_is_let_go() {
         async { answer }
     })
     .await;
-    let more = [("GATEWAY_BODY_SECONDS", "1")];
+    let more = [("GATEWAY_BODY_TIMEOUT", "1s")];
     let gateway = Gateway::start(&simulator, &api, &more);
     let mut deaf = gateway.connect().await;
     let request = b"GET /api/down HTTP/1.1\r\nhost: localhost\r\n\r\n";
@@ -196,7 +196,7 @@ async fn a_body_that_stops_on_its_way_is_an_error_either_way() {
         Response::new(Body::from_stream(some.chain(stream::pending())))
     })
     .await;
-    let more = [("GATEWAY_BODY_SECONDS", "1")];
+    let more = [("GATEWAY_BODY_TIMEOUT", "1s")];
     let gateway = Gateway::start(&simulator, &api, &more);
     let head = "HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n";
     let up = format!("POST /api/up {head}content-length: 9\r\n\r\nhalf");
@@ -209,7 +209,7 @@ async fn a_body_that_stops_on_its_way_is_an_error_either_way() {
 #[tokio::test]
 async fn a_head_that_dribbles_in_is_cut_off() {
     let simulator = Simulator::start().await.unwrap();
-    let more = [("GATEWAY_HEAD_SECONDS", "1")];
+    let more = [("GATEWAY_HEAD_TIMEOUT", "1s")];
     let gateway = Gateway::start(&simulator, simulator.url(), &more);
     let mut stream = gateway.connect().await;
     let dribble = async {
@@ -226,8 +226,7 @@ async fn a_head_that_dribbles_in_is_cut_off() {
 #[tokio::test]
 async fn many_who_watch_the_page_take_no_place_from_those_who_work() {
     let simulator = Simulator::start().await.unwrap();
-    let more = [("GATEWAY_CONNECTIONS", "100")];
-    let gateway = Gateway::start(&simulator, simulator.url(), &more);
+    let gateway = Gateway::start(&simulator, simulator.url(), &[]);
     let mut watching = Vec::new();
     let mut turned_away = 0;
     for _ in 0..90 {
@@ -242,6 +241,7 @@ async fn many_who_watch_the_page_take_no_place_from_those_who_work() {
         }
     }
     assert_eq!((watching.len(), turned_away), (16, 74));
+    assert_eq!(gateway.get("/readyz").await.0, 200);
     assert_eq!(gateway.get(LOCATIONS).await.0, 200);
     // Places come free when watchers leave.
     watching.clear();
@@ -267,7 +267,7 @@ async fn out_of_file_descriptors_it_goes_on_as_soon_as_some_are_free() {
         crowd.push(gateway.connect().await);
     }
     // As many as there are descriptors for are served; the rest must wait.
-    let asked = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let asked = b"GET /nothing HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let mut served = 0;
     for stream in &mut crowd {
         let _ = stream.write_all(asked).await;
@@ -288,23 +288,38 @@ async fn out_of_file_descriptors_it_goes_on_as_soon_as_some_are_free() {
 #[tokio::test]
 async fn more_connections_than_places_wait_their_turn() {
     let simulator = Simulator::start().await.unwrap();
-    let more = [("GATEWAY_CONNECTIONS", "1"), ("GATEWAY_HEAD_SECONDS", "1")];
-    let gateway = Gateway::start(&simulator, simulator.url(), &more);
+    let came = Arc::new(Notify::new());
+    let tell = Arc::clone(&came);
+    let api = upstream(move |request: Request<Incoming>| {
+        let tell = Arc::clone(&tell);
+        async move {
+            if request.uri().path() == "/api/hang" {
+                tell.notify_one();
+                std::future::pending::<()>().await;
+            }
+            Response::default()
+        }
+    })
+    .await;
+    let more = [("GATEWAY_CONNECTIONS", "1"), ("GATEWAY_HEAD_TIMEOUT", "1s")];
+    let gateway = Gateway::start(&simulator, &api, &more);
     let mut stays = gateway.connect().await;
-    let request = b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let request = b"GET /api/hang HTTP/1.1\r\nhost: localhost\r\n\r\n";
     stays.write_all(request).await.unwrap();
-    within(stays.read_exact(&mut [0; 8])).await.unwrap();
+    within(came.notified()).await;
 
     let mut waits = gateway.connect().await;
-    let request = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let request = b"GET /api/ok HTTP/1.1\r\nhost: localhost\r\n\r\n";
     waits.write_all(request).await.unwrap();
     let mut answer = [0; 12];
     let early = Duration::from_millis(500);
     let early = tokio::time::timeout(early, waits.read_exact(&mut answer)).await;
     assert!(early.is_err(), "served without a place");
+    // Probes have places of their own.
+    assert_eq!(gateway.get("/healthz").await.0, 200);
     drop(stays);
     within(waits.read_exact(&mut answer)).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200");
-    // It has nothing more to say, and is let go.
-    assert_eq!(gateway.get("/healthz").await.0, 200);
+    // An idle connection gives its place up.
+    assert_eq!(gateway.get("/api/ok").await.0, 200);
 }

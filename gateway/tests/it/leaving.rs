@@ -28,18 +28,20 @@ async fn sigterm_loses_no_request_in_flight() {
     until(|| simulator.api_requests() == IN_FLIGHT as u64).await;
     // One that is on its way but not all there, and a stream that never ends.
     let mut late = gateway.connect().await;
-    late.write_all(b"GET /readyz HTTP/1.1\r\nhost: loc")
-        .await
-        .unwrap();
+    let head = format!("GET {LOCATIONS} HTTP/1.1\r\nhost: loc");
+    late.write_all(head.as_bytes()).await.unwrap();
     let events = gateway.fetch("/events").await;
     gateway.terminate();
     until(|| gateway.said().contains("the last answers")).await;
+    // Probes are answered to the end.
+    let (status, ready) = gateway.get("/readyz").await;
+    assert_eq!(status, 503);
+    assert!(ready.contains("\"leaving\":true"), "{ready}");
+    assert_eq!(gateway.get("/healthz").await.0, 200);
     late.write_all(b"alhost\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     within(late.read_to_string(&mut answer)).await.unwrap();
-    // It is served, and told to ask elsewhere.
-    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
-    assert!(answer.contains("\"phase\":\"fresh\""), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains("connection: close"), "{answer}");
     for call in calls {
         let response = within(call).await.unwrap().unwrap();
@@ -53,7 +55,7 @@ async fn sigterm_loses_no_request_in_flight() {
 /// An API that sends back what it gets, and a caller in the middle of it.
 async fn echo(simulator: &Simulator, grace: &str) -> (Gateway, Sender<Bytes>, Response<Incoming>) {
     let api = upstream(|request| async { Response::new(Body::new(request.into_body())) }).await;
-    let gateway = Gateway::start(simulator, &api, &[("GATEWAY_GRACE_SECONDS", grace)]);
+    let gateway = Gateway::start(simulator, &api, &[("GATEWAY_SHUTDOWN_TIMEOUT", grace)]);
     let mut client = connection(&gateway).await;
     let (mut send, body) = Channel::<Bytes>::new(1);
     let request = Request::post("/api/echo").header("host", "localhost");
@@ -66,7 +68,7 @@ async fn echo(simulator: &Simulator, grace: &str) -> (Gateway, Sender<Bytes>, Re
 #[tokio::test]
 async fn sigterm_waits_for_bodies_on_their_way() {
     let simulator = Simulator::start().await.unwrap();
-    let (mut gateway, mut send, response) = echo(&simulator, "25").await;
+    let (mut gateway, mut send, response) = echo(&simulator, "25s").await;
     gateway.terminate();
     until(|| gateway.said().contains("the last answers")).await;
     send.send_data(" and after".into()).await.unwrap();
@@ -79,7 +81,7 @@ async fn sigterm_waits_for_bodies_on_their_way() {
 #[tokio::test]
 async fn what_outlives_the_grace_is_cut_off_and_told() {
     let simulator = Simulator::start().await.unwrap();
-    let (mut gateway, _send, response) = echo(&simulator, "1").await;
+    let (mut gateway, _send, response) = echo(&simulator, "1s").await;
     gateway.terminate();
     assert!(!gateway.ended().await.success());
     assert!(within(response.collect()).await.is_err(), "it looks whole");

@@ -10,14 +10,18 @@
     reason = "a test says what must hold, by a stopwatch"
 )]
 
+mod answers;
 mod browser;
 mod child;
 mod clients;
+mod fleet;
 mod forward;
 mod leaving;
 mod load;
+mod organizations;
 mod page;
 mod refuse;
+mod sockets;
 mod start;
 mod tricks;
 

@@ -25,9 +25,14 @@ async fn the_page_follows_the_token_in_a_browser() {
         format!("document.getElementById('{id}')?.textContent === {text}")
     };
     browser.until(&shows("phase", "fresh")).await;
-    browser.until(&shows("left-of", "left of 10 min")).await;
+    let lives = "document.querySelector('.left-of')?.textContent === 'left of 10 min'";
+    browser.until(lives).await;
+    let upstream = format!("upstream {}", simulator.url());
+    browser.until(&shows("upstream", &upstream)).await;
+    let simulated = "document.getElementById('simulated').hidden";
+    assert_eq!(browser.evaluate(simulated).await, true);
     browser.until(&shows("used", "1")).await;
-    let width = "parseFloat(document.getElementById('life').style.width)";
+    let width = "parseFloat(document.querySelector('.bar i').style.width)";
     let before = browser.evaluate(width).await.as_f64().unwrap();
     browser.until(&format!("{width} < {before} - 0.1")).await;
 
@@ -38,13 +43,13 @@ async fn the_page_follows_the_token_in_a_browser() {
     let bars = "document.querySelectorAll('#requests rect').length > 2";
     browser.until(bars).await;
 
-    // What happens to the token is told without a reload.
+    // The page follows the token without a reload.
     simulator.revoke_all();
     assert_eq!(gateway.get(LOCATIONS).await.0, 200);
-    browser.until(&shows("generation", "number 2")).await;
-    browser
-        .until("document.body.textContent.includes('rejected')")
-        .await;
+    let second = "document.querySelector('.generation').textContent === 'number 2'";
+    browser.until(second).await;
+    let rejected = "document.getElementById('list').textContent.includes('rejected')";
+    browser.until(rejected).await;
     simulator.api_faults().always(Fault::Reset);
     assert_eq!(gateway.get(LOCATIONS).await.0, 502);
     let error = "document.getElementById('error-text').textContent.includes('broke off')";
@@ -54,10 +59,10 @@ async fn the_page_follows_the_token_in_a_browser() {
     assert_eq!(browser.complaints, Vec::<Value>::new());
 
     // A gateway that comes back is found again, without a reload.
-    let addr = gateway.addr.to_string();
+    let addr = gateway.admin.to_string();
     drop(gateway);
     browser.until(&shows("phase", "gateway gone")).await;
-    let more = [("GATEWAY_LISTEN", addr.as_str())];
+    let more = [("GATEWAY_ADMIN", addr.as_str())];
     let _gateway = Gateway::start(&simulator, simulator.url(), &more);
     browser.until(&shows("phase", "fresh")).await;
     browser.close().await;
@@ -90,4 +95,79 @@ async fn the_page_is_whole_in_itself_and_runs_no_script_but_its_own() {
             assert!(!text.contains(outside), "{outside} in {path}");
         }
     }
+}
+
+/// The contrast of an element's text with what is behind it (WCAG 2).
+const CONTRAST: &str = "(selector => {
+    const parse = color => {
+        const canvas = document.createElement('canvas').getContext('2d');
+        canvas.fillStyle = color;
+        canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+    };
+    const light = color => parse(color)
+        .map(part => part / 255)
+        .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, part, n) => sum + part * [0.2126, 0.7152, 0.0722][n], 0);
+    const node = document.querySelector(selector);
+    let behind = node;
+    while (getComputedStyle(behind).backgroundColor === 'rgba(0, 0, 0, 0)') behind = behind.parentNode;
+    const [a, b] = [getComputedStyle(node).color, getComputedStyle(behind).backgroundColor].map(light);
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+})";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_is_legible_on_a_phone_and_in_the_dark() {
+    let gateway = Gateway::spawn(crate::child::gateway());
+    let Some(mut browser) = Browser::open(&gateway.url("/")).await else {
+        println!("skipped: no Chromium here");
+        return;
+    };
+    for path in [LOCATIONS, LOCATIONS, "/api/v2/nothing"] {
+        gateway.get(path).await;
+    }
+    browser
+        .until("document.getElementById('total')?.textContent === '3'")
+        .await;
+    let simulated = "!document.getElementById('simulated').hidden \
+                     && document.getElementById('organization').textContent.includes('simulated-org')";
+    assert_eq!(browser.evaluate(simulated).await, true);
+    let mut grounds = Vec::new();
+    for (width, scheme) in [
+        (360, "light"),
+        (360, "dark"),
+        (1200, "light"),
+        (1200, "dark"),
+    ] {
+        browser.emulate(width, scheme).await;
+        let wide = "document.documentElement.scrollWidth";
+        browser
+            .until(&format!("{wide} <= {width} && innerWidth === {width}"))
+            .await;
+        let scheme_is = format!("matchMedia('(prefers-color-scheme: {scheme})').matches");
+        browser.until(&scheme_is).await;
+        for text in [
+            "h1",
+            ".right",
+            ".left",
+            "h2",
+            ".scope",
+            "#list td",
+            "#error-text",
+        ] {
+            let contrast = browser.evaluate(&format!("{CONTRAST}('{text}')")).await;
+            assert!(
+                contrast.as_f64().unwrap() >= 4.5,
+                "{text}, {scheme}: {contrast}"
+            );
+        }
+        let size = "parseFloat(getComputedStyle(document.querySelector('.scope')).fontSize)";
+        assert!(browser.evaluate(size).await.as_f64().unwrap() >= 12.0);
+        let ground = "getComputedStyle(document.body).backgroundColor";
+        grounds.push(browser.evaluate(ground).await);
+        browser.screenshot(&format!("{width}-{scheme}")).await;
+    }
+    assert_ne!(grounds[0], grounds[1]);
+    assert_eq!(browser.complaints, Vec::<Value>::new());
+    browser.close().await;
 }

@@ -12,7 +12,7 @@ use crate::forward::connection;
 async fn other_sites_pages_and_other_names_are_turned_away() {
     let simulator = Simulator::start().await.unwrap();
     let gateway = Gateway::start(&simulator, simulator.url(), &[]);
-    let own = gateway.url("");
+    let own = format!("http://{}", gateway.addr);
     for (name, value, expected) in [
         ("host", "evil.example", 403),
         ("host", "localhost.evil.example:80", 403),
@@ -27,6 +27,10 @@ async fn other_sites_pages_and_other_names_are_turned_away() {
         ("host", "127.0.0.1.evil.example", 403),
         ("host", "[::1", 403),
         ("host", "", 403),
+        // Through another proxy.
+        ("x-forwarded-for", "192.0.2.1", 403),
+        ("x-forwarded-host", "localhost", 403),
+        ("forwarded", "for=192.0.2.1", 403),
     ] {
         let request = gateway.http.get(gateway.url(LOCATIONS));
         let request = request.header(name, value);
@@ -40,7 +44,7 @@ async fn what_is_too_large_or_too_clever_is_refused() {
     let simulator = Simulator::start().await.unwrap();
     let more = [
         ("GATEWAY_BODY_LIMIT", "1000"),
-        ("GATEWAY_HEAD_SECONDS", "1"),
+        ("GATEWAY_HEAD_TIMEOUT", "1s"),
     ];
     let gateway = Gateway::start(&simulator, simulator.url(), &more);
     let head = "HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n";

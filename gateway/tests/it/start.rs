@@ -1,18 +1,24 @@
-//! Starting: without any set-up, with half of one, and as its own check.
+//! Starting: with nothing configured, and with mistakes.
 
-use officernd_auth::testing::Simulator;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::Output;
+
+use officernd_auth::testing::{Fault, Simulator};
 use serde_json::Value;
 
 use crate::child::{Gateway, LOCATIONS, gateway, upstream, within};
 
 #[tokio::test]
-async fn it_runs_against_the_simulator_with_nothing_set() {
+async fn it_runs_against_the_simulator_with_nothing_configured() {
     let mut gateway = Gateway::spawn(gateway());
     assert_eq!(gateway.get("/healthz").await.0, 200);
     within(async { while gateway.get("/readyz").await.0 != 200 {} }).await;
-    let (status, body) = gateway.get("/readyz").await;
+    let (_, body) = gateway.get("/readyz").await;
     let ready: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!((status.as_u16(), &ready["phase"]), (200, &"fresh".into()));
+    let organization = &ready["organizations"][0];
+    assert_eq!(organization["organization"], "simulated-org");
+    assert_eq!(organization["status"]["generation"], 1);
     let (status, body) = gateway.get(LOCATIONS).await;
     assert_eq!(status, 200);
     assert!(body.contains("Main Street"));
@@ -21,70 +27,169 @@ async fn it_runs_against_the_simulator_with_nothing_set() {
     for line in [
         "officernd_auth_requests_total{outcome=\"hit\"} 1",
         "officernd_auth_refreshes_total{cause=\"cold\",outcome=\"ok\"} 1",
+        "officernd_auth_token_requests_total 1",
+        "officernd_gateway_ready 1",
+        "simulated=\"true\"} 1",
         "http_server_request_duration_seconds_count{http_request_method=\"GET\",http_response_status_code=\"200\"} 1",
     ] {
-        assert!(metrics.contains(line), "{metrics}");
+        assert!(metrics.contains(line), "{line} in {metrics}");
     }
     assert_eq!(gateway.get("/nothing").await.0, 404);
     gateway.terminate();
     assert!(gateway.ended().await.success());
 }
 
-/// What a gateway says that does not start.
+#[tokio::test]
+async fn neither_address_serves_what_belongs_to_the_other() {
+    let gateway = Gateway::spawn(gateway());
+    let (api, admin) = (gateway.addr, gateway.admin);
+    for path in [
+        "/", "/healthz", "/readyz", "/metrics", "/events", "/page.js",
+    ] {
+        let response = gateway.http.get(format!("http://{api}{path}")).send();
+        assert_eq!(response.await.unwrap().status(), 404, "{path}");
+    }
+    for path in [LOCATIONS, "/api/", "//api/v2/x", "/%61pi/v2/x"] {
+        let response = gateway.http.get(format!("http://{admin}{path}")).send();
+        assert_eq!(response.await.unwrap().status(), 404, "{path}");
+    }
+}
+
+fn run(settings: &[(&str, &str)], arguments: &[&str]) -> Output {
+    let mut command = gateway();
+    command.envs(settings.iter().copied()).args(arguments);
+    command.output().unwrap()
+}
+
+/// What a gateway writes that does not start.
 fn refusal(settings: &[(&str, &str)]) -> String {
-    let output = gateway().envs(settings.iter().copied()).output().unwrap();
+    let output = run(settings, &[]);
     assert!(!output.status.success(), "{settings:?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-#[test]
-fn an_address_that_others_reach_is_refused() {
-    for others in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
-        assert!(refusal(&[("GATEWAY_LISTEN", others)]).contains("loopback"));
+/// A file that is gone with the test.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str, text: &str) -> Self {
+        let name = format!("gateway-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let mut file = std::fs::File::create(&path).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        Self(path)
+    }
+
+    fn name(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 
 #[test]
-fn numbers_that_would_let_nothing_through_are_refused() {
-    for (name, value) in [
-        ("GATEWAY_CONNECTIONS", "0"),
-        ("GATEWAY_HEAD_SECONDS", "0"),
-        ("GATEWAY_TIMEOUT_SECONDS", "0"),
-        ("GATEWAY_BODY_SECONDS", "-1"),
-        ("GATEWAY_BODY_LIMIT", "lots"),
-        ("GATEWAY_TYPO", "1"),
+fn addresses_that_cannot_work_are_refused() {
+    for (address, why) in [
+        ("0.0.0.0:0", "loopback"),
+        ("[::]:0", "loopback"),
+        ("192.0.2.1:0", "loopback"),
+        // Accepted by the kernel, refused by the check of `Host`.
+        ("127.0.0.2:0", "loopback"),
+        ("localhost:0", "neither"),
+        ("unix:api.sock", "absolute"),
+        ("unix:/no/such/folder/api.sock", "cannot listen"),
+        ("unix:/dev/null", "something else than a socket"),
     ] {
-        let said = refusal(&[(name, value)]);
-        let what = name.trim_start_matches("GATEWAY_").to_lowercase();
-        let named = said.to_lowercase().contains(&what);
-        assert!(named || said.contains("_SECONDS"), "{name}: {said}");
+        let said = refusal(&[("GATEWAY_LISTEN", address)]);
+        assert!(said.contains(why), "{address}: {said}");
     }
+    let both = [
+        ("GATEWAY_LISTEN", "127.0.0.1:18080"),
+        ("GATEWAY_ADMIN", "0.0.0.0:18080"),
+    ];
+    assert!(refusal(&both).contains("GATEWAY_ADMIN: uses port 18080 too"));
 }
 
 #[test]
-fn half_a_set_up_is_an_error_and_no_reason_to_simulate() {
-    let file = std::env::temp_dir().join(format!("gateway-{}.toml", std::process::id()));
-    std::fs::write(&file, "scopes = ['officernd.api.read']").unwrap();
+fn one_start_names_every_mistake() {
+    let file = File::new(
+        "mistakes.toml",
+        r#"
+            connections = 0
+            colour = "red"
+            head_timeout = "soon"
+            default_organization = "acme-paris"
+            [officernd]
+            client_id = "id"
+            jitter = 3.0
+            refresh_ahed = "5m"
+            [organizations."a b"]
+            client_id = "id"
+            client_secret = "hunter2"
+            scopes = "officernd.api.read"
+            [organizations.acme]
+            client_id = "id"
+            client_secret = "hunter2"
+            refresh_ahead = "5m"
+        "#,
+    );
+    let said = refusal(&[
+        ("GATEWAY_CONFIG", file.name()),
+        ("GATEWAY_ADMIN", "8081"),
+        ("GATEWAY_BODY_TIMEOUT", "0s"),
+        ("GATEWAY_BODY_LIMIT", "lots"),
+        ("GATEWAY_UPSTREAM", "app.officernd.com"),
+        ("GATEWAY_STORE", "memcached://:hunter2@cache"),
+        ("OFFICERND_FETCH_TIMEOUT", "0s"),
+    ]);
+    for mistake in [
+        "has 16 mistakes",
+        "toml: connections: is not from 1",
+        "toml: colour: is not a setting",
+        "toml: head_timeout:",
+        "default_organization: [organizations.acme-paris] is missing",
+        "officernd.client_id: belongs into each",
+        "officernd.jitter: jitter is not between",
+        "officernd.refresh_ahed: is not a setting",
+        "organizations.a b: is no slug",
+        "organizations.acme.refresh_ahead: is not one of",
+        "organizations.acme: scope is not set",
+        "GATEWAY_ADMIN:",
+        "GATEWAY_BODY_TIMEOUT: 0s is not between",
+        "GATEWAY_BODY_LIMIT:",
+        "GATEWAY_UPSTREAM: is not https://host",
+        "GATEWAY_STORE: is none of redis://",
+        "OFFICERND_FETCH_TIMEOUT: fetch_timeout is zero",
+    ] {
+        assert!(said.contains(mistake), "{mistake} in {said}");
+    }
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn half_a_configuration_is_an_error_and_no_reason_to_simulate() {
+    let file = File::new("half.toml", "[officernd]\nscopes = ['officernd.api.read']");
     for (name, value) in [
         ("OFFICERND_CLIENT_SECRET", "hunter2"),
         ("OFFICERND_CLIENT_SECRET_FILE", "/nowhere"),
-        ("GATEWAY_CONFIG", file.to_str().unwrap()),
+        ("GATEWAY_CONFIG", file.name()),
         ("GATEWAY_UPSTREAM", "https://app.officernd.com"),
+        ("GATEWAY_STORE", "redis://127.0.0.1:1"),
     ] {
         let said = refusal(&[(name, value)]);
         assert!(said.contains("client_id"), "{name}: {said}");
         assert!(!said.contains("hunter2"));
     }
-    std::fs::remove_file(file).unwrap();
+    let said = refusal(&[("GATEWAY_CONFIG", "/no/such/file.toml")]);
+    assert!(said.contains("/no/such/file.toml"), "{said}");
 }
 
 #[test]
 fn an_upstream_that_is_no_origin_is_an_error() {
-    let credentials = [
-        ("OFFICERND_CLIENT_ID", "id"),
-        ("OFFICERND_CLIENT_SECRET", "hunter2"),
-        ("OFFICERND_SCOPES", "officernd.api.read"),
-    ];
     for upstream in [
         "app.officernd.com",
         "https://*.officernd.com",
@@ -92,24 +197,92 @@ fn an_upstream_that_is_no_origin_is_an_error() {
         "http://app.officernd.com",
         "",
     ] {
-        let mut settings = credentials.to_vec();
-        settings.push(("GATEWAY_UPSTREAM", upstream));
-        assert!(
-            refusal(&settings).contains("GATEWAY_UPSTREAM"),
-            "{upstream}"
-        );
+        let said = refusal(&[("GATEWAY_UPSTREAM", upstream)]);
+        assert!(said.contains("GATEWAY_UPSTREAM"), "{upstream}: {said}");
     }
 }
 
 #[test]
-fn it_checks_itself_and_ends() {
-    let mut command = gateway();
-    let output = command.env("GATEWAY_CHECK", "true").output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
+fn it_answers_to_a_command_line() {
+    let help = run(&[], &["--help"]);
+    assert!(String::from_utf8_lossy(&help.stdout).contains("healthcheck"));
+    let version = run(&[], &["--version"]);
+    let expected = format!("officernd-gateway {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(String::from_utf8_lossy(&version.stdout), expected);
+    assert_eq!(run(&[], &["--colour"]).status.code(), Some(2));
+}
+
+#[test]
+fn check_goes_through_every_step() {
+    let output = run(&[], &["check"]);
+    let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");
-    for route in ["/healthz", "/readyz", "/metrics", "/events", "/api/"] {
-        assert!(said.contains(route), "{route} in {said}");
+    for step in [
+        "configuration: valid",
+        "simulated",
+        "lives 120 s",
+        "scope",
+        "200 OK",
+    ] {
+        assert!(said.contains(step), "{step} in {said}");
     }
+}
+
+#[tokio::test]
+async fn check_names_the_step_that_fails_by_its_exit_code() {
+    let simulator = Simulator::start().await.unwrap();
+    let (url, token_url) = (simulator.url().to_owned(), simulator.token_url());
+    let (id, secret) = (simulator.client_id(), simulator.client_secret());
+    let check = async |changed: (&str, &str)| {
+        let settings = [
+            ("OFFICERND_CLIENT_ID", id.as_str()),
+            ("OFFICERND_CLIENT_SECRET", secret.as_str()),
+            ("OFFICERND_SCOPES", "officernd.api.read"),
+            ("OFFICERND_TOKEN_URL", token_url.as_str()),
+            ("OFFICERND_ORG_SLUG", "simulated-org"),
+            ("GATEWAY_UPSTREAM", url.as_str()),
+            changed,
+        ];
+        let mut command = gateway();
+        command.envs(settings).arg("check");
+        let output = tokio::task::spawn_blocking(move || command.output());
+        let output = within(output).await.unwrap().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!said.contains(&secret), "{said}");
+        (output.status.code(), said)
+    };
+    assert_eq!(check(("GATEWAY_BODY_LIMIT", "9")).await.0, Some(0));
+    assert_eq!(check(("OFFICERND_JITTER", "9.0")).await.0, Some(2));
+    let nowhere = ("OFFICERND_TOKEN_URL", "http://127.0.0.1:1/token");
+    assert_eq!(check(nowhere).await.0, Some(3));
+    let (code, said) = check(("OFFICERND_CLIENT_SECRET", "wrong")).await;
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains("client id and secret"), "{said}");
+    assert_eq!(check(("OFFICERND_SCOPES", "no.such")).await.0, Some(5));
+    simulator.api_faults().next(1, Fault::json(500, "{}"));
+    let (code, said) = check(("GATEWAY_BODY_LIMIT", "9")).await;
+    assert_eq!(code, Some(6), "{said}");
+}
+
+#[tokio::test]
+async fn healthcheck_asks_the_admin_address() {
+    let simulator = Simulator::start().await.unwrap();
+    let refusal = Fault::json(400, r#"{"error":"invalid_scope"}"#);
+    simulator.token_faults().always(refusal);
+    let gateway = Gateway::start(&simulator, simulator.url(), &[]);
+    let admin = gateway.admin.to_string();
+    let everywhere = format!("0.0.0.0:{}", gateway.admin.port());
+    let check = async |arguments: &'static [&'static str], admin: &str| {
+        let mut command = crate::child::gateway();
+        command.env("GATEWAY_ADMIN", admin).args(arguments);
+        let output = tokio::task::spawn_blocking(move || command.output());
+        within(output).await.unwrap().unwrap().status.code()
+    };
+    assert_eq!(check(&["healthcheck"], &admin).await, Some(0));
+    assert_eq!(check(&["healthcheck"], &everywhere).await, Some(0));
+    assert_eq!(check(&["healthcheck", "ready"], &admin).await, Some(1));
+    drop(gateway);
+    assert_eq!(check(&["healthcheck"], &admin).await, Some(1));
 }
 
 #[tokio::test]

@@ -1,0 +1,169 @@
+//! Builds the token layer that the configuration describes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::Uri;
+use officernd_auth::config::Settings;
+use officernd_auth::organizations::Organizations;
+use officernd_auth::testing::Simulator;
+use officernd_auth::{
+    Allowance, BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer,
+};
+
+use crate::config::{App, Apps, Config};
+use crate::dashboard::{Dashboard, Identity};
+use crate::recorded::Recorded;
+use crate::store::{Provider, SharedStore};
+use crate::tokens::Tokens;
+use crate::upstream::Upstream;
+
+/// Two minutes, so that the page shows refreshes.
+const SIMULATED_LIFETIME: Duration = Duration::from_secs(120);
+
+/// No configured organization is dropped for being idle.
+const IDLE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Places for slugs that are not configured, which callers may send.
+const MAX_UNKNOWN: usize = 256;
+
+pub(crate) struct Setup {
+    pub(crate) tokens: Tokens,
+    pub(crate) upstream: Upstream,
+    pub(crate) dashboard: Arc<Dashboard>,
+    pub(crate) identity: Identity,
+    pub(crate) origin: Uri,
+    /// What each organization's tokens are asked for.
+    pub(crate) scopes: BTreeMap<String, Vec<String>>,
+    /// Runs as long as this is kept.
+    _simulator: Option<Simulator>,
+}
+
+impl Setup {
+    pub(crate) async fn new(config: Config) -> Result<Self, BoxError> {
+        let Config {
+            options,
+            mut settings,
+            apps,
+            upstream: mut origin,
+            store,
+        } = config;
+        let mut simulator = None;
+        let apps = match apps {
+            Apps::Simulated => {
+                let started = Simulator::builder()
+                    .token_life(SIMULATED_LIFETIME)
+                    .start()
+                    .await?;
+                origin = started.url().parse()?;
+                settings.allow_origins = vec![started.url().to_owned()];
+                let slug = Some(started.org_slug());
+                let app = app_of(&started);
+                simulator = Some(started);
+                Apps::One { slug, app }
+            }
+            apps => apps,
+        };
+        let identity = Identity {
+            version: env!("CARGO_PKG_VERSION"),
+            upstream: origin.to_string().trim_end_matches('/').to_owned(),
+            simulated: simulator.is_some(),
+        };
+        let dashboard = Arc::new(Dashboard::new(identity.clone(), &settings));
+        let scopes = match &apps {
+            Apps::Simulated => BTreeMap::new(),
+            Apps::One { slug, app } => {
+                BTreeMap::from([(slug.clone().unwrap_or_default(), app.scopes.clone())])
+            }
+            Apps::PerOrganization { apps, .. } => apps
+                .iter()
+                .map(|(slug, app)| (slug.clone(), app.scopes.clone()))
+                .collect(),
+        };
+        let (tokens, upstream) = match apps {
+            Apps::PerOrganization { apps, default } => {
+                let (layer, tokens) =
+                    per_organization(&settings, apps, default, store.as_ref(), &dashboard)?;
+                (
+                    tokens,
+                    Upstream::per_organization(&layer, options.body_timeout)?,
+                )
+            }
+            Apps::One { slug, app } => {
+                let slug = slug.unwrap_or_default();
+                let provider = provider(app, store.as_ref())?;
+                let recorded = Recorded::new(provider.clone(), &slug, Arc::clone(&dashboard));
+                let layer = settings.builder(recorded).build()?;
+                let tokens = Tokens::one(slug, layer.cache().clone(), provider);
+                (tokens, Upstream::new(&layer, options.body_timeout)?)
+            }
+            Apps::Simulated => return Err("the simulator did not start".into()),
+        };
+        Ok(Self {
+            tokens,
+            upstream,
+            dashboard,
+            identity,
+            origin,
+            scopes,
+            _simulator: simulator,
+        })
+    }
+}
+
+fn app_of(simulator: &Simulator) -> App {
+    let scope = simulator.scope();
+    let credentials = ClientCredentials::new(simulator.client_id(), simulator.client_secret())
+        .scope(scope.clone())
+        .token_url(simulator.token_url());
+    App {
+        credentials,
+        scopes: scope.split(' ').map(str::to_owned).collect(),
+    }
+}
+
+fn provider(app: App, store: Option<&SharedStore>) -> Result<Provider, BoxError> {
+    let http = HttpTokenProvider::new(app.credentials)?;
+    Ok(Provider::new(http, store))
+}
+
+fn per_organization(
+    settings: &Settings,
+    apps: BTreeMap<String, App>,
+    default: Option<String>,
+    store: Option<&SharedStore>,
+    dashboard: &Arc<Dashboard>,
+) -> Result<(OfficeRndAuthLayer<Organizations>, Tokens), BoxError> {
+    let max = apps.len();
+    let mut providers = BTreeMap::new();
+    let mut recorded = BTreeMap::new();
+    for (slug, app) in apps {
+        let provider = provider(app, store)?;
+        let record = Recorded::new(provider.clone(), &slug, Arc::clone(dashboard));
+        recorded.insert(slug.clone(), record);
+        providers.insert(slug, provider);
+    }
+    let mut builder = OfficeRndAuthLayer::per_organization(recorded)
+        .refresh_ahead(settings.refresh_ahead)
+        .jitter(settings.jitter)
+        .expiry_margin(settings.expiry_margin)
+        .fetch_timeout(settings.fetch_timeout)
+        .acquire_timeout(settings.acquire_timeout)
+        .keep_warm(settings.keep_warm)
+        // Unknown slugs have places of their own.
+        .max_organizations(max.saturating_mul(2).saturating_add(MAX_UNKNOWN))
+        .idle_after(IDLE_AFTER);
+    if let Some(allowance) = settings.allowance {
+        builder = builder.allowance(Allowance::new(allowance.requests, allowance.per));
+    }
+    if let Some(default) = default {
+        builder = builder.default_organization(default);
+    }
+    for origin in &settings.allow_origins {
+        builder = builder.allow_origin(origin);
+    }
+    let layer = builder.build()?;
+    let tokens = Tokens::per_organization(layer.organizations().clone(), providers);
+    Ok((layer, tokens))
+}

@@ -1,0 +1,105 @@
+//! The token store that gateways share, and the provider over it.
+
+use officernd_auth::fleet::{FileStore, RedisStore};
+use officernd_auth::{
+    AccessToken, Allowance, Error, FetchContext, HttpTokenProvider, SharedTokenProvider,
+    TokenProvider,
+};
+
+/// One store for all organizations: their tokens have keys of their own.
+#[derive(Clone)]
+pub(crate) enum SharedStore {
+    Redis(RedisStore),
+    File(FileStore),
+}
+
+impl SharedStore {
+    /// `redis://`, `rediss://` or `file:/directory`. The error does not show the
+    /// URL, which may hold a password.
+    pub(crate) fn open(url: &str, roots: Option<Vec<u8>>) -> Result<Self, String> {
+        if let Some(path) = url.strip_prefix("file:") {
+            if !path.starts_with('/') || roots.is_some() {
+                return Err("file: needs an absolute path, and no store_ca_file".to_owned());
+            }
+            let store = FileStore::new(path).map_err(|error| error.to_string())?;
+            return Ok(Self::File(store));
+        }
+        if !url.starts_with("redis://") && !url.starts_with("rediss://") {
+            return Err("is none of redis://, rediss:// and file:/directory".to_owned());
+        }
+        let store = RedisStore::new(url);
+        let store = match roots {
+            Some(pem) => store.and_then(|store| store.root_certificates(pem)),
+            None => store,
+        };
+        Ok(Self::Redis(store.map_err(|error| error.to_string())?))
+    }
+}
+
+/// Mints the tokens of one app, through the store if there is one.
+#[derive(Clone)]
+pub(crate) enum Provider {
+    Alone(HttpTokenProvider),
+    Redis(SharedTokenProvider<HttpTokenProvider, RedisStore>),
+    File(SharedTokenProvider<HttpTokenProvider, FileStore>),
+}
+
+impl Provider {
+    pub(crate) fn new(http: HttpTokenProvider, store: Option<&SharedStore>) -> Self {
+        match store {
+            None => Self::Alone(http),
+            Some(SharedStore::Redis(store)) => {
+                Self::Redis(SharedTokenProvider::new(http, store.clone()))
+            }
+            Some(SharedStore::File(store)) => {
+                Self::File(SharedTokenProvider::new(http, store.clone()))
+            }
+        }
+    }
+
+    /// How many tokens came from another gateway, by way of the store.
+    pub(crate) fn taken(&self) -> u64 {
+        match self {
+            Self::Alone(_) => 0,
+            Self::Redis(shared) => shared.status().taken,
+            Self::File(shared) => shared.status().taken,
+        }
+    }
+
+    /// What the store's last failure was, while the store is out of use.
+    pub(crate) fn store_problem(&self) -> Option<String> {
+        let status = match self {
+            Self::Alone(_) => return None,
+            Self::Redis(shared) => shared.status(),
+            Self::File(shared) => shared.status(),
+        };
+        let last = status.last_error.unwrap_or_default();
+        (!status.available).then_some(last)
+    }
+}
+
+impl TokenProvider for Provider {
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        match self {
+            Self::Alone(provider) => provider.fetch(cx).await,
+            Self::Redis(provider) => provider.fetch(cx).await,
+            Self::File(provider) => provider.fetch(cx).await,
+        }
+    }
+
+    fn allowance(&self) -> Option<Allowance> {
+        match self {
+            Self::Alone(provider) => provider.allowance(),
+            Self::Redis(provider) => provider.allowance(),
+            Self::File(provider) => provider.allowance(),
+        }
+    }
+
+    fn spends_allowance(&self) -> bool {
+        match self {
+            Self::Alone(provider) => provider.spends_allowance(),
+            Self::Redis(provider) => provider.spends_allowance(),
+            Self::File(provider) => provider.spends_allowance(),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The client of the API, with the token layer over it.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use http_body_util::Empty;
+use hyper::body::{Bytes, Incoming};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use officernd_auth::organizations::Organizations;
+use officernd_auth::{BoxError, OfficeRndAuthLayer};
+use tower::util::BoxCloneSyncService;
+use tower::{Layer as _, ServiceBuilder};
+
+type Http = Client<HttpsConnector<HttpConnector>, Body>;
+type Response = hyper::Response<Incoming>;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Shorter than servers keep a connection: none is used while it closes.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+
+#[derive(Clone)]
+pub(crate) struct Upstream {
+    /// For requests with a body, which streams and so cannot be sent twice.
+    pub(crate) streaming: BoxCloneSyncService<hyper::Request<Body>, Response, BoxError>,
+    /// For those without: a 401 is answered by a replay with the next token.
+    pub(crate) replaying: BoxCloneSyncService<hyper::Request<Empty<Bytes>>, Response, BoxError>,
+}
+
+/// The same for both types of layer.
+macro_rules! services {
+    ($layer:expr, $write_timeout:expr) => {{
+        let http = client($write_timeout)?;
+        let streaming = $layer.layer(http.clone());
+        let replaying = ServiceBuilder::new()
+            .layer($layer.clone().with_retry())
+            .map_request(|request: hyper::Request<Empty<Bytes>>| request.map(Body::new))
+            .service(http);
+        Ok(Self {
+            streaming: BoxCloneSyncService::new(streaming),
+            replaying: BoxCloneSyncService::new(replaying),
+        })
+    }};
+}
+
+impl Upstream {
+    /// `write_timeout` ends a connection whose peer acknowledges nothing for
+    /// that long.
+    pub(crate) fn new(
+        layer: &OfficeRndAuthLayer,
+        write_timeout: Duration,
+    ) -> Result<Self, BoxError> {
+        services!(layer, write_timeout)
+    }
+
+    pub(crate) fn per_organization(
+        layer: &OfficeRndAuthLayer<Organizations>,
+        write_timeout: Duration,
+    ) -> Result<Self, BoxError> {
+        services!(layer, write_timeout)
+    }
+}
+
+fn client(write_timeout: Duration) -> Result<Http, BoxError> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    tcp.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    tcp.set_tcp_user_timeout(Some(write_timeout));
+    #[cfg(not(target_os = "linux"))]
+    let _ = write_timeout;
+    let tls = HttpsConnectorBuilder::new()
+        .try_with_platform_verifier()?
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(tcp);
+    Ok(Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .build(tls))
+}
