@@ -32,6 +32,15 @@ pub(crate) struct Arguments {
     pub(crate) config: Option<PathBuf>,
 }
 
+impl From<Command> for Arguments {
+    fn from(command: Command) -> Self {
+        Self {
+            command,
+            config: None,
+        }
+    }
+}
+
 impl Arguments {
     /// Reads the arguments that follow the program's name.
     pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, String> {
@@ -44,8 +53,8 @@ impl Arguments {
                     Some(file) => config = Some(file.into()),
                     None => return Err("--config needs a file".to_owned()),
                 },
-                "--help" | "-h" => words.push("help".to_owned()),
-                "--version" | "-V" => words.push("version".to_owned()),
+                "--help" | "-h" | "help" => return Ok(Command::Help.into()),
+                "--version" | "-V" | "version" => return Ok(Command::Version.into()),
                 option if option.starts_with('-') => {
                     return Err(format!("unknown option {option}"));
                 }
@@ -58,8 +67,6 @@ impl Arguments {
             ["check"] => Command::Check,
             ["healthcheck"] => Command::Healthcheck { path: "/healthz" },
             ["healthcheck", "ready"] => Command::Healthcheck { path: "/readyz" },
-            ["help", ..] => Command::Help,
-            ["version", ..] => Command::Version,
             words => return Err(format!("unknown command {}", words.join(" "))),
         };
         Ok(Self { command, config })
@@ -86,8 +93,8 @@ mod tests {
         assert_eq!(parse("").unwrap().command, Command::Run);
         let ready = Command::Healthcheck { path: "/readyz" };
         assert_eq!(parse("healthcheck ready").unwrap().command, ready);
-        assert_eq!(parse("check -h").is_ok(), false);
-        assert_eq!(parse("--help").unwrap().command, Command::Help);
+        assert_eq!(parse("check -h").unwrap().command, Command::Help);
+        assert_eq!(parse("-V").unwrap().command, Command::Version);
     }
 
     #[test]
