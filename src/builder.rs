@@ -414,7 +414,7 @@ impl OrganizationsBuilder {
             Some(Some(slug)) => Some(slug.as_str().into()),
             None => None,
         };
-        let allowance = self.allowance.or_else(|| Some(Allowance::officernd()));
+        let allowance = self.allowance.or_else(|| Some(Allowance::default()));
         let directory = Directory::new(self.resolver, self.settings, allowance, self.bounds);
         let organizations = Organizations::new(directory, default);
         Ok(OfficeRndAuthLayer::from_parts(organizations, policy))

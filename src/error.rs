@@ -42,7 +42,7 @@ struct Inner {
     message: String,
     retry_after: Option<Duration>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
-    unsent: bool,
+    not_attempted: bool,
 }
 
 /// What kind of failure an [`Error`] is.
@@ -132,7 +132,7 @@ impl Error {
                 message: message.into(),
                 retry_after: None,
                 source: None,
-                unsent: false,
+                not_attempted: false,
             }),
         }
     }
@@ -151,15 +151,15 @@ impl Error {
         self
     }
 
-    /// Marks that the token endpoint was not even asked, so that its failures
-    /// are not counted.
-    pub(crate) fn unsent(mut self) -> Self {
-        self.inner_mut().unsent = true;
+    /// Marks that no token request was sent: it does not count as a failure of
+    /// the token endpoint.
+    pub(crate) fn not_attempted(mut self) -> Self {
+        self.inner_mut().not_attempted = true;
         self
     }
 
-    pub(crate) fn is_unsent(&self) -> bool {
-        self.inner.unsent
+    pub(crate) fn is_not_attempted(&self) -> bool {
+        self.inner.not_attempted
     }
 
     /// What kind of failure this is.

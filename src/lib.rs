@@ -1,22 +1,124 @@
-// Its examples want all that they show.
-#![cfg_attr(
-    all(
-        feature = "reqwest",
-        any(not(doctest), all(feature = "file", feature = "redis"))
-    ),
-    doc = include_str!("../README.md")
-)]
-#![cfg_attr(
-    not(feature = "reqwest"),
-    doc = "Tower middleware that keeps an OfficeRnD OAuth 2.0 token ready and puts it on every request."
-)]
+//! Tower middleware that keeps an [OfficeRnD] OAuth 2.0 token ready and puts it on every request.
+//!
+//! OfficeRnD's token endpoint takes five requests a minute, failed ones included, and a token lives an hour. This crate
+//! fetches one token, refreshes it in the background before it expires, and never has two token requests in flight. A
+//! request that finds its token waits for nothing: no lock, no allocation.
+//!
+//! # Start here
+//!
+//! ```no_run
+//! # #[cfg(feature = "reqwest")] mod program {
+//! use officernd_auth::OfficeRndAuthLayer;
+//! use tower::{Service, ServiceBuilder, ServiceExt};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), tower::BoxError> {
+//!     let mut client = ServiceBuilder::new()
+//!         .layer(OfficeRndAuthLayer::from_env()?)
+//!         .service(reqwest::Client::new());
+//!
+//!     let url = "https://app.officernd.com/api/v2/organizations/acme/locations";
+//!     let request = reqwest::Request::new(reqwest::Method::GET, url.parse()?);
+//!     let response = client.ready().await?.call(request).await?;
+//!     println!("{} {}", response.status(), response.text().await?);
+//!     Ok(())
+//! }
+//! # }
+//! # fn main() {}
+//! ```
+//!
+//! [`OfficeRndAuthLayer::from_env`] reads `OFFICERND_CLIENT_ID`, `OFFICERND_CLIENT_SECRET` and `OFFICERND_SCOPES`.
+//! [`OfficeRndAuthLayer::builder`] changes settings. The [cookbook] has whole programs for hyper, axum,
+//! reqwest-middleware, reqwest 0.12, tests, settings in TOML and more.
+//!
+//! # Three parts
+//!
+//! - A [`TokenProvider`] fetches a token: [`HttpTokenProvider`] from OfficeRnD, [`provider_fn`] from your own function.
+//! - A [`TokenCache`] keeps one token ready. It decides when to fetch, shares one fetch among all waiting requests, backs
+//!   off after failures, and answers [`status`](TokenCache::status) for probes.
+//! - [`OfficeRndAuthLayer`] wraps any tower service of [`http::Request`] or `reqwest::Request` (reqwest 0.13). Its service
+//!   [`OfficeRndAuth`] adds the `Authorization` header, to allowed origins only.
+//!
+//! # Where to go next
+//!
+//! | to | see |
+//! |---|---|
+//! | change when tokens are refreshed, which hosts get them, how long requests wait | [`Builder`] |
+//! | replay a request after a 401 | [`OfficeRndAuthLayer::with_retry`], [`RetryUnauthorized`] |
+//! | stack retry, timeout, redirects, tracing and limits in the right order | [guide::composition] |
+//! | serve several organizations through one client | [`organizations`] |
+//! | share one token between pods or processes | [`fleet`], [`SharedTokenProvider`] |
+//! | read settings from a file | [`config`] |
+//! | rotate a client secret that lies in a file | [`ClientCredentials`] |
+//! | answer a readiness probe | [`TokenStatus`], [`TokenCache::warm_up`], [`Builder::keep_warm`] |
+//! | watch it: spans, events, metrics | [`observability`], [guide::observability] |
+//! | test your service without OfficeRnD | [`testing`] |
+//! | see what a broken token endpoint can and cannot do | [guide::faults] |
+//! | use a token outside tower | [`TokenCache::token`], [`AccessToken`] |
+//!
+//! # What a request meets
+//!
+//! | situation | what happens |
+//! |---|---|
+//! | the token is fresh | the request is sent with it at once |
+//! | the token nears its expiry | the request is sent with it; a fetch starts in the background |
+//! | the token endpoint fails | the old token serves until it expires; then requests fail with an [`Error`] |
+//! | 10,000 requests find no token | one token request; all of them wait for it |
+//! | a caller goes away | the fetch goes on and serves the next caller |
+//! | the API answers 401 | the token is replaced in the background, if no newer one is there already |
+//! | every token is answered 401, as when a scope is missing | replacements slow down, to one an hour |
+//! | a request goes to another host | it fails with [`ErrorKind::ForeignOrigin`], without a token |
+//!
+//! # Errors
+//!
+//! The service's error is [`BoxError`], as tower's own. [`Error::find`] gets this crate's [`Error`] out of it:
+//! [`kind`](Error::kind) says what failed, [`retry_after`](Error::retry_after) when a token may be available again, and
+//! [`is_transient`](Error::is_transient) whether waiting can help. A request without its token is never sent. Set-up
+//! errors are [`ConfigError`]s, from constructors and `build`. No error holds a secret or a server's response body.
+//!
+//! # Servers only
+//!
+//! OfficeRnD's token endpoint answers no CORS preflight, so no browser can call it. That is right: a web page would have
+//! to carry the client secret. Let the page ask your server.
+//!
+//! # Features
+//!
+//! | feature | default | brings |
+//! |---|---|---|
+//! | `reqwest` | yes | the layer over `reqwest::Client`, and the ready-made client of [`HttpTokenProvider::new`] |
+//! | `store` | no | [`SharedTokenProvider`] over a [`TokenStore`](fleet::TokenStore) of your own |
+//! | `file` | no | [`FileStore`](fleet::FileStore): one token for the processes of a host |
+//! | `redis` | no | [`RedisStore`](fleet::RedisStore): one token for a fleet, over Redis or Valkey |
+//! | `metrics` | no | counters, gauges and histograms through the `metrics` facade |
+//! | `testing` | no | [`Simulator`](testing::Simulator), an OfficeRnD inside your test, and scripted providers |
+//!
+//! Features only add. The library spawns tasks on the tokio runtime of its caller and has no permanent task, unless
+//! [`keep_warm`](Builder::keep_warm) is on. It needs Rust 1.85 and has no `unsafe` code.
+//!
+//! [OfficeRnD]: https://www.officernd.com
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    not(all(
+        feature = "file",
+        feature = "redis",
+        feature = "reqwest",
+        feature = "testing"
+    )),
+    allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "the crate page links to every feature"
+    )
+)]
 
 pub mod allowance;
 mod builder;
 mod cache;
 pub mod clock;
 pub mod config;
+#[cfg(all(doc, not(doctest)))]
+pub mod cookbook {
+    #![doc = include_str!("../docs/cookbook.md")]
+}
 mod credentials;
 mod error;
 #[cfg(feature = "store")]
@@ -24,10 +126,8 @@ pub mod fleet;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
-#[cfg(all(feature = "testing", any(doc, doctest)))]
-pub mod guide {
-    #![doc = include_str!("../docs/composition.md")]
-}
+#[cfg(doc)]
+pub mod guide;
 pub mod middleware;
 mod oauth;
 pub mod observability;
@@ -59,6 +159,11 @@ pub use self::secret::Secret;
 #[doc(hidden)]
 pub use self::sync::{kill_flights, settle_flights};
 pub use self::token::AccessToken;
+
+/// README's programs compile too.
+#[cfg(all(doctest, feature = "reqwest"))]
+#[doc = include_str!("../README.md")]
+mod readme {}
 
 /// The first edition's address of [`fleet::RedisStore`].
 #[cfg(feature = "redis")]

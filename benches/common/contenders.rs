@@ -122,8 +122,12 @@ impl TokenProvider for Keyed {
 }
 
 impl KeyedProvider for Keyed {
-    fn key_material(&self) -> KeyMaterial {
-        KeyMaterial::new("https://identity.test/oauth/token", "client", "secret")
+    async fn key_material(&self) -> Result<KeyMaterial, Error> {
+        Ok(KeyMaterial::new(
+            "https://identity.test/oauth/token",
+            "client",
+            "secret",
+        ))
     }
 }
 

@@ -1,58 +1,61 @@
-//! One ledger for each token endpoint in the process.
+//! One window for each token endpoint in the process.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::closures::Client;
 use super::{Allowance, Shared};
 use crate::clock::{Clock, TokioClock};
 
-/// As many endpoints are told apart; the rest share one ledger.
-const MOST_ENDPOINTS: usize = 1024;
+/// At most so many endpoints have a window of their own; the rest share one.
+const MAX_ENDPOINTS: usize = 1024;
 
-static LEDGERS: Mutex<Option<HashMap<String, Arc<Shared>>>> = Mutex::new(None);
+static WINDOWS: Mutex<Option<HashMap<String, Arc<Shared>>>> = Mutex::new(None);
 
-/// The ledger of this token URL, shared by all who ask for it.
+/// The allowance of this client at this token URL. All clients of the URL share
+/// its window.
 ///
-/// It outlives its caches: a service that builds a client a request must not
-/// get five more each time.
-pub(crate) fn for_endpoint(token_url: &str) -> Allowance {
-    let mut ledgers = LEDGERS.lock().unwrap_or_else(PoisonError::into_inner);
-    let ledgers = ledgers.get_or_insert_default();
-    if ledgers.len() >= MOST_ENDPOINTS && !ledgers.contains_key(token_url) {
+/// The window outlives its caches: a service that builds a client a request
+/// must not get five more each time.
+pub(crate) fn for_endpoint(token_url: &str, client_id: &str) -> Allowance {
+    Allowance {
+        shared: window_of(token_url),
+        client: Some(Client::Named {
+            endpoint: token_url.into(),
+            id: client_id.into(),
+        }),
+    }
+}
+
+fn window_of(token_url: &str) -> Arc<Shared> {
+    let mut windows = WINDOWS.lock().unwrap_or_else(PoisonError::into_inner);
+    let windows = windows.get_or_insert_default();
+    if windows.len() >= MAX_ENDPOINTS && !windows.contains_key(token_url) {
         let now = TokioClock.now();
-        ledgers.retain(|_, shared| Arc::strong_count(shared) > 1 || !shared.lock().is_idle(now));
+        windows.retain(|_, shared| {
+            Arc::strong_count(shared) > 1 || !shared.lock().window.is_idle(now)
+        });
     }
-    let key = if ledgers.len() < MOST_ENDPOINTS || ledgers.contains_key(token_url) {
-        token_url
-    } else {
-        ""
-    };
-    if let Some(shared) = ledgers.get(key) {
-        let shared = Some(Arc::clone(shared));
-        return Allowance { shared };
-    }
-    let allowance = Allowance::officernd();
-    if let Some(shared) = &allowance.shared {
-        ledgers.insert(key.to_owned(), Arc::clone(shared));
-    }
-    allowance
+    let has_room = windows.len() < MAX_ENDPOINTS || windows.contains_key(token_url);
+    let key = if has_room { token_url } else { "" };
+    let window = windows
+        .entry(key.to_owned())
+        .or_insert_with(|| Allowance::default().shared);
+    Arc::clone(window)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn same(one: &Allowance, other: &Allowance) -> bool {
-        match (&one.shared, &other.shared) {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            _ => false,
-        }
-    }
-
     #[test]
-    fn one_token_url_is_one_ledger() {
-        let one = for_endpoint("https://identity.test/one");
-        assert!(same(&one, &for_endpoint("https://identity.test/one")));
-        assert!(!same(&one, &for_endpoint("https://identity.test/two")));
+    fn one_token_url_is_one_window() {
+        let window = |url, client| for_endpoint(url, client).shared;
+        let one = window("https://identity.test/one", "a");
+        assert!(Arc::ptr_eq(&one, &window("https://identity.test/one", "b")));
+        assert!(!Arc::ptr_eq(
+            &one,
+            &window("https://identity.test/two", "a")
+        ));
     }
 }

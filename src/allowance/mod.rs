@@ -1,31 +1,33 @@
-//! How many token requests may be sent: a sliding window, shared.
+//! How many token requests may be sent: a sliding window that caches share.
+//!
+//! `window` decides, on plain data; `applicant` waits. Nothing here knows caches
+//! or providers.
 
+mod applicant;
+mod closures;
 mod endpoints;
+mod line;
 mod window;
 
+use std::collections::HashMap;
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
+pub(crate) use self::applicant::{Applicant, Standing, rate_limited};
+use self::closures::Client;
 pub(crate) use self::endpoints::for_endpoint;
-use self::window::{Answer, Ledger};
+use self::window::Window;
 use crate::clock::Clock;
-use crate::error::{Error, ErrorKind};
 
 /// OfficeRnD answers five token requests a minute, failed or successful.
 pub(crate) const OFFICERND: (u32, Duration) = (5, Duration::from_secs(60));
 
-/// When to ask again where nobody can know.
-const A_WHILE: Duration = Duration::from_secs(1);
-
-/// Whether requests stand waiting for the token.
+/// Whether requests wait for the token.
 ///
-/// The order is the rank in the [`Allowance`]'s queue.
+/// The order is the order in which the [`Allowance`] serves them.
 ///
 /// ```
 /// use officernd_auth::allowance::Urgency;
@@ -43,14 +45,25 @@ pub enum Urgency {
 
 /// At most so many token requests in any window of time.
 ///
-/// A clone shares the ledger. Every request counts, failed or successful, from
+/// A clone shares the window. Every request counts, failed or successful, from
 /// before it is sent until one window after its answer: so no server that
-/// counts arrivals can see more, however the network delays them. Fetches that
-/// requests wait for go before fetches ahead of time, then first come, first
-/// served.
+/// counts arrivals can see more, however the network delays them.
 ///
-/// Caches whose provider talks to one token URL share one of 5 per 60 s in the
-/// process, which is what OfficeRnD allows; everything else has to be said.
+/// Caches wait in one line. Those that requests wait for go before those that
+/// refresh ahead of time; among the latter the earliest expiry goes first;
+/// otherwise it is first come, first served. A cache that has to come back
+/// later keeps its place, so `retry_after` comes true. A cache whose last fetch
+/// failed for a lasting reason (a revoked secret, say) goes last, and has no
+/// more than one request of the window while another cache waits.
+///
+/// After a 429 the window is closed to the client that got it, and to all
+/// clients of the token URL once a second one gets a 429 in that time.
+///
+/// Caches whose provider talks to one token URL share one allowance of 5 per
+/// 60 s in the process, which is what OfficeRnD allows. A custom provider's
+/// cache has one of its own, unless
+/// [`TokenProvider::allowance`](crate::TokenProvider::allowance) or the builder
+/// name one.
 ///
 /// ```
 /// use officernd_auth::{Allowance, OfficeRndAuthLayer, StaticToken};
@@ -66,14 +79,19 @@ pub enum Urgency {
 /// ```
 #[derive(Clone)]
 pub struct Allowance {
-    /// `None` is unlimited.
-    shared: Option<Arc<Shared>>,
+    shared: Arc<Shared>,
+    /// Whose requests these are; `None` if the provider does not say.
+    client: Option<Client>,
 }
 
 struct Shared {
-    ledger: Mutex<Ledger>,
-    /// Somebody left the queue, or ended a request.
-    changed: Notify,
+    state: Mutex<State>,
+}
+
+struct State {
+    window: Window,
+    /// The caches that wait now.
+    waiting: HashMap<u64, Arc<Notify>>,
 }
 
 /// A token request that may be sent. Hold it until the answer is there.
@@ -83,15 +101,17 @@ struct Shared {
 /// # async fn main() -> Result<(), officernd_auth::Error> {
 /// let cx = officernd_auth::FetchContext::default();
 /// let permit: officernd_auth::allowance::Permit = cx.permit().await?;
-/// // … send, and read the answer …
+/// // ... send, and read the answer ...
 /// drop(permit);
 /// # Ok(())
 /// # }
 /// ```
 #[must_use = "the request counts as answered when the permit is dropped"]
 pub struct Permit {
-    held: Option<(Arc<Shared>, Arc<dyn Clock>, u64)>,
-    /// Dropped before that, it was never spent.
+    shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
+    id: u64,
+    /// Dropped before it was sent, the request does not count.
     sent: bool,
 }
 
@@ -100,132 +120,69 @@ impl Allowance {
     /// is none at all: every fetch fails as rate limited.
     #[must_use]
     pub fn new(requests: u32, per: Duration) -> Self {
+        Self::limited(Some((requests, per)))
+    }
+
+    /// No limit: for endpoints that set none. A 429 still closes it to the
+    /// client that got it.
+    #[must_use]
+    pub fn unlimited() -> Self {
+        Self::limited(None)
+    }
+
+    fn limited(limit: Option<(u32, Duration)>) -> Self {
+        let state = State {
+            window: Window::new(limit),
+            waiting: HashMap::new(),
+        };
         Self {
-            shared: Some(Arc::new(Shared {
-                ledger: Mutex::new(Ledger::new(requests, per)),
-                changed: Notify::new(),
-            })),
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+            }),
+            client: None,
         }
     }
 
-    /// No limit: for endpoints that set none.
+    /// This window, for the client that the other allowance knows.
     #[must_use]
-    pub fn unlimited() -> Self {
-        Self { shared: None }
+    pub(crate) fn for_client_of(mut self, other: &Self) -> Self {
+        self.client.clone_from(&other.client);
+        self
     }
 
-    pub(crate) fn officernd() -> Self {
-        Self::new(OFFICERND.0, OFFICERND.1)
+    /// A place for one cache, which keeps it for as long as it lives.
+    pub(crate) fn applicant(&self) -> Applicant {
+        Applicant::new(self)
     }
 
     /// How many in how long; `None` is unlimited.
     #[cfg(feature = "store")]
     pub(crate) fn limit(&self) -> Option<(u32, Duration)> {
-        self.shared.as_ref().map(|shared| shared.lock().limit())
-    }
-
-    /// Spends one request, waiting until `deadline` if one frees by then.
-    ///
-    /// Cancel safe: dropped before it is ready, it has spent nothing and left
-    /// the queue.
-    pub(crate) async fn spend(
-        &self,
-        clock: &Arc<dyn Clock>,
-        mut urgency: watch::Receiver<Urgency>,
-        deadline: Instant,
-    ) -> Result<Permit, Error> {
-        let Some(shared) = &self.shared else {
-            let (held, sent) = (None, false);
-            return Ok(Permit { held, sent });
-        };
-        let place = Place::take(shared, *urgency.borrow_and_update())?;
-        loop {
-            let mut changed = pin!(shared.changed.notified());
-            // Registered before the look at the ledger: no change is missed.
-            changed.as_mut().enable();
-            let now = clock.now();
-            let until = match shared.lock().ask(place.id, now) {
-                Answer::Granted(id) => {
-                    return Ok(Permit {
-                        held: Some((Arc::clone(shared), Arc::clone(clock), id)),
-                        sent: false,
-                    });
-                }
-                Answer::Free(until) if until <= deadline => until,
-                Answer::Free(until) => {
-                    return Err(spent().with_retry_after(until.saturating_duration_since(now)));
-                }
-                // Every request of the window is out: its end is not known.
-                Answer::Unknown if now < deadline => deadline,
-                Answer::Unknown => return Err(spent().with_retry_after(A_WHILE)),
-            };
-            let promoted = {
-                let mut sleep = clock.sleep_until(until);
-                let mut promoted = pin!(promotion(&mut urgency));
-                poll_fn(|cx| {
-                    if sleep.as_mut().poll(cx).is_ready() || changed.as_mut().poll(cx).is_ready() {
-                        return Poll::Ready(false);
-                    }
-                    promoted.as_mut().poll(cx).map(|()| true)
-                })
-                .await
-            };
-            if promoted {
-                let urgency = *urgency.borrow_and_update();
-                shared.lock().promote(place.id, urgency);
-                shared.changed.notify_waiters();
-            }
-        }
+        self.shared.lock().window.limit()
     }
 }
 
-/// Completes when a request begins to wait for the flight.
-async fn promotion(urgency: &mut watch::Receiver<Urgency>) {
-    if urgency.changed().await.is_err() {
-        // The cache has given the flight up; its place in the queue stays.
-        std::future::pending().await
-    }
-}
-
-pub(super) fn spent() -> Error {
-    Error::new(
-        ErrorKind::RateLimited,
-        "the allowance of token requests is spent; nothing was sent",
-    )
-    .unsent()
-}
-
-/// A place in the queue, given up when dropped.
-struct Place<'a> {
-    shared: &'a Shared,
-    id: u64,
-}
-
-impl<'a> Place<'a> {
-    fn take(shared: &'a Shared, urgency: Urgency) -> Result<Self, Error> {
-        let id = shared.lock().join(urgency).ok_or_else(|| {
-            Error::new(
-                ErrorKind::RateLimited,
-                "too many caches wait for the allowance of token requests",
-            )
-            .with_retry_after(A_WHILE)
-            .unsent()
-        })?;
-        Ok(Self { shared, id })
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.shared.lock().leave(self.id);
-        self.shared.changed.notify_waiters();
+/// 5 per 60 s, as OfficeRnD allows. Each call makes a window of its own.
+impl Default for Allowance {
+    fn default() -> Self {
+        Self::new(OFFICERND.0, OFFICERND.1)
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Ledger> {
-        // The ledger is whole between any two of its statements.
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The window is whole between any two of its statements.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn wake(&self) {
+        for applicant in self.window.next_in_line() {
+            if let Some(changed) = self.waiting.get(&applicant) {
+                changed.notify_waiters();
+            }
+        }
     }
 }
 
@@ -239,22 +196,19 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some((shared, clock, id)) = self.held.take() {
-            match self.sent {
-                true => shared.lock().answered(id, clock.now()),
-                false => shared.lock().unsent(id),
-            }
-            shared.changed.notify_waiters();
+        let mut state = self.shared.lock();
+        if self.sent {
+            state.window.answered(self.id, self.clock.now());
+        } else {
+            state.window.not_sent(self.id);
         }
+        state.wake();
     }
 }
 
 impl fmt::Debug for Allowance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.shared {
-            Some(shared) => shared.lock().fmt(f),
-            None => f.write_str("Allowance::unlimited"),
-        }
+        self.shared.lock().window.fmt(f)
     }
 }
 

@@ -13,7 +13,7 @@ use super::lifetime::{Plan, Stage};
 use super::registry::{self, Ticket};
 use super::slot::{Entry, Slot};
 use super::status::{Phase, TokenStatus};
-use crate::allowance::{Allowance, Urgency};
+use crate::allowance::{Allowance, Applicant, Standing, Urgency};
 use crate::clock::{Clock, later};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{Cause, DynProvider, FetchContext, Previous};
@@ -38,7 +38,7 @@ pub(super) struct Core {
     pub(super) provider: Box<dyn DynProvider>,
     pub(super) settings: Settings,
     pub(super) warm: super::keep_warm::Timer,
-    pub(super) allowance: Allowance,
+    pub(super) applicant: Arc<Applicant>,
     state: Mutex<State>,
     /// No refresh in the background can start before this: nanoseconds after
     /// `born`. Spares requests the lock while the token ages.
@@ -96,9 +96,10 @@ impl Core {
         allowance: Option<Allowance>,
         settings: Settings,
     ) -> Arc<Self> {
-        let allowance = allowance
-            .or_else(|| provider.allowance())
-            .unwrap_or_else(Allowance::officernd);
+        let allowance = match (allowance, provider.allowance()) {
+            (Some(own), Some(providers)) => own.for_client_of(&providers),
+            (own, providers) => own.or(providers).unwrap_or_default(),
+        };
         let born = settings.clock.now();
         let cold = TokenStatus {
             phase: Phase::Cold,
@@ -117,7 +118,7 @@ impl Core {
             provider,
             settings,
             warm: super::keep_warm::Timer::default(),
-            allowance,
+            applicant: Arc::new(allowance.applicant()),
             state: Mutex::default(),
             quiet_until: AtomicU64::new(0),
             born,
@@ -271,7 +272,8 @@ impl Core {
             urgency: urgencies,
             deadline,
             fetch_timeout: self.settings.fetch_timeout,
-            allowance: self.allowance.clone(),
+            applicant: Arc::clone(&self.applicant),
+            standing: self.standing(state, now),
             clock: Arc::clone(&self.settings.clock),
             sent: Arc::clone(&self.sent),
             previous: self
@@ -287,6 +289,17 @@ impl Core {
         state.flight = Some(flight);
         self.tell(state, now);
         Ok(launch)
+    }
+
+    fn standing(&self, state: &State, now: Instant) -> Standing {
+        let failing = |hold: &Hold| !hold.error().is_transient();
+        Standing {
+            failing: state.hold.as_ref().is_some_and(failing),
+            expires_at: self.slot.get().map(|entry| {
+                let age = entry.age(now, self.settings.clock.wall());
+                later(now, entry.life.ends_at.saturating_sub(age))
+            }),
+        }
     }
 
     fn previous(&self, entry: &Entry, now: Instant) -> Previous {

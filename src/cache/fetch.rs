@@ -116,7 +116,7 @@ impl Launch {
 
 async fn fetch(core: &Core, id: u64, cx: &FetchContext) -> Result<(AccessToken, Age), Error> {
     let clock = &core.settings.clock;
-    let given_up = || Error::new(ErrorKind::Runtime, "the fetch was given up").unsent();
+    let given_up = || Error::new(ErrorKind::Runtime, "the fetch was given up").not_attempted();
     if !core.extend(id, cx.deadline, None) {
         return Err(given_up());
     }

@@ -67,10 +67,15 @@ impl Core {
         if let Err(error) = &outcome {
             let earlier = state.hold.as_ref().map_or(0, |hold| hold.failures);
             let hold = |earlier| Hold::after(error.clone(), earlier, now, fastrand::f32());
-            if error.is_unsent() {
+            if error.is_not_attempted() {
                 state.spent = Some(hold(0));
             } else {
-                state.hold = Some(hold(earlier));
+                let hold = hold(earlier);
+                if error.kind() == ErrorKind::RateLimited {
+                    let clock = &*self.settings.clock;
+                    self.applicant.refused(hold.until, clock);
+                }
+                state.hold = Some(hold);
             }
         }
         self.tell(&state, now);

@@ -302,7 +302,7 @@ impl TokenCache {
                 Landed::Failed(error) => match old {
                     Some(token) => return Ok(token),
                     // The flight was an earlier caller's; this one has longer.
-                    None if error.is_unsent() && self.frees_by(&error, deadline) => {}
+                    None if error.is_not_attempted() && self.frees_by(&error, deadline) => {}
                     None => return Err(error),
                 },
                 Landed::Lost if lost < MOST_LOST => lost += 1,

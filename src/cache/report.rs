@@ -88,7 +88,7 @@ impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenCache")
             .field("settings", &self.settings)
-            .field("allowance", &self.allowance)
+            .field("allowance", self.applicant.allowance())
             .field("status", &self.status())
             .finish_non_exhaustive()
     }

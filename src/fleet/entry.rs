@@ -96,7 +96,7 @@ impl Failure {
     pub(super) fn after(error: &Error, earlier: Option<Self>, wall: SystemTime) -> Option<Self> {
         let lasting = !error.is_transient();
         code(error.kind())?;
-        if error.is_unsent() {
+        if error.is_not_attempted() {
             return None;
         }
         let earlier = earlier.filter(|earlier| {
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn what_says_nothing_about_the_endpoint_is_not_shared() {
-        let spent = Error::new(ErrorKind::RateLimited, "").unsent();
+        let spent = Error::new(ErrorKind::RateLimited, "").not_attempted();
         for error in [
             spent,
             Error::new(ErrorKind::Store, ""),

@@ -37,11 +37,11 @@ pub(super) struct Errand<'a, P, S> {
 }
 
 impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
-    pub(super) fn new(inner: &'a Arc<Inner<P, S>>, cx: FetchContext) -> Self {
+    pub(super) async fn new(inner: &'a Arc<Inner<P, S>>, cx: FetchContext) -> Result<Self, Error> {
         let start = cx.clock().now();
-        let material = inner.provider.key_material();
+        let material = inner.provider.key_material().await?;
         let sealer = material.sealer();
-        Self {
+        Ok(Self {
             inner,
             cx,
             start,
@@ -50,7 +50,7 @@ impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
             window: material.window(),
             told_of_entry: AtomicBool::new(false),
             sealer,
-        }
+        })
     }
 
     /// Takes a sibling's token, or fetches one under the lease.
@@ -288,5 +288,5 @@ fn just_replaced() -> Error {
         ErrorKind::RateLimited,
         "a rejected token has just been replaced by this one; nothing was sent",
     )
-    .unsent()
+    .not_attempted()
 }

@@ -1,20 +1,23 @@
 //! What tells one token from another.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
 use super::store_key::StoreKey;
+use crate::error::Error;
 use crate::fleet::seal::Sealer;
-use crate::provider::TokenProvider;
+use crate::provider::{FetchContext, TokenProvider};
 use crate::secret::Secret;
+use crate::token::AccessToken;
 
-/// A provider that knows what its tokens depend on, so that processes which
-/// ask for the same token can find each other's.
+/// A provider that knows what its tokens depend on, so that processes that ask
+/// for the same token can share it.
 ///
-/// [`HttpTokenProvider`](crate::HttpTokenProvider) is one. For a provider of
-/// your own:
+/// [`HttpTokenProvider`](crate::HttpTokenProvider) implements it. For a
+/// provider of your own:
 ///
 /// ```
 /// use officernd_auth::{AccessToken, Error, FetchContext};
@@ -33,22 +36,77 @@ use crate::secret::Secret;
 /// }
 ///
 /// impl KeyedProvider for Gateway {
-///     fn key_material(&self) -> KeyMaterial {
-///         KeyMaterial::new("https://gateway.example/token", "my-app", self.secret.clone())
-///             .scope("officernd.api.read")
+///     async fn key_material(&self) -> Result<KeyMaterial, Error> {
+///         let secret = self.secret.clone();
+///         let material = KeyMaterial::new("https://gateway.example/token", "my-app", secret);
+///         Ok(material.scope("officernd.api.read"))
 ///     }
 /// }
 /// # drop(Gateway { secret: Secret::from("hunter2") });
 /// ```
 pub trait KeyedProvider: TokenProvider {
-    /// What the next fetch's token depends on. Asked before each fetch: a
-    /// secret may have been rotated.
-    fn key_material(&self) -> KeyMaterial;
+    /// What the token of the next fetch depends on. Called before each fetch,
+    /// because credentials may be rotated.
+    ///
+    /// # Errors
+    ///
+    /// If the credentials cannot be read. The fetch then goes on without the
+    /// store.
+    fn key_material(&self) -> impl Future<Output = Result<KeyMaterial, Error>> + Send;
+
+    /// Fetches a token and says which material it was minted with.
+    ///
+    /// The default compares [`key_material`](Self::key_material) before and
+    /// after [`fetch`](TokenProvider::fetch), and says `None` if they differ:
+    /// such a token is used, but not shared. A provider that knows which
+    /// credentials it sent overrides this.
+    fn mint(&self, cx: FetchContext) -> impl Future<Output = Minted> + Send {
+        async move {
+            let before = self.key_material().await.ok();
+            let result = self.fetch(cx).await;
+            let after = self.key_material().await.ok();
+            let material = before.filter(|before| after.as_ref() == Some(before));
+            Minted { result, material }
+        }
+    }
+}
+
+/// What [`KeyedProvider::mint`] returns: the result of a token request and the
+/// material it was sent with.
+///
+/// ```
+/// use officernd_auth::fleet::{KeyMaterial, Minted};
+/// use officernd_auth::{Error, ErrorKind};
+///
+/// let refused = Err(Error::new(ErrorKind::InvalidClient, "wrong secret"));
+/// let material = KeyMaterial::new("https://gateway.example/token", "my-app", "hunter2");
+/// let minted = Minted::new(refused, Some(material));
+/// assert!(minted.result.is_err());
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Minted {
+    /// The token, or why there is none.
+    pub result: Result<AccessToken, Error>,
+    /// `None` if unknown: then the result is not shared.
+    pub material: Option<KeyMaterial>,
+}
+
+impl Minted {
+    /// A result, and the material that the request was sent with if it is known.
+    #[must_use]
+    pub fn new(result: Result<AccessToken, Error>, material: Option<KeyMaterial>) -> Self {
+        Self { result, material }
+    }
 }
 
 impl<P: KeyedProvider> KeyedProvider for Arc<P> {
-    fn key_material(&self) -> KeyMaterial {
+    fn key_material(&self) -> impl Future<Output = Result<KeyMaterial, Error>> + Send {
         P::key_material(self)
+    }
+
+    fn mint(&self, cx: FetchContext) -> impl Future<Output = Minted> + Send {
+        P::mint(self, cx)
     }
 }
 
@@ -120,6 +178,14 @@ impl KeyMaterial {
         StoreKey::digest_of(&[b"allowance ", self.endpoint.as_bytes()].concat())
     }
 
+    /// Without the query: some gateways take a key there.
+    fn shown_endpoint(&self) -> &str {
+        let end = self.endpoint.find(['?', '#']);
+        self.endpoint
+            .get(..end.unwrap_or(self.endpoint.len()))
+            .unwrap_or_default()
+    }
+
     /// Each part with its length before it, each list with its count: no two
     /// materials encode alike.
     fn context(&self) -> Zeroizing<Vec<u8>> {
@@ -143,11 +209,20 @@ fn length(length: usize) -> [u8; 8] {
     u64::try_from(length).unwrap_or(u64::MAX).to_be_bytes()
 }
 
+/// The same material mints the same token.
+impl PartialEq for KeyMaterial {
+    fn eq(&self, other: &Self) -> bool {
+        self.secret.expose() == other.secret.expose() && self.context() == other.context()
+    }
+}
+
+impl Eq for KeyMaterial {}
+
 impl fmt::Debug for KeyMaterial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.params.iter().map(|(name, _)| &**name).collect();
         f.debug_struct("KeyMaterial")
-            .field("endpoint", &self.endpoint)
+            .field("endpoint", &self.shown_endpoint())
             .field("client_id", &self.client_id)
             .field("scopes", &self.scopes)
             .field("params", &names)

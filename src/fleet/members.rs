@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Inner, LEASE_SLACK};
 use crate::allowance::Urgency;
-use crate::allowance::spent;
+use crate::allowance::rate_limited;
 use crate::clock::later;
 use crate::error::Error;
 use crate::fleet::{Holder, Spent, StoreKey, Terms, TokenStore};
@@ -32,7 +32,7 @@ impl<P, S: TokenStore> Fleet<P, S> {
 
     /// The fetch is over: its places are free one window from now.
     pub(super) async fn settle(&self, cx: &FetchContext) {
-        if let Some((_, per)) = cx.allowance.limit() {
+        if let Some((_, per)) = cx.applicant.allowance().limit() {
             self.free_in(per, cx).await;
         }
     }
@@ -66,7 +66,7 @@ impl<P, S: TokenStore> Fleet<P, S> {
         /// A place may be free earlier than was said: when it is settled.
         const LOOK: Duration = Duration::from_secs(1);
 
-        let Some((requests, per)) = cx.allowance.limit() else {
+        let Some((requests, per)) = cx.applicant.allowance().limit() else {
             return Ok(());
         };
         let Ok(ticket) = Holder::random() else {
@@ -91,7 +91,7 @@ impl<P, S: TokenStore> Fleet<P, S> {
             };
             let now = clock.now();
             if later(now, wait) > cx.deadline() {
-                return Err(spent().with_retry_after(wait));
+                return Err(rate_limited(wait));
             }
             let pause = match cx.urgency() {
                 Urgency::Waiting => wait.min(LOOK),
@@ -100,7 +100,7 @@ impl<P, S: TokenStore> Fleet<P, S> {
             };
             let until = later(now, pause);
             if until > cx.deadline() {
-                return Err(spent().with_retry_after(wait));
+                return Err(rate_limited(wait));
             }
             clock.sleep_until(until).await;
         }

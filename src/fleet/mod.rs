@@ -26,7 +26,7 @@ use self::breaker::{Aside, Guard};
 use self::fetch::Errand;
 #[cfg(feature = "file")]
 pub use self::file::FileStore;
-pub use self::key::{KeyMaterial, KeyedProvider};
+pub use self::key::{KeyMaterial, KeyedProvider, Minted};
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
 #[cfg(any(feature = "file", feature = "redis"))]
@@ -127,7 +127,7 @@ impl<P, S> SharedTokenProvider<P, S> {
 
 impl<P: KeyedProvider, S: TokenStore> TokenProvider for SharedTokenProvider<P, S> {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
-        let errand = Errand::new(&self.inner, cx);
+        let errand = Errand::new(&self.inner, cx).await?;
         match errand.through_the_store().await {
             Ok(result) => result,
             Err(Aside) => errand.directly().await,

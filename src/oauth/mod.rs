@@ -156,7 +156,7 @@ impl HttpTokenProvider {
         Ok(Self {
             inner: Arc::new(Inner {
                 scope: credentials.asked_scope(),
-                allowance: allowance::for_endpoint(&normal(&token_url)),
+                allowance: allowance::for_endpoint(&normal(&token_url), &credentials.client_id),
                 secret: Mutex::new(secret),
                 told_of_narrower_scope: AtomicBool::new(false),
                 credentials,
@@ -211,7 +211,7 @@ impl TokenProvider for HttpTokenProvider {
 
 #[cfg(feature = "store")]
 impl crate::fleet::KeyedProvider for HttpTokenProvider {
-    fn key_material(&self) -> crate::fleet::KeyMaterial {
+    async fn key_material(&self) -> Result<crate::fleet::KeyMaterial, Error> {
         let Inner {
             credentials,
             token_url,
@@ -222,9 +222,9 @@ impl crate::fleet::KeyedProvider for HttpTokenProvider {
         let material = crate::fleet::KeyMaterial::new(normal(token_url), id, secret)
             .scope(scope.as_deref().unwrap_or_default());
         let params = credentials.form_params.iter();
-        params.fold(material, |material, (name, value)| {
+        Ok(params.fold(material, |material, (name, value)| {
             material.param(name, value)
-        })
+        }))
     }
 }
 

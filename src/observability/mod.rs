@@ -88,7 +88,7 @@ impl Refresh {
         let Self { cause, attempt } = *self;
         let duration = took.as_secs_f64();
         let outcome = error.kind().as_str();
-        if error.is_unsent() {
+        if error.is_not_attempted() {
             Span::current().record("outcome", outcome);
             debug!(
                 name: event::REFRESH_PUT_OFF,

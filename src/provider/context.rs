@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::allowance::{Allowance, Permit, Urgency};
+use crate::allowance::{Allowance, Applicant, Permit, Standing, Urgency};
 use crate::clock::{Clock, TokioClock, later};
 use crate::error::Error;
 use crate::observability;
@@ -74,7 +74,8 @@ pub struct FetchContext {
     pub(crate) urgency: watch::Receiver<Urgency>,
     pub(crate) deadline: Instant,
     pub(crate) fetch_timeout: Duration,
-    pub(crate) allowance: Allowance,
+    pub(crate) applicant: Arc<Applicant>,
+    pub(crate) standing: Standing,
     pub(crate) clock: Arc<dyn Clock>,
     /// Token requests sent, whoever sends them.
     pub(crate) sent: Arc<AtomicU64>,
@@ -162,8 +163,13 @@ impl FetchContext {
     /// Dropped before it is ready, it has spent nothing.
     pub async fn permit(&self) -> Result<Permit, Error> {
         let permit = self
-            .allowance
-            .spend(&self.clock, self.urgency.clone(), self.deadline)
+            .applicant
+            .acquire(
+                self.standing,
+                self.urgency.clone(),
+                self.deadline,
+                &self.clock,
+            )
             .await?;
         // Last, right before the request: the others cannot know for how long
         // this process would wait for itself.
@@ -191,7 +197,8 @@ impl Default for FetchContext {
             urgency,
             deadline: later(TokioClock.now(), Duration::from_secs(30)),
             fetch_timeout: Duration::from_secs(10),
-            allowance: Allowance::unlimited(),
+            applicant: Arc::new(Allowance::unlimited().applicant()),
+            standing: Standing::default(),
             clock: Arc::new(TokioClock),
             sent: Arc::default(),
             previous: None,

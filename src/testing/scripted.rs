@@ -204,8 +204,12 @@ impl TokenProvider for ScriptedProvider {
 
 /// All scripted providers ask for the same token.
 impl KeyedProvider for ScriptedProvider {
-    fn key_material(&self) -> KeyMaterial {
-        KeyMaterial::new("https://scripted.test/", "scripted", "scripted secret")
+    async fn key_material(&self) -> Result<KeyMaterial, Error> {
+        Ok(KeyMaterial::new(
+            "https://scripted.test/",
+            "scripted",
+            "scripted secret",
+        ))
     }
 }
 

@@ -181,8 +181,9 @@ async fn gone(alive: &watch::Receiver<bool>) {
 }
 
 impl KeyedProvider for Door {
-    fn key_material(&self) -> KeyMaterial {
-        KeyMaterial::new("https://token.test/", "client", &*self.secret)
+    async fn key_material(&self) -> Result<KeyMaterial, Error> {
+        let secret = &*self.secret;
+        Ok(KeyMaterial::new("https://token.test/", "client", secret))
     }
 }
 

@@ -158,8 +158,8 @@ async fn what_was_sealed_with_another_secret_or_for_other_scopes_is_not_seen() {
         }
     }
     impl KeyedProvider for With {
-        fn key_material(&self) -> KeyMaterial {
-            self.0.clone()
+        async fn key_material(&self) -> Result<KeyMaterial, Error> {
+            Ok(self.0.clone())
         }
     }
 
@@ -271,8 +271,8 @@ impl TokenProvider for Gated {
 }
 
 impl KeyedProvider for Gated {
-    fn key_material(&self) -> KeyMaterial {
-        self.0.key_material()
+    async fn key_material(&self) -> Result<KeyMaterial, Error> {
+        self.0.key_material().await
     }
 }
 
@@ -407,14 +407,14 @@ async fn a_store_that_hangs_costs_half_a_second_once_in_ten() {
     );
 }
 
-#[test]
-fn nothing_that_is_shown_shows_a_secret() {
+#[tokio::test]
+async fn nothing_that_is_shown_shows_a_secret() {
     let credentials = ClientCredentials::new("id", "hunter2").form_param("password", "hunter2");
     let store = MemoryStore::new();
     #[cfg(feature = "reqwest")]
     {
         let http = officernd_auth::HttpTokenProvider::new(credentials.clone()).unwrap();
-        let material = http.key_material();
+        let material = http.key_material().await.unwrap();
         let shared = SharedTokenProvider::new(http, store.clone());
         let shown = format!("{shared:?} {shared:#?} {material:?} {:?}", shared.status());
         assert!(!shown.contains("hunter2"), "{shown}");

@@ -1,62 +1,83 @@
-//! The programs that README shows, run as they are printed: each is a process of its own that talks TLS to a
-//! simulator behind the names of the real service.
+//! The programs that README and the cookbook show, run as they are printed: each is a process of its own that talks
+//! TLS to a simulator behind the names of the real service.
 
 #![cfg(target_os = "linux")]
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "a test says what must hold; the programs print"
 )]
 
+mod check;
+#[path = "../../examples/check.rs"]
+#[expect(dead_code, reason = "the test calls what `main` calls")]
+mod check_example;
+mod outcome;
+mod printed;
 mod server;
+mod simulator;
+#[path = "../../examples/simulator.rs"]
+mod simulator_example;
 
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use self::server::Server;
 
 /// Set in the child process, which runs the program instead of checking it.
 const CHILD: &str = "PAGES_TEST_IS_THE_PROGRAM";
 
-/// A module, and a test, for each program.
+/// A module for each program, with a test that runs it and checks the outcome.
 macro_rules! programs {
-    ($($name:ident: $page:literal;)*) => {
-        const PROGRAMS: &[(&str, &str)] = &[
-            $(($page, include_str!(concat!("programs/", stringify!($name), ".rs"))),)*
-        ];
+    ($($name:ident, $file:literal, $outcome:ident;)*) => {
         $(mod $name {
-            include!(concat!("programs/", stringify!($name), ".rs"));
+            include!(concat!("programs/", $file));
 
             #[test]
             fn runs_as_printed() {
                 if std::env::var_os(super::CHILD).is_some() {
                     return main().unwrap();
                 }
-                super::run(concat!(stringify!($name), "::runs_as_printed"));
+                super::outcome::$outcome(concat!(stringify!($name), "::runs_as_printed"));
             }
         })*
     };
 }
 
 programs! {
-    reqwest: "README.md";
-    hyper: "README.md";
+    first, "reqwest.rs", prints_200;
+    hyper_client, "hyper.rs", prints_200;
+    axum_service, "axum.rs", serves_and_becomes_ready;
+    replay, "replay.rs", replays_after_a_401;
+    figment_settings, "toml.rs", prints_200;
+    config_settings, "config.rs", prints_200;
+    error_mapping, "errors.rs", maps_errors;
+    full_stack, "full_stack.rs", traces_without_the_token;
+    reqwest_middleware_client, "reqwest_middleware.rs", replays_after_a_401;
 }
 
-/// Runs a program in a process of its own and checks what it printed and what the simulator saw.
-fn run(test: &str) {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let server = runtime.block_on(Server::start());
-    let output = child(test, &server);
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{complained}");
-    assert!(said.contains("200 OK"), "{said}\n{complained}");
-    assert_eq!(server.officernd().token_requests(), 1);
-    assert_eq!(server.officernd().api_requests(), 1);
-    assert_eq!(server.officernd().api_unauthorized(), 0);
+/// The program's `reqwest` is version 0.12.
+mod old_reqwest {
+    use reqwest012 as reqwest;
+
+    include!("programs/reqwest_0_12.rs");
+
+    #[test]
+    fn runs_as_printed() {
+        if std::env::var_os(super::CHILD).is_some() {
+            return main().unwrap();
+        }
+        super::outcome::prints_200_over_plain_http("old_reqwest::runs_as_printed");
+    }
 }
 
-fn child(test: &str, server: &Server) -> Output {
+/// The program is a test.
+mod service_test {
+    include!("programs/service_test.rs");
+}
+
+/// This test again, as a program that has the variables of the README and reaches nothing but the server.
+fn child(test: &str, server: &Server) -> Command {
     let officernd = server.officernd();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
@@ -65,11 +86,13 @@ fn child(test: &str, server: &Server) -> Output {
         .env(CHILD, "1")
         .env("OFFICERND_CLIENT_ID", officernd.client_id())
         .env("OFFICERND_CLIENT_SECRET", officernd.client_secret())
-        .env("OFFICERND_SCOPE", "officernd.api.read")
+        .env("APP__OFFICERND__CLIENT_SECRET", officernd.client_secret())
+        .env("OFFICERND_SCOPES", "officernd.api.read")
         .env("OFFICERND_API_URL", server.url())
+        .env("LISTEN", "127.0.0.1:0")
         // reqwest reads this one, and what loads the root certificates reads the other.
         .env("HTTPS_PROXY", server.proxy())
-        .env("NO_PROXY", "127.0.0.1")
+        .env("NO_PROXY", "127.0.0.1,localhost")
         .env("SSL_CERT_FILE", server.root_certificate())
         .stdin(Stdio::null());
     for name in ["PATH", "TMPDIR", "LLVM_PROFILE_FILE"] {
@@ -77,51 +100,5 @@ fn child(test: &str, server: &Server) -> Output {
             command.env(name, value);
         }
     }
-    command.output().unwrap()
-}
-
-/// The Rust programs of a page, in order: its code blocks that have a `main`.
-fn printed(page: &str) -> Vec<String> {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
-    let text = std::fs::read_to_string(path).unwrap();
-    let mut found = Vec::new();
-    let mut block: Option<(bool, String)> = None;
-    for line in text.lines() {
-        match &mut block {
-            None if line.starts_with("```") => {
-                block = Some((line.starts_with("```rust"), String::new()));
-            }
-            None => {}
-            Some(_) if line == "```" => {
-                let (rust, code) = block.take().unwrap();
-                if rust && code.contains("#[tokio::main]") {
-                    found.push(code);
-                }
-            }
-            Some((_, code)) => {
-                code.push_str(line);
-                code.push('\n');
-            }
-        }
-    }
-    found
-}
-
-#[test]
-fn each_page_prints_the_programs_that_run() {
-    for page in ["README.md"] {
-        let run: Vec<_> = PROGRAMS
-            .iter()
-            .filter(|(of, _)| *of == page)
-            .map(|(_, text)| *text)
-            .collect();
-        let printed = printed(page);
-        assert_eq!(printed.len(), run.len(), "programs in {page}");
-        for (printed, run) in printed.iter().zip(run) {
-            assert_eq!(
-                printed, run,
-                "{page} and tests/pages/programs differ: mend both"
-            );
-        }
-    }
+    command
 }

@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::Empty;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use officernd_auth::{ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer};
 use tower::{Service, ServiceBuilder, ServiceExt};
@@ -22,8 +22,11 @@ async fn main() -> Result<(), tower::BoxError> {
     let mut client = ServiceBuilder::new().layer(layer).service(http);
 
     let request = http::Request::get(format!("{api}/api/v2/organizations/acme/locations"));
-    let response = client.ready().await?.call(request.body(Empty::new())?).await?;
-    let (status, body) = (response.status(), response.into_body().collect().await?);
-    println!("{status} {}", String::from_utf8(body.to_bytes().to_vec())?);
+    let response = client
+        .ready()
+        .await?
+        .call(request.body(Empty::new())?)
+        .await?;
+    println!("{}", response.status());
     Ok(())
 }
