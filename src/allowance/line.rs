@@ -64,6 +64,8 @@ pub(super) struct Place {
     pub(super) rank: Rank,
     pub(super) client: Client,
     asked_at: Instant,
+    /// When its turn is expected, closures aside.
+    expected_at: Option<Instant>,
     /// When it was promised a request. Only while it is absent.
     promise: Option<Instant>,
     kept_until: Option<Instant>,
@@ -107,6 +109,7 @@ impl Line {
             rank,
             client: client.clone(),
             asked_at,
+            expected_at: None,
             promise: None,
             kept_until: None,
         };
@@ -169,6 +172,19 @@ impl Line {
         }
     }
 
+    pub(super) fn expect(&mut self, applicant: u64, at: Instant) {
+        if let Some(place) = self.places.get_mut(&applicant) {
+            place.expected_at = Some(at);
+        }
+    }
+
+    /// When the turn of the place so many before this rank is expected.
+    pub(super) fn expected_before(&self, rank: Rank, places: usize) -> Option<Instant> {
+        let nth = places.checked_sub(1)?;
+        let (_, applicant) = self.ranks.range(..rank).rev().nth(nth)?;
+        self.places.get(applicant)?.expected_at
+    }
+
     pub(super) fn len(&self) -> usize {
         self.places.len()
     }
@@ -178,8 +194,8 @@ impl Line {
         self.ranks.range(Rank::first_of(rank.class)..rank).count()
     }
 
-    pub(super) fn present(&self) -> impl Iterator<Item = (Rank, u64)> {
-        self.present.iter().map(|(&rank, &id)| (rank, id))
+    pub(super) fn present(&self) -> impl Iterator<Item = u64> {
+        self.present.values().copied()
     }
 
     pub(super) fn present_before(&self, rank: Rank) -> impl Iterator<Item = &Place> {
@@ -205,12 +221,14 @@ impl Line {
         self.places.is_empty()
     }
 
-    /// Once a window: drops the places of caches that did not come back.
+    /// Drops the places of caches that did not come back. Looks every ten
+    /// windows, which is the least that a place is kept.
     pub(super) fn forget(&mut self, now: Instant, window: Duration) {
         if self.next_cleanup.is_some_and(|at| now < at) {
             return;
         }
-        self.next_cleanup = Some(later(now, window.max(Duration::from_secs(1))));
+        let interval = window.max(Duration::from_secs(1));
+        self.next_cleanup = Some(later(now, interval.saturating_mul(KEPT_WINDOWS)));
         self.drop_absent_if(|kept_until| kept_until <= now);
     }
 

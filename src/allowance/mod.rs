@@ -4,6 +4,7 @@
 //! or providers.
 
 mod applicant;
+mod capacity;
 mod closures;
 mod endpoints;
 mod line;

@@ -6,6 +6,7 @@
     reason = "a test says what must hold"
 )]
 
+mod allowance;
 mod cache_life;
 mod compiles;
 mod config;
