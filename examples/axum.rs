@@ -1,92 +1,89 @@
-//! An axum handler that calls OfficeRnD through a client in its state.
+//! A client in an axum service's state, and a readiness probe. The token endpoint fails at first; the service
+//! becomes ready without a single request, because the cache keeps itself warm.
 
-#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+#![expect(clippy::print_stdout, reason = "an example prints what it did")]
+
+use std::time::Duration;
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
-use http::{Method, StatusCode};
-use officernd_auth::testing::Simulator;
+use officernd_auth::testing::{Fault, Simulator};
 use officernd_auth::{
-    BoxError, ClientCredentials, Error, HttpTokenProvider, OfficeRndAuth, OfficeRndAuthLayer,
-    TokenCache, TokenStatus,
+    BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuth, OfficeRndAuthLayer, TokenCache,
+    TokenStatus,
 };
 use tower::{Layer as _, ServiceExt as _};
 
 #[derive(Clone)]
 struct App {
     officernd: OfficeRndAuth<reqwest::Client>,
+    tokens: TokenCache,
     locations: reqwest::Url,
 }
 
-/// What this service answers: the number of bytes that OfficeRnD sent.
-async fn locations(State(app): State<App>) -> Result<String, (StatusCode, String)> {
-    let request = reqwest::Request::new(Method::GET, app.locations.clone());
-    let response = app
-        .officernd
-        .oneshot(request)
-        .await
-        .map_err(|error| unavailable(&error))?;
-    let status = response.status();
-    let body = response
-        .bytes()
-        .await
-        .map_err(|error| unavailable(&error.into()))?;
-    Ok(format!("OfficeRnD said {status}, {} bytes", body.len()))
+async fn locations(State(app): State<App>) -> Result<String, StatusCode> {
+    let request = reqwest::Request::new(reqwest::Method::GET, app.locations);
+    let response = app.officernd.oneshot(request).await;
+    let response = response.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    response.text().await.map_err(|_| StatusCode::BAD_GATEWAY)
 }
 
-/// A missing token is a passing fault of a service behind this one.
-fn unavailable(error: &BoxError) -> (StatusCode, String) {
-    match Error::find(error) {
-        Some(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
-        None => (StatusCode::BAD_GATEWAY, error.to_string()),
-    }
-}
-
-async fn ready(State(cache): State<TokenCache>) -> (StatusCode, Json<TokenStatus>) {
-    let status = cache.status();
-    let code = if status.has_token() {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
+/// 200 while there is a token that requests can use.
+async fn ready(State(app): State<App>) -> (StatusCode, Json<TokenStatus>) {
+    let status = app.tokens.status();
+    let code = match status.has_token() {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
     };
     (code, Json(status))
 }
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    // In production this is `OfficeRndAuthLayer::from_env()?`.
     let officernd = Simulator::start().await?;
+    officernd.token_faults().next(2, Fault::Status(503));
     let credentials = ClientCredentials::new(officernd.client_id(), officernd.client_secret())
-        .scope("officernd.api.read")
+        .scope(officernd.scope())
         .token_url(officernd.token_url());
+    // In production: `OfficeRndAuthLayer::builder(HttpTokenProvider::new(ClientCredentials::from_env()?)?)`.
     let layer = OfficeRndAuthLayer::builder(HttpTokenProvider::new(credentials)?)
         .allow_origin(officernd.url())
+        .keep_warm(true)
         .build()?;
-    let slug = officernd.org_slug();
-    let locations_url = format!("{}/api/v2/organizations/{slug}/locations", officernd.url());
-
+    let (url, slug) = (officernd.url(), officernd.org_slug());
     let app = App {
         officernd: layer.layer(reqwest::Client::new()),
-        locations: locations_url.parse()?,
+        tokens: layer.cache().clone(),
+        locations: format!("{url}/api/v2/organizations/{slug}/locations").parse()?,
     };
+    let tokens = app.tokens.clone();
     let router = Router::new()
         .route("/locations", get(locations))
-        .with_state(app)
-        .merge(
-            Router::new()
-                .route("/readyz", get(ready))
-                .with_state(layer.cache().clone()),
-        );
+        .route("/readyz", get(ready))
+        .with_state(app);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
+    let service = format!("http://{}", listener.local_addr()?);
     tokio::spawn(async move { axum::serve(listener, router).await });
+    // Serve at once and fetch the token meanwhile: the probe keeps traffic away until it is there.
+    tokio::spawn(async move { tokens.warm_up().await });
 
-    for (path, expected) in [("/readyz", 503), ("/locations", 200), ("/readyz", 200)] {
-        let response = reqwest::get(format!("http://{address}{path}")).await?;
-        let status = response.status();
-        println!("GET {path}  {status}  {}", response.text().await?);
-        assert_eq!(status, expected);
+    loop {
+        let code = reqwest::get(format!("{service}/readyz")).await?.status();
+        println!("GET /readyz     {code}");
+        if code.is_success() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
     }
+    assert_eq!(officernd.api_requests(), 0);
+    let response = reqwest::get(format!("{service}/locations")).await?;
+    println!("GET /locations  {}", response.status());
+    assert!(response.status().is_success());
+    println!(
+        "ready before the first request, after {} token requests",
+        officernd.token_requests()
+    );
     Ok(())
 }

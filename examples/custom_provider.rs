@@ -1,7 +1,7 @@
-//! A provider of one's own: here, tokens that a vault hands out. The cache,
-//! the single flight and the layer stay the same.
+//! Your own token provider: here, a vault that fails once. The cache backs off for as long as the error says and shares
+//! one token among all requests.
 
-#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+#![expect(clippy::print_stdout, reason = "an example prints what it did")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,13 +21,9 @@ struct Vault {
 impl TokenProvider for Vault {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
         let read = self.reads.fetch_add(1, Ordering::Relaxed) + 1;
-        println!(
-            "vault read {read}, because the cache is {}",
-            cx.cause().as_str()
-        );
+        println!("vault read {read}, cause: {}", cx.cause().as_str());
         if read == 1 {
-            // The kind decides what the cache does next, here: back off, and
-            // not before a second has gone.
+            // The kind makes the cache back off; `retry_after` says for how long at least.
             let sealed = Error::new(ErrorKind::Transport, "the vault is sealed");
             return Err(sealed.with_retry_after(Duration::from_secs(1)));
         }
@@ -39,7 +35,7 @@ impl TokenProvider for Vault {
 async fn main() -> Result<(), BoxError> {
     let vault = Vault::default();
     let layer = OfficeRndAuthLayer::new(vault.clone());
-    // Any tower service of HTTP requests will do.
+    // Any tower service of HTTP requests works as the client.
     let mut client = ServiceBuilder::new().layer(layer).service(service_fn(echo));
 
     let first = client.ready().await?.call(request()?).await;
@@ -63,7 +59,7 @@ fn request() -> Result<Request<()>, http::Error> {
     Request::get("https://app.officernd.com/api/v2/organizations/acme/locations").body(())
 }
 
-/// Stands for an HTTP client; tells whether a token came with the request.
+/// In place of an HTTP client: reports whether the request carried the token.
 async fn echo(request: Request<()>) -> Result<Response<&'static str>, BoxError> {
     let bearer = request.headers().get("authorization");
     let bearer = bearer.is_some_and(|value| value.as_bytes().starts_with(b"Bearer vault-token-2"));

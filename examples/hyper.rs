@@ -1,6 +1,6 @@
-//! The layer over hyper-util's client.
+//! The layer over hyper-util's client: three requests, one token request. For https, see the cookbook.
 
-#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+#![expect(clippy::print_stdout, reason = "an example prints what it did")]
 
 use bytes::Bytes;
 use http::Request;

@@ -1,7 +1,6 @@
-//! The layer over `reqwest::Client`, replaying a request whose token was
-//! revoked.
+//! The layer over `reqwest::Client`: replays a request whose token was revoked.
 
-#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+#![expect(clippy::print_stdout, reason = "an example prints what it did")]
 
 use http::Method;
 use officernd_auth::testing::Simulator;

@@ -36,12 +36,12 @@
 //! - A [`TokenProvider`] fetches a token: [`HttpTokenProvider`] from OfficeRnD, [`provider_fn`] from your own function.
 //! - A [`TokenCache`] keeps one token ready. It decides when to fetch, shares one fetch among all waiting requests, backs
 //!   off after failures, and answers [`status`](TokenCache::status) for probes.
-//! - [`OfficeRndAuthLayer`] wraps any tower service of [`http::Request`] or `reqwest::Request` (reqwest 0.13). Its service
+//! - [`OfficeRndAuthLayer`] wraps any tower service of `http::Request` or `reqwest::Request` (reqwest 0.13). Its service
 //!   [`OfficeRndAuth`] adds the `Authorization` header, to allowed origins only.
 //!
 //! # Where to go next
 //!
-//! | to | see |
+//! | task | see |
 //! |---|---|
 //! | change when tokens are refreshed, which hosts get them, how long requests wait | [`Builder`] |
 //! | replay a request after a 401 | [`OfficeRndAuthLayer::with_retry`], [`RetryUnauthorized`] |
@@ -141,18 +141,23 @@ mod syntax;
 pub mod testing;
 mod token;
 
+#[doc(inline)]
 pub use self::allowance::Allowance;
 pub use self::builder::{Builder, CachedBuilder, OrganizationsBuilder};
 pub use self::cache::{Phase, TokenCache, TokenStatus};
 pub use self::credentials::ClientCredentials;
 pub use self::error::{BoxError, ConfigError, Error, ErrorKind};
 #[cfg(feature = "store")]
+#[doc(inline)]
 pub use self::fleet::SharedTokenProvider;
+#[doc(inline)]
 pub use self::middleware::{
     OfficeRndAuth, OfficeRndAuthLayer, RetryUnauthorized, SkipAuth, TokenRejected,
 };
 pub use self::oauth::HttpTokenProvider;
+#[doc(inline)]
 pub use self::organizations::resolver_fn;
+#[doc(inline)]
 pub use self::provider::{FetchContext, StaticToken, TokenProvider, provider_fn};
 pub use self::secret::Secret;
 #[cfg(shuttle)]
