@@ -139,6 +139,20 @@ impl Gateway {
         (status, response.text().await.unwrap())
     }
 
+    /// The metrics, as soon as they have this: a fetch is counted shortly after
+    /// its result is there.
+    pub(crate) async fn metrics_with(&self, part: &str) -> String {
+        within(async {
+            loop {
+                let (_, metrics) = self.get("/metrics").await;
+                if metrics.contains(part) {
+                    return metrics;
+                }
+            }
+        })
+        .await
+    }
+
     pub(crate) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.addr).await.unwrap()
     }

@@ -1,11 +1,11 @@
 //! Twenty gateways on one Redis, each a process of its own.
 
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use officernd_auth::testing::Simulator;
 
 use crate::child::{Gateway, LOCATIONS, until, within};
+use crate::folder::Folder;
 
 const GATEWAYS: usize = 20;
 const REQUESTS: usize = 10;
@@ -13,27 +13,26 @@ const REQUESTS: usize = 10;
 /// A Redis on a port that was free, gone with the test.
 struct Redis {
     child: Child,
-    folder: PathBuf,
+    _folder: Folder,
     port: u16,
 }
 
 impl Redis {
     async fn start() -> Option<Self> {
-        let folder = std::env::temp_dir().join(format!("gateway-redis-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
+        let folder = Folder::new("redis");
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
         let child = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--dir", folder.to_str().unwrap()])
+            .args(["--save", "", "--dir", folder.path().to_str().unwrap()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .ok()?;
         let redis = Self {
             child,
-            folder,
+            _folder: folder,
             port,
         };
         until(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
@@ -45,7 +44,6 @@ impl Drop for Redis {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -84,7 +82,8 @@ async fn twenty_cold_gateways_share_one_token() {
     assert_eq!((requests, failed), (1, 0));
     let mut taken = 0;
     for gateway in &gateways {
-        let (_, metrics) = gateway.get("/metrics").await;
+        let fetched = "officernd_auth_refreshes_total{cause=\"cold\",outcome=\"ok\"} 1";
+        let metrics = gateway.metrics_with(fetched).await;
         let shared = "officernd_auth_store_refreshes_total{source=\"taken\"} 1";
         taken += usize::from(metrics.contains(shared));
     }
@@ -94,15 +93,14 @@ async fn twenty_cold_gateways_share_one_token() {
 #[tokio::test]
 async fn gateways_on_one_machine_share_a_folder() {
     let simulator = Simulator::start().await.unwrap();
-    let folder = std::env::temp_dir().join(format!("gateway-{}-store", std::process::id()));
-    let store = format!("file:{}", folder.display());
+    let folder = Folder::new("store");
+    let store = format!("file:{}", folder.path().display());
     let more = [("GATEWAY_STORE", store.as_str())];
     for _ in 0..3 {
         let gateway = Gateway::start(&simulator, simulator.url(), &more);
         assert_eq!(gateway.get(LOCATIONS).await.0, 200);
     }
     assert_eq!(simulator.token_requests(), 1);
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[tokio::test]

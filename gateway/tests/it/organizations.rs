@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::browser::Browser;
 use crate::child::{Gateway, gateway, until};
+use crate::folder::Folder;
 
 const CONFIG: &str = r#"
     [officernd]
@@ -34,8 +35,7 @@ async fn each_organization_has_a_token_of_its_own() {
         simulators.push(simulator.start().await.unwrap());
     }
     let [london, paris] = simulators.try_into().unwrap();
-    let folder = std::env::temp_dir().join(format!("gateway-{}-orgs", std::process::id()));
-    std::fs::create_dir(&folder).unwrap();
+    let folder = Folder::new("organizations");
     let (config, secret) = (folder.join("gateway.toml"), folder.join("secret"));
     std::fs::write(&secret, "secret of london\n").unwrap();
     let text = CONFIG
@@ -96,5 +96,4 @@ async fn each_organization_has_a_token_of_its_own() {
     let refusal = Fault::json(400, r#"{"error":"invalid_client"}"#);
     paris.token_faults().always(refusal);
     assert_eq!(gateway.get("/readyz").await.0, 200);
-    std::fs::remove_dir_all(folder).unwrap();
 }

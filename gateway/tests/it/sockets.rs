@@ -2,35 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use officernd_auth::testing::Simulator;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use crate::child::{Gateway, LOCATIONS, gateway, within};
-
-/// A folder that is gone with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let name = format!("gw-{}-{name}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.0.join("api.sock")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use crate::folder::Folder;
 
 fn start(simulator: &Simulator, socket: &Path) -> Gateway {
     let listen = format!("unix:{}", socket.display());
@@ -52,23 +31,23 @@ async fn ask(socket: &Path) -> String {
 async fn a_unix_socket_is_its_owners_and_goes_with_the_gateway() {
     let simulator = Simulator::start().await.unwrap();
     let folder = Folder::new("owner");
-    let socket = folder.socket();
+    let socket = folder.join("api.sock");
     let mut gateway = start(&simulator, &socket);
     let mode = fs::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert!(ask(&socket).await.starts_with("HTTP/1.1 200"));
     // Nothing else stays in the folder.
-    assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     gateway.terminate();
     assert!(gateway.ended().await.success());
-    assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[tokio::test]
 async fn a_socket_in_use_is_left_alone_and_a_dead_one_is_replaced() {
     let simulator = Simulator::start().await.unwrap();
     let folder = Folder::new("replace");
-    let socket = folder.socket();
+    let socket = folder.join("api.sock");
     let first = start(&simulator, &socket);
     let mut second = gateway();
     second.env("GATEWAY_LISTEN", format!("unix:{}", socket.display()));
