@@ -86,13 +86,16 @@
 //! | feature | default | brings |
 //! |---|---|---|
 //! | `reqwest` | yes | the layer over `reqwest::Client`, and the ready-made client of [`HttpTokenProvider::new`] |
+//! | `rustls` | yes | TLS for both, by rustls with aws-lc-rs |
+//! | `rustls-no-provider` | no | TLS by rustls with the cryptography provider that your program installs |
+//! | `native-tls` | no | TLS by the operating system, OpenSSL on Linux |
 //! | `store` | no | [`SharedTokenProvider`] over a [`TokenStore`](fleet::TokenStore) of your own |
 //! | `file` | no | [`FileStore`](fleet::FileStore): one token for the processes of a host |
 //! | `redis` | no | [`RedisStore`](fleet::RedisStore): one token for a fleet, over Redis or Valkey |
 //! | `metrics` | no | counters, gauges and histograms through the `metrics` facade |
 //! | `testing` | no | [`Simulator`](testing::Simulator), an OfficeRnD inside your test, and scripted providers |
 //!
-//! Features only add. The library spawns tasks on the tokio runtime of its caller and has no permanent task, unless
+//! `reqwest` without one of the three TLS features speaks plain http only. Features only add. The library spawns tasks on the tokio runtime of its caller and has no permanent task, unless
 //! [`keep_warm`](Builder::keep_warm) is on. It needs Rust 1.85 and has no `unsafe` code.
 //!
 //! [OfficeRnD]: https://www.officernd.com
