@@ -12,9 +12,11 @@ use crate::allowance::Allowance;
 use crate::cache::{Settings, TokenCache};
 use crate::clock::Clock;
 use crate::error::ConfigError;
-use crate::middleware::{OfficeRndAuthLayer, Organizations, Policy};
+use crate::middleware::{OfficeRndAuthLayer, Policy};
 use crate::organizations::slug::Slug;
-use crate::organizations::{Bounds, Directory, OrganizationResolver, Resolve, Resolved};
+use crate::organizations::{
+    Bounds, OrganizationMap, OrganizationResolver, Organizations, Resolve, Resolved,
+};
 use crate::provider::{DynProvider, TokenProvider};
 
 /// The longest time that a setting may name. No token is trusted for longer.
@@ -42,7 +44,7 @@ impl OfficeRndAuthLayer {
     /// `https://*.officernd.com` only.
     #[must_use]
     pub fn new(provider: impl TokenProvider) -> Self {
-        Self::from_parts(TokenCache::new(provider), Policy::default())
+        Self::over_cache(TokenCache::new(provider), Policy::default())
     }
 
     /// A layer to be set up.
@@ -55,11 +57,11 @@ impl OfficeRndAuthLayer {
         }
     }
 
-    /// A layer with a cache for each organisation: the `{orgSlug}` of
+    /// A layer with a cache for each organization: the `{orgSlug}` of
     /// `/api/v1|v2/organizations/{orgSlug}/…` picks the credentials. Caches are
     /// made on demand, bounded in number, and let go when idle.
     ///
-    /// A path that could be read as another organisation's (dot segments,
+    /// A path that could be read as another organization's (dot segments,
     /// encoded slashes, doubled slashes, another case) is refused with
     /// [`ErrorKind::Organization`](crate::ErrorKind::Organization).
     pub fn per_organization(resolver: impl OrganizationResolver) -> OrganizationsBuilder {
@@ -198,7 +200,7 @@ macro_rules! layer_settings {
     };
 }
 
-/// The settings of a cache, or of the caches of all organisations.
+/// The settings of a cache, or of the caches of all organizations.
 macro_rules! cache_settings {
     () => {
         /// How long before its expiry a token is refreshed in the background;
@@ -268,7 +270,7 @@ impl CachedBuilder {
     /// [`ConfigError::Origin`] for an origin that is none.
     pub fn build(self) -> Result<OfficeRndAuthLayer, ConfigError> {
         let policy = self.layer.policy()?;
-        Ok(OfficeRndAuthLayer::from_parts(self.cache, policy))
+        Ok(OfficeRndAuthLayer::over_cache(self.cache, policy))
     }
 }
 
@@ -287,7 +289,7 @@ impl Builder {
         check(&self.settings)?;
         let policy = self.layer.policy()?;
         let cache = TokenCache::with_settings(self.provider, self.allowance, self.settings);
-        Ok(OfficeRndAuthLayer::from_parts(cache, policy))
+        Ok(OfficeRndAuthLayer::over_cache(cache, policy))
     }
 }
 
@@ -327,7 +329,7 @@ fn check(settings: &Settings) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Sets up a layer with a cache for each organisation
+/// Sets up a layer with a cache for each organization
 /// ([`OfficeRndAuthLayer::per_organization`]).
 ///
 /// The settings of a cache hold for each of them; all share one
@@ -367,13 +369,13 @@ impl OrganizationsBuilder {
 
     cache_settings!();
 
-    /// Whose token goes on requests whose path names no organisation.
+    /// Whose token goes on requests whose path names no organization.
     pub fn default_organization(mut self, slug: impl Into<String>) -> Self {
         self.default = Some(slug.into());
         self
     }
 
-    /// How many organisations are kept at most; idle and unknown ones make
+    /// How many organizations are kept at most; idle and unknown ones make
     /// room first.
     pub fn max_organizations(mut self, most: usize) -> Self {
         self.bounds.most = most;
@@ -381,7 +383,7 @@ impl OrganizationsBuilder {
     }
 
     /// After this long without a request, up to twice as long, an
-    /// organisation's cache is let go.
+    /// organization's cache is let go.
     pub fn idle_after(mut self, idle: Duration) -> Self {
         self.bounds.idle_after = idle;
         self
@@ -392,7 +394,7 @@ impl OrganizationsBuilder {
     /// # Errors
     ///
     /// As [`Builder::build`], and [`ConfigError::Setting`] for a default
-    /// organisation that is no slug or a bound of zero.
+    /// organization that is no slug or a bound of zero.
     pub fn build(self) -> Result<OfficeRndAuthLayer<Organizations>, ConfigError> {
         check(&self.settings)?;
         let policy = self.layer.policy()?;
@@ -415,9 +417,12 @@ impl OrganizationsBuilder {
             None => None,
         };
         let allowance = self.allowance.or_else(|| Some(Allowance::default()));
-        let directory = Directory::new(self.resolver, self.settings, allowance, self.bounds);
+        let directory = OrganizationMap::new(self.resolver, self.settings, allowance, self.bounds);
         let organizations = Organizations::new(directory, default);
-        Ok(OfficeRndAuthLayer::from_parts(organizations, policy))
+        Ok(OfficeRndAuthLayer::over_organizations(
+            organizations,
+            policy,
+        ))
     }
 }
 

@@ -1,8 +1,7 @@
-//! The one door for time.
+//! Reads the time. No other module does.
 
 use std::fmt;
 use std::future::Future;
-use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -38,22 +37,14 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Completes when [`now`](Self::now) has reached `until`. Only called
     /// inside a tokio runtime.
     fn sleep_until(&self, until: Instant) -> Sleep;
-
-    /// A cheap reading that is different as soon as either clock has moved by
-    /// more than a few milliseconds, in any way: so both are read in full once
-    /// a tick, not once a request. `None`, the default, reads them each time.
-    fn tick(&self) -> Option<NonZeroU64> {
-        None
-    }
 }
 
 /// tokio's monotonic clock, so that `tokio::time::pause` and `advance` drive a
 /// cache, and the system's wall clock.
 ///
-/// Release builds on Linux take the kernel's coarse wall clock for a
-/// [`tick`](Clock::tick) while tokio's clock runs with the system's. Debug
-/// builds read both clocks each time: a test that pauses time is believed at
-/// once.
+/// Release builds on Linux read both clocks once in 4 ms or so, as long as
+/// tokio's clock runs with the system's. Debug builds read both each time, so
+/// that a test that pauses time sees its effect at once.
 ///
 /// ```
 /// use officernd_auth::clock::{Clock, TokioClock};
@@ -69,7 +60,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TokioClock;
 
-#[expect(clippy::disallowed_methods, reason = "the one door")]
+#[expect(clippy::disallowed_methods, reason = "the module that reads the time")]
 impl Clock for TokioClock {
     fn now(&self) -> Instant {
         tokio::time::Instant::now().into_std()
@@ -82,21 +73,35 @@ impl Clock for TokioClock {
     fn sleep_until(&self, until: Instant) -> Sleep {
         Box::pin(tokio::time::sleep_until(until.into()))
     }
+}
 
+/// What [`tick`] returns where there is no cheap clock.
+pub(crate) const NO_TICK: u64 = 0;
+
+/// A cheap reading that changes as soon as either of the system's clocks has
+/// moved by more than a few milliseconds, in any way: so both are read in full
+/// once in a tick, not once in a request.
+///
+/// This is the kernel's coarse wall clock. The coarse monotonic one would not
+/// do, since it stands still through a suspend. [`NO_TICK`] where the system is
+/// not Linux, and in debug builds, where tests pause the clock.
+#[inline(always)]
+pub(crate) fn tick() -> u64 {
     #[cfg(all(target_os = "linux", not(debug_assertions)))]
-    #[inline]
-    fn tick(&self) -> Option<NonZeroU64> {
-        // The wall clock's, since the monotonic one sleeps through a suspend.
+    {
         let coarse = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-        let seconds = u64::try_from(coarse.tv_sec).ok()?;
-        let nanos = u64::try_from(coarse.tv_nsec).ok()?;
-        NonZeroU64::new(seconds.wrapping_mul(1_000_000_000).wrapping_add(nanos))
+        // Seconds before 1970 or after 2500 make an odd tick, which is a tick.
+        (coarse.tv_sec as u64)
+            .wrapping_mul(1_000_000_000)
+            .wrapping_add(coarse.tv_nsec as u64)
     }
+    #[cfg(not(all(target_os = "linux", not(debug_assertions))))]
+    NO_TICK
 }
 
 /// Whether a clock runs with the system's. One that a test has paused or moved
 /// does not, and has no say in ticks.
-#[expect(clippy::disallowed_methods, reason = "the one door")]
+#[expect(clippy::disallowed_methods, reason = "the module that reads the time")]
 pub(crate) fn runs_with_the_system(clock: &dyn Clock) -> bool {
     let before = Instant::now();
     let now = clock.now();

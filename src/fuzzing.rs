@@ -93,7 +93,7 @@ pub fn origin(data: &[u8]) {
         return;
     };
     if policy
-        .allows(Some(scheme), Some(authority.as_str()))
+        .check(Some(scheme), Some(authority.as_str()))
         .is_err()
     {
         return;

@@ -1,8 +1,7 @@
 //! The token path's state, and every decision taken under its lock.
 
-use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU64 as Count;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -10,8 +9,7 @@ use tokio::sync::watch;
 use super::backoff::{Damping, Hold};
 use super::fetch::{self, Flight, GRACE, Launch, Outcome};
 use super::lifetime::{Plan, Stage};
-use super::registry::{self, Ticket};
-use super::slot::{Entry, Slot};
+use super::slot::{CachedToken, Slot};
 use super::status::{Phase, TokenStatus};
 use crate::allowance::{Allowance, Applicant, Standing, Urgency};
 use crate::clock::{Clock, later};
@@ -33,8 +31,8 @@ pub(crate) struct Settings {
 /// What all handles of one cache share.
 pub(super) struct Core {
     pub(super) slot: Slot,
-    /// This cache's number in the registry.
-    pub(super) number: NonZeroU32,
+    /// For the ids of this cache's tokens.
+    pub(super) this: Weak<Self>,
     pub(super) provider: Box<dyn DynProvider>,
     pub(super) settings: Settings,
     pub(super) warm: super::keep_warm::Timer,
@@ -85,7 +83,7 @@ pub(super) struct Wait {
     /// The flight should have landed by then.
     pub(super) overdue: Instant,
     /// The old token, and until when to wait before going with it.
-    pub(super) old: Option<(Arc<Entry>, Instant)>,
+    pub(super) old: Option<(Arc<CachedToken>, Instant)>,
     /// To be launched once the lock is released.
     pub(super) launch: Option<Box<Launch>>,
 }
@@ -113,8 +111,8 @@ impl Core {
             token_requests: 0,
         };
         Arc::new_cyclic(|core| Self {
-            slot: Slot::new(Arc::clone(&settings.clock)),
-            number: registry::enter(core),
+            slot: Slot::default(),
+            this: Weak::clone(core),
             provider,
             settings,
             warm: super::keep_warm::Timer::default(),
@@ -132,7 +130,7 @@ impl Core {
         self.settings.clock.now()
     }
 
-    pub(super) fn stage(&self, entry: &Entry) -> Stage {
+    pub(super) fn stage(&self, entry: &CachedToken) -> Stage {
         entry.stage(self.now(), self.settings.clock.wall())
     }
 
@@ -247,7 +245,7 @@ impl Core {
 
     /// When this token's replacement should be fetched. What the life itself
     /// brings about is not damped.
-    pub(super) fn due_at(&self, state: &State, entry: &Entry, now: Instant) -> Instant {
+    pub(super) fn due_at(&self, state: &State, entry: &CachedToken, now: Instant) -> Instant {
         let age = entry.age(now, self.settings.clock.wall());
         let refresh_at = later(now, entry.life.refresh_at.saturating_sub(age));
         match state.heal_at.filter(|_| entry.is_rejected()) {
@@ -302,7 +300,7 @@ impl Core {
         }
     }
 
-    fn previous(&self, entry: &Entry, now: Instant) -> Previous {
+    fn previous(&self, entry: &CachedToken, now: Instant) -> Previous {
         let wall = self.settings.clock.wall();
         let age = entry.age(now, wall);
         Previous {
@@ -315,10 +313,10 @@ impl Core {
     }
 
     /// What comes after a rejected token.
-    pub(super) fn successor(&self, rejected: Ticket) -> Successor {
+    pub(super) fn successor(&self, rejected: u64) -> Successor {
         let state = self.lock();
         let newer = self.slot.get().is_some_and(|entry| {
-            !rejected.is_of(entry.token.generation()) && self.stage(&entry) != Stage::Dead
+            entry.token.generation() != rejected && self.stage(&entry) != Stage::Dead
         });
         match &state.flight {
             _ if newer => Successor::Here,
@@ -345,11 +343,5 @@ impl Core {
         // Nothing panics while it holds the lock; if it did, the state's
         // fields each stand for themselves.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Core {
-    fn drop(&mut self) {
-        registry::leave(self.number);
     }
 }

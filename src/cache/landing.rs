@@ -7,8 +7,8 @@ use super::backoff::Hold;
 use super::core::{Core, State};
 use super::fetch::{Flight, Outcome};
 use super::lifetime::{Life, Stage};
-use super::registry::Ticket;
-use super::slot::Entry;
+use super::slot::CachedToken;
+use super::token_id::TokenId;
 use crate::allowance::Permit;
 use crate::clock::{Age, later};
 use crate::error::{Error, ErrorKind};
@@ -100,7 +100,7 @@ impl Core {
         let wall = self.settings.clock.wall();
         let granted = token.expires_in();
         let last = self.slot.get();
-        let same = |last: &&Arc<Entry>| last.token.header_value() == token.header_value();
+        let same = |last: &&Arc<CachedToken>| last.token.header_value() == token.header_value();
         let life = match last.as_ref().filter(same) {
             Some(last) if !last.is_rejected() => Life::reissued(granted),
             _ => Life::new(&self.settings.plan, granted, fastrand::f32()),
@@ -126,8 +126,9 @@ impl Core {
         state.heal_at = None;
         state.spent = None;
         let token = token.with_generation(state.generation);
+        let id = TokenId::new(&self.this, state.generation);
         self.slot
-            .publish(Entry::new(self.number, token.clone(), life, age));
+            .publish(CachedToken::new(id, token.clone(), life, age));
         Ok((token, news))
     }
 
@@ -145,14 +146,14 @@ impl Core {
     }
 
     /// A server rejected this token. Whether that is news.
-    pub(super) fn reject(self: &Arc<Self>, rejected: Ticket) -> bool {
+    pub(super) fn reject(self: &Arc<Self>, rejected: u64) -> bool {
         let now = self.now();
         let (generation, heal_in, launch) = {
             let mut state = self.lock();
             let Some(entry) = self.slot.get() else {
                 return false;
             };
-            if !rejected.is_of(entry.token.generation()) || !entry.reject() {
+            if entry.token.generation() != rejected || !entry.reject() {
                 return false;
             }
             if self.stage(&entry) != Stage::Fresh {

@@ -7,16 +7,15 @@ mod fetch;
 mod keep_warm;
 mod landing;
 mod lifetime;
-mod registry;
 mod report;
 mod slot;
 mod status;
+mod token_id;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
 use tokio::sync::watch;
 
 pub(crate) use self::backoff::Hold;
@@ -25,12 +24,12 @@ use self::core::{Core, Step, Successor, Wait};
 use self::fetch::GRACE;
 pub(crate) use self::lifetime::Plan;
 use self::lifetime::Stage;
-pub(crate) use self::registry::Ticket;
-use self::slot::Entry;
-pub(crate) use self::slot::Reader;
+use self::slot::CachedToken;
+pub(crate) use self::slot::{SlotReader, TokenHeader};
 pub use self::status::{Phase, TokenStatus};
+pub(crate) use self::token_id::TokenId;
 use crate::allowance::Allowance;
-use crate::clock::{TokioClock, later, timeout_at};
+use crate::clock::{Clock, TokioClock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{DynProvider, TokenProvider};
 use crate::sync::{Ordering, Runtime};
@@ -108,40 +107,41 @@ impl TokenCache {
         self.serves(entry).then(|| entry.token.clone())
     }
 
-    /// [`try_token`](Self::try_token) for the hit path. In a tick in which the
-    /// token was found fresh, a look is the whole work.
+    /// [`try_token`](Self::try_token) for the hit path: gives the header to
+    /// `insert`, which copies it to where it belongs. A header value that is
+    /// returned by value costs more than all else here.
     #[inline(always)]
-    pub(crate) fn lend(&self, reader: &mut Reader) -> Option<Lent> {
-        match reader.kept(&self.core.slot) {
-            Some(entry) => self.look(entry),
+    pub(crate) fn try_header<R>(
+        &self,
+        reader: &mut SlotReader,
+        insert: impl FnOnce(&TokenHeader) -> R,
+    ) -> Option<R> {
+        let slot = &self.core.slot;
+        let loaded;
+        let token = match reader.current(slot) {
+            Some(token) => token,
             None => {
-                reader.keep(&self.core.slot);
-                self.lend_once()
+                reader.update(slot);
+                loaded = slot.load();
+                loaded.as_deref()?
             }
-        }
-    }
-
-    /// The same for one who keeps no reader.
-    pub(crate) fn lend_once(&self) -> Option<Lent> {
-        self.look(self.core.slot.load().as_ref()?)
-    }
-
-    #[inline(always)]
-    fn look(&self, entry: &Entry) -> Option<Lent> {
-        let value = match entry.fresh(&*self.core.slot.clock) {
-            Some(value) => value,
-            None if self.serves(entry) => entry.value(),
-            None => return None,
         };
-        Some(Lent {
-            value: value.clone(),
-            ticket: entry.ticket,
-        })
+        let clock = &*self.core.settings.clock;
+        token.header(clock, || self.serves(token)).map(insert)
+    }
+
+    /// The same without a reader.
+    #[inline(always)]
+    pub(crate) fn try_header_once<R>(&self, insert: impl FnOnce(&TokenHeader) -> R) -> Option<R> {
+        let loaded = self.core.slot.load();
+        let token = loaded.as_deref()?;
+        let clock = &*self.core.settings.clock;
+        token.header(clock, || self.serves(token)).map(insert)
     }
 
     /// Whether a request may carry this token now. Starts what is due.
     #[cold]
-    fn serves(&self, entry: &Entry) -> bool {
+    fn serves(&self, entry: &CachedToken) -> bool {
         match self.core.stage(entry) {
             Stage::Fresh if !entry.is_rejected() => {}
             Stage::Fresh | Stage::Ahead => self.core.refresh_behind(),
@@ -213,7 +213,7 @@ impl TokenCache {
         let current = self.core.slot.get();
         // Another cache's token may have the same number.
         let ours = current.is_some_and(|entry| entry.token.header_value() == token.header_value());
-        ours && self.core.reject(self.ticket(token))
+        ours && self.core.reject(token.generation())
     }
 
     /// What the cache is doing now.
@@ -229,39 +229,37 @@ impl TokenCache {
         self.core.subscribe()
     }
 
-    /// The time by this cache's clock.
-    pub(crate) fn now(&self) -> std::time::Instant {
-        self.core.now()
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.core.settings.clock
     }
 
-    /// The same for a request that comes back.
-    pub(crate) fn reject_ticket(rejected: Ticket) {
-        if let Some(cache) = Self::of(rejected) {
-            cache.core.reject(rejected);
+    /// As [`reject`](Self::reject), by the token's number.
+    pub(crate) fn reject_generation(&self, generation: u64) -> bool {
+        self.core.reject(generation)
+    }
+
+    /// Whether this is a handle of the same cache.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.core, &other.core)
+    }
+
+    /// The id of a token of this cache.
+    pub(crate) fn id_of(&self, token: &AccessToken) -> Arc<TokenId> {
+        let current = self.core.slot.get();
+        match current.filter(|current| current.token.generation() == token.generation()) {
+            Some(current) => Arc::clone(current.id()),
+            None => TokenId::new(&self.core.this, token.generation()),
         }
     }
 
-    /// The cache whose token this is, while it lives.
-    pub(crate) fn of(token: Ticket) -> Option<Self> {
-        let core = token.cache()?;
-        Some(Self { core })
-    }
-
-    pub(crate) fn is_of(&self, token: Ticket) -> bool {
-        token.is_from(self.core.number)
-    }
-
-    pub(crate) fn ticket(&self, token: &AccessToken) -> Ticket {
-        Ticket::new(self.core.number, token.generation())
-    }
-
-    /// Whether what comes after a rejected token is there, or on its way.
-    pub(crate) fn heals(&self, rejected: Ticket) -> bool {
+    /// Whether a newer token than the rejected one is there, or on its way.
+    pub(crate) fn replacement_pending(&self, rejected: u64) -> bool {
         !matches!(self.core.successor(rejected), Successor::Held)
     }
 
-    /// Waits until the flight that may bring it has landed.
-    pub(crate) async fn healed(&self, rejected: Ticket) {
+    /// Waits until the fetch that may bring it has ended, at most for the
+    /// `acquire_timeout`.
+    pub(crate) async fn replacement(&self, rejected: u64) {
         let deadline = later(self.core.now(), self.core.settings.acquire_timeout);
         while let Successor::Coming(mut wait) = self.core.successor(rejected) {
             if Runtime::current().is_err()
@@ -292,7 +290,7 @@ impl TokenCache {
             let until = old.as_ref().map_or(deadline, |old| old.1.min(deadline));
             let landed = self.land(&mut wait, until).await;
             // It may have died meanwhile, by the wall clock.
-            let living = |entry: &Arc<Entry>| self.core.stage(entry) != Stage::Dead;
+            let living = |entry: &Arc<CachedToken>| self.core.stage(entry) != Stage::Dead;
             let old = old.map(|(entry, _)| entry).filter(living);
             let old = old.map(|entry| entry.token.clone());
             match landed {
@@ -356,14 +354,6 @@ impl TokenCache {
             None => Landed::TooLate,
         }
     }
-}
-
-/// What a request carries, and what tells whose it was.
-#[expect(unnameable_types, reason = "seen by sealed traits only")]
-#[derive(Debug)]
-pub struct Lent {
-    pub(crate) value: HeaderValue,
-    pub(crate) ticket: Ticket,
 }
 
 /// How a wait for a flight ended.

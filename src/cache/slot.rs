@@ -1,94 +1,153 @@
-//! The slot that every request reads: one pointer, replaced whole.
+//! The slot that every request reads: one pointer, replaced as a whole.
 //!
-//! Why it looks as it does is told in ARCHITECTURE.md, "The hit path".
+//! ARCHITECTURE.md, "The hit path", gives the reasons for its shape.
 
-use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderValue;
 
 use super::lifetime::{Life, Stage};
-use super::registry::Ticket;
-use crate::clock::{Age, Clock, runs_with_the_system};
-use crate::sync::{AtomicBool, AtomicU64, Guard, Ordering, Swap};
+use super::token_id::TokenId;
+use crate::clock::{self, Age, Clock, runs_with_the_system};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Guard, Ordering, Swap};
 use crate::token::AccessToken;
 
-/// A token with its life. Immutable but for what others find out about it.
+/// A token with its lifetime, and the header values that requests copy.
 #[derive(Debug)]
-// In this order: what a hit reads stands together.
-#[repr(C)]
-pub(super) struct Entry {
-    pub(super) ticket: Ticket,
-    shards: Box<[Shard]>,
+pub(super) struct CachedToken {
+    /// For the first thread that asks. Most caches of many organizations are
+    /// used by one thread.
+    first: Shard,
+    /// The number of that thread; 0 before there is one.
+    first_thread: AtomicUsize,
+    /// For all threads, once a second one has asked.
+    shards: OnceLock<Box<[Shard]>>,
     rejected: AtomicBool,
     age: Age,
     pub(super) life: Life,
     pub(super) token: AccessToken,
 }
 
-/// One thread's copy of the header value, alone on its cache lines: threads
-/// that count references to one value fight over its count.
+/// What one thread copies to a request. Alone on its cache lines: threads that
+/// count references to one value slow each other down.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Shard {
-    value: HeaderValue,
-    /// The tick at which this thread last found the token fresh by both
-    /// clocks; 0 is never.
+    header: TokenHeader,
+    /// The tick in which this thread last found the token fresh by both clocks.
     fresh_at: AtomicU64,
 }
 
-/// More threads than this share copies: a token stays within 8 KiB or so.
-const MOST_SHARDS: usize = 8;
+/// A header value, and the token that it is made of.
+#[derive(Debug)]
+pub(crate) struct TokenHeader {
+    pub(crate) value: HeaderValue,
+    pub(crate) id: Arc<TokenId>,
+}
 
-impl Entry {
-    pub(super) fn new(cache: NonZeroU32, token: AccessToken, life: Life, age: Age) -> Self {
-        let threads = available_parallelism().map_or(1, usize::from);
-        // A power of two, so that a thread's own is found without a division;
-        // twice the threads, so that few of them meet.
-        let shards = (2 * threads).next_power_of_two().min(MOST_SHARDS);
-        let shards = (0..shards)
-            .map(|_| Shard {
-                value: token.fresh_header_value(),
-                fresh_at: AtomicU64::new(0),
-            })
-            .collect();
+/// More threads than this share shards: a token takes at most about 12 KiB.
+const MAX_SHARDS: usize = 8;
+
+/// No tick has this value.
+const NEVER: u64 = u64::MAX;
+
+impl Shard {
+    fn new(value: HeaderValue, id: Arc<TokenId>) -> Self {
+        let header = TokenHeader { value, id };
+        let fresh_at = AtomicU64::new(NEVER);
+        Self { header, fresh_at }
+    }
+}
+
+impl CachedToken {
+    pub(super) fn new(id: Arc<TokenId>, token: AccessToken, life: Life, age: Age) -> Self {
         Self {
-            ticket: Ticket::new(cache, token.generation()),
-            token,
-            life,
-            age,
+            first: Shard::new(token.header_value().clone(), id),
+            first_thread: AtomicUsize::new(0),
+            shards: OnceLock::new(),
             rejected: AtomicBool::new(false),
-            shards,
+            age,
+            life,
+            token,
         }
     }
 
-    /// The header value, if the token is fresh and nothing is to be done.
+    /// The header for one request, if the token is fresh and nothing is due;
+    /// `stale` decides about a token that is not.
     ///
     /// Both clocks are read once in a tick. An equal tick says that less than
-    /// one has passed since, by either clock: a suspend, or a step of the wall
-    /// clock, changes it.
+    /// one tick has passed since, by either clock: a suspend, or a step of the
+    /// wall clock, changes it.
     #[inline(always)]
-    pub(super) fn fresh(&self, clock: &dyn Clock) -> Option<&HeaderValue> {
-        let shard = self.shards.get(thread_number() & (self.shards.len() - 1))?;
-        let tick = clock.tick();
-        if tick.is_some_and(|tick| shard.fresh_at.load(Ordering::Relaxed) == tick.get()) {
-            return Some(&shard.value);
-        }
-        if self.stage(clock.now(), clock.wall()) != Stage::Fresh || self.is_rejected() {
-            return None;
-        }
-        // Ticks are the system's: they say nothing of a clock that is not.
-        if let Some(tick) = tick.filter(|_| runs_with_the_system(clock)) {
-            shard.fresh_at.store(tick.get(), Ordering::Relaxed);
-        }
-        Some(&shard.value)
+    pub(super) fn header(
+        &self,
+        clock: &dyn Clock,
+        stale: impl FnOnce() -> bool,
+    ) -> Option<&TokenHeader> {
+        let shard = self.shard();
+        let tick = clock::tick();
+        let usable = shard.fresh_at.load(Ordering::Relaxed) == tick
+            || self.is_fresh(shard, tick, clock)
+            || stale();
+        usable.then_some(&shard.header)
     }
 
-    /// The header value for one who knows that the token may be used.
-    pub(super) fn value(&self) -> &HeaderValue {
-        self.token.header_value()
+    /// Reads both clocks.
+    fn is_fresh(&self, shard: &Shard, tick: u64, clock: &dyn Clock) -> bool {
+        if self.stage(clock.now(), clock.wall()) != Stage::Fresh || self.is_rejected() {
+            return false;
+        }
+        // Ticks are the system's: they say nothing of a clock that is not.
+        if tick != clock::NO_TICK && runs_with_the_system(clock) {
+            shard.fresh_at.store(tick, Ordering::Relaxed);
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn shard(&self) -> &Shard {
+        let thread = thread_number();
+        match self.shards.get() {
+            Some(shards) => nth(shards, thread).unwrap_or(&self.first),
+            None if self.first_thread.load(Ordering::Relaxed) == thread => &self.first,
+            None => self.claim_shard(thread),
+        }
+    }
+
+    /// The first look of a thread while there is one shard.
+    #[cold]
+    fn claim_shard(&self, thread: usize) -> &Shard {
+        let order = Ordering::Relaxed;
+        match self.first_thread.compare_exchange(0, thread, order, order) {
+            Ok(_) => &self.first,
+            Err(_) => nth(self.make_shards(), thread).unwrap_or(&self.first),
+        }
+    }
+
+    fn make_shards(&self) -> &[Shard] {
+        self.shards.get_or_init(|| {
+            let threads = available_parallelism().map_or(1, usize::from);
+            // A power of two, so that `nth` takes no division; twice the
+            // threads, so that few of them share one.
+            let count = (2 * threads).next_power_of_two().min(MAX_SHARDS);
+            let shard =
+                |_| Shard::new(self.token.fresh_header_value(), self.first.header.id.copy());
+            (0..count).map(shard).collect()
+        })
+    }
+
+    /// Makes shards at once if the token before this one needed them: so a
+    /// request pays for that only once in the life of a cache.
+    pub(super) fn prepare_for_threads_of(&self, earlier: &Self) {
+        if earlier.shards.get().is_some() {
+            self.make_shards();
+        }
+    }
+
+    pub(super) fn id(&self) -> &Arc<TokenId> {
+        &self.first.header.id
     }
 
     pub(super) fn age(&self, now: Instant, wall: SystemTime) -> Duration {
@@ -109,89 +168,86 @@ impl Entry {
     }
 }
 
-/// Alone on its cache lines: it is read by all, and its neighbours are written.
-#[derive(Debug)]
+#[inline(always)]
+fn nth(shards: &[Shard], thread: usize) -> Option<&Shard> {
+    shards.get(thread & (shards.len() - 1))
+}
+
+/// Alone on its cache lines: all threads read it, and its neighbors are written.
+#[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct Slot {
-    /// What tells whether the entry is fresh: on the same line.
-    pub(super) clock: Arc<dyn Clock>,
-    entry: Swap<Entry>,
-    /// Counts the entries, so that who holds one knows it for the current one
-    /// by a look at one word.
+    token: Swap<CachedToken>,
+    /// Counts the tokens, so that a `SlotReader` knows by one load whether it
+    /// has the current one.
     version: AtomicU64,
 }
 
 impl Slot {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            clock,
-            entry: Swap::default(),
-            version: AtomicU64::new(0),
+    /// The token for one request: a borrow, not a reference count.
+    pub(super) fn load(&self) -> Guard<CachedToken> {
+        self.token.load()
+    }
+
+    /// The token to keep.
+    pub(super) fn get(&self) -> Option<Arc<CachedToken>> {
+        self.token.load_full()
+    }
+
+    pub(super) fn publish(&self, token: CachedToken) {
+        if let Some(earlier) = self.get() {
+            token.prepare_for_threads_of(&earlier);
         }
-    }
-
-    /// The entry for one request: a borrow, not a reference count.
-    pub(super) fn load(&self) -> Guard<Entry> {
-        self.entry.load()
-    }
-
-    /// The entry to keep.
-    pub(super) fn get(&self) -> Option<Arc<Entry>> {
-        self.entry.load_full()
-    }
-
-    pub(super) fn publish(&self, entry: Entry) {
-        self.entry.store(Some(Arc::new(entry)));
-        // After the entry: who sees the version sees the entry too.
+        self.token.store(Some(Arc::new(token)));
+        // After the token: a reader that sees the version sees the token too.
         self.version.fetch_add(1, Ordering::Release);
     }
 }
 
-/// The current entry as one service holds it.
+/// The current token as one service holds it.
 ///
-/// A clone starts empty, and the first request of each goes by the slot
-/// itself: a service that is cloned for every request touches no shared count.
-#[expect(unnameable_types, reason = "seen by sealed traits only")]
+/// A clone starts empty, and the first request of each reads the slot itself:
+/// a service that is cloned for every request touches no shared count.
 #[derive(Debug, Default)]
-pub struct Reader {
-    entry: Option<Arc<Entry>>,
+pub(crate) struct SlotReader {
+    token: Option<Arc<CachedToken>>,
     version: u64,
     used: bool,
 }
 
-impl Reader {
-    /// The entry, if this reader has the current one.
+impl SlotReader {
+    /// The token, if this reader has the current one.
     #[inline]
-    pub(super) fn kept(&self, slot: &Slot) -> Option<&Entry> {
+    pub(super) fn current(&self, slot: &Slot) -> Option<&CachedToken> {
         let current = slot.version.load(Ordering::Acquire) == self.version;
-        self.entry.as_deref().filter(|_| current)
+        self.token.as_deref().filter(|_| current)
     }
 
-    /// Keeps the current entry, from the second time on.
-    pub(super) fn keep(&mut self, slot: &Slot) {
+    /// Keeps the current token, from the second time on.
+    pub(super) fn update(&mut self, slot: &Slot) {
         if self.used {
             let version = slot.version.load(Ordering::Acquire);
-            self.entry = slot.get();
+            self.token = slot.get();
             self.version = version;
         }
         self.used = true;
     }
 }
 
-impl Clone for Reader {
+impl Clone for SlotReader {
     fn clone(&self) -> Self {
         Self::default()
     }
 }
 
-/// A small number of this thread's own.
+/// A small number of this thread's own, from 1.
 #[inline]
 fn thread_number() -> usize {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
     thread_local! {
         static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);
     }
-    NUMBER.try_with(|number| *number).unwrap_or_default()
+    NUMBER.try_with(|number| *number).unwrap_or(1)
 }

@@ -2,6 +2,7 @@ use std::fmt;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::StatusCode;
@@ -9,12 +10,18 @@ use http::header::AUTHORIZATION;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::challenge;
-use super::message::private::{Answer, Outgoing};
-use super::source::Acquire;
-use super::{AuthRequest, AuthResponse, TokenRejected};
-use crate::cache::{Ticket, TokenCache};
+use super::{AuthRequest, AuthResponse, Source, TokenRejected, challenge};
+use crate::cache::TokenId;
+use crate::clock::Clock;
 use crate::error::{BoxError, Error};
+use crate::observability::{Requested, Waiter};
+use crate::token::AccessToken;
+
+/// A token for a request that waits, and its id.
+type Acquired = Result<(AccessToken, Arc<TokenId>), Error>;
+
+/// The wait for it.
+pub(super) type Acquire = Pin<Box<dyn Future<Output = Acquired> + Send>>;
 
 pin_project! {
     /// The response of an [`OfficeRndAuth`](super::OfficeRndAuth) service.
@@ -44,43 +51,89 @@ pin_project! {
     // errors that are boxed (rust-lang/rust#102211).
     pub struct ResponseFuture<F, S, Req> {
         #[pin]
-        state: State<F, Unsent<S, Req>>,
+        state: State<F, PendingCall<S, Req>>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<F, U> {
-        Sent { #[pin] inner: F, token: Option<Ticket> },
+    enum State<F, P> {
+        Sent { #[pin] inner: F, token: Option<Arc<TokenId>> },
         // Boxed: rare, and must not make every hit's future large.
-        Unsent { unsent: Box<U> },
+        Pending { call: Box<P> },
     }
 }
 
-/// A request that has not gone out.
-enum Unsent<S, Req> {
+/// A request that has not been sent.
+enum PendingCall<S, Req> {
     /// It waits for its token, with the service readied for it.
     Waiting { token: Acquire, held: (S, Req) },
-    /// It never will.
-    Refused(Error),
-    /// It is told so, or polled on after that.
-    Over,
+    /// It will not be sent.
+    Rejected(Error),
+    /// The future has completed.
+    Completed,
 }
 
-/// A 401 to our own token: heal the cache, and say so on the response.
+impl Source {
+    /// Waits for the token of a request to this path.
+    #[cold]
+    pub(super) fn acquire(&self, path: &str) -> Acquire {
+        match self {
+            Self::Single(cache) => {
+                let cache = cache.clone();
+                Box::pin(async move {
+                    let acquired = async {
+                        let token = cache.token().await?;
+                        let id = cache.id_of(&token);
+                        Ok((token, id))
+                    };
+                    counted(cache.clock(), acquired).await
+                })
+            }
+            Self::PerOrganization(organizations) => {
+                let organizations = organizations.clone();
+                let slug = organizations.slug_of(path).map(str::to_owned);
+                Box::pin(async move {
+                    let acquired = async {
+                        let cache = organizations.find(&slug?).await?;
+                        let token = cache.token().await?;
+                        let id = cache.id_of(&token);
+                        Ok((token, id))
+                    };
+                    counted(organizations.clock(), acquired).await
+                })
+            }
+        }
+    }
+}
+
+/// Counts a request that has waited.
+async fn counted(clock: &dyn Clock, acquired: impl Future<Output = Acquired>) -> Acquired {
+    let waiter = Waiter::new(|| clock.now());
+    let acquired = acquired.await;
+    let outcome = match &acquired {
+        Ok(_) => Requested::Waited,
+        Err(_) => Requested::Failed,
+    };
+    waiter.over(outcome, || clock.now());
+    acquired
+}
+
+/// Handles a 401 to our token: reports it to the cache, and marks the response.
 #[cold]
-fn unauthorized<R: AuthResponse>(response: &mut R, token: Ticket) {
-    // No new token cures a missing scope (RFC 6750 §3.1).
-    if challenge::insufficient_scope(Answer::headers(response)) {
+fn unauthorized<R: AuthResponse>(response: &mut R, token: Arc<TokenId>) {
+    // No new token brings a missing scope (RFC 6750 section 3.1).
+    if challenge::insufficient_scope(response.headers()) {
         return;
     }
-    TokenCache::reject_ticket(token);
-    let rejected = TokenRejected { token };
-    Answer::extensions(response).insert(rejected);
+    if let Some(cache) = token.cache() {
+        cache.reject_generation(token.generation());
+    }
+    response.extensions_mut().insert(TokenRejected { token });
 }
 
 impl<F, S, Req> ResponseFuture<F, S, Req> {
-    pub(super) fn sent(inner: F, token: Option<Ticket>) -> Self {
+    pub(super) fn sent(inner: F, token: Option<Arc<TokenId>>) -> Self {
         let state = State::Sent { inner, token };
         Self { state }
     }
@@ -88,25 +141,28 @@ impl<F, S, Req> ResponseFuture<F, S, Req> {
     #[cold]
     pub(super) fn waiting(service: S, request: Req, token: Acquire) -> Self {
         let held = (service, request);
-        Self::unsent(Unsent::Waiting { token, held })
+        Self::pending(PendingCall::Waiting { token, held })
     }
 
     #[cold]
-    pub(super) fn refused(error: Error) -> Self {
-        Self::unsent(Unsent::Refused(error))
+    pub(super) fn rejected(error: Error) -> Self {
+        Self::pending(PendingCall::Rejected(error))
     }
 
-    fn unsent(unsent: Unsent<S, Req>) -> Self {
-        let unsent = Box::new(unsent);
-        let state = State::Unsent { unsent };
+    fn pending(call: PendingCall<S, Req>) -> Self {
+        let call = Box::new(call);
+        let state = State::Pending { call };
         Self { state }
     }
 }
 
-impl<S, Req> Unsent<S, Req> {
+impl<S, Req> PendingCall<S, Req> {
     /// Sends the request once its token is there.
     #[cold]
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(S::Future, Ticket), BoxError>>
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(S::Future, Arc<TokenId>), BoxError>>
     where
         S: Service<Req>,
         Req: AuthRequest,
@@ -115,17 +171,17 @@ impl<S, Req> Unsent<S, Req> {
             Self::Waiting { token, .. } => Some(ready!(token.as_mut().poll(cx))),
             _ => None,
         };
-        // What the readied service holds is given back at once if it fails.
-        match (mem::replace(self, Self::Over), acquired) {
+        // On failure the readied service is dropped here, with its permit.
+        match (mem::replace(self, Self::Completed), acquired) {
             (Self::Waiting { held, .. }, Some(acquired)) => {
                 let (mut service, mut request) = held;
-                let (token, ticket) = acquired?;
+                let (token, id) = acquired?;
                 let value = token.header_value().clone();
-                Outgoing::headers(&mut request).insert(AUTHORIZATION, value);
-                Poll::Ready(Ok((service.call(request), ticket)))
+                request.headers_mut().insert(AUTHORIZATION, value);
+                Poll::Ready(Ok((service.call(request), id)))
             }
-            (Self::Refused(error), _) => Poll::Ready(Err(error.into())),
-            // Polled after it ended is the caller's fault; it waits.
+            (Self::Rejected(error), _) => Poll::Ready(Err(error.into())),
+            // Polled after completion: the caller's mistake. Stay pending.
             _ => Poll::Pending,
         }
     }
@@ -148,16 +204,16 @@ where
             match state.as_mut().project() {
                 StateProj::Sent { inner, token } => {
                     let mut response = ready!(inner.poll(cx)).map_err(Into::into)?;
-                    if Answer::status(&response) == StatusCode::UNAUTHORIZED {
+                    if response.status() == StatusCode::UNAUTHORIZED {
                         if let Some(token) = token.take() {
                             unauthorized(&mut response, token);
                         }
                     }
                     return Poll::Ready(Ok(response));
                 }
-                StateProj::Unsent { unsent } => {
-                    let (inner, ticket) = ready!(unsent.poll_send(cx))?;
-                    let token = Some(ticket);
+                StateProj::Pending { call } => {
+                    let (inner, id) = ready!(call.poll_send(cx))?;
+                    let token = Some(id);
                     state.set(State::Sent { inner, token });
                 }
             }
@@ -169,9 +225,10 @@ impl<F, S, Req> fmt::Debug for ResponseFuture<F, S, Req> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::Sent { .. } => "sent",
-            State::Unsent { unsent } => match **unsent {
-                Unsent::Waiting { .. } => "waiting for a token",
-                Unsent::Refused(_) | Unsent::Over => "refused",
+            State::Pending { call } => match **call {
+                PendingCall::Waiting { .. } => "waiting for a token",
+                PendingCall::Rejected(_) => "refused",
+                PendingCall::Completed => "completed",
             },
         };
         f.debug_struct("ResponseFuture")

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use tower::retry::RetryLayer;
 use tower_layer::{Layer, Stack};
 
-use super::{Auth, OfficeRndAuth, Organizations, Policy, RetryUnauthorized, TokenSource};
+use super::{OfficeRndAuth, Policy, RetryUnauthorized, Shared, Source};
 use crate::cache::TokenCache;
+use crate::organizations::Organizations;
 
 /// Puts a live bearer token on every request.
 ///
@@ -39,30 +40,44 @@ use crate::cache::TokenCache;
 /// # Ok(())
 /// # }
 /// ```
+#[derive(Clone)]
 pub struct OfficeRndAuthLayer<C = TokenCache> {
-    auth: Arc<Auth<C>>,
+    shared: Arc<Shared>,
+    /// The same source, with its type.
+    source: C,
 }
 
 impl OfficeRndAuthLayer {
+    pub(crate) fn over_cache(source: TokenCache, policy: Policy) -> Self {
+        Self::from_parts(Source::Single(source.clone()), source, policy)
+    }
+
     /// The cache behind the layer: for readiness, warm-up, another layer.
     #[must_use]
     pub fn cache(&self) -> &TokenCache {
-        &self.auth.source
+        &self.source
     }
 }
 
 impl OfficeRndAuthLayer<Organizations> {
+    pub(crate) fn over_organizations(source: Organizations, policy: Policy) -> Self {
+        Self::from_parts(Source::PerOrganization(source.clone()), source, policy)
+    }
+
     /// The caches behind the layer.
     #[must_use]
     pub fn organizations(&self) -> &Organizations {
-        &self.auth.source
+        &self.source
     }
 }
 
-impl<C: TokenSource> OfficeRndAuthLayer<C> {
-    pub(crate) fn from_parts(source: C, policy: Policy) -> Self {
-        let auth = Arc::new(Auth { source, policy });
-        Self { auth }
+impl<C> OfficeRndAuthLayer<C> {
+    fn from_parts(shared: Source, source: C, policy: Policy) -> Self {
+        let shared = Arc::new(Shared {
+            source: shared,
+            policy,
+        });
+        Self { shared, source }
     }
 
     /// This layer with [`RetryUnauthorized`] above it, in that order: a request
@@ -85,26 +100,19 @@ impl<C: TokenSource> OfficeRndAuthLayer<C> {
     }
 }
 
-impl<C> Clone for OfficeRndAuthLayer<C> {
-    fn clone(&self) -> Self {
-        let auth = Arc::clone(&self.auth);
-        Self { auth }
-    }
-}
-
-impl<S, C: TokenSource> Layer<S> for OfficeRndAuthLayer<C> {
-    type Service = OfficeRndAuth<S, C>;
+impl<S, C> Layer<S> for OfficeRndAuthLayer<C> {
+    type Service = OfficeRndAuth<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        OfficeRndAuth::new(inner, Arc::clone(&self.auth))
+        OfficeRndAuth::new(inner, Arc::clone(&self.shared))
     }
 }
 
-impl<C: TokenSource> fmt::Debug for OfficeRndAuthLayer<C> {
+impl<C> fmt::Debug for OfficeRndAuthLayer<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OfficeRndAuthLayer")
-            .field("source", &self.auth.source)
-            .field("policy", &self.auth.policy)
+            .field("source", &self.shared.source)
+            .field("policy", &self.shared.policy)
             .finish()
     }
 }

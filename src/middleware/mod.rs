@@ -1,23 +1,24 @@
-//! The layer: puts the token on requests. It knows HTTP and the cache; it
-//! knows no providers.
+//! Puts the token on requests. Knows HTTP and the cache; knows no providers.
 
 mod challenge;
 mod future;
 mod layer;
-mod message;
+mod request;
+mod response;
 mod retry;
 mod service;
-mod source;
 
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::challenge::insufficient_scope;
 pub use self::future::ResponseFuture;
 pub use self::layer::OfficeRndAuthLayer;
-pub use self::message::{AuthRequest, AuthResponse, SkipAuth, TokenRejected};
+pub use self::request::{AuthRequest, RequestTarget, SkipAuth};
+pub use self::response::{AuthResponse, ResponseOrigin, TokenRejected};
 pub use self::retry::{RetryFuture, RetryUnauthorized};
 pub use self::service::OfficeRndAuth;
-pub use self::source::{Organizations, TokenSource};
 
+use crate::cache::TokenCache;
+use crate::organizations::Organizations;
 use crate::origin::OriginPolicy;
 
 /// What a layer and its services share. On cache lines of its own, away from
@@ -25,16 +26,23 @@ use crate::origin::OriginPolicy;
 /// that count, and all of them read this.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Auth<C> {
-    source: C,
+struct Shared {
+    source: Source,
     policy: Policy,
 }
 
-/// Which requests get the token.
+/// Where a layer's tokens come from.
+#[derive(Debug)]
+enum Source {
+    Single(TokenCache),
+    PerOrganization(Organizations),
+}
+
+/// Decides which requests carry the token.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Policy {
     pub(crate) origins: OriginPolicy,
-    /// Requests to other origins go on without a token, instead of failing.
+    /// Requests to other origins go out without a token, instead of failing.
     pub(crate) pass_foreign: bool,
     /// A caller's own `Authorization` stays.
     pub(crate) if_not_present: bool,

@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 
 use tower::retry::Policy;
 
-use super::message::private::Answer;
 use super::{AuthResponse, TokenRejected};
 use crate::cache::TokenCache;
 
@@ -61,16 +60,16 @@ impl RetryUnauthorized {
 
     fn decide<Res: AuthResponse, E>(&mut self, result: &mut Result<Res, E>) -> Option<RetryFuture> {
         let response = result.as_mut().ok()?;
-        let rejected = Answer::extensions(response).get::<TokenRejected>()?;
-        let token = rejected.token;
-        let cache = TokenCache::of(token)?;
-        let ours = self.of.as_ref().is_none_or(|own| own.is_of(token));
-        if self.replayed || !ours || !cache.heals(token) {
+        let rejected = response.extensions_mut().get::<TokenRejected>()?;
+        let generation = rejected.generation();
+        let cache = rejected.token.cache()?;
+        let ours = self.of.as_ref().is_none_or(|own| own.is_same(&cache));
+        if self.replayed || !ours || !cache.replacement_pending(generation) {
             return None;
         }
         self.replayed = true;
         Some(RetryFuture {
-            healed: Box::pin(async move { cache.healed(token).await }),
+            replacement: Box::pin(async move { cache.replacement(generation).await }),
         })
     }
 }
@@ -133,14 +132,14 @@ where
 /// # policy();
 /// ```
 pub struct RetryFuture {
-    healed: Pin<Box<dyn Future<Output = ()> + Send>>,
+    replacement: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl Future for RetryFuture {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.healed.as_mut().poll(cx)
+        self.replacement.as_mut().poll(cx)
     }
 }
 

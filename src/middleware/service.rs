@@ -3,13 +3,12 @@ use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::{AUTHORIZATION, Entry};
-use http::{HeaderMap, HeaderValue};
+use http::header::AUTHORIZATION;
 use tower_service::Service;
 
 use super::future::ResponseFuture;
-use super::{Auth, AuthRequest, AuthResponse, Policy, TokenSource};
-use crate::cache::{Lent, TokenCache};
+use super::{AuthRequest, AuthResponse, Policy, Shared, SkipAuth, Source};
+use crate::cache::{SlotReader, TokenHeader, TokenId};
 use crate::error::{BoxError, Error};
 use crate::observability::{Requested, requested};
 
@@ -42,40 +41,33 @@ use crate::observability::{Requested, requested};
 /// # Ok(())
 /// # }
 /// ```
-pub struct OfficeRndAuth<S, C: TokenSource = TokenCache> {
+#[derive(Clone)]
+pub struct OfficeRndAuth<S> {
     inner: S,
-    auth: Arc<Auth<C>>,
-    reader: C::Reader,
+    shared: Arc<Shared>,
+    reader: SlotReader,
 }
 
-/// What becomes of a request.
-enum Verdict {
-    /// It gets the token.
-    Ours,
-    /// It goes out as it is.
-    Pass,
-    /// It does not go out.
-    Refuse(Error),
+/// What the layer does with a request.
+enum Action {
+    /// Put the token on it.
+    Authorize,
+    /// Send it as it is.
+    PassThrough,
+    /// Do not send it.
+    Reject(Error),
 }
 
 impl<S> OfficeRndAuth<S> {
-    /// The cache behind this service.
-    #[must_use]
-    pub fn cache(&self) -> &TokenCache {
-        &self.auth.source
-    }
-}
-
-impl<S, C: TokenSource> OfficeRndAuth<S, C> {
-    pub(super) fn new(inner: S, auth: Arc<Auth<C>>) -> Self {
+    pub(super) fn new(inner: S, shared: Arc<Shared>) -> Self {
         Self {
             inner,
-            auth,
-            reader: C::Reader::default(),
+            shared,
+            reader: SlotReader::default(),
         }
     }
 
-    /// The service that was readied; a clone stays behind.
+    /// Takes the service that was readied; a clone stays behind.
     #[cold]
     fn take_ready(&mut self) -> S
     where
@@ -86,14 +78,14 @@ impl<S, C: TokenSource> OfficeRndAuth<S, C> {
     }
 
     #[cold]
-    fn refuse<F, Req>(&mut self, error: Error) -> ResponseFuture<F, S, Req>
+    fn reject<F, Req>(&mut self, error: Error) -> ResponseFuture<F, S, Req>
     where
         S: Clone,
     {
         requested(Requested::Refused);
         // Gives back what the readied service holds: a permit, a place.
         drop(self.take_ready());
-        ResponseFuture::refused(error)
+        ResponseFuture::rejected(error)
     }
 
     /// The inner service.
@@ -115,19 +107,8 @@ impl<S, C: TokenSource> OfficeRndAuth<S, C> {
     }
 }
 
-impl<S: Clone, C: TokenSource> Clone for OfficeRndAuth<S, C> {
-    fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            auth: Arc::clone(&self.auth),
-            reader: self.reader.clone(),
-        }
-    }
-}
-
-impl<S, Req, C> Service<Req> for OfficeRndAuth<S, C>
+impl<S, Req> Service<Req> for OfficeRndAuth<S>
 where
-    C: TokenSource,
     S: Service<Req> + Clone,
     S::Response: AuthResponse,
     S::Error: Into<BoxError>,
@@ -142,66 +123,82 @@ where
     }
 
     fn call(&mut self, mut request: Req) -> Self::Future {
-        match judge(&self.auth.policy, &request) {
-            Verdict::Ours => {}
-            Verdict::Pass => {
+        match classify(&self.shared.policy, &request) {
+            Action::Authorize => {}
+            Action::PassThrough => {
                 requested(Requested::Passed);
                 return ResponseFuture::sent(self.inner.call(request), None);
             }
-            Verdict::Refuse(error) => return self.refuse(error),
+            Action::Reject(error) => return self.reject(error),
         }
-        let source = &self.auth.source;
-        match source.lend(request.path(), &mut self.reader) {
-            Ok(Some(Lent { value, ticket })) => {
-                put(request.headers(), value);
+        match self.try_header(&mut request) {
+            Ok(Some(token)) => {
                 requested(Requested::Hit);
-                ResponseFuture::sent(self.inner.call(request), Some(ticket))
+                ResponseFuture::sent(self.inner.call(request), Some(token))
             }
             Ok(None) => {
-                let token = source.acquire(request.path());
+                let token = self.shared.source.acquire(request.target().path);
                 ResponseFuture::waiting(self.take_ready(), request, token)
             }
-            Err(error) => self.refuse(error),
+            Err(error) => self.reject(error),
         }
     }
 }
 
-/// `insert`, at a quarter less: an entry looks the name up once.
-#[inline]
-fn put(headers: &mut HeaderMap, value: HeaderValue) {
-    match headers.entry(AUTHORIZATION) {
-        Entry::Vacant(place) => {
-            place.insert(value);
-        }
-        Entry::Occupied(mut place) => {
-            place.insert(value);
+impl<S> OfficeRndAuth<S> {
+    /// Puts the token on the request if there is one that it may carry now.
+    #[inline(always)]
+    fn try_header<Req: AuthRequest>(
+        &mut self,
+        request: &mut Req,
+    ) -> Result<Option<Arc<TokenId>>, Error> {
+        match &self.shared.source {
+            Source::Single(cache) => Ok(cache.try_header(&mut self.reader, |header| {
+                insert_authorization(request, header)
+            })),
+            Source::PerOrganization(organizations) => {
+                let caches = organizations.pin();
+                let slug = organizations.slug_of(request.target().path)?;
+                let cache = caches.get(slug);
+                Ok(cache.and_then(|cache| {
+                    cache.try_header_once(|header| insert_authorization(request, header))
+                }))
+            }
         }
     }
 }
 
 #[inline(always)]
-fn judge<Req: AuthRequest>(policy: &Policy, request: &Req) -> Verdict {
-    if request.skips() {
-        return Verdict::Pass;
-    }
-    let (scheme, authority) = request.target();
-    if let Err(error) = policy.origins.allows(scheme, authority) {
-        return match policy.pass_foreign {
-            true => Verdict::Pass,
-            false => Verdict::Refuse(error),
-        };
-    }
-    if policy.if_not_present && request.has_authorization() {
-        return Verdict::Pass;
-    }
-    Verdict::Ours
+fn insert_authorization<Req: AuthRequest>(request: &mut Req, header: &TokenHeader) -> Arc<TokenId> {
+    let headers = request.headers_mut();
+    headers.insert(AUTHORIZATION, header.value.clone());
+    Arc::clone(&header.id)
 }
 
-impl<S: fmt::Debug, C: TokenSource> fmt::Debug for OfficeRndAuth<S, C> {
+#[inline(always)]
+fn classify<Req: AuthRequest>(policy: &Policy, request: &Req) -> Action {
+    let target = request.target();
+    let skip = target.extensions.and_then(|all| all.get::<SkipAuth>());
+    if skip.is_some() {
+        return Action::PassThrough;
+    }
+    if let Err(error) = policy.origins.check(target.scheme, target.authority) {
+        return match policy.pass_foreign {
+            true => Action::PassThrough,
+            false => Action::Reject(error),
+        };
+    }
+    if policy.if_not_present && request.headers().contains_key(AUTHORIZATION) {
+        return Action::PassThrough;
+    }
+    Action::Authorize
+}
+
+impl<S: fmt::Debug> fmt::Debug for OfficeRndAuth<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OfficeRndAuth")
             .field("inner", &self.inner)
-            .field("auth", &self.auth)
+            .field("shared", &self.shared)
             .finish()
     }
 }

@@ -1,4 +1,4 @@
-//! A cache for each organisation, made when it is first asked for.
+//! The caches by slug, made at the first request.
 
 use std::fmt;
 use std::future::Future;
@@ -8,41 +8,58 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
-use papaya::HashMap;
+use papaya::{HashMap, LocalGuard};
 use tokio::sync::OnceCell;
 
 use crate::allowance::Allowance;
 use crate::cache::{Hold, Settings, TokenCache, TokenStatus};
-use crate::clock::{later, timeout_at};
+use crate::clock::{Clock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::provider::DynProvider;
 
-/// How long an unknown organisation is not asked for again.
+/// How long an unknown organization is not asked for again.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
 pub(crate) type Resolved = Result<Option<Box<dyn DynProvider>>, Error>;
 
-/// Finds the provider of an organisation, without its type.
+/// Finds the provider of an organization, without its type.
 pub(crate) trait Resolve: Send + Sync {
     fn resolve<'a>(&'a self, slug: &'a str) -> Pin<Box<dyn Future<Output = Resolved> + Send + 'a>>;
 }
 
-/// How many organisations are kept, and for how long.
+/// How many organizations are kept, and for how long.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     pub(crate) most: usize,
     pub(crate) idle_after: Duration,
 }
 
-/// The caches by slug. Found without a lock; bounded; idle ones go.
-pub(crate) struct Directory {
+/// The caches by slug. Reads take no lock; the number is bounded; idle caches
+/// are evicted.
+pub(crate) struct OrganizationMap {
     resolver: Box<dyn Resolve>,
     settings: Settings,
-    /// For providers that name none: one for all organisations.
+    /// For providers that name none: one for all organizations.
     allowance: Option<Allowance>,
     bounds: Bounds,
     organizations: HashMap<Box<str>, Arc<Organization>, RandomState>,
-    next_sweep: Mutex<Option<Instant>>,
+    next_eviction: Mutex<Option<Instant>>,
+}
+
+/// The map while it is read: what it lends outlives the slug.
+pub(crate) struct PinnedMap<'a>(
+    papaya::HashMapRef<'a, Box<str>, Arc<Organization>, RandomState, LocalGuard<'a>>,
+);
+
+impl PinnedMap<'_> {
+    /// The cache of this organization, if there is one already.
+    #[inline]
+    pub(crate) fn get(&self, slug: &str) -> Option<&TokenCache> {
+        let organization = self.0.get(slug)?;
+        let cache = organization.cache.get()?;
+        organization.mark_used();
+        Some(cache)
+    }
 }
 
 #[derive(Default)]
@@ -50,12 +67,12 @@ struct Organization {
     cache: OnceCell<TokenCache>,
     /// Why there is no cache, and until when nobody asks again.
     hold: Mutex<Option<Hold>>,
-    /// Whether anybody asked since the last sweep. Written once a sweep, so
+    /// Whether anybody asked since the last eviction. Written once per eviction, so
     /// that hits do not fight over it.
     used: AtomicBool,
 }
 
-impl Directory {
+impl OrganizationMap {
     pub(crate) fn new(
         resolver: Box<dyn Resolve>,
         settings: Settings,
@@ -71,21 +88,17 @@ impl Directory {
                 .resize_mode(papaya::ResizeMode::Blocking)
                 .hasher(RandomState::default())
                 .build(),
-            next_sweep: Mutex::new(None),
+            next_eviction: Mutex::new(None),
         }
     }
 
-    /// Hands the cache of this organisation over, if there is one already.
+    /// The caches, for as long as one request looks for its own.
     #[inline]
-    pub(crate) fn with<R>(&self, slug: &str, read: impl FnOnce(&TokenCache) -> R) -> Option<R> {
-        let organizations = self.organizations.pin();
-        let organization = organizations.get(slug)?;
-        let cache = organization.cache.get()?;
-        organization.touch();
-        Some(read(cache))
+    pub(crate) fn pin(&self) -> PinnedMap<'_> {
+        PinnedMap(self.organizations.pin())
     }
 
-    /// The cache of this organisation; asks the resolver once if there is none.
+    /// The cache of this organization; asks the resolver once if there is none.
     ///
     /// Cancel safe: another caller who waits asks in one's stead.
     pub(crate) async fn find(&self, slug: &str) -> Result<TokenCache, Error> {
@@ -99,7 +112,7 @@ impl Directory {
             Some(cache) => cache.cloned(),
             None => Err(Error::new(
                 ErrorKind::Timeout,
-                "the organisation's credentials were not found within the acquire timeout",
+                "the organization's credentials were not found within the acquire timeout",
             )),
         }
     }
@@ -128,7 +141,7 @@ impl Directory {
             }
             Ok(None) => Error::new(
                 ErrorKind::Organization,
-                "the resolver knows no credentials for this organisation",
+                "the resolver knows no credentials for this organization",
             )
             .with_retry_after(UNKNOWN_FOR),
             Err(error) => error,
@@ -140,20 +153,20 @@ impl Directory {
     }
 
     fn enter(&self, slug: &str) -> Arc<Organization> {
-        self.sweep();
+        self.evict_idle();
         let organizations = self.organizations.pin();
         let organization = organizations.get_or_insert_with(slug.into(), Arc::default);
-        organization.touch();
+        organization.mark_used();
         Arc::clone(organization)
     }
 
-    /// Lets go of organisations that nobody asked for since the last sweep;
+    /// Lets go of organizations that nobody asked for since the last eviction;
     /// at the bound, of some more. Called on the way to a resolver or a token,
     /// never on a hit.
-    fn sweep(&self) {
+    fn evict_idle(&self) {
         let now = self.settings.clock.now();
         let mut next = self
-            .next_sweep
+            .next_eviction
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let full = self.organizations.len() >= self.bounds.most;
@@ -184,8 +197,8 @@ impl Directory {
         }
     }
 
-    pub(crate) fn now(&self) -> Instant {
-        self.settings.clock.now()
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.settings.clock
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -204,7 +217,7 @@ impl Directory {
 
 impl Organization {
     #[inline]
-    fn touch(&self) {
+    fn mark_used(&self) {
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
@@ -215,9 +228,9 @@ impl Organization {
     }
 }
 
-impl fmt::Debug for Directory {
+impl fmt::Debug for OrganizationMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Directory")
+        f.debug_struct("OrganizationMap")
             .field("organizations", &self.len())
             .field("bounds", &self.bounds)
             .finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! Which provider mints an organisation's tokens.
+//! Which provider mints an organization's tokens.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -7,9 +7,9 @@ use std::hash::BuildHasher;
 use crate::error::Error;
 use crate::provider::TokenProvider;
 
-/// Finds the provider of an organisation by its slug.
+/// Finds the provider of an organization by its slug.
 ///
-/// OfficeRnD's credentials belong to an app made in one organisation; a company
+/// OfficeRnD's credentials belong to an app made in one organization; a company
 /// with several has several. A map of providers is a resolver, and so is an
 /// async closure of the slug.
 ///
@@ -37,11 +37,11 @@ use crate::provider::TokenProvider;
 /// # }
 /// ```
 pub trait OrganizationResolver: Send + Sync + 'static {
-    /// What mints the organisation's tokens.
+    /// What mints the organization's tokens.
     type Provider: TokenProvider;
 
-    /// The provider of this organisation; `None` if it has no credentials.
-    /// Called once for each organisation in use; an answer of `None` is
+    /// The provider of this organization; `None` if it has no credentials.
+    /// Called once for each organization in use; an answer of `None` is
     /// remembered for 60 s.
     ///
     /// # Errors
@@ -100,7 +100,7 @@ pub struct ResolverFn<F> {
 ///
 /// # fn main() -> Result<(), officernd_auth::ConfigError> {
 /// let layer = OfficeRndAuthLayer::per_organization(resolver_fn(|slug: String| async move {
-///     // … look the organisation up …
+///     // … look the organization up …
 ///     StaticToken::new(format!("token-of-{slug}")).map(Some)
 /// }))
 /// .build()?;

@@ -1,4 +1,4 @@
-//! Which organisation a request is about, by its path.
+//! Which organization a request is about, by its path.
 
 use crate::error::{Error, ErrorKind};
 
@@ -45,11 +45,11 @@ impl<'a> Slug<'a> {
     }
 
     /// The `{slug}` of `/api/v1|v2/organizations/{slug}/…`; `None` for a path
-    /// that is about no organisation.
+    /// that is about no organization.
     ///
     /// Strict, since this decides whose token goes out and the server, which
     /// decides whose data comes back, may read a path in its own way: what two
-    /// readers could take for different organisations is refused.
+    /// readers could take for different organizations is refused.
     pub(crate) fn of_path(path: &'a str) -> Result<Option<Self>, Error> {
         let documented = path
             .strip_prefix("/api/v2/organizations/")
@@ -59,23 +59,23 @@ impl<'a> Slug<'a> {
             return Ok(Some(slug));
         }
         if is_ambiguous(path) {
-            return Err(refused(
+            return Err(rejected(
                 "the path has dot segments, empty segments, back slashes or their encodings: \
-                 which organisation it is about cannot be told for sure",
+                 which organization it is about cannot be told for sure",
             ));
         }
         if documented.is_some() {
             return match slug.filter(|(_, rest)| rest.starts_with('/')) {
                 Some((slug, _)) => Ok(Some(slug)),
-                None => Err(refused(
-                    "the path's organisation is no slug of letters, digits, '-' and '_'",
+                None => Err(rejected(
+                    "the path's organization is no slug of letters, digits, '-' and '_'",
                 )),
             };
         }
         let mut segments = path.split('/');
         if segments.any(|segment| decoded_is(segment, "organizations")) {
-            return Err(refused(
-                "the path names an organisation in another way than \
+            return Err(rejected(
+                "the path names an organization in another way than \
                  /api/v1|v2/organizations/{slug}/…",
             ));
         }
@@ -84,7 +84,7 @@ impl<'a> Slug<'a> {
 }
 
 #[cold]
-pub(crate) fn refused(problem: &str) -> Error {
+pub(crate) fn rejected(problem: &str) -> Error {
     Error::new(ErrorKind::Organization, problem)
 }
 
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_about_no_organisation_has_none() {
+    fn a_path_about_no_organization_has_none() {
         for path in [
             "/",
             "/api/v2/users/me",
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_readers_could_take_for_two_organisations_is_refused() {
+    fn what_two_readers_could_take_for_two_organizations_is_rejected() {
         for path in [
             "/api/v2/organizations/",
             "/api/v2/organizations",

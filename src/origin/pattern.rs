@@ -1,6 +1,16 @@
-//! One allowed origin, and how the parts of a URI are read.
+//! One allowed origin.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use super::authority::{
+    default_port, is_https, is_loopback, is_name, same, split, starts_with_digit, unbracket,
+};
+use super::rejection::OneLine;
+use crate::error::ConfigError;
+
+const FORMS: &str = "write \"https://host\", \"https://host:port\", \"https://*.domain\" or, \
+                     for loopback only, \"http://127.0.0.1:port\"";
 
 /// Lower case, as the host of a request is compared without case.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +33,14 @@ impl Pattern {
         }
     }
 
-    /// What the text allows, or what is wrong with it.
-    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
+    /// Reads an origin as it stands in settings.
+    pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
+        Self::read(text).map_err(|flaw| ConfigError::Origin {
+            problem: format!("\"{}\" {flaw}: {FORMS}", Redacted(text)),
+        })
+    }
+
+    fn read(text: &str) -> Result<Self, &'static str> {
         let (scheme, rest) = text.split_once("://").ok_or("has no scheme")?;
         let https = is_https(scheme).ok_or("is neither https nor http")?;
         let authority = rest.strip_suffix('/').unwrap_or(rest);
@@ -86,79 +102,103 @@ impl Pattern {
     }
 }
 
-/// Whether a host (IPv6 with or without brackets) is this machine for sure.
-pub(crate) fn is_loopback(host: &str) -> bool {
-    let bare = unbracket(host).unwrap_or(host);
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
-        || bare.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_loopback())
-}
+/// A pattern as far as it can be shown. With an `@` in it, any of it may be a
+/// password (`https://me:p/w@host`); a path or a query may hold a key.
+struct Redacted<'a>(&'a str);
 
-/// The scheme as far as it matters here: https, http (`false`), or another.
-pub(super) fn is_https(scheme: &str) -> Option<bool> {
-    if same(scheme, "https") {
-        Some(true)
-    } else if same(scheme, "http") {
-        Some(false)
-    } else {
-        None
+impl fmt::Display for Redacted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, rest) = match self.0.split_once("://") {
+            Some((scheme, rest)) if is_https(scheme).is_some() => (scheme, rest),
+            _ => ("", self.0),
+        };
+        let separator = if scheme.is_empty() { "" } else { "://" };
+        let authority = rest.split(['/', '\\', '?', '#']).next().unwrap_or_default();
+        let secret = rest.contains('@') || rest.contains("%40");
+        let (shown, more) = match (secret, authority.len() < rest.len()) {
+            (true, _) => ("", "…"),
+            (false, true) => (authority, "/…"),
+            (false, false) => (authority, ""),
+        };
+        write!(f, "{}{more}", OneLine(&[scheme, separator, shown]))
     }
 }
 
-/// Hosts and schemes have no case; nearly all are written in lower case, and
-/// that compare is one `memcmp`.
-fn same(text: &str, lower: &str) -> bool {
-    text == lower || text.eq_ignore_ascii_case(lower)
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
 
-pub(super) const fn default_port(https: bool) -> u16 {
-    if https { 443 } else { 80 }
-}
+    use super::super::OriginPolicy;
+    use super::*;
 
-/// Host and port of an authority, or why it has none that two readers would
-/// agree on. `Authority::port_u16` calls a port that does not parse an absent one.
-pub(crate) fn split(authority: &str) -> Result<(&str, Option<u16>), &'static str> {
-    if authority.contains('@') {
-        return Err("carries user info");
+    #[test]
+    fn a_mistaken_pattern_is_named_without_its_secrets() {
+        let table = [
+            ("", "no scheme"),
+            ("app.example", "no scheme"),
+            ("ftp://app.example", "neither https nor http"),
+            ("https://", "no host"),
+            ("https://:443", "no host"),
+            ("https:///", "no host"),
+            (
+                "https://a.example/hunter2",
+                "\"https://a.example/…\" has more",
+            ),
+            ("https://a.example//", "has more"),
+            (
+                "https://a.example?key=hunter2",
+                "\"https://a.example/…\" has more",
+            ),
+            (
+                "https://me:hunter2@a.example",
+                "\"https://…\" carries user info",
+            ),
+            ("https://me:hunter2/@a.example", "\"https://…\" has more"),
+            ("me:hunter2@a.example", "\"…\" has no scheme"),
+            ("https://a.example.", "ends in a dot"),
+            ("https://a..example", "host that is none"),
+            ("https:// a.example", "host that is none"),
+            ("https://a.example\n", "host that is none"),
+            ("https://[::1", "does not parse"),
+            ("https://[::g]", "host that is none"),
+            ("https://bücher.example", "xn--"),
+            ("https://*", "not its whole first label"),
+            ("https://a.*.example", "not its whole first label"),
+            ("https://*a.example", "not its whole first label"),
+            ("https://*.*.example", "not its whole first label"),
+            ("https://*.", "ends in a dot"),
+            ("https://*.0.0.1", "IP address"),
+            ("https://*.[::1]", "IP address"),
+            ("https://a.example:", "does not parse"),
+            ("https://a.example:x", "does not parse"),
+            ("https://a.example:99999", "does not parse"),
+            ("https://a.example:+1", "does not parse"),
+            ("https://a.example:0", "does not exist"),
+            ("https://[::1]x", "does not parse"),
+            ("http://a.example", "plain http to another machine"),
+            ("http://*.localhost", "plain http to another machine"),
+            ("http://192.168.0.1:80", "plain http to another machine"),
+            ("http://0.0.0.0:80", "plain http to another machine"),
+        ];
+        for (text, wanted) in table {
+            let message = Pattern::parse(text).unwrap_err().to_string();
+            assert!(message.contains(wanted), "{text:?}: {message}");
+            assert!(message.contains("https://*.domain"), "{text:?}: {message}");
+            assert!(!message.contains("hunter2"), "{text:?}: {message}");
+            assert!(!message.contains('\n'), "{text:?}: {message}");
+        }
     }
-    let host_end = match authority.find(']') {
-        Some(bracket) => bracket + 1,
-        None => authority.find(':').unwrap_or(authority.len()),
-    };
-    let (host, rest) = authority.split_at_checked(host_end).ok_or("has no host")?;
-    let port = match rest.strip_prefix(':') {
-        // `u16::from_str` takes a sign.
-        Some(digits) if starts_with_digit(digits) => digits.parse().ok(),
-        Some(_) => None,
-        None if rest.is_empty() => return end_of_host(host).map(|host| (host, None)),
-        None => None,
-    };
-    let port = port.ok_or("has a port that does not parse")?;
-    end_of_host(host).map(|host| (host, Some(port)))
-}
 
-/// `example.com.` is another name to TLS and to cookies than `example.com`.
-fn end_of_host(host: &str) -> Result<&str, &'static str> {
-    if host.is_empty() {
-        Err("has no host")
-    } else if host.ends_with('.') {
-        Err("has a host that ends in a dot")
-    } else {
-        Ok(host)
+    proptest! {
+        #[test]
+        fn any_text_gets_an_answer(text in "\\PC*|[a-z@:/.*\\[\\]\\\\%]*", other: String) {
+            let mut policy = OriginPolicy::default();
+            let _ = policy.allow(&text);
+            let _ = policy.allow(&format!("https://{text}"));
+            let _ = policy.check(Some(&other), Some(&text));
+            let _ = policy.check(Some("http"), Some(&text));
+            let _ = policy.check(None, Some(&text));
+            let _ = is_loopback(&text);
+        }
     }
-}
-
-/// A host name or an IPv4 address: labels, none of them empty.
-fn is_name(host: &str) -> bool {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let mut labels = host.as_bytes().split(|&byte| byte == b'.');
-    labels.all(|label| !label.is_empty() && label.iter().all(plain))
-}
-
-fn starts_with_digit(text: &str) -> bool {
-    text.starts_with(|first: char| first.is_ascii_digit())
-}
-
-fn unbracket(host: &str) -> Option<&str> {
-    host.strip_prefix('[')?.strip_suffix(']')
 }

@@ -1,0 +1,110 @@
+//! What the layer reads and writes of a request.
+
+use std::fmt;
+
+use http::{Extensions, HeaderMap};
+
+/// Request extension: this one request goes out as it is, without the token
+/// and without a check of its origin.
+///
+/// For `http::Request`. `reqwest::Request` gives no access to its extensions:
+/// there, [`if_not_present`](crate::Builder::if_not_present).
+///
+/// ```
+/// use officernd_auth::SkipAuth;
+///
+/// let mut request = http::Request::get("https://app.officernd.com/").body(()).unwrap();
+/// request.extensions_mut().insert(SkipAuth);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SkipAuth;
+
+/// A request that the layer can put a token on: `http::Request<B>` with any
+/// body, and `reqwest::Request` (feature `reqwest`).
+///
+/// Sealed: only this crate can make a [`RequestTarget`].
+///
+/// ```
+/// fn takes(_: &impl officernd_auth::middleware::AuthRequest) {}
+/// takes(&http::Request::new("any body"));
+/// ```
+pub trait AuthRequest {
+    /// Where the request goes.
+    fn target(&self) -> RequestTarget<'_>;
+
+    /// The request's headers.
+    fn headers(&self) -> &HeaderMap;
+
+    /// The request's headers, for the token.
+    fn headers_mut(&mut self) -> &mut HeaderMap;
+}
+
+/// Where an [`AuthRequest`] goes.
+///
+/// ```
+/// use officernd_auth::middleware::AuthRequest;
+///
+/// let request = http::Request::get("https://app.officernd.com/api/v2").body(()).unwrap();
+/// println!("{:?}", request.target());
+/// ```
+#[derive(Clone, Copy)]
+pub struct RequestTarget<'a> {
+    pub(super) scheme: Option<&'a str>,
+    pub(super) authority: Option<&'a str>,
+    pub(super) path: &'a str,
+    /// The extensions, where the type of request shows them.
+    pub(super) extensions: Option<&'a Extensions>,
+}
+
+impl<B> AuthRequest for http::Request<B> {
+    #[inline]
+    fn target(&self) -> RequestTarget<'_> {
+        let uri = self.uri();
+        RequestTarget {
+            scheme: uri.scheme_str(),
+            authority: uri.authority().map(|authority| authority.as_str()),
+            path: uri.path(),
+            extensions: Some(self.extensions()),
+        }
+    }
+
+    #[inline]
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
+    }
+
+    #[inline]
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers_mut()
+    }
+}
+
+#[cfg(feature = "reqwest")]
+impl AuthRequest for reqwest::Request {
+    fn target(&self) -> RequestTarget<'_> {
+        let url = self.url();
+        RequestTarget {
+            scheme: Some(url.scheme()),
+            authority: Some(url.authority()),
+            path: url.path(),
+            extensions: None,
+        }
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
+    }
+
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers_mut()
+    }
+}
+
+// By hand: the authority of a request that is refused may hold a password.
+impl fmt::Debug for RequestTarget<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestTarget")
+            .field("scheme", &self.scheme)
+            .finish_non_exhaustive()
+    }
+}
