@@ -20,7 +20,7 @@ use crate::organizations::{
 use crate::provider::{DynProvider, TokenProvider};
 
 /// The longest time that a setting may name. No token is trusted for longer.
-const LONGEST: Duration = crate::token::LONGEST_LIFE;
+const LONGEST: Duration = crate::token::MAX_LIFE;
 
 /// How long OfficeRnD's tokens live.
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);

@@ -1,8 +1,8 @@
 //! Reads the time. No other module does.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -114,6 +114,21 @@ pub(crate) fn runs_with_the_system(clock: &dyn Clock) -> bool {
 pub(crate) fn timeout_at<F: Future>(clock: &dyn Clock, until: Instant, future: F) -> Timeout<F> {
     let sleep = clock.sleep_until(until);
     Timeout { future, sleep }
+}
+
+/// The same, without a timer for a future that is ready at once: those work
+/// outside a runtime, too.
+pub(crate) async fn lazy_timeout_at<F: Future>(
+    clock: &dyn Clock,
+    until: Instant,
+    future: F,
+) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let first = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
+    match first {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => timeout_at(clock, until, future).await,
+    }
 }
 
 pin_project! {

@@ -280,9 +280,11 @@ pub enum ConfigError {
         /// What is wrong with it; never its value.
         problem: &'static str,
     },
-    /// The file or source of the client secret cannot be read.
+    /// The file of the client id or the client secret cannot be used.
     #[non_exhaustive]
-    SecretFile {
+    CredentialFile {
+        /// `client_id` or `client_secret`.
+        field: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
@@ -350,9 +352,11 @@ impl fmt::Display for ConfigError {
                 write!(f, "the environment variable {name} {problem}")
             }
             Self::Credential { field, problem } => write!(f, "{field} {problem}"),
-            Self::SecretFile { path, problem } => {
-                write!(f, "the client secret file {} {problem}", path.display())
-            }
+            Self::CredentialFile {
+                field,
+                path,
+                problem,
+            } => write!(f, "the {field} file {} {problem}", path.display()),
             Self::Scope { problem } => write!(f, "scope {problem}"),
             Self::FormParam { name, problem } => write!(f, "form parameter {name:?} {problem}"),
             Self::TokenUrl { problem } => write!(f, "the token URL {problem}"),

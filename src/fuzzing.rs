@@ -150,7 +150,7 @@ pub fn settings(data: &[u8]) {
     let shown = [
         format!("{credentials:?}"),
         format!("{:?}", credentials.check()),
-        format!("{:?}", credentials.read_secret().map(drop)),
+        format!("{:?}", credentials.source.read().map(drop)),
     ];
     assert!(shown.iter().all(|text| !text.contains(SECRET)), "{shown:?}");
     let mut policy = OriginPolicy::default();

@@ -122,7 +122,7 @@ pub mod config;
 pub mod cookbook {
     #![doc = include_str!("../docs/cookbook.md")]
 }
-mod credentials;
+pub mod credentials;
 mod error;
 #[cfg(feature = "store")]
 pub mod fleet;

@@ -13,7 +13,10 @@ use crate::secret::Secret;
 use crate::syntax;
 
 /// No token is trusted for longer, whatever its answer says.
-pub(crate) const LONGEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// No token is longer: 16 KiB are more than most servers take in all headers.
+pub(crate) const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 /// An access token with its ready-made, sensitive `Authorization` value.
 ///
@@ -52,12 +55,19 @@ impl AccessToken {
     /// # Errors
     ///
     /// [`ErrorKind::Malformed`] if the token has characters outside RFC 6750's
-    /// `b64token`, or no life left. The error does not show the token.
+    /// `b64token`, is longer than 16 KiB, or has no life left. The error does
+    /// not show the token.
     pub fn bearer(token: impl Into<Secret>, expires_in: Duration) -> Result<Self, Error> {
         const PREFIX: &[u8] = b"Bearer ";
 
         let token = token.into();
         let token = token.expose().as_bytes();
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(Error::new(
+                ErrorKind::Malformed,
+                "the access token is over 16 KiB",
+            ));
+        }
         if !syntax::valid_b64token(token) {
             return Err(Error::new(
                 ErrorKind::Malformed,
@@ -79,7 +89,7 @@ impl AccessToken {
         Ok(Self {
             inner: Arc::new(Inner {
                 header,
-                expires_in: expires_in.min(LONGEST_LIFE),
+                expires_in: expires_in.min(MAX_LIFE),
                 scope: None,
                 generation: 0,
             }),
@@ -144,7 +154,7 @@ impl AccessToken {
     #[cfg(feature = "store")]
     pub(crate) fn with_life(&self, life: Duration) -> Self {
         let mut token = self.clone();
-        Arc::make_mut(&mut token.inner).expires_in = life.min(LONGEST_LIFE);
+        Arc::make_mut(&mut token.inner).expires_in = life.min(MAX_LIFE);
         token
     }
 

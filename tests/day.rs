@@ -22,8 +22,9 @@ use fastrand::Rng;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use officernd_auth::clock::{Clock, Sleep, TokioClock};
+use officernd_auth::credentials::AppCredentials;
 use officernd_auth::{
-    BoxError, ClientCredentials, Error, HttpTokenProvider, OfficeRndAuthLayer, Secret, TokenCache,
+    BoxError, ClientCredentials, Error, HttpTokenProvider, OfficeRndAuthLayer, TokenCache,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -333,8 +334,8 @@ async fn day(seed: u64) -> Shared {
         ..World::default()
     }));
     let (endpoint, file) = (world.clone(), world.clone());
-    let credentials = ClientCredentials::new("id", "")
-        .secret_from(move || Ok(Secret::from(lock(&file).secret_in_file.as_str())))
+    let load = move || Ok(AppCredentials::new("id", &*lock(&file).secret_in_file));
+    let credentials = ClientCredentials::from_source(move || std::future::ready(load()))
         // A ledger of its own for each seed.
         .token_url(format!("https://identity.test/{seed}"));
     let service = service_fn(move |request| token_endpoint(endpoint.clone(), request));

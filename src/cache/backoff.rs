@@ -31,6 +31,11 @@ impl Hold {
             }
             None => doubled(MINUTE, earlier, 10 * MINUTE),
         };
+        let length = if error.is_transient() {
+            length
+        } else {
+            length.max(doubled(MINUTE, earlier, 10 * MINUTE))
+        };
         Self {
             error,
             failures: earlier.saturating_add(1),

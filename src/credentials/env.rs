@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use super::ClientCredentials;
+use super::source::{Part, Source};
 use crate::error::ConfigError;
+use crate::secret::Secret;
 use crate::syntax;
 
 const CLIENT_ID: &str = "OFFICERND_CLIENT_ID";
+const CLIENT_ID_FILE: &str = "OFFICERND_CLIENT_ID_FILE";
 const CLIENT_SECRET: &str = "OFFICERND_CLIENT_SECRET";
 const CLIENT_SECRET_FILE: &str = "OFFICERND_CLIENT_SECRET_FILE";
 const SCOPE: &str = "OFFICERND_SCOPE";
@@ -29,36 +32,39 @@ pub(super) fn read(
     };
     let missing = |name| ConfigError::MissingVariable { name };
 
-    let client_id = text(CLIENT_ID)?.ok_or(missing(CLIENT_ID))?;
-    let sound = |name, value: &str| match super::problem_of(value) {
+    let sound = |name, value: &str| match super::check::problem_of(value) {
         Some(problem) => Err(invalid(name, problem)),
         None => Ok(()),
     };
-    sound(CLIENT_ID, &client_id)?;
-    let credentials = match (text(CLIENT_SECRET)?, lookup(CLIENT_SECRET_FILE)) {
-        (Some(_), Some(_)) => {
-            return Err(ConfigError::ConflictingVariables {
-                first: CLIENT_SECRET,
-                second: CLIENT_SECRET_FILE,
-            });
+    // The value itself, or the file that holds it.
+    let part = |value_name, file_name, either| match (text(value_name)?, lookup(file_name)) {
+        (Some(_), Some(_)) => Err(ConfigError::ConflictingVariables {
+            first: value_name,
+            second: file_name,
+        }),
+        (Some(value), None) => {
+            sound(value_name, &value)?;
+            Ok(Part::Value(Secret::from(value)))
         }
-        (Some(secret), None) => {
-            sound(CLIENT_SECRET, &secret)?;
-            ClientCredentials::new(client_id, secret)
-        }
-        (None, Some(path)) if path.is_empty() => {
-            return Err(invalid(
-                CLIENT_SECRET_FILE,
-                "is set but empty; name a file or unset it",
-            ));
-        }
-        (None, Some(path)) => ClientCredentials::new(client_id, "").secret_from_file(path),
-        (None, None) => {
-            return Err(missing(
-                "OFFICERND_CLIENT_SECRET (or OFFICERND_CLIENT_SECRET_FILE)",
-            ));
-        }
+        (None, Some(path)) if path.is_empty() => Err(invalid(
+            file_name,
+            "is set but empty; name a file or unset it",
+        )),
+        (None, Some(path)) => Ok(Part::File(path.into())),
+        (None, None) => Err(missing(either)),
     };
+    let id = part(
+        CLIENT_ID,
+        CLIENT_ID_FILE,
+        "OFFICERND_CLIENT_ID (or OFFICERND_CLIENT_ID_FILE)",
+    )?;
+    let secret = part(
+        CLIENT_SECRET,
+        CLIENT_SECRET_FILE,
+        "OFFICERND_CLIENT_SECRET (or OFFICERND_CLIENT_SECRET_FILE)",
+    )?;
+    let custom = None;
+    let credentials = ClientCredentials::of(Source { id, secret, custom });
     let scopes =
         |value: String| -> Vec<String> { syntax::words(&value).map(str::to_owned).collect() };
     let same =
@@ -141,9 +147,10 @@ mod tests {
             "https://identity-staging.officernd.com/oauth/token",
         )]);
         let credentials = credentials.unwrap();
-        assert_eq!(credentials.client_id, "id");
         assert_eq!(credentials.asked_scope().as_deref(), Some("a b"));
-        assert_eq!(credentials.read_secret().unwrap().expose(), "hunter2");
+        let pair = credentials.source.read().unwrap().unwrap();
+        assert_eq!(pair.client_id, "id");
+        assert_eq!(pair.client_secret.expose(), "hunter2");
         let token_url = credentials.check().unwrap();
         assert_eq!(token_url.host(), Some("identity-staging.officernd.com"));
     }
@@ -158,8 +165,9 @@ mod tests {
     fn each_mistake_names_its_variable() {
         type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str]);
         #[rustfmt::skip]
-        let table: [Case<'_>; 13] = [
-            (&[(CLIENT_ID, "-")], &["OFFICERND_CLIENT_ID is not set"]),
+        let table: [Case<'_>; 14] = [
+            (&[(CLIENT_ID, "-")], &[CLIENT_ID, CLIENT_ID_FILE, "not set"]),
+            (&[(CLIENT_ID_FILE, "/x")], &[CLIENT_ID, CLIENT_ID_FILE, "disagree"]),
             (&[(CLIENT_ID, "")], &[CLIENT_ID, "empty"]),
             (&[(CLIENT_ID, "a\nb")], &[CLIENT_ID, "control"]),
             (&[(CLIENT_SECRET, "-")], &[CLIENT_SECRET, CLIENT_SECRET_FILE, "not set"]),

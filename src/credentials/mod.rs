@@ -1,27 +1,28 @@
-//! Who asks for a token, where, and for what.
+//! Credentials of an app: id and secret, where to send them, what to ask for.
 
+mod check;
 mod env;
+mod file;
+mod loader;
 mod source;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use http::Uri;
 
-use self::source::SecretSource;
-use crate::error::{BoxError, ConfigError};
-use crate::origin;
+pub(crate) use self::loader::Loader;
+pub use self::source::{AppCredentials, CredentialSource};
+use self::source::{Part, Source};
+use crate::error::ConfigError;
 use crate::secret::Secret;
-use crate::syntax;
 
-/// Where OfficeRnD hands out tokens.
+/// OfficeRnD's token endpoint.
 const TOKEN_URL: &str = "https://identity.officernd.com/oauth/token";
 
-/// The fields that this crate fills in itself (RFC 6749 §2.3.1, §4.4.2).
-const OWN_FIELDS: [&str; 4] = ["client_id", "client_secret", "grant_type", "scope"];
-
-/// An app's credentials for the client-credentials grant (RFC 6749 §4.4), and
-/// what it asks for.
+/// An app's credentials for the client-credentials grant (RFC 6749 section 4.4),
+/// and what it asks for.
 ///
 /// A plain value: mistakes in it are reported when a provider is made of it.
 /// `Debug` does not show the secret.
@@ -35,8 +36,7 @@ const OWN_FIELDS: [&str; 4] = ["client_id", "client_secret", "grant_type", "scop
 /// ```
 #[derive(Clone)]
 pub struct ClientCredentials {
-    pub(crate) client_id: String,
-    secret: SecretSource,
+    pub(crate) source: Source,
     scope: Option<String>,
     token_url: String,
     pub(crate) form_params: Vec<(String, String)>,
@@ -47,9 +47,39 @@ impl ClientCredentials {
     /// The client id and secret of an app, for OfficeRnD's token endpoint.
     #[must_use]
     pub fn new(client_id: impl Into<String>, client_secret: impl Into<Secret>) -> Self {
+        Self::of(Source {
+            id: Part::Value(Secret::from(client_id.into())),
+            secret: Part::Value(client_secret.into()),
+            custom: None,
+        })
+    }
+
+    /// Credentials that come from elsewhere: a secret manager, a database. The
+    /// source is asked before each token request, so id and secret may change
+    /// together while the program runs.
+    ///
+    /// ```
+    /// use officernd_auth::ClientCredentials;
+    /// use officernd_auth::credentials::AppCredentials;
+    ///
+    /// let credentials = ClientCredentials::from_source(|| async {
+    ///     // ... ask the secret manager ...
+    ///     Ok(AppCredentials::new("client-id", "client-secret"))
+    /// });
+    /// # drop(credentials);
+    /// ```
+    #[must_use]
+    pub fn from_source(source: impl CredentialSource) -> Self {
+        Self::of(Source {
+            id: Part::Value(Secret::from("")),
+            secret: Part::Value(Secret::from("")),
+            custom: Some(Arc::new(source)),
+        })
+    }
+
+    fn of(source: Source) -> Self {
         Self {
-            client_id: client_id.into(),
-            secret: SecretSource::Value(client_secret.into()),
+            source,
             scope: None,
             token_url: TOKEN_URL.to_owned(),
             form_params: Vec::new(),
@@ -57,8 +87,9 @@ impl ClientCredentials {
         }
     }
 
-    /// The credentials of the environment: `OFFICERND_CLIENT_ID`;
-    /// `OFFICERND_CLIENT_SECRET` or `OFFICERND_CLIENT_SECRET_FILE`;
+    /// The credentials of the environment: `OFFICERND_CLIENT_ID` or
+    /// `OFFICERND_CLIENT_ID_FILE`; `OFFICERND_CLIENT_SECRET` or
+    /// `OFFICERND_CLIENT_SECRET_FILE`;
     /// `OFFICERND_SCOPE` or `OFFICERND_SCOPES` (separated by white space or
     /// commas); optionally `OFFICERND_TOKEN_URL`.
     ///
@@ -71,7 +102,9 @@ impl ClientCredentials {
     }
 
     /// The scopes to ask for, separated by spaces. Without any, the field is
-    /// left out; OfficeRnD wants at least one.
+    /// left out. OfficeRnD grants no token then, so
+    /// [`HttpTokenProvider::new`](crate::HttpTokenProvider::new) wants at least
+    /// one for its token URLs.
     #[must_use]
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = Some(scope.into());
@@ -90,7 +123,10 @@ impl ClientCredentials {
         self.scope(scopes.join(" "))
     }
 
-    /// Another token endpoint: staging, a gateway, a simulator. Absolute and
+    /// Another token endpoint than
+    /// `https://identity.officernd.com/oauth/token`: OfficeRnD's staging
+    /// (`https://identity-staging.officernd.com/oauth/token`, for the API at
+    /// `https://staging.officernd.com`), a gateway, a simulator. Absolute and
     /// https; plain http only to this machine.
     #[must_use]
     pub fn token_url(mut self, url: impl Into<String>) -> Self {
@@ -105,7 +141,7 @@ impl ClientCredentials {
         self
     }
 
-    /// Sends id and secret as HTTP Basic (RFC 6749 §2.3.1) instead of in the
+    /// Sends id and secret as HTTP Basic (RFC 6749 section 2.3.1) instead of in the
     /// form. OfficeRnD documents the form only.
     #[must_use]
     pub fn basic_auth(mut self) -> Self {
@@ -113,55 +149,36 @@ impl ClientCredentials {
         self
     }
 
-    /// The client secret is what this file holds, without a newline at its
-    /// end. It is read when the provider is made and again at each fetch, so a
-    /// rotated secret needs no restart. At most 64 KiB of UTF-8.
+    /// The client id is what this file holds, without a newline at its end.
+    /// Otherwise as [`secret_from_file`](Self::secret_from_file).
     #[must_use]
-    pub fn secret_from_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.secret = SecretSource::File(path.into());
+    pub fn id_from_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.source.id = Part::File(path.into());
+        self.source.custom = None;
         self
     }
 
-    /// The client secret is what this closure returns, each time it is asked:
-    /// when the provider is made and at each fetch. It may block for as long
-    /// as a file takes to read. What its error says goes to logs.
+    /// The client secret is what this file holds, without a newline at its
+    /// end: at most 64 KiB of UTF-8, in a regular file or behind symbolic links
+    /// to one.
+    ///
+    /// The file is read when the provider is made and again before each token
+    /// request, so a rotated secret needs no restart. To rotate the app itself,
+    /// put the id into a file, too.
     ///
     /// ```
-    /// use officernd_auth::{ClientCredentials, Secret};
+    /// use officernd_auth::ClientCredentials;
     ///
-    /// let credentials = ClientCredentials::new("client-id", "")
-    ///     .secret_from(|| Ok(Secret::from("from-a-keyring")));
+    /// let credentials = ClientCredentials::new("", "")
+    ///     .id_from_file("/run/secrets/officernd/client-id")
+    ///     .secret_from_file("/run/secrets/officernd/client-secret");
     /// # drop(credentials);
     /// ```
     #[must_use]
-    pub fn secret_from<F>(mut self, source: F) -> Self
-    where
-        F: Fn() -> Result<Secret, BoxError> + Send + Sync + 'static,
-    {
-        self.secret = SecretSource::of(source);
+    pub fn secret_from_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.source.secret = Part::File(path.into());
+        self.source.custom = None;
         self
-    }
-
-    /// The secret as it is now.
-    pub(crate) fn read_secret(&self) -> Result<Secret, ConfigError> {
-        let secret = self.secret.read()?;
-        let problem = problem_of(secret.expose());
-        match (problem, &self.secret) {
-            (None, _) => Ok(secret),
-            (Some(problem), SecretSource::File(path)) => Err(ConfigError::SecretFile {
-                path: path.clone(),
-                problem: problem.to_owned(),
-            }),
-            (Some(problem), _) => Err(ConfigError::Credential {
-                field: "client_secret",
-                problem,
-            }),
-        }
-    }
-
-    /// Whether the secret may have changed since it was read.
-    pub(crate) fn secret_can_change(&self) -> bool {
-        !matches!(self.secret, SecretSource::Value(_))
     }
 
     /// The scopes to ask for, with one space between two; `None` for none.
@@ -171,81 +188,28 @@ impl ClientCredentials {
         (!words.is_empty()).then(|| words.join(" "))
     }
 
-    /// Everything checked but the secret; the token URL, parsed.
+    /// Checks that OfficeRnD could grant a token: at its own URLs that takes a
+    /// scope.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn check_scope(&self, token_url: &Uri) -> Result<(), ConfigError> {
+        if self.asked_scope().is_some() || !check::needs_scope(token_url) {
+            return Ok(());
+        }
+        Err(ConfigError::Scope {
+            problem: "is missing: OfficeRnD grants no token without one; \
+                      ask for officernd.api.read, for example"
+                .to_owned(),
+        })
+    }
+
+    /// Checks everything but id and secret. The token URL, parsed.
     pub(crate) fn check(&self) -> Result<Uri, ConfigError> {
-        if let Some(problem) = problem_of(&self.client_id) {
-            let field = "client_id";
-            return Err(ConfigError::Credential { field, problem });
+        let token_url = check::token_url(&self.token_url)?;
+        if let Some(scope) = self.asked_scope() {
+            check::scope(&scope)?;
         }
-        if let Some(scope) = self
-            .asked_scope()
-            .filter(|scope| !syntax::valid_scope(scope))
-        {
-            return Err(ConfigError::Scope {
-                problem: format!(
-                    "{scope:?} has characters that RFC 6749 §3.3 does not allow: \
-                     scopes are printable ASCII without quotes and backslashes, \
-                     separated by spaces"
-                ),
-            });
-        }
-        for (at, (name, _)) in self.form_params.iter().enumerate() {
-            let problem = if name.is_empty() {
-                "has no name"
-            } else if OWN_FIELDS.contains(&name.as_str()) {
-                "is filled in by this crate; use new() or scope()"
-            } else if self
-                .form_params
-                .iter()
-                .take(at)
-                .any(|(other, _)| other == name)
-            {
-                "is given twice"
-            } else {
-                continue;
-            };
-            let name = name.clone();
-            return Err(ConfigError::FormParam { name, problem });
-        }
-        check_url(&self.token_url)
-    }
-}
-
-/// Why an id or a secret cannot be used.
-fn problem_of(credential: &str) -> Option<&'static str> {
-    if credential.is_empty() {
-        Some("is empty")
-    } else if credential.chars().any(char::is_control) {
-        Some("has control characters in it (a newline at its end?)")
-    } else {
-        None
-    }
-}
-
-fn check_url(url: &str) -> Result<Uri, ConfigError> {
-    // Of what is not a sound URL nothing is shown: it may hold a password.
-    let wrong = |problem: &str| {
-        let problem = problem.to_owned();
-        Err(ConfigError::TokenUrl { problem })
-    };
-    if url.contains('#') {
-        return wrong("has a fragment; leave out '#' and what follows");
-    }
-    let Ok(uri) = url.parse::<Uri>() else {
-        return wrong("is no URL; write https://host/path");
-    };
-    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return wrong("is relative; write https://host/path");
-    };
-    let host = match origin::split(authority.as_str()) {
-        Ok((host, _)) => host,
-        Err(flaw) => return wrong(flaw),
-    };
-    match scheme {
-        "https" => Ok(uri),
-        "http" if origin::is_loopback(host) => Ok(uri),
-        "http" => wrong("is plain http, which would show the secret to the network; use https"),
-        _ => wrong("is neither https nor http"),
+        check::form_params(&self.form_params)?;
+        Ok(token_url)
     }
 }
 
@@ -253,8 +217,7 @@ impl fmt::Debug for ClientCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.form_params.iter().map(|(name, _)| &**name).collect();
         f.debug_struct("ClientCredentials")
-            .field("client_id", &self.client_id)
-            .field("secret", &self.secret)
+            .field("source", &self.source)
             .field("scope", &self.scope)
             .field("form_params", &names)
             .field("basic_auth", &self.basic_auth)
@@ -263,86 +226,4 @@ impl fmt::Debug for ClientCredentials {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sound() -> ClientCredentials {
-        ClientCredentials::new("id", "secret").scope("officernd.api.read")
-    }
-
-    #[test]
-    fn sound_credentials_are_sound() {
-        assert_eq!(sound().check().unwrap(), TOKEN_URL);
-        assert_eq!(sound().read_secret().unwrap().expose(), "secret");
-    }
-
-    #[test]
-    fn each_mistake_has_its_own_error() {
-        let table = [
-            (ClientCredentials::new("", "s"), "client_id is empty"),
-            (ClientCredentials::new("a\nb", "s"), "client_id has control"),
-            (sound().scope("a\"b"), "RFC 6749 §3.3"),
-            (sound().scope("é"), "RFC 6749 §3.3"),
-            (sound().scope("a\tb"), "RFC 6749 §3.3"),
-            (sound().form_param("scope", "x"), "filled in by this crate"),
-            (
-                sound().form_param("a", "1").form_param("a", "2"),
-                "given twice",
-            ),
-            (sound().form_param("", "1"), "no name"),
-            (sound().token_url("/oauth/token"), "is relative"),
-            (sound().token_url("identity.officernd.com"), "is relative"),
-            (sound().token_url(""), "is no URL"),
-            (
-                sound().token_url("http://identity.officernd.com/"),
-                "plain http",
-            ),
-            (
-                sound().token_url("ftp://identity.officernd.com/"),
-                "neither https",
-            ),
-            (sound().token_url("https://u:hunter2@host/"), "user info"),
-            (sound().token_url("https://host:99999/"), "port"),
-            (sound().token_url("https://host/#x"), "fragment"),
-        ];
-        for (credentials, message) in table {
-            let error = credentials.check().unwrap_err().to_string();
-            assert!(error.contains(message), "{error}");
-            assert!(!error.contains("hunter2"));
-        }
-        for (secret, message) in [
-            ("", "client_secret is empty"),
-            ("s\n", "newline at its end"),
-        ] {
-            let error = ClientCredentials::new("id", secret)
-                .read_secret()
-                .unwrap_err();
-            assert!(error.to_string().contains(message), "{error}");
-        }
-    }
-
-    #[test]
-    fn plain_http_is_for_this_machine_only() {
-        for url in [
-            "http://127.0.0.1:8080/oauth/token",
-            "http://localhost/t",
-            "http://[::1]:1/t",
-        ] {
-            assert!(sound().token_url(url).check().is_ok(), "{url}");
-        }
-    }
-
-    #[test]
-    fn scopes_are_joined_by_single_spaces() {
-        let asked = |credentials: ClientCredentials| credentials.asked_scope();
-        assert_eq!(asked(sound().scopes(["a", "b"])).as_deref(), Some("a b"));
-        assert_eq!(asked(sound().scope("  a   b ")).as_deref(), Some("a b"));
-        assert_eq!(asked(sound().scope(" ")), None);
-    }
-
-    #[test]
-    fn debug_shows_no_secret_and_no_parameter() {
-        let credentials = ClientCredentials::new("id", "hunter2").form_param("audience", "hunter2");
-        assert!(!format!("{credentials:?}").contains("hunter2"));
-    }
-}
+mod tests;

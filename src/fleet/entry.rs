@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind};
 use crate::secret::Secret;
-use crate::token::{AccessToken, LONGEST_LIFE};
+use crate::token::{AccessToken, MAX_LIFE};
 
 /// A token as its fetcher got it.
 #[derive(Debug)]
@@ -187,7 +187,7 @@ fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
 }
 
 fn millis(duration: Duration) -> u64 {
-    let duration = duration.min(LONGEST_LIFE);
+    let duration = duration.min(MAX_LIFE);
     u64::try_from(duration.as_millis())
         .unwrap_or(u64::MAX)
         .max(1)

@@ -18,6 +18,7 @@ mod store;
 pub(crate) mod store_key;
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,6 +141,10 @@ impl<P: KeyedProvider, S: TokenStore> TokenProvider for SharedTokenProvider<P, S
 
     fn spends_allowance(&self) -> bool {
         true
+    }
+
+    fn credentials_changed(&self) -> impl Future<Output = bool> + Send {
+        self.inner.provider.credentials_changed()
     }
 }
 

@@ -1,48 +1,50 @@
 //! The provider that talks to OfficeRnD, or to any OAuth 2.0 token endpoint.
 
+mod request;
 #[cfg(feature = "reqwest")]
-mod client;
-mod json;
+mod reqwest;
 mod response;
 mod retry_after;
 mod transport;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+#[cfg(feature = "store")]
+use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderValue, Request, Uri};
+use http::{Request, Uri};
 use http_body::Body;
 use http_body_util::Full;
 use tower_service::Service;
-use zeroize::Zeroizing;
 
-use self::transport::{Exchange, Via};
+use self::request::RequestTemplate;
+use self::transport::{ReadyBy, ServiceTransport, Transport};
 #[cfg(any(fuzzing, test))]
-pub(crate) use self::{response::parse_answer, retry_after::parse as retry_after};
+pub(crate) use self::{response::parse as parse_answer, retry_after::parse as retry_after};
 use crate::allowance::{self, Allowance};
-use crate::credentials::ClientCredentials;
+use crate::clock::later;
+#[cfg(feature = "store")]
+use crate::clock::{Clock, TokioClock};
+use crate::credentials::{AppCredentials, ClientCredentials, Loader};
 use crate::error::{BoxError, ConfigError, Error, ErrorKind};
 use crate::observability;
 use crate::provider::{FetchContext, TokenProvider};
-use crate::secret::Secret;
 use crate::token::AccessToken;
 
-/// Fetches tokens by the client-credentials grant (RFC 6749 §4.4), as OfficeRnD
-/// documents it: a POST with the four fields in a form.
+/// Fetches tokens by the client-credentials grant (RFC 6749 section 4.4), as
+/// OfficeRnD documents it: a POST with the four fields in a form.
 ///
 /// It works over any tower HTTP service ([`with_service`](Self::with_service));
 /// [`new`](Self::new) brings reqwest. It follows no redirect (a 307 would
 /// replay the secret), takes no compression, reads 64 KiB at most, and takes
 /// nothing for a token but a token answer.
 ///
-/// A secret that comes from a file or closure is read again at each fetch, and
-/// once more when the server does not know the client: if it has changed, the
-/// new one is tried at once.
+/// Credentials in files and those of a
+/// [`CredentialSource`](crate::credentials::CredentialSource) are loaded before
+/// each token request. While that fails, or takes longer than half of the
+/// `fetch_timeout`, the last pair that could be loaded is used.
 ///
 /// ```
 /// # #[cfg(feature = "reqwest")]
@@ -65,13 +67,12 @@ pub struct HttpTokenProvider {
 
 struct Inner {
     credentials: ClientCredentials,
-    token_url: Uri,
-    scope: Option<String>,
-    /// The last secret that could be read: what serves while its file is away.
-    secret: Mutex<Secret>,
-    exchange: Box<dyn Exchange>,
+    loader: Loader,
+    template: RequestTemplate,
+    transport: Box<dyn Transport>,
     allowance: Allowance,
-    told_of_narrower_scope: AtomicBool,
+    /// The narrower scope is reported once.
+    narrowed: AtomicBool,
 }
 
 impl HttpTokenProvider {
@@ -81,11 +82,12 @@ impl HttpTokenProvider {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for credentials, scopes, a token URL or a secret file
-    /// that cannot be used, or if the client cannot be built.
+    /// [`ConfigError`] for credentials, scopes, a token URL or a file that
+    /// cannot be used, for a token URL of OfficeRnD without a scope, or if the
+    /// client cannot be built.
     #[cfg(feature = "reqwest")]
     pub fn new(credentials: ClientCredentials) -> Result<Self, ConfigError> {
-        Self::with_reqwest(credentials, reqwest::Client::builder())
+        Self::with_reqwest(credentials, ::reqwest::Client::builder())
     }
 
     /// The same with your own client settings: proxies, roots, addresses. We
@@ -98,15 +100,23 @@ impl HttpTokenProvider {
     #[cfg(feature = "reqwest")]
     pub fn with_reqwest(
         credentials: ClientCredentials,
-        client: reqwest::ClientBuilder,
+        client: ::reqwest::ClientBuilder,
     ) -> Result<Self, ConfigError> {
-        let plain = credentials.check()?.scheme_str() == Some("http");
-        let exchange = client::Reqwest::new(client, plain)?;
-        Self::over(credentials, Box::new(exchange))
+        let token_url = credentials.check()?;
+        credentials.check_scope(&token_url)?;
+        let plain = token_url.scheme_str() == Some("http");
+        let transport = reqwest::ReqwestTransport::new(client, plain)?;
+        Self::over(credentials, Box::new(transport))
     }
 
-    /// The same over a tower HTTP service. It must not follow redirects nor
-    /// decompress, and is cloned for each fetch.
+    /// The same over a tower HTTP service, which is cloned for each fetch. It
+    /// must not follow redirects nor decompress.
+    ///
+    /// Give it a client of its own: one that is not behind a limit that the
+    /// layer's requests share. Requests that wait for a token hold their
+    /// permits, and the token request would never get one. A client that is not
+    /// ready after nine tenths of the `fetch_timeout` is a
+    /// [`Timeout`](ErrorKind::Timeout) that names `poll_ready`.
     ///
     /// # Errors
     ///
@@ -122,7 +132,8 @@ impl HttpTokenProvider {
     ///
     /// # fn main() -> Result<(), officernd_auth::ConfigError> {
     /// let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-    /// let credentials = ClientCredentials::new("client-id", "client-secret");
+    /// let credentials = ClientCredentials::new("client-id", "client-secret")
+    ///     .scope("officernd.api.read");
     /// let provider = HttpTokenProvider::with_service(credentials, http)?;
     /// # drop(provider);
     /// # Ok(())
@@ -144,26 +155,75 @@ impl HttpTokenProvider {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        Self::over(credentials, Box::new(Via(service)))
+        Self::over(credentials, Box::new(ServiceTransport(service)))
     }
 
     fn over(
         credentials: ClientCredentials,
-        exchange: Box<dyn Exchange>,
+        transport: Box<dyn Transport>,
     ) -> Result<Self, ConfigError> {
+        static NEXT_SOURCE: AtomicU64 = AtomicU64::new(1);
+
         let token_url = credentials.check()?;
-        let secret = credentials.read_secret()?;
+        let loader = Loader::new(credentials.source.clone())?;
+        // Nobody knows whose credentials a source will return.
+        let client = loader
+            .client_id()
+            .unwrap_or_else(|| format!("source {}", NEXT_SOURCE.fetch_add(1, Ordering::Relaxed)));
         Ok(Self {
             inner: Arc::new(Inner {
-                scope: credentials.asked_scope(),
-                allowance: allowance::for_endpoint(&normal(&token_url), &credentials.client_id),
-                secret: Mutex::new(secret),
-                told_of_narrower_scope: AtomicBool::new(false),
+                allowance: allowance::for_endpoint(&normal(&token_url), &client),
+                template: RequestTemplate {
+                    token_url,
+                    scope: credentials.asked_scope(),
+                    form_params: credentials.form_params.clone(),
+                    basic_auth: credentials.basic_auth,
+                },
                 credentials,
-                token_url,
-                exchange,
+                loader,
+                transport,
+                narrowed: AtomicBool::new(false),
             }),
         })
+    }
+
+    /// Loads the credentials and sends one token request with them, and another
+    /// one if the endpoint does not know a pair that has been replaced meanwhile.
+    async fn request_token(
+        &self,
+        cx: &FetchContext,
+    ) -> (Result<AccessToken, Error>, Option<AppCredentials>) {
+        let inner = &*self.inner;
+        let (clock, start, timeout) = (cx.clock(), cx.clock().now(), cx.fetch_timeout());
+        // Before the fetch itself times out, which would not show the cause.
+        let (loaded_by, ready_by) = (later(start, timeout / 2), later(start, timeout / 10 * 9));
+        let mut retry_permit = None;
+        loop {
+            let credentials = match inner.loader.load(clock, loaded_by).await {
+                Ok(credentials) => credentials,
+                Err(error) => return (Err(error), None),
+            };
+            inner.loader.used(&credentials);
+            let ready_by = ReadyBy {
+                clock,
+                at: ready_by,
+            };
+            let result = inner.request_token(&credentials, ready_by).await;
+            let refused = |error: &Error| error.kind() == ErrorKind::InvalidClient;
+            let refused = result.as_ref().is_err_and(refused);
+            if !refused || retry_permit.is_some() || !inner.loader.changed().await {
+                return (result, Some(credentials));
+            }
+            // At once or not at all: waiting would keep the cache's permit.
+            let at_once = FetchContext {
+                deadline: clock.now(),
+                ..cx.clone()
+            };
+            let Ok(permit) = at_once.permit().await else {
+                return (result, Some(credentials));
+            };
+            retry_permit = Some(permit);
+        }
     }
 }
 
@@ -180,160 +240,83 @@ fn normal(url: &Uri) -> String {
 
 impl TokenProvider for HttpTokenProvider {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
-        let inner = &*self.inner;
-        let secret = inner.read_secret();
-        let first = inner.ask(&secret, &cx).await;
-        match first {
-            Err(error) if error.kind() == ErrorKind::InvalidClient => {
-                let again = inner.read_secret();
-                if again.expose() == secret.expose() {
-                    return Err(error);
-                }
-                // At once or not at all: the cache's own permit stands in the
-                // way until this fetch is over. The next one reads the secret.
-                let now = FetchContext {
-                    deadline: cx.clock().now(),
-                    ..cx.clone()
-                };
-                let Ok(_permit) = now.permit().await else {
-                    return Err(error);
-                };
-                inner.ask(&again, &cx).await
-            }
-            other => other,
-        }
+        self.request_token(&cx).await.0
     }
 
     fn allowance(&self) -> Option<Allowance> {
         Some(self.inner.allowance.clone())
     }
+
+    async fn credentials_changed(&self) -> bool {
+        self.inner.loader.changed().await
+    }
 }
+
+/// How long credentials may take to load for the key of a shared token.
+#[cfg(feature = "store")]
+const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(feature = "store")]
 impl crate::fleet::KeyedProvider for HttpTokenProvider {
     async fn key_material(&self) -> Result<crate::fleet::KeyMaterial, Error> {
-        let Inner {
-            credentials,
-            token_url,
-            scope,
-            ..
-        } = &*self.inner;
-        let (id, secret) = (&*credentials.client_id, self.inner.read_secret());
-        let material = crate::fleet::KeyMaterial::new(normal(token_url), id, secret)
-            .scope(scope.as_deref().unwrap_or_default());
-        let params = credentials.form_params.iter();
-        Ok(params.fold(material, |material, (name, value)| {
-            material.param(name, value)
-        }))
+        let until = later(TokioClock.now(), LOAD_TIMEOUT);
+        let pair = self.inner.loader.load(&TokioClock, until).await?;
+        Ok(self.inner.material(&pair))
+    }
+
+    async fn mint(&self, cx: FetchContext) -> crate::fleet::Minted {
+        let (result, credentials) = self.request_token(&cx).await;
+        let material = credentials.map(|pair| self.inner.material(&pair));
+        crate::fleet::Minted::new(result, material)
     }
 }
 
 impl Inner {
-    /// The secret as it is now; the last good one if that cannot be read.
-    fn read_secret(&self) -> Secret {
-        let last = || self.secret.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.credentials.secret_can_change() {
-            // Not under the lock: it may take long, and may be a user's code.
-            match self.credentials.read_secret() {
-                Ok(secret) => {
-                    last().clone_from(&secret);
-                    return secret;
-                }
-                Err(error) => observability::secret_unreadable(&error),
-            }
-        }
-        last().clone()
-    }
-
-    async fn ask(&self, secret: &Secret, cx: &FetchContext) -> Result<AccessToken, Error> {
-        let request = self.request(secret)?;
-        let answer = self.exchange.post(request).await;
-        let answer = answer.map_err(|error| transport::without(error, &self.spellings(secret)))?;
-        let answer = response::parse_answer(
-            answer.status,
-            &answer.headers,
-            &answer.body,
-            self.scope.as_deref(),
-            cx.clock().wall(),
+    async fn request_token(
+        &self,
+        credentials: &AppCredentials,
+        ready_by: ReadyBy<'_>,
+    ) -> Result<AccessToken, Error> {
+        let template = &self.template;
+        let request = template.request(credentials)?;
+        let clock = ready_by.clock;
+        let response = self.transport.post(request, ready_by).await;
+        let response = response
+            .map_err(|error| transport::redact(error, &template.secret_forms(credentials)))?;
+        let granted = response::parse(
+            response.status,
+            &response.headers,
+            &response.body,
+            template.scope.as_deref(),
+            clock.wall(),
         )?;
-        if answer.narrowed && !self.told_of_narrower_scope.swap(true, Ordering::Relaxed) {
-            observability::scope_narrowed(self.scope.as_deref(), answer.scope.as_deref());
+        if granted.narrowed && !self.narrowed.swap(true, Ordering::Relaxed) {
+            observability::scope_narrowed(template.scope.as_deref(), granted.scope.as_deref());
         }
-        let token = AccessToken::bearer(answer.token, answer.expires_in)?;
-        Ok(match answer.scope {
+        let token = AccessToken::bearer(granted.token, granted.expires_in)?;
+        Ok(match granted.scope {
             Some(scope) => token.with_scope(scope),
             None => token,
         })
     }
 
-    /// How the request writes the secret, and how a `Debug` of it would.
-    fn spellings(&self, secret: &Secret) -> Vec<Zeroizing<String>> {
-        let secret = secret.expose();
-        let escaped = Zeroizing::new(secret.escape_debug().to_string());
-        let mut all = vec![Zeroizing::new(secret.to_owned()), escaped, encoded(secret)];
-        if self.credentials.basic_auth {
-            all.push(basic_pair(&self.credentials.client_id, secret));
-        }
-        all
+    #[cfg(feature = "store")]
+    fn material(&self, pair: &AppCredentials) -> crate::fleet::KeyMaterial {
+        let (id, secret) = (pair.client_id.clone(), pair.client_secret.clone());
+        let endpoint = normal(&self.template.token_url);
+        let material = crate::fleet::KeyMaterial::new(endpoint, id, secret)
+            .scope(self.template.scope.as_deref().unwrap_or_default());
+        let params = self.template.form_params.iter();
+        params.fold(material, |material, (name, value)| {
+            material.param(name, value)
+        })
     }
-
-    fn request(&self, secret: &Secret) -> Result<Request<Bytes>, Error> {
-        let credentials = &self.credentials;
-        let in_form = !credentials.basic_auth;
-        let client_id = in_form.then_some(("client_id", credentials.client_id.as_str()));
-        let client_secret = in_form.then_some(("client_secret", secret.expose()));
-        let grant = [("grant_type", "client_credentials")];
-        let scope = self.scope.as_deref().map(|scope| ("scope", scope));
-        let more = credentials.form_params.iter();
-        // In the order of OfficeRnD's documentation.
-        let fields = client_id
-            .into_iter()
-            .chain(client_secret)
-            .chain(grant)
-            .chain(scope)
-            .chain(more.map(|(name, value)| (name.as_str(), value.as_str())));
-        let mut request = Request::post(self.token_url.clone())
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .header(ACCEPT, "application/json")
-            .header(ACCEPT_ENCODING, "identity")
-            .header(
-                USER_AGENT,
-                concat!("officernd-auth/", env!("CARGO_PKG_VERSION")),
-            );
-        if credentials.basic_auth {
-            request = request.header(AUTHORIZATION, basic(&credentials.client_id, secret)?);
-        }
-        request
-            .body(response::form_body(fields))
-            .map_err(|_| Error::new(ErrorKind::Denied, "the token request cannot be built"))
-    }
-}
-
-fn basic(client_id: &str, secret: &Secret) -> Result<HeaderValue, Error> {
-    let pair = basic_pair(client_id, secret.expose());
-    let value = Zeroizing::new(["Basic ", &pair].concat());
-    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value))
-        .map_err(|_| Error::new(ErrorKind::Denied, "the credentials are no header value"))?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-/// RFC 6749 §2.3.1: both are form-encoded before they are joined.
-fn basic_pair(client_id: &str, secret: &str) -> Zeroizing<String> {
-    let pair = Zeroizing::new([&*encoded(client_id), ":", &encoded(secret)].concat());
-    Zeroizing::new(STANDARD.encode(&*pair))
-}
-
-fn encoded(text: &str) -> Zeroizing<String> {
-    let mut encoded = Zeroizing::new(String::with_capacity(3 * text.len()));
-    encoded.extend(form_urlencoded::byte_serialize(text.as_bytes()));
-    encoded
 }
 
 impl fmt::Debug for HttpTokenProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Some gateways take a key in the query.
-        let token_url = normal(&self.inner.token_url);
+        let token_url = normal(&self.inner.template.token_url);
         let token_url = token_url.split('?').next().unwrap_or_default();
         f.debug_struct("HttpTokenProvider")
             .field("credentials", &self.inner.credentials)

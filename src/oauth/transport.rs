@@ -1,8 +1,9 @@
-//! One request and its bounded answer, over whatever HTTP client.
+//! One request and its bounded answer, over any HTTP client.
 
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -11,29 +12,38 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use tower_service::Service;
 use zeroize::Zeroizing;
 
+use crate::clock::{Clock, lazy_timeout_at};
 use crate::error::{BoxError, Error, ErrorKind};
 
 /// No token answer is larger.
-const LARGEST_ANSWER: usize = 64 * 1024;
+const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-pub(super) struct Answered {
+pub(super) struct TokenResponse {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
 
-pub(super) type AnswerFuture<'a> =
-    Pin<Box<dyn Future<Output = Result<Answered, Error>> + Send + 'a>>;
+pub(super) type ResponseFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<TokenResponse, Error>> + Send + 'a>>;
 
 /// An HTTP client without its type.
-pub(super) trait Exchange: Send + Sync {
-    fn post(&self, request: Request<Bytes>) -> AnswerFuture<'_>;
+pub(super) trait Transport: Send + Sync {
+    /// Sends the request, if the client is ready for it in time.
+    fn post<'a>(&'a self, request: Request<Bytes>, ready_by: ReadyBy<'a>) -> ResponseFuture<'a>;
+}
+
+/// When a client must be ready. A client that waits for itself, behind a limit
+/// that it shares, would use up the whole fetch timeout and not show why.
+pub(super) struct ReadyBy<'a> {
+    pub(super) clock: &'a dyn Clock,
+    pub(super) at: Instant,
 }
 
 /// Any tower HTTP service.
-pub(super) struct Via<S>(pub(super) S);
+pub(super) struct ServiceTransport<S>(pub(super) S);
 
-impl<S, B> Exchange for Via<S>
+impl<S, B> Transport for ServiceTransport<S>
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
@@ -42,13 +52,15 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    fn post(&self, request: Request<Bytes>) -> AnswerFuture<'_> {
+    fn post<'a>(&'a self, request: Request<Bytes>, ready_by: ReadyBy<'a>) -> ResponseFuture<'a> {
         // The clone that is readied is the one that is called.
         let mut service = self.0.clone();
         Box::pin(async move {
-            poll_fn(|cx| service.poll_ready(cx))
-                .await
-                .map_err(|error| failed(error.into()))?;
+            let ready = poll_fn(|cx| service.poll_ready(cx).map_err(|error| failed(error.into())));
+            match lazy_timeout_at(ready_by.clock, ready_by.at, ready).await {
+                Some(ready) => ready?,
+                None => return Err(not_ready()),
+            }
             let response = service.call(request.map(Full::new)).await;
             read(response.map_err(|error| failed(error.into()))?).await
         })
@@ -56,34 +68,31 @@ where
 }
 
 /// Reads the answer, to the cap.
-pub(super) async fn read<B>(response: Response<B>) -> Result<Answered, Error>
+pub(super) async fn read<B>(response: Response<B>) -> Result<TokenResponse, Error>
 where
     B: Body,
     B::Error: Into<BoxError>,
 {
     let (head, body) = response.into_parts();
-    // A body is not waited for that is not looked at.
-    let says_all = matches!(head.status.as_u16(), 300..=399 | 408 | 429 | 500..);
-    if says_all {
-        return Ok(Answered {
-            status: head.status,
-            headers: head.headers,
-            body: Bytes::new(),
-        });
-    }
-    let body = match Limited::new(body, LARGEST_ANSWER).collect().await {
-        Ok(body) => body.to_bytes(),
-        // A failure's status says enough.
-        Err(_) if head.status != StatusCode::OK => Bytes::new(),
-        Err(error) if error.is::<LengthLimitError>() => {
-            return Err(Error::new(
-                ErrorKind::Malformed,
-                "the token answer is over 64 KiB; is the token URL right?",
-            ));
+    // Skip the body where the status alone decides.
+    let skipped = matches!(head.status.as_u16(), 300..=399 | 408 | 429 | 500..);
+    let body = if skipped {
+        Bytes::new()
+    } else {
+        match Limited::new(body, MAX_RESPONSE_BYTES).collect().await {
+            Ok(body) => body.to_bytes(),
+            // The status of a failure is enough.
+            Err(_) if head.status != StatusCode::OK => Bytes::new(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                return Err(Error::new(
+                    ErrorKind::Malformed,
+                    "the token answer is over 64 KiB; is the token URL right?",
+                ));
+            }
+            Err(error) => return Err(failed(error)),
         }
-        Err(error) => return Err(failed(error)),
     };
-    Ok(Answered {
+    Ok(TokenResponse {
         status: head.status,
         headers: head.headers,
         body,
@@ -92,18 +101,26 @@ where
 
 /// The client could not bring a whole answer.
 fn failed(error: BoxError) -> Error {
-    // A layer of this crate below, or a client that told the kinds apart.
+    // From a layer of this crate below, or a client that told the kinds apart.
     match Error::find(&error) {
         Some(ours) => ours.clone(),
         None => Error::new(ErrorKind::Transport, "the token request failed").with_source(error),
     }
 }
 
-/// The error, or a bare one of its kind if a log of it would show one of these.
-/// A client's errors are its own affair, but some quote the whole request.
-pub(super) fn without(error: Error, secrets: &[Zeroizing<String>]) -> Error {
+fn not_ready() -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        "the token endpoint's client did not become ready (poll_ready) in time; \
+         it must not share a limit with the layer's requests",
+    )
+}
+
+/// The error, or a bare one of its kind if a log of it would show one of the
+/// secrets. Some clients' errors quote the whole request.
+pub(super) fn redact(error: Error, secrets: &[Zeroizing<String>]) -> Error {
     let mut next: Option<&(dyn StdError + 'static)> = Some(&error);
-    // A chain that loops is not ours to follow for ever.
+    // A chain of sources may be a circle.
     for _ in 0..64 {
         let Some(shown) = next else {
             return error;

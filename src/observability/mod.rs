@@ -159,11 +159,11 @@ pub(crate) fn rejected(generation: u64, heal_in: Duration) {
     );
 }
 
-pub(crate) fn secret_unreadable(error: &dyn std::error::Error) {
+pub(crate) fn credentials_unreadable(error: &dyn std::error::Error) {
     warn!(
         name: event::SECRET_UNREADABLE,
         error = %error,
-        "the client secret cannot be read again; the last one is used"
+        "the credentials cannot be loaded again; the last ones are used"
     );
 }
 

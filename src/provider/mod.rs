@@ -68,6 +68,15 @@ pub trait TokenProvider: Send + Sync + 'static {
     fn spends_allowance(&self) -> bool {
         false
     }
+
+    /// Whether the credentials have changed since the last fetch was sent. A
+    /// cache calls this while it backs off after
+    /// [`InvalidClient`](crate::ErrorKind::InvalidClient), at most every 5 s,
+    /// and ends the backoff when the answer is `true`. It gives up on the
+    /// future after the `fetch_timeout`.
+    fn credentials_changed(&self) -> impl Future<Output = bool> + Send {
+        std::future::ready(false)
+    }
 }
 
 impl<P: TokenProvider> TokenProvider for Arc<P> {
@@ -82,6 +91,10 @@ impl<P: TokenProvider> TokenProvider for Arc<P> {
     fn spends_allowance(&self) -> bool {
         P::spends_allowance(self)
     }
+
+    fn credentials_changed(&self) -> impl Future<Output = bool> + Send {
+        P::credentials_changed(self)
+    }
 }
 
 pub(crate) type FetchFuture<'a> =
@@ -93,6 +106,8 @@ pub(crate) trait DynProvider: Send + Sync {
     fn fetch(&self, cx: FetchContext) -> FetchFuture<'_>;
     fn allowance(&self) -> Option<Allowance>;
     fn spends_allowance(&self) -> bool;
+    #[expect(dead_code, reason = "a cache will call it while it backs off")]
+    fn credentials_changed(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>>;
 }
 
 impl<P: TokenProvider> DynProvider for P {
@@ -106,5 +121,9 @@ impl<P: TokenProvider> DynProvider for P {
 
     fn spends_allowance(&self) -> bool {
         TokenProvider::spends_allowance(self)
+    }
+
+    fn credentials_changed(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        Box::pin(TokenProvider::credentials_changed(self))
     }
 }

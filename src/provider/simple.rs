@@ -6,7 +6,7 @@ use std::future::Future;
 use super::{FetchContext, TokenProvider};
 use crate::error::Error;
 use crate::secret::Secret;
-use crate::token::{AccessToken, LONGEST_LIFE};
+use crate::token::{AccessToken, MAX_LIFE};
 
 /// A provider made of an async closure.
 ///
@@ -85,7 +85,7 @@ impl StaticToken {
     /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) if the token has
     /// characters outside RFC 6750's `b64token`.
     pub fn new(token: impl Into<Secret>) -> Result<Self, Error> {
-        let token = AccessToken::bearer(token, LONGEST_LIFE)?;
+        let token = AccessToken::bearer(token, MAX_LIFE)?;
         Ok(Self { token })
     }
 }

@@ -303,7 +303,7 @@ async fn the_table_of_faults_holds_over_both_clients() {
                 tokio::spawn(async move {
                     let server = Raw::start(script).await;
                     // Generous: all rows run at once on a small machine.
-                    let result = timeout(LIMIT * 10, fetch(&server.url, over_reqwest)).await;
+                    let result = timeout(LIMIT * 60, fetch(&server.url, over_reqwest)).await;
                     assert_eq!(result, Ok(expected), "{name}, reqwest: {over_reqwest}");
                     let written = server.written.load(Ordering::SeqCst);
                     // 64 KiB are read; the rest is in the sockets' buffers.

@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::fs;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
@@ -17,9 +18,10 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, request};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt as _, Full};
+use officernd_auth::credentials::AppCredentials;
 use officernd_auth::{
     Allowance, BoxError, ClientCredentials, ConfigError, Error, ErrorKind, FetchContext,
-    HttpTokenProvider, OfficeRndAuthLayer, Secret, TokenProvider as _,
+    HttpTokenProvider, OfficeRndAuthLayer, TokenProvider as _,
 };
 use tower::service_fn;
 
@@ -184,7 +186,7 @@ async fn basic_encodes_both_parts_and_keeps_them_out_of_the_form() {
     let pair = String::from_utf8(pair.unwrap()).unwrap();
     // The one colon left is the one between them.
     let (id, secret) = pair.split_once(':').unwrap();
-    assert_eq!(id, "a%3Ab+c");
+    assert_eq!(id, "a%3Ab%20c");
     let secret = format!("s={secret}");
     let mut secret = form_urlencoded::parse(secret.as_bytes());
     assert_eq!(secret.next().unwrap().1, ODD);
@@ -399,7 +401,7 @@ async fn a_secret_that_changed_under_an_unknown_client_is_tried_once_at_once() {
 #[tokio::test]
 async fn a_secret_that_did_not_change_is_not_tried_again() {
     let (fixed, fixed_requests) = over(credentials(), |_| unknown_client());
-    let closure = credentials().secret_from(|| Ok(Secret::from("same")));
+    let closure = sourced(|| Ok(AppCredentials::new("the-id", "same")));
     let (closure, closure_requests) = over(closure, |_| unknown_client());
     refused(&fixed).await;
     refused(&closure).await;
@@ -409,14 +411,21 @@ async fn a_secret_that_did_not_change_is_not_tried_again() {
 
 /// Credentials whose secret is another one each time it is read.
 fn restless(token_url: &str) -> ClientCredentials {
-    let left: VecDeque<&str> = ["at build", "one", "two", "three", "four"].into();
+    let left: VecDeque<&str> = ["one", "two", "three", "four"].into();
     let left = Mutex::new(left);
-    credentials()
-        .token_url(token_url)
-        .secret_from(move || match left.lock().unwrap().pop_front() {
-            Some(secret) => Ok(secret.into()),
-            None => Err("no more".into()),
-        })
+    let next = move || match left.lock().unwrap().pop_front() {
+        Some(secret) => Ok(AppCredentials::new("the-id", secret)),
+        None => Err("no more".into()),
+    };
+    sourced(next).token_url(token_url)
+}
+
+/// Credentials of a source that answers at once.
+fn sourced(
+    load: impl Fn() -> Result<AppCredentials, BoxError> + Send + Sync + 'static,
+) -> ClientCredentials {
+    let credentials = ClientCredentials::from_source(move || std::future::ready(load()));
+    credentials.scope("officernd.api.read")
 }
 
 #[tokio::test(start_paused = true)]
@@ -462,6 +471,15 @@ async fn two_spellings_of_a_token_url_share_an_allowance() {
     assert!(none.lock().unwrap().is_empty());
 }
 
+/// A named pipe, which blocks whoever opens it to read.
+fn pipe(name: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_file(&path);
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.unwrap().success());
+    path
+}
+
 #[test]
 fn a_secret_that_cannot_be_used_is_found_at_build_time() {
     let build = |credentials: ClientCredentials| {
@@ -473,7 +491,8 @@ fn a_secret_that_cannot_be_used_is_found_at_build_time() {
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let files = [
         (directory.join("http_provider_none"), "cannot be opened"),
-        (directory.clone(), "cannot be read"),
+        (directory.clone(), "is not a regular file"),
+        (pipe("http_provider_pipe"), "is not a regular file"),
         (scratch("http_provider_empty", ""), "is empty"),
         (scratch("http_provider_newline", "\n"), "is empty"),
         (scratch("http_provider_lines", "hunter2\n\n"), "control"),
@@ -486,13 +505,14 @@ fn a_secret_that_cannot_be_used_is_found_at_build_time() {
     for (path, problem) in files {
         let error = build(credentials().secret_from_file(&path));
         let text = error.to_string();
-        assert!(matches!(error, ConfigError::SecretFile { .. }), "{text}");
+        assert!(
+            matches!(error, ConfigError::CredentialFile { .. }),
+            "{text}"
+        );
         assert!(text.contains(problem), "{text}");
         assert!(text.contains(&path.display().to_string()), "{text}");
     }
-    let error = build(credentials().secret_from(|| Err("the keyring is locked".into())));
-    assert!(error.to_string().contains("the keyring is locked"));
-    for bad in ["", "hunter2\n", "hunter2\0"] {
+    for bad in ["", " ", "hunter2\n", "hunter2\0"] {
         let error = build(ClientCredentials::new("the-id", bad));
         assert!(matches!(error, ConfigError::Credential { .. }), "{error}");
     }
@@ -503,13 +523,13 @@ fn a_closure_may_use_the_provider_that_asks_it() {
     // No lock is held while a user's code runs: this would hang for ever.
     let provider: Arc<Mutex<Option<HttpTokenProvider>>> = Arc::default();
     let known = Arc::clone(&provider);
-    let credentials = credentials().secret_from(move || {
+    let credentials = sourced(move || {
         let taken = known.lock().unwrap().take();
         if let Some(provider) = taken {
             let mut fetch = std::pin::pin!(provider.fetch(FetchContext::default()));
             assert!(crate::support::poll(fetch.as_mut()).is_ready());
         }
-        Ok(Secret::from("hunter2"))
+        Ok(AppCredentials::new("the-id", "hunter2"))
     });
     let (made, requests) = over(credentials, |_| token());
     *provider.lock().unwrap() = Some(made.clone());
@@ -520,4 +540,102 @@ fn a_closure_may_use_the_provider_that_asks_it() {
     });
     assert_eq!(finished.recv_timeout(s(10)), Ok(true));
     assert_eq!(requests.lock().unwrap().len(), 2);
+}
+
+/// The pairs of client id and secret that were sent.
+fn pairs(requests: &Requests) -> Vec<(String, String)> {
+    let requests = requests.lock().unwrap();
+    let pair = |body: &Bytes| {
+        let fields: Vec<_> = form_urlencoded::parse(body).into_owned().collect();
+        (fields[0].1.clone(), fields[1].1.clone())
+    };
+    requests.iter().map(|(_, body)| pair(body)).collect()
+}
+
+fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    let owned = |&(id, secret): &(&str, &str)| (id.to_owned(), secret.to_owned());
+    pairs.iter().map(owned).collect()
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn id_and_secret_files_are_swapped_together_behind_a_symbolic_link() {
+    use std::os::unix::fs::symlink;
+
+    // As Kubernetes mounts a secret: `..data` leads to the current directory.
+    let mount = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("http_provider_mount");
+    let _ = fs::remove_dir_all(&mount);
+    for (version, id, secret) in [("one", "old", "old-secret"), ("two", "new", "new-secret")] {
+        fs::create_dir_all(mount.join(version)).unwrap();
+        fs::write(mount.join(version).join("id"), id).unwrap();
+        fs::write(mount.join(version).join("secret"), secret).unwrap();
+    }
+    let data = mount.join("..data");
+    symlink("one", &data).unwrap();
+    for name in ["id", "secret"] {
+        symlink(format!("..data/{name}"), mount.join(name)).unwrap();
+    }
+    let credentials = credentials()
+        .id_from_file(mount.join("id"))
+        .secret_from_file(mount.join("secret"));
+    let (provider, requests) = over(credentials, |_| token());
+    minted(&provider).await;
+    assert!(!provider.credentials_changed().await);
+    symlink("two", mount.join("..new")).unwrap();
+    fs::rename(mount.join("..new"), &data).unwrap();
+    assert!(provider.credentials_changed().await);
+    minted(&provider).await;
+    assert!(!provider.credentials_changed().await);
+    let expected = [("old", "old-secret"), ("new", "new-secret")];
+    assert_eq!(pairs(&requests), owned(&expected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_good_pair_serves_while_the_source_fails_or_hangs() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let credentials = ClientCredentials::from_source(move || {
+        let call = calls.fetch_add(1, Ordering::Relaxed);
+        async move {
+            match call {
+                0 => Ok(AppCredentials::new("one", "first")),
+                1 => Err("the vault is sealed".into()),
+                2 => std::future::pending().await,
+                3 => Ok(AppCredentials::new("", "no id")),
+                _ => Ok(AppCredentials::new("two", "second")),
+            }
+        }
+    });
+    let (provider, requests) = over(credentials.scope("a"), |_| token());
+    for _ in 0..5 {
+        minted(&provider).await;
+    }
+    let first = ("one", "first");
+    let expected = [first, first, first, first, ("two", "second")];
+    assert_eq!(pairs(&requests), owned(&expected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_never_answered_is_a_transient_error_with_its_cause() {
+    let sealed = sourced(|| Err("the vault is sealed".into()));
+    let (provider, requests) = over(sealed, |_| token());
+    let error = refused(&provider).await;
+    assert!(error.is_transient());
+    assert!(error.to_string().contains("the vault is sealed"), "{error}");
+    assert!(pairs(&requests).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_waits_for_itself_is_named_in_the_timeout() {
+    let service = service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, Infallible>(token()) });
+    let client = tower::limit::ConcurrencyLimit::new(service, 1);
+    // A request of the layer holds the only permit, and waits for the token.
+    let mut request = client.clone();
+    std::future::poll_fn(|cx| tower::Service::poll_ready(&mut request, cx))
+        .await
+        .unwrap();
+    let provider = HttpTokenProvider::with_service(credentials(), client).unwrap();
+    let cache = officernd_auth::TokenCache::new(provider);
+    let error = cache.token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("poll_ready"), "{error}");
 }

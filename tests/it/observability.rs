@@ -7,11 +7,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use officernd_auth::credentials::AppCredentials;
 use officernd_auth::fleet::StoreStatus;
 use officernd_auth::testing::{Fault, MemoryStore, ScriptedProvider, Simulator, Step};
 use officernd_auth::{
     Allowance, ClientCredentials, ErrorKind, FetchContext, HttpTokenProvider, OfficeRndAuthLayer,
-    Secret, SharedTokenProvider, SkipAuth, TokenCache, TokenProvider, TokenStatus,
+    SharedTokenProvider, SkipAuth, TokenCache, TokenProvider, TokenStatus,
 };
 use tracing::span;
 use tracing::{Event, Metadata, Subscriber};
@@ -216,17 +217,22 @@ async fn spans_and_events_have_the_levels_and_fields_of_the_page() {
 async fn a_provider_complains() {
     let officernd = Simulator::start().await.unwrap();
     let (first, secret) = (Mutex::new(true), officernd.client_secret());
-    let credentials = ClientCredentials::new(officernd.client_id(), "")
-        .secret_from(move || match std::mem::take(&mut *first.lock().unwrap()) {
-            true => Ok(Secret::from(secret.as_str())),
+    let id = officernd.client_id();
+    let credentials = ClientCredentials::from_source(move || {
+        let first = std::mem::take(&mut *first.lock().unwrap());
+        std::future::ready(match first {
+            true => Ok(AppCredentials::new(&*id, &*secret)),
             false => Err("the keyring is locked".into()),
         })
-        .scope("one two")
-        .token_url(officernd.token_url());
+    })
+    .scope("one two")
+    .token_url(officernd.token_url());
     let body = r#"{"access_token":"abc","token_type":"Bearer","expires_in":60,"scope":"one"}"#;
     officernd.token_faults().next(1, Fault::json(200, body));
     let provider = HttpTokenProvider::new(credentials).unwrap();
-    provider.fetch(FetchContext::default()).await.unwrap();
+    for _ in 0..2 {
+        let _ = provider.fetch(FetchContext::default()).await;
+    }
 }
 
 #[cfg(feature = "metrics")]

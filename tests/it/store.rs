@@ -409,7 +409,9 @@ async fn a_store_that_hangs_costs_half_a_second_once_in_ten() {
 
 #[tokio::test]
 async fn nothing_that_is_shown_shows_a_secret() {
-    let credentials = ClientCredentials::new("id", "hunter2").form_param("password", "hunter2");
+    let credentials = ClientCredentials::new("id", "hunter2")
+        .scope("officernd.api.read")
+        .form_param("password", "hunter2");
     let store = MemoryStore::new();
     #[cfg(feature = "reqwest")]
     {

@@ -93,7 +93,7 @@ async fn no_secret_is_shown_or_traced() {
     fs::write(&path, "hunter2\0").unwrap();
     shown_all += &shown(&refused(&provider).await);
     let log = log.text();
-    assert!(log.contains("the last one is used"), "{log}");
+    assert!(log.contains("the last ones are used"), "{log}");
     assert!(!log.contains("hunter2"), "{log}");
     assert!(!shown_all.contains("hunter2"), "{shown_all}");
     assert!(shown_all.contains("the-id") && shown_all.contains("https://leaks.test"));

@@ -7,12 +7,12 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::BodyExt as _;
 
-use super::transport::{AnswerFuture, Exchange, read};
+use super::transport::{ReadyBy, ResponseFuture, Transport, read};
 use crate::error::{ConfigError, Error, ErrorKind};
 
-pub(super) struct Reqwest(reqwest::Client);
+pub(super) struct ReqwestTransport(reqwest::Client);
 
-impl Reqwest {
+impl ReqwestTransport {
     /// `plain`: the token URL is plain http, and so on this machine.
     pub(super) fn new(client: reqwest::ClientBuilder, plain: bool) -> Result<Self, ConfigError> {
         let client = if plain {
@@ -47,8 +47,8 @@ impl Reqwest {
     }
 }
 
-impl Exchange for Reqwest {
-    fn post(&self, request: Request<Bytes>) -> AnswerFuture<'_> {
+impl Transport for ReqwestTransport {
+    fn post<'a>(&'a self, request: Request<Bytes>, _: ReadyBy<'a>) -> ResponseFuture<'a> {
         Box::pin(async move {
             let request = reqwest::Request::try_from(request).map_err(failed)?;
             let response = self.0.execute(request).await.map_err(failed)?;

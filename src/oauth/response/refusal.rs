@@ -1,0 +1,109 @@
+//! The errors that answers other than a token stand for.
+
+use http::{HeaderMap, StatusCode};
+
+use super::body::{self, Body};
+use crate::error::{Error, ErrorKind};
+
+/// The codes of RFC 6749 section 5.2, and what to do about each.
+const CODES: [(&str, ErrorKind, &str); 6] = [
+    (
+        "invalid_client",
+        ErrorKind::InvalidClient,
+        "check the client id and secret",
+    ),
+    (
+        "invalid_scope",
+        ErrorKind::InvalidScope,
+        "check the scopes and the app's permissions",
+    ),
+    (
+        "invalid_request",
+        ErrorKind::Denied,
+        "check the form parameters and the token URL",
+    ),
+    (
+        "invalid_grant",
+        ErrorKind::Denied,
+        "check the app and the form parameters",
+    ),
+    (
+        "unauthorized_client",
+        ErrorKind::Denied,
+        "check what the app is allowed to do",
+    ),
+    (
+        "unsupported_grant_type",
+        ErrorKind::Denied,
+        "check the token URL: client_credentials is not known there",
+    ),
+];
+
+/// The error of an answer whose status is not 200.
+pub(super) fn error(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    asked_scope: Option<&str>,
+) -> Error {
+    let (kind, advice) = match status.as_u16() {
+        // These mean that the server could not decide, whatever the body says.
+        429 => (ErrorKind::RateLimited, "it takes no more requests for now"),
+        408 | 500..=599 => (ErrorKind::Transport, "it could not answer"),
+        300..=399 => (
+            ErrorKind::Malformed,
+            "redirects are never followed, as they would replay the secret; is the token URL right?",
+        ),
+        400..=499 => {
+            let body = Body::parse(headers, body).ok();
+            if let Some(error) = body.and_then(|body| with_code(status, &body, asked_scope)) {
+                return error;
+            }
+            match status {
+                // The client is all that a token endpoint authenticates.
+                StatusCode::UNAUTHORIZED => {
+                    (ErrorKind::InvalidClient, "check the client id and secret")
+                }
+                StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
+                    (ErrorKind::Denied, "is the token URL right?")
+                }
+                _ => (
+                    ErrorKind::Denied,
+                    "check the token URL, the client id and the app",
+                ),
+            }
+        }
+        _ => (
+            ErrorKind::Malformed,
+            "a token comes with a 200; is the token URL right?",
+        ),
+    };
+    let status = status.as_u16();
+    Error::new(
+        kind,
+        format!("the token endpoint answered {status}: {advice}"),
+    )
+}
+
+/// The error of a body with one of the RFC's codes.
+pub(super) fn with_code(
+    status: StatusCode,
+    body: &Body<'_>,
+    asked_scope: Option<&str>,
+) -> Option<Error> {
+    let code = body::text(body.error).ok()??;
+    let known = CODES
+        .into_iter()
+        .find(|(known, ..)| *known == code.as_str());
+    let (code, kind, advice) = known?;
+    let status = status.as_u16();
+    let mut message = format!("the token endpoint answered {status} with {code}: {advice}");
+    if kind == ErrorKind::InvalidScope {
+        message += match asked_scope {
+            Some(_) => "; it was asked for ",
+            None => "; it was asked for no scope",
+        };
+        message += asked_scope.unwrap_or_default();
+    }
+    Some(Error::new(kind, message))
+}
