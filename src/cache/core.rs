@@ -278,7 +278,6 @@ impl Core {
                 .slot
                 .get()
                 .map(|entry| Box::new(self.previous(&entry, now))),
-            gate: None,
         };
         let failures = state.hold.as_ref().map_or(0, |hold| hold.failures);
         let attempt = failures.saturating_add(1);

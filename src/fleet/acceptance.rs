@@ -1,155 +1,177 @@
-//! Whether a sibling's token will do. Pure.
+//! Whether a stored token will do for this fetch. Pure.
 
 use std::time::Duration;
 
 use crate::provider::Cause;
 
-/// A stored token, against the one that this process has.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Offer {
-    /// What is left of it, to the last moment.
-    pub(super) left: Duration,
-    /// The life that it was granted with.
-    pub(super) granted: Duration,
-    /// The token that this process has; `None` if it has none.
-    pub(super) held: Option<Held>,
-}
+/// A replacement of a rejected token is itself replaced after this at the
+/// earliest.
+const MIN_REPLACEMENT_AGE: Duration = Duration::from_secs(60);
+/// A token with less left is not worth a hand-over.
+const MIN_LIFE_LEFT: Duration = Duration::from_secs(60);
 
+/// A stored token, beside the one that this process has.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Held {
+pub(super) struct Candidate {
     /// What is left of it.
     pub(super) left: Duration,
-    /// It is the stored one.
+    /// Its whole life.
+    pub(super) granted: Duration,
+    /// It replaced a token that a server had answered 401 to.
+    pub(super) replaced_rejected: bool,
+    /// The token that this process has, if any.
+    pub(super) current: Option<CurrentToken>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CurrentToken {
+    pub(super) left: Duration,
+    /// It is the same text as the stored token.
     pub(super) same: bool,
-    /// The stored one was asked for after this process got its own.
-    pub(super) asked_since: bool,
+    /// The stored token was asked for after the current one.
+    pub(super) is_older: bool,
 }
 
-/// What is left that can be relied on, after clocks and rounding.
-pub(super) fn safe(left: Duration, granted: Duration) -> Duration {
-    let safety = Duration::from_secs(1).min(granted / 20);
-    left.saturating_sub(safety)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Use the stored token.
+    Accept,
+    /// Ask for a new one.
+    Refuse,
+    /// Keep the current token for this long: it was rejected, but it has just
+    /// replaced a rejected one itself. A 401 may mean a missing scope, and then
+    /// each process that starts would spend a request to find that out.
+    KeepFor(Duration),
 }
 
-/// Whether to take it. If not, a new one is asked for.
-pub(super) fn takes(cause: Cause, offer: Offer) -> bool {
-    /// With less left than this a token is not worth a hand-over.
-    const LEAST: Duration = Duration::from_secs(60);
-
-    let Offer {
-        left,
-        granted,
-        held,
-    } = offer;
-    let least = LEAST.min(granted / 4);
-    let lasts = safe(left, granted);
-    if lasts.is_zero() || lasts < least {
-        return false;
+impl Candidate {
+    /// What is left that can be relied on, after clocks and rounding.
+    pub(super) fn safe_life(&self) -> Duration {
+        let margin = Duration::from_secs(1).min(self.granted / 20);
+        self.left.saturating_sub(margin)
     }
-    let Some(held) = held else {
-        return true;
-    };
-    match cause {
-        // A 401 to that very token, or somebody who wants another.
-        Cause::Rejected | Cause::Manual => !held.same && left > held.left,
-        // Asked again, the server gave the same: to ask once more is in vain.
-        _ if held.same => held.asked_since,
-        // A sibling has been at it: then most of the life is left. A token
-        // that merely ends a little later is due for a refresh as well.
-        Cause::Ahead => left > held.left && left >= granted / 2,
-        Cause::Cold | Cause::Expired => left > held.left,
+
+    pub(super) fn verdict(&self, cause: Cause) -> Verdict {
+        if let Some(wait) = self.too_young_to_replace(cause) {
+            return Verdict::KeepFor(wait);
+        }
+        match self.is_acceptable(cause) {
+            true => Verdict::Accept,
+            false => Verdict::Refuse,
+        }
     }
-}
 
-/// For how long a token that has just replaced a rejected one is not replaced
-/// in its turn, rejected or not: a 401 may mean a missing scope, and then every
-/// pod that starts would spend a request to find that out.
-pub(super) fn put_off(cause: Cause, offer: Offer, heals: bool) -> Option<Duration> {
-    const AT_LEAST: Duration = Duration::from_secs(60);
+    fn is_acceptable(&self, cause: Cause) -> bool {
+        let life = self.safe_life();
+        if life.is_zero() || life < MIN_LIFE_LEFT.min(self.granted / 4) {
+            return false;
+        }
+        let Some(current) = self.current else {
+            return true;
+        };
+        match cause {
+            // A newer one, even if it lives shorter.
+            Cause::Rejected | Cause::Manual => !current.same && current.is_older,
+            // Another process asked since, and the server repeated the token:
+            // to ask once more would bring the same.
+            _ if current.same => current.is_older,
+            // A token that merely ends a little later is due for a refresh too.
+            Cause::Ahead => self.left > current.left && self.left >= self.granted / 2,
+            Cause::Cold | Cause::Expired => self.left > current.left,
+        }
+    }
 
-    let same = offer.held.is_some_and(|held| held.same);
-    let age = offer.granted.saturating_sub(offer.left);
-    let wait = AT_LEAST.saturating_sub(age);
-    (cause == Cause::Rejected && same && heals && !wait.is_zero()).then_some(wait)
+    fn too_young_to_replace(&self, cause: Cause) -> Option<Duration> {
+        let same = self.current.is_some_and(|current| current.same);
+        let age = self.granted.saturating_sub(self.left);
+        let wait = MIN_REPLACEMENT_AGE.saturating_sub(age);
+        let young = self.replaced_rejected && !wait.is_zero();
+        (cause == Cause::Rejected && same && young).then_some(wait)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Verdict::{Accept, KeepFor, Refuse};
 
     const fn s(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
-    const fn held(left: u64, same: bool, asked_since: bool) -> Option<Held> {
-        Some(Held {
-            left: s(left),
-            same,
-            asked_since,
-        })
-    }
-
-    #[test]
-    fn the_table_of_acceptances() {
-        use Cause::{Ahead, Cold, Expired, Manual, Rejected};
-        #[rustfmt::skip]
-        let table = [
-            (Cold,     3000, None, true),
-            (Cold,       61, None, true),
-            (Cold,       60, None, false),
-            (Manual,   3000, None, true),
-            (Expired,  3000, held(5, false, true), true),
-            (Expired,  3000, held(3000, true, false), false),
-            (Ahead,    3590, held(300, false, true), true),
-            (Ahead,     330, held(300, false, true), false),
-            (Ahead,     300, held(300, true, false), false),
-            (Ahead,     300, held(300, true, true), true),
-            (Rejected, 3500, held(3500, true, false), false),
-            (Rejected, 3500, held(3500, true, true), false),
-            (Rejected, 3000, held(3500, false, false), false),
-            (Rejected, 3599, held(3500, false, true), true),
-            (Manual,   3500, held(3500, true, true), false),
-            (Manual,   3599, held(3500, false, true), true),
-            // A second after the one before.
-            (Manual,   3599, held(3598, false, true), true),
-        ];
-        for (cause, left, held, taken) in table {
-            let offer = Offer {
+    const fn candidate(left: u64, current: Option<(u64, bool, bool)>) -> Candidate {
+        let current = match current {
+            Some((left, same, is_older)) => Some(CurrentToken {
                 left: s(left),
-                granted: s(3600),
-                held,
-            };
-            assert_eq!(takes(cause, offer), taken, "{cause:?} {offer:?}");
+                same,
+                is_older,
+            }),
+            None => None,
+        };
+        Candidate {
+            left: s(left),
+            granted: s(3600),
+            replaced_rejected: false,
+            current,
         }
     }
 
     #[test]
-    fn only_a_young_replacement_that_is_rejected_itself_stays() {
-        let young = |cause, same, heals, left| {
-            let offer = Offer {
-                left: s(left),
-                granted: s(3600),
-                held: held(left, same, false),
-            };
-            put_off(cause, offer, heals)
+    fn the_table_of_verdicts() {
+        use Cause::{Ahead, Cold, Expired, Manual, Rejected};
+        // Cause, left of the stored, (left, same, is older) of the current.
+        #[rustfmt::skip]
+        let table = [
+            (Cold,     3000, None, Accept),
+            (Cold,       61, None, Accept),
+            (Cold,       60, None, Refuse),
+            (Manual,   3000, None, Accept),
+            (Expired,  3000, Some((5, false, true)), Accept),
+            (Expired,  3000, Some((3000, true, false)), Refuse),
+            (Ahead,    3590, Some((300, false, true)), Accept),
+            (Ahead,     330, Some((300, false, true)), Refuse),
+            (Ahead,     300, Some((300, true, false)), Refuse),
+            (Ahead,     300, Some((300, true, true)), Accept),
+            (Rejected, 3500, Some((3500, true, false)), Refuse),
+            (Rejected, 3500, Some((3500, true, true)), Refuse),
+            (Rejected, 3599, Some((3500, false, false)), Refuse),
+            (Rejected, 3599, Some((3500, false, true)), Accept),
+            // New tokens live shorter than what was left of the revoked one.
+            (Rejected,  900, Some((3500, false, true)), Accept),
+            (Manual,   3500, Some((3500, true, true)), Refuse),
+            (Manual,   3599, Some((3598, false, true)), Accept),
+        ];
+        for (cause, left, current, verdict) in table {
+            let candidate = candidate(left, current);
+            assert_eq!(candidate.verdict(cause), verdict, "{cause:?} {candidate:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_young_replacement_that_is_rejected_itself_is_kept() {
+        let verdict = |cause, same, replaced_rejected, left| {
+            let mut candidate = candidate(left, Some((left, same, false)));
+            candidate.replaced_rejected = replaced_rejected;
+            candidate.verdict(cause)
         };
-        assert_eq!(young(Cause::Rejected, true, true, 3590), Some(s(50)));
-        assert_eq!(young(Cause::Rejected, true, true, 3540), None);
-        assert_eq!(young(Cause::Rejected, true, false, 3590), None);
-        assert_eq!(young(Cause::Rejected, false, true, 3590), None);
-        assert_eq!(young(Cause::Manual, true, true, 3590), None);
+        assert_eq!(verdict(Cause::Rejected, true, true, 3590), KeepFor(s(50)));
+        assert_eq!(verdict(Cause::Rejected, true, true, 3540), Refuse);
+        assert_eq!(verdict(Cause::Rejected, true, false, 3590), Refuse);
+        assert_eq!(verdict(Cause::Rejected, false, true, 3590), Refuse);
+        assert_eq!(verdict(Cause::Manual, true, true, 3590), Refuse);
     }
 
     #[test]
     fn short_lives_have_small_margins() {
-        assert_eq!(safe(s(3600), s(3600)), s(3599));
-        assert_eq!(safe(s(2), s(2)), Duration::from_millis(1900));
-        let offer = |left| Offer {
+        let with = |left, granted| Candidate {
             left: Duration::from_millis(left),
-            granted: s(2),
-            held: None,
+            granted: s(granted),
+            replaced_rejected: false,
+            current: None,
         };
-        assert!(takes(Cause::Cold, offer(600)));
-        assert!(!takes(Cause::Cold, offer(599)));
+        assert_eq!(with(3_600_000, 3600).safe_life(), s(3599));
+        assert_eq!(with(2000, 2).safe_life(), Duration::from_millis(1900));
+        assert_eq!(with(600, 2).verdict(Cause::Cold), Accept);
+        assert_eq!(with(599, 2).verdict(Cause::Cold), Refuse);
     }
 }

@@ -1,4 +1,4 @@
-//! The store behind a time limit and a circuit breaker.
+//! The store behind time limits and a circuit breaker.
 
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,22 +6,24 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::store::TokenStore;
 use crate::clock::{Clock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::observability;
 
-/// No operation may take longer.
-const LIMIT: Duration = Duration::from_millis(500);
+/// The time limit of one operation; after it, the operation is repeated once.
+const OPERATION_TIMEOUT: Duration = Duration::from_millis(500);
+/// The time limit of connecting; after a failure, it is repeated once. A SYN
+/// that was dropped comes again after 1 s.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The store is not used for this long after a failure.
+const OPEN_FOR: Duration = Duration::from_secs(10);
 
-/// So long the store is left alone after one that failed.
-const BREAK: Duration = Duration::from_secs(10);
-
-/// The store cannot be used now: go on without.
+/// The store cannot be used now: go on without it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Aside;
+pub(super) struct StoreUnavailable;
 
-/// How a [`SharedTokenProvider`](crate::SharedTokenProvider) gets on with its
-/// store.
+/// How a [`SharedTokenProvider`](crate::SharedTokenProvider) uses its store.
 ///
 /// ```
 /// use officernd_auth::testing::{MemoryStore, ScriptedProvider};
@@ -43,18 +45,18 @@ pub(super) struct Aside;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StoreStatus {
-    /// Whether the store is used; `false` while it is left alone after a
-    /// failure, and requests go on without it.
+    /// Whether the store is used; `false` for 10 s after a failure, and requests
+    /// go on without it.
     pub available: bool,
     /// Operations that failed or took too long.
     pub failures: u64,
-    /// What the last of them said.
+    /// The message of the last of them.
     pub last_error: Option<String>,
-    /// Tokens taken from a sibling.
+    /// Tokens taken from the store.
     pub taken: u64,
     /// Fetches under a lease of the store.
     pub fetched: u64,
-    /// Fetches without the store, since it could not be used.
+    /// Fetches without the store, because it could not be used.
     pub direct: u64,
 }
 
@@ -67,42 +69,42 @@ pub(super) enum Source {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Guard {
+pub(super) struct CircuitBreaker {
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The breaker is open until then, or was, and nothing has worked since.
+    /// Set by a failure. From then on one operation tries whether the store
+    /// works again.
     open_until: Option<Instant>,
     counts: StoreStatus,
 }
 
-impl Guard {
-    /// Runs one operation of the store, if the breaker lets it.
-    pub(super) async fn run<T>(
+impl CircuitBreaker {
+    /// Runs one operation of the store within its limits, unless the breaker is
+    /// open. Takes at most half of what is left until `deadline`.
+    pub(super) async fn run<S, T, F>(
         &self,
-        clock: &dyn Clock,
+        (store, clock, deadline): (&S, &dyn Clock, Instant),
         operation: &'static str,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Aside> {
+        work: impl FnMut() -> F,
+    ) -> Result<T, StoreUnavailable>
+    where
+        S: TokenStore,
+        F: Future<Output = Result<T, Error>>,
+    {
         let now = clock.now();
         {
             let mut state = self.lock();
             match state.open_until {
-                Some(until) if now < until => return Err(Aside),
-                // One tries whether it is back; the others go on without.
-                Some(_) => state.open_until = Some(later(now, 2 * LIMIT)),
+                Some(until) if now < until => return Err(StoreUnavailable),
+                // This one tries; the others go on without the store.
+                Some(_) => state.open_until = Some(later(now, OPEN_FOR)),
                 None => {}
             }
         }
-        let result = match timeout_at(clock, later(now, LIMIT), work).await {
-            Some(result) => result,
-            None => Err(Error::new(
-                ErrorKind::Store,
-                "the token store did not answer within 500 ms",
-            )),
-        };
+        let result = attempt((store, clock, deadline), work).await;
         let mut state = self.lock();
         match result {
             Ok(value) => {
@@ -114,14 +116,19 @@ impl Guard {
                 Ok(value)
             }
             Err(error) => {
-                state.open_until = Some(later(clock.now(), BREAK));
+                state.open_until = Some(later(clock.now(), OPEN_FOR));
                 state.counts.failures += 1;
                 state.counts.last_error = Some(error.to_string());
                 drop(state);
                 observability::store_failed(operation, &error);
-                Err(Aside)
+                Err(StoreUnavailable)
             }
         }
+    }
+
+    /// When the store may be tried again; `None` if it is in use.
+    pub(super) fn open_until(&self) -> Option<Instant> {
+        self.lock().open_until
     }
 
     /// A refresh has its token, or is about to ask the endpoint for it.
@@ -150,4 +157,56 @@ impl Guard {
         // Every field stands for itself.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Connects, then runs the operation; each is repeated once after a timeout,
+/// connecting also after a failure.
+async fn attempt<S, T, F>(
+    (store, clock, deadline): (&S, &dyn Clock, Instant),
+    mut work: impl FnMut() -> F,
+) -> Result<T, Error>
+where
+    S: TokenStore,
+    F: Future<Output = Result<T, Error>>,
+{
+    let half = deadline.saturating_duration_since(clock.now()) / 2;
+    let give_up = later(clock.now(), half);
+    let limited = |limit| later(clock.now(), limit).min(give_up);
+    let timed_out = |what: &str| Err(Error::new(ErrorKind::Store, what.to_owned()));
+    for last in [false, true] {
+        if let Err(error) = connect(store, clock, give_up).await {
+            return Err(error);
+        }
+        match timeout_at(clock, limited(OPERATION_TIMEOUT), work()).await {
+            Some(result) => return result,
+            None if last || clock.now() >= give_up => break,
+            None => {}
+        }
+    }
+    timed_out("the token store did not answer within 500 ms, twice")
+}
+
+async fn connect<S: TokenStore>(
+    store: &S,
+    clock: &dyn Clock,
+    give_up: Instant,
+) -> Result<(), Error> {
+    let timed_out = || {
+        Error::new(
+            ErrorKind::Store,
+            "connecting to the token store took over 3 s",
+        )
+    };
+    let once = async || {
+        let until = later(clock.now(), CONNECT_TIMEOUT).min(give_up);
+        let connected = timeout_at(clock, until, store.connect()).await;
+        connected.unwrap_or_else(|| Err(timed_out()))
+    };
+    if once().await.is_ok() {
+        return Ok(());
+    }
+    // Spread processes that were all refused in one instant.
+    let pause = Duration::from_millis(fastrand::u64(50..250));
+    clock.sleep_until(later(clock.now(), pause)).await;
+    once().await
 }

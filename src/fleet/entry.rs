@@ -1,205 +1,255 @@
-//! What is under the seal: a token with its dates, or a failure. Pure.
+//! What is under the seal: a token, a failure, or both. Pure; JSON.
+//!
+//! A failed refresh keeps the token that still lives, so that a process that
+//! starts meanwhile finds both.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind};
 use crate::secret::Secret;
-use crate::token::{AccessToken, MAX_LIFE};
+use crate::token::AccessToken;
 
-/// A token as its fetcher got it.
+/// Failures this far apart are not in a row.
+const FAILURE_MEMORY: Duration = Duration::from_secs(60);
+/// The longest pause after a failure.
+const MAX_FAILURE_HOLD: Duration = Duration::from_secs(60 * 60);
+
+/// The content of a sealed entry, with durations counted from `sealed_at`.
 #[derive(Debug)]
-pub(super) struct TokenEntry {
-    pub(super) token: AccessToken,
-    /// When the request for it was sent, by the sender's wall clock.
-    pub(super) born: SystemTime,
-    /// It replaced one that a server had answered 401 to.
-    pub(super) heals: bool,
+pub(super) struct Entry {
+    /// By the writer's wall clock.
+    pub(super) sealed_at: SystemTime,
+    pub(super) token: Option<StoredToken>,
+    pub(super) failure: Option<Failure>,
 }
 
-/// What the byte after the token says.
-const HAS_SCOPE: u8 = 1;
-const HEALS: u8 = 2;
+/// A token as its fetcher received it; `expires_in` is its whole life.
+#[derive(Debug, Clone)]
+pub(super) struct StoredToken {
+    pub(super) token: AccessToken,
+    /// What was left of its life when the entry was sealed.
+    pub(super) left: Duration,
+    /// The holder that fetched it.
+    pub(super) minted_by: String,
+    /// It replaced a token that a server had answered 401 to.
+    pub(super) replaced_rejected: bool,
+}
 
-impl TokenEntry {
+/// A token request that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) kind: ErrorKind,
+    /// In a row, this one included.
+    failures: u32,
+    /// How long no process asks the endpoint again.
+    hold: Duration,
+}
+
+// No `Debug`: it would show the token.
+#[derive(Serialize, Deserialize)]
+struct Json<'a> {
+    sealed_at: u64,
+    /// The life that the store was given: tells the age by the store's clock.
+    life: u64,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    token: Option<TokenJson<'a>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    failure: Option<FailureJson<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TokenJson<'a> {
+    #[serde(borrow)]
+    value: &'a str,
+    granted: u64,
+    left: u64,
+    minted_by: &'a str,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    scope: Option<Cow<'a, str>>,
+    replaced_rejected: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FailureJson<'a> {
+    kind: &'a str,
+    failures: u32,
+    hold: u64,
+}
+
+impl Entry {
+    /// How long the store keeps it.
+    pub(super) fn life(&self) -> Duration {
+        let token = self.token.as_ref().map_or(Duration::ZERO, |t| t.left);
+        let failure = self.failure.map_or(Duration::ZERO, |failure| {
+            failure.hold.saturating_add(FAILURE_MEMORY)
+        });
+        token.max(failure)
+    }
+
     pub(super) fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let token = bare(&self.token);
-        let scope = self.token.scope().map(str::as_bytes);
+        let token = self.token.as_ref().map(|stored| TokenJson {
+            value: bare(&stored.token),
+            granted: millis(stored.token.expires_in()),
+            left: millis(stored.left),
+            minted_by: &stored.minted_by,
+            scope: stored.token.scope().map(Cow::Borrowed),
+            replaced_rejected: stored.replaced_rejected,
+        });
+        let failure = self.failure.as_ref().map(|failure| FailureJson {
+            kind: failure.kind.as_str(),
+            failures: failure.failures,
+            hold: millis(failure.hold),
+        });
         // Room from the start: a buffer that grows leaves its old bytes behind.
-        let room = 32 + token.len() + scope.map_or(0, <[u8]>::len);
+        let scope = token.as_ref().and_then(|token| token.scope.as_ref());
+        let text = token.as_ref().map_or(0, |token| token.value.len());
+        let room = 512 + text + scope.map_or(0, |scope| 6 * scope.len());
         let mut bytes = Zeroizing::new(Vec::with_capacity(room));
-        bytes.extend(wall_millis(self.born).to_be_bytes());
-        bytes.extend(millis(self.token.expires_in()).to_be_bytes());
-        bytes.extend(millis_len(token.len()).to_be_bytes());
-        bytes.extend_from_slice(token);
-        let has_scope = if scope.is_some() { HAS_SCOPE } else { 0 };
-        bytes.push(has_scope | if self.heals { HEALS } else { 0 });
-        bytes.extend_from_slice(scope.unwrap_or_default());
+        let json = Json {
+            sealed_at: wall_millis(self.sealed_at),
+            life: millis(self.life()),
+            token,
+            failure,
+        };
+        // Numbers and strings always serialize; nothing decodes as an entry.
+        let _ = serde_json::to_writer(&mut *bytes, &json);
         bytes
     }
 
-    /// `None` for what this version did not write.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (born, rest) = number(bytes)?;
-        let (life, rest) = number(rest)?;
-        let (length, rest) = number(rest)?;
-        let (token, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-        let token = Secret::from(std::str::from_utf8(token).ok()?);
-        let token = AccessToken::bearer(token, Duration::from_millis(life)).ok()?;
-        let (&flags, scope) = rest.split_first()?;
-        let token = match (flags & HAS_SCOPE != 0, scope) {
-            (true, scope) => token.with_scope(std::str::from_utf8(scope).ok()?),
-            (false, []) => token,
-            (false, _) => return None,
+    /// The entry and its age, by the clock that says most: the writer's wall
+    /// clock against ours, or the store's. `None` for what this version did not
+    /// write.
+    pub(super) fn decode(
+        bytes: &[u8],
+        wall: SystemTime,
+        expires_in: Duration,
+    ) -> Option<(Self, Duration)> {
+        let json: Json<'_> = serde_json::from_slice(bytes).ok()?;
+        let sealed_at = UNIX_EPOCH.checked_add(Duration::from_millis(json.sealed_at))?;
+        let token = match json.token {
+            None => None,
+            Some(token) => Some(StoredToken::from_json(token)?),
         };
-        if flags & !(HAS_SCOPE | HEALS) != 0 {
-            return None;
-        }
-        let born = UNIX_EPOCH.checked_add(Duration::from_millis(born))?;
-        let heals = flags & HEALS != 0;
-        Some(Self { token, born, heals })
-    }
-
-    /// What is left of its life, by this wall clock: never more than there was,
-    /// should this clock be behind the sender's.
-    pub(super) fn left(&self, wall: SystemTime) -> Duration {
-        let life = self.token.expires_in();
-        match wall.duration_since(self.born) {
-            Ok(age) => life.saturating_sub(age),
-            Err(_) => life,
-        }
+        let failure = match json.failure {
+            None => None,
+            Some(failure) => Some(Failure::from_json(&failure)?),
+        };
+        let entry = Self {
+            sealed_at,
+            token,
+            failure,
+        };
+        let by_store = entry.life().saturating_sub(expires_in);
+        let by_wall = wall.duration_since(sealed_at).unwrap_or_default();
+        Some((entry, by_store.max(by_wall)))
     }
 }
 
-/// `Bearer …` without `Bearer `.
-fn bare(token: &AccessToken) -> &[u8] {
-    let header = token.header_value().as_bytes();
-    header.strip_prefix(b"Bearer ").unwrap_or(header)
+impl StoredToken {
+    fn from_json(json: TokenJson<'_>) -> Option<Self> {
+        let granted = Duration::from_millis(json.granted);
+        let token = AccessToken::bearer(Secret::from(json.value), granted).ok()?;
+        let token = match json.scope {
+            Some(scope) => token.with_scope(scope),
+            None => token,
+        };
+        Some(Self {
+            left: Duration::from_millis(json.left).min(token.expires_in()),
+            token,
+            minted_by: json.minted_by.to_owned(),
+            replaced_rejected: json.replaced_rejected,
+        })
+    }
 }
-
-/// A token request that failed, so that siblings do not all try in turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Failure {
-    kind: ErrorKind,
-    /// One after the other, this one included.
-    failures: u32,
-    /// Until when to leave the endpoint alone.
-    until: SystemTime,
-}
-
-/// Failures this far apart are not one series.
-const SERIES: Duration = Duration::from_secs(60);
 
 impl Failure {
-    /// `None` for what says nothing about the endpoint.
-    pub(super) fn after(error: &Error, earlier: Option<Self>, wall: SystemTime) -> Option<Self> {
-        let lasting = !error.is_transient();
-        code(error.kind())?;
+    /// What other processes should know of this error; `None` if it says
+    /// nothing about the endpoint. `earlier` is the last failure and how long
+    /// ago it was sealed; `chance` in `0.0..1.0` spreads processes.
+    pub(super) fn after(error: &Error, earlier: Option<(Self, Duration)>) -> Option<Self> {
+        kind(error.kind().as_str())?;
         if error.is_not_attempted() {
             return None;
         }
-        let earlier = earlier.filter(|earlier| {
-            let since = wall.duration_since(earlier.until).unwrap_or_default();
-            since < SERIES
-        });
-        let failures = earlier.map_or(0, |earlier| earlier.failures);
-        let doublings = 2u32.saturating_pow(failures);
-        let seconds = |seconds| Duration::from_secs(seconds);
+        let in_a_row =
+            |(failure, age): &(Self, Duration)| *age < failure.hold.saturating_add(FAILURE_MEMORY);
+        let earlier = earlier
+            .filter(in_a_row)
+            .map_or(0, |(failure, _)| failure.failures);
+        let doublings = 2u32.saturating_pow(earlier);
+        let doubled = |base: u64, most: u64| {
+            Duration::from_secs(base)
+                .saturating_mul(doublings)
+                .min(Duration::from_secs(most))
+        };
+        let own = match error.kind() {
+            ErrorKind::RateLimited => doubled(60, 900),
+            _ if error.is_transient() => doubled(1, 30),
+            _ => doubled(60, 600),
+        };
         let hold = match error.retry_after() {
-            Some(after) => after.clamp(seconds(1), seconds(60 * 60)),
-            None if lasting => seconds(60).saturating_mul(doublings).min(seconds(600)),
-            None => seconds(1).saturating_mul(doublings).min(seconds(30)),
+            Some(after) if error.kind() == ErrorKind::RateLimited => after,
+            Some(after) => after.max(own),
+            None => own,
         };
         Some(Self {
             kind: error.kind(),
-            failures: failures.saturating_add(1),
-            until: wall.checked_add(hold)?,
+            failures: earlier.saturating_add(1),
+            hold: hold.clamp(Duration::from_secs(1), MAX_FAILURE_HOLD),
         })
     }
 
-    /// How long the store keeps it: while it may be part of a series.
-    pub(super) fn life(&self, wall: SystemTime) -> Duration {
-        self.until_by(wall).saturating_add(SERIES)
+    /// How long it still holds.
+    pub(super) fn left(&self, age: Duration) -> Duration {
+        self.hold.saturating_sub(age)
     }
 
-    /// How long it still holds, by this wall clock and by what the store says
-    /// is left of the entry: a clock that is behind the sender's makes no
-    /// failure longer.
-    pub(super) fn left(&self, wall: SystemTime, expires_in: Duration) -> Duration {
-        self.until_by(wall).min(expires_in.saturating_sub(SERIES))
-    }
-
-    /// For no failure over an hour, whatever the clocks say.
-    fn until_by(&self, wall: SystemTime) -> Duration {
-        let left = self.until.duration_since(wall).unwrap_or_default();
-        left.min(Duration::from_secs(60 * 60))
-    }
-
-    /// As those get it who did not even try.
+    /// The error for a process that did not ask.
     pub(super) fn error(&self, left: Duration) -> Error {
         let kind = self.kind;
-        let message = format!("a sibling's token request has just failed ({kind})");
+        let message = format!("another process's token request has just failed ({kind})");
         Error::new(kind, message).with_retry_after(left)
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = wall_millis(self.until).to_be_bytes().to_vec();
-        bytes.extend(u64::from(self.failures).to_be_bytes());
-        bytes.extend(code(self.kind));
-        bytes
-    }
-
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (until, rest) = number(bytes)?;
-        let (failures, rest) = number(rest)?;
-        let &[code] = rest else {
-            return None;
-        };
-        let (kind, _) = KINDS.iter().find(|(_, known)| *known == code)?;
+    fn from_json(json: &FailureJson<'_>) -> Option<Self> {
         Some(Self {
-            kind: *kind,
-            failures: u32::try_from(failures).unwrap_or(u32::MAX),
-            until: UNIX_EPOCH.checked_add(Duration::from_millis(until))?,
+            kind: kind(json.kind)?,
+            failures: json.failures,
+            hold: Duration::from_millis(json.hold).min(MAX_FAILURE_HOLD),
         })
     }
 }
 
-/// What a token endpoint can have said. Codes stay.
-const KINDS: [(ErrorKind, u8); 7] = [
-    (ErrorKind::InvalidClient, 1),
-    (ErrorKind::InvalidScope, 2),
-    (ErrorKind::Denied, 3),
-    (ErrorKind::RateLimited, 4),
-    (ErrorKind::Timeout, 5),
-    (ErrorKind::Transport, 6),
-    (ErrorKind::Malformed, 7),
-];
-
-fn code(kind: ErrorKind) -> Option<u8> {
-    let known = KINDS.iter().find(|(known, _)| *known == kind);
-    known.map(|(_, code)| *code)
+/// The kinds of answer that a token endpoint can give.
+fn kind(name: &str) -> Option<ErrorKind> {
+    const KINDS: [ErrorKind; 7] = [
+        ErrorKind::InvalidClient,
+        ErrorKind::InvalidScope,
+        ErrorKind::Denied,
+        ErrorKind::RateLimited,
+        ErrorKind::Timeout,
+        ErrorKind::Transport,
+        ErrorKind::Malformed,
+    ];
+    KINDS.into_iter().find(|kind| kind.as_str() == name)
 }
 
-fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let (number, rest) = bytes.split_first_chunk()?;
-    Some((u64::from_be_bytes(*number), rest))
+/// `Bearer ...` without `Bearer `.
+fn bare(token: &AccessToken) -> &str {
+    let header = token.header_value().to_str().unwrap_or_default();
+    header.strip_prefix("Bearer ").unwrap_or(header)
 }
 
 fn millis(duration: Duration) -> u64 {
-    let duration = duration.min(MAX_LIFE);
-    u64::try_from(duration.as_millis())
-        .unwrap_or(u64::MAX)
-        .max(1)
-}
-
-fn millis_len(length: usize) -> u64 {
-    u64::try_from(length).unwrap_or(u64::MAX)
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn wall_millis(wall: SystemTime) -> u64 {
-    let since_epoch = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+    millis(wall.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -212,88 +262,95 @@ mod tests {
         UNIX_EPOCH + S(1_800_000_000 + seconds)
     }
 
-    fn entry(scope: Option<&str>) -> TokenEntry {
-        let token = AccessToken::bearer("abc.DEF-123", S(3599)).unwrap();
+    fn entry(scope: Option<&str>, failure: Option<Failure>) -> Entry {
+        let token = AccessToken::bearer("abc.DEF-123", S(3600)).unwrap();
         let token = match scope {
             Some(scope) => token.with_scope(scope),
             None => token,
         };
-        let (born, heals) = (at(0), scope.is_some());
-        TokenEntry { token, born, heals }
-    }
-
-    #[test]
-    fn a_token_comes_back_as_it_was() {
-        for scope in [None, Some(""), Some("a b")] {
-            let bytes = entry(scope).encode();
-            let back = TokenEntry::decode(&bytes).unwrap();
-            assert_eq!(back.token.header_value(), "Bearer abc.DEF-123");
-            assert_eq!(back.token.expires_in(), S(3599));
-            assert_eq!(back.token.scope(), scope);
-            assert_eq!(back.born, at(0));
-            assert_eq!(back.heals, scope.is_some());
+        Entry {
+            sealed_at: at(0),
+            token: Some(StoredToken {
+                token,
+                left: S(3599),
+                minted_by: "me".to_owned(),
+                replaced_rejected: scope.is_some(),
+            }),
+            failure,
         }
     }
 
     #[test]
-    fn bytes_of_any_kind_are_an_entry_or_nothing() {
-        let whole = entry(Some("a b")).encode();
-        for length in 0..whole.len() - 4 {
-            assert!(TokenEntry::decode(&whole[..length]).is_none(), "{length}");
-        }
-        let failure = Failure::after(&Error::new(ErrorKind::Denied, ""), None, at(0)).unwrap();
-        for length in 0..failure.encode().len() {
-            assert!(Failure::decode(&failure.encode()[..length]).is_none());
-        }
-        for byte in 0..=255u8 {
-            let bytes = [byte; 40];
-            let _ = (TokenEntry::decode(&bytes), Failure::decode(&bytes));
+    fn an_entry_comes_back_as_it_was() {
+        let failure = Failure::after(&Error::new(ErrorKind::Denied, ""), None);
+        for scope in [None, Some(""), Some("a \"b\"")] {
+            let entry = entry(scope, failure);
+            let (back, age) = Entry::decode(&entry.encode(), at(0), entry.life()).unwrap();
+            let token = back.token.unwrap();
+            assert_eq!(token.token.header_value(), "Bearer abc.DEF-123");
+            assert_eq!(token.token.expires_in(), S(3600));
+            assert_eq!(token.token.scope(), scope);
+            assert_eq!((token.left, age), (S(3599), S(0)));
+            assert_eq!((&*token.minted_by, back.failure), ("me", failure));
+            assert_eq!(token.replaced_rejected, scope.is_some());
         }
     }
 
     #[test]
-    fn what_is_left_is_counted_from_the_request_and_never_more_than_was_granted() {
-        assert_eq!(entry(None).left(at(599)), S(3000));
-        assert_eq!(entry(None).left(at(9999)), S(0));
-        let behind = at(0) - S(7200);
-        assert_eq!(entry(None).left(behind), S(3599));
+    fn other_bytes_are_no_entry() {
+        let whole = entry(Some("a b"), None).encode();
+        for length in 0..whole.len() {
+            assert!(Entry::decode(&whole[..length], at(0), S(1)).is_none());
+        }
+        for other in [&b"[]"[..], b"{}", b"null", b"{\"sealed_at\":-1,\"life\":1}"] {
+            assert!(Entry::decode(other, at(0), S(1)).is_none());
+        }
     }
 
     #[test]
-    fn failures_hold_the_longer_the_more_there_are() {
+    fn the_age_is_what_the_clock_says_that_says_most() {
+        let bytes = entry(None, None).encode();
+        let age = |wall, expires_in| Entry::decode(&bytes, wall, expires_in).unwrap().1;
+        assert_eq!(age(at(600), S(3599)), S(600));
+        assert_eq!(age(at(0), S(2999)), S(600));
+        // The writer's clock is ahead of ours: the store's says it.
+        assert_eq!(age(at(0) - S(7200), S(2999)), S(600));
+    }
+
+    #[test]
+    fn the_more_failures_in_a_row_the_longer_the_pause() {
+        let holds = |error: &Error| {
+            let mut earlier = None;
+            let mut holds = Vec::new();
+            for _ in 0..7 {
+                let failure = Failure::after(error, earlier).unwrap();
+                holds.push(failure.hold.as_secs());
+                earlier = Some((failure, failure.hold));
+            }
+            holds
+        };
         let down = Error::new(ErrorKind::Transport, "");
+        assert_eq!(holds(&down), [1, 2, 4, 8, 16, 30, 30]);
+        let limited = Error::new(ErrorKind::RateLimited, "");
+        assert_eq!(holds(&limited), [60, 120, 240, 480, 900, 900, 900]);
+        assert_eq!(holds(&limited.with_retry_after(S(20)))[..2], [20, 20]);
         let wrong = Error::new(ErrorKind::InvalidClient, "");
-        let mut earlier = None;
-        let mut holds = Vec::new();
-        for _ in 0..7 {
-            let failure = Failure::after(&down, earlier, at(0)).unwrap();
-            holds.push(failure.left(at(0), failure.life(at(0))).as_secs());
-            assert_eq!(Failure::decode(&failure.encode()), Some(failure));
-            earlier = Some(failure);
-        }
-        assert_eq!(holds, [1, 2, 4, 8, 16, 30, 30]);
-        let after_a_while = Failure::after(&down, earlier, at(91)).unwrap();
-        assert_eq!(after_a_while.life(at(91)), S(61));
-        assert_eq!(
-            Failure::after(&wrong, None, at(0)).unwrap().life(at(0)),
-            S(120)
-        );
-        let told = down.with_retry_after(S(20));
-        assert_eq!(
-            Failure::after(&told, earlier, at(0)).unwrap().life(at(0)),
-            S(80)
-        );
+        assert_eq!(holds(&wrong)[..5], [60, 120, 240, 480, 600]);
+        assert_eq!(holds(&down.clone().with_retry_after(S(20)))[..2], [20, 20]);
+        let last = Failure::after(&down, None).unwrap();
+        let after_a_while = Failure::after(&down, Some((last, S(62)))).unwrap();
+        assert_eq!(after_a_while.failures, 1);
     }
 
     #[test]
-    fn what_says_nothing_about_the_endpoint_is_not_shared() {
-        let spent = Error::new(ErrorKind::RateLimited, "").not_attempted();
+    fn errors_that_say_nothing_about_the_endpoint_are_not_shared() {
+        let not_attempted = Error::new(ErrorKind::RateLimited, "").not_attempted();
         for error in [
-            spent,
+            not_attempted,
             Error::new(ErrorKind::Store, ""),
             Error::new(ErrorKind::Runtime, ""),
         ] {
-            assert!(Failure::after(&error, None, at(0)).is_none());
+            assert!(Failure::after(&error, None).is_none());
         }
     }
 }

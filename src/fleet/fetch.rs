@@ -1,292 +1,268 @@
-//! One fetch, from the first look into the store to the token.
+//! One fetch: claim; then use the entry, fetch, or wait; and again.
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::Inner;
-use super::acceptance::{self, Held, Offer};
-use super::breaker::{Aside, Source};
-use super::entry::{Failure, TokenEntry};
+use super::breaker::{Source, StoreUnavailable};
+use super::claim::{Claim, Claimed, Limits, StoredEntry};
+use super::grant;
 use super::key::KeyedProvider;
-use super::lease::{Leased, Turn};
-use super::members::Fleet;
-use super::store::TokenStore;
-use super::store_key::{self, StoreKey};
-use crate::allowance::Permit;
-use crate::clock::{later, timeout_at};
+use super::late;
+use super::name::Holder;
+use super::reader::EntryReader;
+use super::reservation::Reservation;
+use super::session::Session;
+use super::store::{TokenStore, poll_interval};
+use super::{Inner, LEASE_MARGIN};
+use crate::allowance::{OFFICERND, Urgency};
+use crate::clock::later;
 use crate::error::{Error, ErrorKind};
-use crate::fleet::seal::{Purpose, Sealer};
-use crate::observability;
 use crate::provider::{Cause, FetchContext};
-use crate::sync::Runtime;
 use crate::token::AccessToken;
 
+/// A process that waits claims again after this at the latest, because a
+/// notification can be lost.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+/// A fetch in the background leaves a free place to waiting requests for this
+/// long, in whatever process they are.
+const BACKGROUND_DELAY: Duration = Duration::from_secs(1);
+
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
 /// One fetch.
-pub(super) struct Errand<'a, P, S> {
-    pub(super) inner: &'a Arc<Inner<P, S>>,
-    pub(super) cx: FetchContext,
-    /// The cache counts a token's life from here.
-    pub(super) start: Instant,
-    sealer: Sealer,
-    pub(super) token: StoreKey,
-    failure: StoreKey,
-    window: StoreKey,
-    /// Whoever waits looks at the entry often.
-    told_of_entry: AtomicBool,
+pub(super) struct SharedFetch<P, S> {
+    session: Session<P, S>,
+    claim: Claim,
+    reader: EntryReader,
 }
 
-impl<'a, P: KeyedProvider, S: TokenStore> Errand<'a, P, S> {
-    pub(super) async fn new(inner: &'a Arc<Inner<P, S>>, cx: FetchContext) -> Result<Self, Error> {
-        let start = cx.clock().now();
-        let material = inner.provider.key_material().await?;
-        let sealer = material.sealer();
+/// A future of [`TokenStore::changed`].
+struct Watch {
+    changed: Boxed<Option<StoredEntry>>,
+    round: u32,
+}
+
+impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
+    pub(super) async fn new(inner: &Arc<Inner<P, S>>, cx: FetchContext) -> Result<Self, Error> {
+        let session = Session::new(inner, cx).await?;
+        let cx = &session.cx;
+        let (requests, per) = match cx.applicant.allowance().limit() {
+            // What the inner provider sends is counted where it is sent.
+            Some((_, per)) if inner.provider.spends_allowance() => (None, per),
+            Some((requests, per)) => (Some(requests), per),
+            None => (None, Duration::ZERO),
+        };
+        let lease = cx.fetch_timeout().saturating_add(LEASE_MARGIN);
+        let limits = Limits::new(lease, requests, per);
+        let (key, window) = (session.sealer.name(), session.material.window());
         Ok(Self {
-            inner,
-            cx,
-            start,
-            token: sealer.name(Purpose::Token),
-            failure: sealer.name(Purpose::Failure),
-            window: material.window(),
-            told_of_entry: AtomicBool::new(false),
-            sealer,
+            claim: Claim::new(key, window, Holder::random()?, limits),
+            session,
+            reader: EntryReader::default(),
         })
     }
 
-    /// Takes a sibling's token, or fetches one under the lease.
-    pub(super) async fn through_the_store(&self) -> Result<Result<AccessToken, Error>, Aside> {
+    /// Takes the token from the store, or fetches under its lease.
+    pub(super) async fn with_store(
+        &mut self,
+    ) -> Result<Result<AccessToken, Error>, StoreUnavailable> {
+        let provider_spends = self.session.inner.provider.spends_allowance();
+        let mut reservation = Reservation::new(provider_spends);
+        let mut watch: Option<Watch> = None;
         loop {
-            if let Some(answer) = self.taken().await? {
-                return Ok(answer);
-            }
-            let mut lease = match Leased::take(self).await? {
-                Turn::Ours(lease) => lease,
-                Turn::Later(at) if at <= self.cx.deadline() => {
-                    self.cx.clock().sleep_until(at).await;
-                    continue;
-                }
-                Turn::Later(_) => return Ok(Err(waited_in_vain())),
-            };
-            // The one before us may have left it between the two questions.
-            if let Some(answer) = self.taken().await? {
-                lease.release().await;
-                return Ok(answer);
-            }
-            let earlier = self.failure().await?;
-            if let Some((failure, left)) = earlier.filter(|(_, left)| !left.is_zero()) {
-                lease.release().await;
-                return Ok(Err(failure.error(left)));
-            }
-            let fleet = Fleet::new(self.inner, self.window.clone());
-            let cx = self.cx.clone().behind(fleet.clone());
-            let permit = match lease.keep_for(self.permit(&cx)).await? {
-                Some(Ok(permit)) => permit,
-                Some(Err(error)) => {
-                    lease.release().await;
-                    fleet.give_back(&cx).await;
-                    return Ok(Err(error));
-                }
-                // We stood still for so long that the lease is another's.
-                None => {
-                    fleet.give_back(&cx).await;
-                    continue;
-                }
-            };
-            let result = self.fetched(&cx).await;
-            self.inner.guard.count(Source::Fetched);
-            let earlier = earlier.map(|(failure, _)| failure);
-            self.publish(&result, earlier, &lease).await;
-            drop(permit);
-            // The token is there; nobody waits for the tidying up.
-            let closing = async move {
-                lease.release().await;
-                fleet.settle(&cx).await;
-            };
-            match Runtime::current() {
-                Ok(runtime) => runtime.spawn(closing),
-                Err(_) => closing.await,
-            }
-            return Ok(result.map(|fetched| self.counted(&fetched)));
-        }
-    }
-
-    /// As without a store, but for leaving the token there if it is back.
-    pub(super) async fn directly(&self) -> Result<AccessToken, Error> {
-        self.inner.guard.count(Source::Direct);
-        let permit = self.permit(&self.cx).await?;
-        let result = self.fetched(&self.cx).await;
-        drop(permit);
-        let fetched = result?;
-        if let Ok(holder) = store_key::Holder::random() {
-            self.leave(&fetched, &holder).await;
-        }
-        Ok(self.counted(&fetched))
-    }
-
-    async fn permit(&self, cx: &FetchContext) -> Result<Option<Permit>, Error> {
-        if self.inner.provider.spends_allowance() {
-            return Ok(None);
-        }
-        cx.permit().await.map(Some)
-    }
-
-    async fn fetched(&self, cx: &FetchContext) -> Result<Fetched, Error> {
-        let clock = cx.clock();
-        let (sent, born) = (clock.now(), clock.wall());
-        let until = later(sent, cx.fetch_timeout());
-        match timeout_at(clock, until, self.inner.provider.fetch(cx.clone())).await {
-            Some(token) => Ok(Fetched {
-                entry: TokenEntry {
-                    token: token?,
-                    born,
-                    heals: cx.cause() == Cause::Rejected,
+            reservation.ask(&self.session.cx).await;
+            self.claim.may_fetch = reservation.may_fetch();
+            let claimed = self.session.age();
+            let wait = match self.claim().await? {
+                Claimed::Entry(entry) => match self.read(&entry) {
+                    Some(result) => return Ok(result),
+                    None => continue,
                 },
-                sent,
-            }),
-            None => Err(Error::new(
-                ErrorKind::Timeout,
-                "the token endpoint did not answer within the fetch timeout",
-            )),
-        }
-    }
-
-    /// The token with its life counted from the start of this errand, which is
-    /// what the cache does: waiting for a turn is not ageing.
-    fn counted(&self, fetched: &Fetched) -> AccessToken {
-        let waited = fetched.sent.saturating_duration_since(self.start);
-        let life = fetched.entry.token.expires_in();
-        fetched.entry.token.with_life(life.saturating_add(waited))
-    }
-
-    /// A sibling's token, if there is one that will do; or that it has to.
-    async fn taken(&self) -> Result<Option<Result<AccessToken, Error>>, Aside> {
-        let clock = self.cx.clock();
-        let load = self.inner.store.load(&self.token);
-        let Some(stored) = self.inner.guard.run(clock, "load", load).await? else {
-            return Ok(None);
-        };
-        let opened = self.sealer.open(Purpose::Token, &stored.entry);
-        let Some(entry) = opened.and_then(|plain| TokenEntry::decode(&plain)) else {
-            // Garbled, put here by somebody else, or of another version.
-            if !self.told_of_entry.swap(true, Ordering::Relaxed) {
-                observability::store_entry_unusable();
+                Claimed::Granted => {
+                    watch = None;
+                    let (permit, reader) = (reservation.take(), &self.reader);
+                    let fetched =
+                        grant::fetch(&self.session, &self.claim, reader, permit, &claimed).await;
+                    match fetched {
+                        Some(result) => return Ok(result),
+                        None => continue,
+                    }
+                }
+                Claimed::Leased(left) => left,
+                Claimed::RateLimited(wait) => match self.rate_limited(wait, &reservation) {
+                    Ok(wait) => wait,
+                    Err(error) => return Ok(Err(error)),
+                },
+            };
+            if self.now() >= self.session.cx.deadline() {
+                return Ok(Err(Error::new(
+                    ErrorKind::Timeout,
+                    "another process's token request did not end in time",
+                )));
             }
-            return Ok(None);
-        };
-        let (now, wall) = (clock.now(), clock.wall());
-        let granted = entry.token.expires_in();
-        let left = entry.left(wall).min(stored.expires_in);
-        let held = self.cx.previous.as_ref().map(|previous| Held {
-            left: previous.ends_at.saturating_duration_since(now),
-            same: previous.token.header_value() == entry.token.header_value(),
-            asked_since: entry.born > previous.landed_by,
-        });
-        let offer = Offer {
-            left,
-            granted,
-            held,
-        };
-        let cause = self.cx.cause();
-        if let Some(wait) = acceptance::put_off(cause, offer, entry.heals) {
-            return Ok(Some(Err(just_replaced().with_retry_after(wait))));
+            let entry = match &mut watch {
+                // Watch first and claim again: nothing falls between.
+                None => self.watch(&mut watch, 0).await,
+                Some(watched) => {
+                    let next = watched.round.saturating_add(1);
+                    match self.wait(wait, watched, &mut reservation).await {
+                        Some(entry) => entry.or(self.watch(&mut watch, next).await),
+                        None => None,
+                    }
+                }
+            };
+            if let Some(result) = entry.and_then(|entry| self.read(&entry)) {
+                return Ok(result);
+            }
         }
-        if !acceptance::takes(cause, offer) {
-            return Ok(None);
-        }
-        let left = acceptance::safe(left, granted);
-        self.inner.guard.count(Source::Taken);
-        observability::token_shared(cause.as_str(), left);
-        let waited = now.saturating_duration_since(self.start);
-        let life = left.saturating_add(waited);
-        Ok(Some(Ok(entry.token.with_life(life))))
     }
 
-    /// The last failure of a sibling, and how long it still holds.
-    async fn failure(&self) -> Result<Option<(Failure, Duration)>, Aside> {
-        let clock = self.cx.clock();
-        let load = self.inner.store.load(&self.failure);
-        let Some(stored) = self.inner.guard.run(clock, "load", load).await? else {
-            return Ok(None);
+    /// Fetches as a process without a store does, and leaves the token there
+    /// when the store works again.
+    pub(super) async fn without_store(&self) -> Result<AccessToken, Error> {
+        let (session, inner) = (&self.session, &self.session.inner);
+        if let Some(error) = self.must_wait_for_store() {
+            return Err(error);
+        }
+        let permit = match inner.provider.spends_allowance() {
+            true => None,
+            false => Some(session.cx.permit().await?),
         };
-        let opened = self.sealer.open(Purpose::Failure, &stored.entry);
-        let failure = opened.and_then(|plain| Failure::decode(&plain));
-        Ok(failure.map(|failure| (failure, failure.left(clock.wall(), stored.expires_in))))
+        inner.breaker.count(Source::Direct);
+        let answer = session.mint().await;
+        drop(permit);
+        match &answer.minted.result {
+            Ok(token) => {
+                inner.alone().answered();
+                let life = token.expires_in();
+                let life = life.saturating_sub(session.age_of(&answer.age));
+                let token = session.hand_out(token, life, None);
+                late::share_later(session, answer, &self.claim);
+                Ok(token)
+            }
+            Err(error) if error.kind() == ErrorKind::RateLimited && !error.is_not_attempted() => {
+                let per = self.claim.limits.per.max(OFFICERND.1);
+                let (now, chance) = (self.now(), fastrand::f32());
+                inner.alone().refused(per, error.retry_after(), now, chance);
+                Err(self.must_wait_for_store().unwrap_or_else(|| error.clone()))
+            }
+            Err(error) => Err(error.clone()),
+        }
     }
 
-    /// Leaves the result for the siblings. If that fails, the result is still
-    /// good for this process. One that comes after the lease's end is not
-    /// left: who took over may have put a newer one there.
-    async fn publish(
+    /// Why nothing may be sent without the store now.
+    fn must_wait_for_store(&self) -> Option<Error> {
+        let (cx, now) = (&self.session.cx, self.now());
+        let mut alone = self.session.inner.alone();
+        let (until, kind, message) = if let Some(until) = alone.refused_until(now) {
+            let message = "the token endpoint answered 429 to this process, and the token \
+                           store is away; nothing was sent";
+            (until, ErrorKind::RateLimited, message)
+        } else {
+            let ahead = cx.cause() == Cause::Ahead && cx.urgency() == Urgency::Background;
+            let previous = cx.previous.as_ref().filter(|_| ahead)?;
+            let (generation, ends_at) = (previous.token.generation(), previous.ends_at);
+            let message = "the token store is away; the token still serves, so its refresh waits";
+            let until = alone.refresh_at(generation, ends_at, now);
+            (until, ErrorKind::Store, message)
+        };
+        drop(alone);
+        if until <= now {
+            return None;
+        }
+        // Not all at once: each look at the store is a connection.
+        let spread = Duration::from_millis(fastrand::u64(100..1000));
+        let look = self.session.inner.breaker.open_until();
+        let look = later(look.unwrap_or(now), spread).min(until);
+        let wait = look.saturating_duration_since(now).max(spread);
+        Some(Error::new(kind, message).with_retry_after(wait).not_attempted())
+    }
+
+    async fn claim(&self) -> Result<Claimed, StoreUnavailable> {
+        let session = &self.session;
+        let claim = || session.inner.store.claim(&self.claim);
+        let breaker = &session.inner.breaker;
+        breaker.run(session.store(), "claim", claim).await
+    }
+
+    fn read(&mut self, entry: &StoredEntry) -> Option<Result<AccessToken, Error>> {
+        self.claim.seen = Some(entry.id.clone());
+        self.reader.read(&self.session, entry)
+    }
+
+    fn now(&self) -> Instant {
+        self.session.cx.clock().now()
+    }
+
+    /// No process has the lease, and this one may not take it: how long to
+    /// wait, or the error if that is too long.
+    fn rate_limited(&self, wait: Duration, reservation: &Reservation) -> Result<Duration, Error> {
+        let cx = &self.session.cx;
+        if let Reservation::Refused(error) = reservation {
+            return Err(error.clone());
+        }
+        if wait.is_zero() {
+            return Ok(MAX_WAIT);
+        }
+        let pause = match cx.urgency() {
+            Urgency::Waiting => wait,
+            Urgency::Background => wait.saturating_add(BACKGROUND_DELAY),
+        };
+        if later(self.now(), pause) > cx.deadline() {
+            return Err(crate::allowance::rate_limited(wait));
+        }
+        Ok(pause)
+    }
+
+    /// Begins to watch the key. A watch that ends at once would let the loop
+    /// spin: a pause takes its place.
+    async fn watch(&self, watch: &mut Option<Watch>, round: u32) -> Option<StoredEntry> {
+        let (inner, claim) = (Arc::clone(&self.session.inner), self.claim.clone());
+        let mut changed: Boxed<_> =
+            Box::pin(async move { inner.store.changed(&claim, round).await });
+        let first = poll_fn(|cx| Poll::Ready(changed.as_mut().poll(cx))).await;
+        let entry = match first {
+            Poll::Pending => None,
+            Poll::Ready(entry) => {
+                let clock = Arc::clone(&self.session.cx.clock);
+                let until = later(clock.now(), poll_interval(round));
+                changed = Box::pin(async move {
+                    clock.sleep_until(until).await;
+                    None
+                });
+                entry
+            }
+        };
+        *watch = Some(Watch { changed, round });
+        entry
+    }
+
+    /// Waits for a change of the key, for the end of `wait`, or for a permit if
+    /// it was missing. `Some` if the watch has ended.
+    async fn wait(
         &self,
-        result: &Result<Fetched, Error>,
-        earlier: Option<Failure>,
-        lease: &Leased<P, S>,
-    ) {
-        if lease.is_over() {
-            return;
-        }
-        let error = match result {
-            Ok(fetched) => return self.leave(fetched, lease.holder()).await,
-            Err(error) => error,
-        };
-        let wall = self.cx.clock().wall();
-        if let Some(failure) = Failure::after(error, earlier, wall) {
-            let (plain, life) = (failure.encode(), failure.life(wall));
-            self.save(Purpose::Failure, &plain, life, lease.holder())
-                .await;
-        }
+        wait: Duration,
+        watch: &mut Watch,
+        reservation: &mut Reservation,
+    ) -> Option<Option<StoredEntry>> {
+        reservation.release();
+        let clock = self.session.cx.clock();
+        // Spread processes that all wait for the end of one lease.
+        let spread = Duration::from_millis(fastrand::u64(50..500));
+        let until = later(clock.now(), wait.saturating_add(spread).min(MAX_WAIT));
+        let mut timer = clock.sleep_until(until.min(self.session.cx.deadline()));
+        poll_fn(|cx| {
+            if let Poll::Ready(entry) = watch.changed.as_mut().poll(cx) {
+                return Poll::Ready(Some(entry));
+            }
+            if reservation.poll_pending(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            timer.as_mut().poll(cx).map(|()| None)
+        })
+        .await
     }
-
-    async fn leave(&self, fetched: &Fetched, holder: &store_key::Holder) {
-        let clock = self.cx.clock();
-        let age = clock.now().saturating_duration_since(fetched.sent);
-        let life = fetched.entry.token.expires_in().saturating_sub(age);
-        if !life.is_zero() {
-            let plain = fetched.entry.encode();
-            self.save(Purpose::Token, &plain, life, holder).await;
-        }
-    }
-
-    async fn save(
-        &self,
-        purpose: Purpose,
-        plain: &[u8],
-        life: Duration,
-        holder: &store_key::Holder,
-    ) {
-        let name = match purpose {
-            Purpose::Token => &self.token,
-            Purpose::Failure => &self.failure,
-        };
-        let Ok(nonce) = store_key::random() else {
-            return;
-        };
-        let Some(envelope) = self.sealer.seal(purpose, nonce, plain) else {
-            return;
-        };
-        let save = self.inner.store.save(name, &envelope, life, holder);
-        // What went wrong is told; nothing depends on it.
-        let _ = self.inner.guard.run(self.cx.clock(), "save", save).await;
-    }
-}
-
-/// A token from the endpoint, and when it was asked for.
-struct Fetched {
-    entry: TokenEntry,
-    sent: Instant,
-}
-
-fn waited_in_vain() -> Error {
-    Error::new(
-        ErrorKind::Timeout,
-        "a sibling's token request was not over in time",
-    )
-}
-
-fn just_replaced() -> Error {
-    Error::new(
-        ErrorKind::RateLimited,
-        "a rejected token has just been replaced by this one; nothing was sent",
-    )
-    .not_attempted()
 }

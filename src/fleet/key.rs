@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::store_key::StoreKey;
+use super::name::StoreKey;
 use crate::error::Error;
 use crate::fleet::seal::Sealer;
 use crate::provider::{FetchContext, TokenProvider};
@@ -233,10 +233,9 @@ impl fmt::Debug for KeyMaterial {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::seal::Purpose;
 
     fn name(material: &KeyMaterial) -> StoreKey {
-        material.sealer().name(Purpose::Token)
+        material.sealer().name()
     }
 
     #[test]

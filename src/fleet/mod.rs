@@ -1,60 +1,137 @@
-//! A provider in front of a provider: takes a sibling's token from the store,
-//! or fetches one under a lease and leaves it there. The cache never hears of
-//! it.
+//! One token for many processes, over a shared store. For a fleet with Redis:
+//!
+//! ```no_run
+//! use officernd_auth::fleet::RedisStore;
+//! use officernd_auth::{ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer, SharedTokenProvider};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let http = HttpTokenProvider::new(ClientCredentials::from_env()?)?;
+//! let redis = RedisStore::new("rediss://app:password@redis.internal:6379")?;
+//! let layer = OfficeRndAuthLayer::new(SharedTokenProvider::new(http, redis));
+//! # drop(layer);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! OfficeRnD allows five token requests a minute. Twenty pods that start
+//! together, a crash loop and a rolling deploy need more; with a store, each
+//! process takes the token that another one has fetched.
+//!
+//! # Which store
+//!
+//! | store | for | feature |
+//! |---|---|---|
+#![cfg_attr(
+    feature = "redis",
+    doc = "| [`RedisStore`] | a fleet: Redis or Valkey, one server, Sentinel, a cluster | `redis` |"
+)]
+#![cfg_attr(
+    not(feature = "redis"),
+    doc = "| `RedisStore` | a fleet: Redis or Valkey, one server, Sentinel, a cluster | `redis` |"
+)]
+#![cfg_attr(
+    feature = "file",
+    doc = "| [`FileStore`] | processes on one host | `file` |"
+)]
+#![cfg_attr(
+    not(feature = "file"),
+    doc = "| `FileStore` | processes on one host | `file` |"
+)]
+//! | your own [`TokenStore`] | whatever you already run | `store` |
+//!
+//! A `FileStore` on each host can stand before Redis, because a
+//! [`SharedTokenProvider`] can itself be shared: then hosts, not processes,
+//! come to Redis. Without any store, five requests a minute are 300 tokens an
+//! hour: above 300 processes that share nothing, no backoff serves all of them.
+//!
+//! # What a store sees
+//!
+//! Names made by HKDF, and entries sealed by XChaCha20-Poly1305 under a key
+//! made of the client secret. A reader of the store learns no token; a writer
+//! cannot make a process use a token of its own, but can put back an entry that
+//! is still alive, hold requests up by a lease (15 s), or use up the window.
+//!
+//! # How it works
+//!
+//! [`TokenStore::claim`] returns the entry, or grants the fetch to one process,
+//! or says how long to wait. That process sends one token request and calls
+//! [`TokenStore::finish`], which saves the token or the failure and wakes the
+//! others. A lease covers one request (`fetch_timeout` + 5 s) and is never held
+//! while waiting. Before sending, a process checks the age of its lease by both
+//! clocks: one that was stopped claims again.
+//!
+//! A test explores this protocol exhaustively: three processes, a window of two
+//! requests, with crashes, pauses past the lease, lost answers and steps of the
+//! wall clock. It checks that there is one live grant per key, that the window
+//! is never exceeded, and that each process is served or learns when to ask
+//! again.
 
 mod acceptance;
+mod alone;
 mod breaker;
+mod claim;
 mod entry;
 mod fetch;
 #[cfg(feature = "file")]
 mod file;
+mod grant;
 mod key;
-mod lease;
-mod members;
+mod late;
+mod name;
+mod reader;
+#[cfg(any(feature = "testing", feature = "file"))]
+mod record;
 #[cfg(feature = "redis")]
 mod redis;
+mod reservation;
 pub(crate) mod seal;
+mod session;
 mod store;
-pub(crate) mod store_key;
 
 use std::fmt;
-use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use http::HeaderValue;
+
+use self::alone::Alone;
 pub use self::breaker::StoreStatus;
-use self::breaker::{Aside, Guard};
-use self::fetch::Errand;
+use self::breaker::{CircuitBreaker, StoreUnavailable};
+pub use self::claim::{Claim, Claimed, Finish, Limits, StoredEntry};
+use self::fetch::SharedFetch;
 #[cfg(feature = "file")]
 pub use self::file::FileStore;
 pub use self::key::{KeyMaterial, KeyedProvider, Minted};
+#[cfg(feature = "testing")]
+pub(crate) use self::name::random;
+pub use self::name::{Holder, StoreKey};
+#[cfg(any(feature = "testing", feature = "file"))]
+pub(crate) use self::record::{Record, Window};
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
-#[cfg(any(feature = "file", feature = "redis"))]
-pub(crate) use self::store::millis;
-pub use self::store::{LARGEST_ENTRY, LONGEST_LEASE, Lease, Spent, Stored, Terms, TokenStore};
-pub use self::store_key::{Holder, StoreKey};
+pub use self::store::{MAX_ENTRY_SIZE, TokenStore};
 use crate::allowance::Allowance;
 use crate::error::Error;
 use crate::provider::{FetchContext, TokenProvider};
 use crate::token::AccessToken;
 
-/// A lease is this much longer than the fetch that it is for.
-const LEASE_SLACK: Duration = Duration::from_secs(5);
+/// A lease lasts this much longer than the request that it covers. A process
+/// sends within this time of its claim, or claims again.
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
-/// One token for a whole fleet: a provider in front of a provider.
+/// Shares the tokens of a provider among processes, through a store.
 ///
-/// Asked for a token, it takes the one that a sibling left in the store.
-/// Otherwise one process fetches, under a lease that ends by itself, and the
-/// others take what it got. What the token endpoint allows is counted in the
-/// store too, so that the fleet keeps to it as one.
+/// Takes the token that another process left in the store. Otherwise one
+/// process fetches under a lease that ends by itself, and the others take what
+/// it received. The store also counts the token requests, so that the fleet
+/// keeps to one [`Allowance`].
 ///
-/// The store is a help, not a need: while it is down, slow, full, read-only or
-/// full of something else, requests go on as without it, each process within
-/// its own [`Allowance`]. An operation has 500 ms; after one that failed the
-/// store is left alone for 10 s. [`status`](Self::status), the events
+/// The store is a help, not a need. While it is down, slow, full or read-only,
+/// requests go on without it, each process within its own allowance.
+/// Connecting has 3 s, an operation 500 ms, each with one retry; after that the
+/// store is not used for 10 s. [`status`](Self::status), the events
 /// `officernd_auth.store_failed` and `officernd_auth.store_back`, and the metric
-/// `officernd_auth_store_failures_total` tell.
+/// `officernd_auth_store_failures_total` report it.
 ///
 /// ```
 /// use officernd_auth::testing::{MemoryStore, ScriptedProvider};
@@ -62,7 +139,7 @@ const LEASE_SLACK: Duration = Duration::from_secs(5);
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), officernd_auth::Error> {
-/// // In place of these: HttpTokenProvider, and RedisStore::new("redis://…")?
+/// // In place of these: HttpTokenProvider, and RedisStore::new("redis://...")?
 /// let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
 ///
 /// let pods: Vec<TokenCache> = (0..20)
@@ -77,22 +154,30 @@ const LEASE_SLACK: Duration = Duration::from_secs(5);
 /// # }
 /// ```
 ///
-/// # What is shared with whom
+/// # What is shared
 ///
-/// Processes find each other's token only if everything that it depends on is
-/// the same: endpoint, client id, secret, the set of scopes, every form
-/// parameter ([`KeyMaterial`]). With another secret, what is in the store
-/// cannot even be opened.
+/// Processes share a token only if everything that it depends on is the same:
+/// endpoint, client id, secret, the set of scopes, every form parameter
+/// ([`KeyMaterial`]). A token is sealed under the credentials that minted it;
+/// with another secret an entry can neither be found nor opened. During a
+/// rotation, processes with the old and the new pair share one token per pair.
 ///
 /// # Times
 ///
-/// A lease is for `fetch_timeout` + 5 s: 15 s by default. Who waits under
-/// somebody's lease looks every 50 to 200 ms. If the process that has it is
-/// killed in mid-fetch, the next takes over when the lease ends: keep
-/// `acquire_timeout` (30 s) above a lease and a fetch, or who waits then fails.
-/// A token is handed over while at least 60 s, or a quarter of its life, are
-/// left; for a refresh ahead of time, half of it. One that has just replaced a
-/// rejected token is not replaced in its turn for 60 s.
+/// A lease lasts for `fetch_timeout` + 5 s: 15 s by default. Give all processes
+/// the same `fetch_timeout`. If the process that has the lease is killed, the
+/// next one takes over when the lease ends: keep `acquire_timeout` (30 s) above
+/// a lease and a fetch. A stored token is used while at least 60 s, or a
+/// quarter of its life, are left; for a refresh ahead of time, half of its
+/// life. A token that has just replaced a rejected one is not replaced for 60 s.
+///
+/// # Without the store
+///
+/// A refresh ahead of time waits for the store, for up to half of what is left
+/// of the token. After a 429 a process waits for at least the allowance's
+/// window (60 s), doubling to 60 min with a wide jitter, and looks into the
+/// store about every 10 s meanwhile. A token that was fetched without the store
+/// is left there, and announced, as soon as the store works again.
 pub struct SharedTokenProvider<P, S> {
     inner: Arc<Inner<P, S>>,
 }
@@ -100,7 +185,18 @@ pub struct SharedTokenProvider<P, S> {
 struct Inner<P, S> {
     provider: P,
     store: S,
-    guard: Guard,
+    breaker: CircuitBreaker,
+    alone: Mutex<Alone>,
+    /// The last token that a fetch returned, to know it as the current one.
+    last: Mutex<Option<LastToken>>,
+    /// A token that was fetched without the store.
+    late: late::Slot,
+}
+
+struct LastToken {
+    header: HeaderValue,
+    /// The holder that minted it, if it came from the store or is there.
+    minted_by: Option<String>,
 }
 
 impl<P: KeyedProvider, S: TokenStore> SharedTokenProvider<P, S> {
@@ -111,27 +207,40 @@ impl<P: KeyedProvider, S: TokenStore> SharedTokenProvider<P, S> {
             inner: Arc::new(Inner {
                 provider,
                 store,
-                guard: Guard::default(),
+                breaker: CircuitBreaker::default(),
+                alone: Mutex::default(),
+                last: Mutex::default(),
+                late: late::Slot::default(),
             }),
         }
     }
 }
 
 impl<P, S> SharedTokenProvider<P, S> {
-    /// How it gets on with the store. Keep a clone to ask: the cache takes one
-    /// for itself.
+    /// How the store is used. Keep a clone to ask: the cache takes one.
     #[must_use]
     pub fn status(&self) -> StoreStatus {
-        self.inner.guard.status()
+        self.inner.breaker.status()
+    }
+}
+
+impl<P, S> Inner<P, S> {
+    fn alone(&self) -> MutexGuard<'_, Alone> {
+        // Every field stands for itself.
+        self.alone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<LastToken>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<P: KeyedProvider, S: TokenStore> TokenProvider for SharedTokenProvider<P, S> {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
-        let errand = Errand::new(&self.inner, cx).await?;
-        match errand.through_the_store().await {
+        let mut fetch = SharedFetch::new(&self.inner, cx).await?;
+        match fetch.with_store().await {
             Ok(result) => result,
-            Err(Aside) => errand.directly().await,
+            Err(StoreUnavailable) => fetch.without_store().await,
         }
     }
 
@@ -142,9 +251,12 @@ impl<P: KeyedProvider, S: TokenStore> TokenProvider for SharedTokenProvider<P, S
     fn spends_allowance(&self) -> bool {
         true
     }
+}
 
-    fn credentials_changed(&self) -> impl Future<Output = bool> + Send {
-        self.inner.provider.credentials_changed()
+/// So that a second store can stand before this one.
+impl<P: KeyedProvider, S: TokenStore> KeyedProvider for SharedTokenProvider<P, S> {
+    async fn key_material(&self) -> Result<KeyMaterial, Error> {
+        self.inner.provider.key_material().await
     }
 }
 

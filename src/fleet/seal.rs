@@ -1,8 +1,8 @@
 //! How entries are sealed: pure, chance is an argument.
 //!
 //! An envelope is a version byte, a nonce of 24 bytes, and XChaCha20-Poly1305's
-//! ciphertext with its tag. Version, entry name and purpose are associated
-//! data, so an envelope opens only where it was put. Key and name come from the
+//! ciphertext with its tag. Version and entry name are associated data, so an
+//! envelope opens only where it was put. Key and name come from the
 //! client secret by HKDF-SHA-256 (RFC 5869), with everything that tells one
 //! token from another as context: another secret, scope or tenant is another
 //! name *and* another key.
@@ -13,12 +13,12 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::store::LARGEST_ENTRY;
-use super::store_key::StoreKey;
+use super::name::StoreKey;
+use super::store::MAX_ENTRY_SIZE;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const NONCE: usize = 24;
-const SALT: &[u8] = b"officernd-auth shared store v1";
+const SALT: &[u8] = b"officernd-auth shared store v2";
 
 /// Seals and opens the entries of one token.
 pub(crate) struct Sealer {
@@ -26,22 +26,6 @@ pub(crate) struct Sealer {
     prk: Hkdf<Sha256>,
     /// May hold parameters that are secrets too.
     context: Zeroizing<Vec<u8>>,
-}
-
-/// What an entry is for. Each has its own name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    Token,
-    Failure,
-}
-
-impl Purpose {
-    const fn label(self) -> &'static [u8] {
-        match self {
-            Self::Token => b"token",
-            Self::Failure => b"failure",
-        }
-    }
 }
 
 impl Sealer {
@@ -57,32 +41,26 @@ impl Sealer {
         }
     }
 
-    /// The name of the entry for this purpose.
-    pub(crate) fn name(&self, purpose: Purpose) -> StoreKey {
-        let label = [b"name ", purpose.label()].concat();
-        StoreKey::from_bytes(&*expand::<16>(&self.prk, &label, &self.context))
+    /// The name of the entry.
+    pub(crate) fn name(&self) -> StoreKey {
+        StoreKey::from_bytes(&*expand::<16>(&self.prk, b"name", &self.context))
     }
 
     /// `None` if it would be larger than any entry may be.
-    pub(crate) fn seal(
-        &self,
-        purpose: Purpose,
-        nonce: [u8; NONCE],
-        plain: &[u8],
-    ) -> Option<Vec<u8>> {
-        let aad = self.associated(purpose);
+    pub(crate) fn seal(&self, nonce: [u8; NONCE], plain: &[u8]) -> Option<Vec<u8>> {
+        let aad = self.associated();
         let payload = Payload {
             msg: plain,
             aad: &aad,
         };
         let sealed = self.cipher.encrypt(&XNonce::from(nonce), payload).ok()?;
         let envelope = [&[VERSION], &nonce[..], &sealed].concat();
-        (envelope.len() <= LARGEST_ENTRY).then_some(envelope)
+        (envelope.len() <= MAX_ENTRY_SIZE).then_some(envelope)
     }
 
-    /// `None` for whatever was not sealed here, for this purpose.
-    pub(crate) fn open(&self, purpose: Purpose, envelope: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        if envelope.len() > LARGEST_ENTRY {
+    /// `None` for bytes that were not sealed under this name.
+    pub(crate) fn open(&self, envelope: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        if envelope.len() > MAX_ENTRY_SIZE {
             return None;
         }
         let (&version, rest) = envelope.split_first()?;
@@ -90,7 +68,7 @@ impl Sealer {
             return None;
         }
         let (&nonce, sealed) = rest.split_first_chunk::<NONCE>()?;
-        let aad = self.associated(purpose);
+        let aad = self.associated();
         let payload = Payload {
             msg: sealed,
             aad: &aad,
@@ -99,9 +77,8 @@ impl Sealer {
         Some(Zeroizing::new(plain))
     }
 
-    fn associated(&self, purpose: Purpose) -> Vec<u8> {
-        let name = self.name(purpose);
-        [&[VERSION], purpose.label(), name.as_str().as_bytes()].concat()
+    fn associated(&self) -> Vec<u8> {
+        [&[VERSION], self.name().as_str().as_bytes()].concat()
     }
 }
 
@@ -126,38 +103,35 @@ mod tests {
     #[test]
     fn what_was_sealed_opens_here_and_nowhere_else() {
         let here = sealer("secret", "tenant a");
-        let sealed = here.seal(Purpose::Token, N, b"plain").unwrap();
-        assert_eq!(**here.open(Purpose::Token, &sealed).unwrap(), *b"plain");
-        assert!(here.open(Purpose::Failure, &sealed).is_none());
+        let sealed = here.seal(N, b"plain").unwrap();
+        assert_eq!(**here.open(&sealed).unwrap(), *b"plain");
         for other in [sealer("rotated", "tenant a"), sealer("secret", "tenant b")] {
-            assert!(other.open(Purpose::Token, &sealed).is_none());
-            assert_ne!(other.name(Purpose::Token), here.name(Purpose::Token));
+            assert!(other.open(&sealed).is_none());
+            assert_ne!(other.name(), here.name());
         }
-        assert_ne!(here.name(Purpose::Token), here.name(Purpose::Failure));
     }
 
     #[test]
     fn no_bit_can_be_changed_and_no_byte_left_out() {
         let sealer = sealer("secret", "");
-        let sealed = sealer.seal(Purpose::Token, N, b"plain").unwrap();
+        let sealed = sealer.seal(N, b"plain").unwrap();
         for at in 0..sealed.len() {
             for bit in 0..8 {
                 let mut changed = sealed.clone();
                 changed[at] ^= 1 << bit;
-                assert!(sealer.open(Purpose::Token, &changed).is_none(), "{at}");
+                assert!(sealer.open(&changed).is_none(), "{at}");
             }
-            assert!(sealer.open(Purpose::Token, &sealed[..at]).is_none());
+            assert!(sealer.open(&sealed[..at]).is_none());
         }
         let longer = [&sealed[..], b"x"].concat();
-        assert!(sealer.open(Purpose::Token, &longer).is_none());
+        assert!(sealer.open(&longer).is_none());
     }
 
     #[test]
     fn the_envelope_shows_neither_plain_text_nor_secret() {
         let sealer = sealer("hunter2", "context");
-        let sealed = sealer.seal(Purpose::Token, N, b"the token").unwrap();
-        let shown =
-            String::from_utf8_lossy(&sealed).into_owned() + sealer.name(Purpose::Token).as_str();
+        let sealed = sealer.seal(N, b"the token").unwrap();
+        let shown = String::from_utf8_lossy(&sealed).into_owned() + sealer.name().as_str();
         assert!(!shown.contains("token") && !shown.contains("hunter2"));
     }
 
@@ -166,11 +140,8 @@ mod tests {
         // Entries of one version of this crate are read by the next: change
         // this only with the version byte.
         let sealer = sealer("secret", "context");
-        assert_eq!(
-            sealer.name(Purpose::Token).as_str(),
-            "cff4ec423957faed6c068e7a38c2ac3f"
-        );
-        let sealed = sealer.seal(Purpose::Token, N, b"plain").unwrap();
+        assert_eq!(sealer.name().as_str(), "cff4ec423957faed6c068e7a38c2ac3f");
+        let sealed = sealer.seal(N, b"plain").unwrap();
         assert_eq!(
             StoreKey::digest_of(&sealed).as_str(),
             "bee03dbb8303c72f6ea46faa1f7c9474"
@@ -180,12 +151,8 @@ mod tests {
     #[test]
     fn larger_than_any_entry_is_refused_both_ways() {
         let sealer = sealer("secret", "");
-        let huge = vec![0; LARGEST_ENTRY];
-        assert!(sealer.seal(Purpose::Token, N, &huge).is_none());
-        assert!(
-            sealer
-                .open(Purpose::Token, &[huge, vec![1]].concat())
-                .is_none()
-        );
+        let huge = vec![0; MAX_ENTRY_SIZE];
+        assert!(sealer.seal(N, &huge).is_none());
+        assert!(sealer.open(&[huge, vec![1]].concat()).is_none());
     }
 }

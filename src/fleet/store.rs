@@ -1,88 +1,43 @@
-//! Where processes meet over one token: sealed bytes under a key, leases, and
-//! the fleet's allowance. A store knows neither tokens nor HTTP.
-//!
-//! OfficeRnD counts five token requests a minute for everything behind one
-//! egress address. Twenty pods that start together, a crash loop, a rolling
-//! deploy: each should find the token that a sibling already has. Put a
-//! [`SharedTokenProvider`](crate::SharedTokenProvider) over a store in front of
-//! the provider; the rest of the stack stays as it is.
-//!
-//! | store | for | feature |
-//! |---|---|---|
-#![cfg_attr(
-    feature = "redis",
-    doc = "| [`RedisStore`] | a fleet: Redis or Valkey, one server, Sentinel, a cluster | `redis` |"
-)]
-#![cfg_attr(
-    not(feature = "redis"),
-    doc = "| `RedisStore` | a fleet: Redis or Valkey, one server, Sentinel, a cluster | `redis` |"
-)]
-#![cfg_attr(
-    feature = "file",
-    doc = "| [`FileStore`] | processes on one host | `file` |"
-)]
-#![cfg_attr(
-    not(feature = "file"),
-    doc = "| `FileStore` | processes on one host | `file` |"
-)]
-//! | your own [`TokenStore`] | whatever you run already | `store` |
-//!
-//! # What a store sees
-//!
-//! Names made by HKDF, entries sealed by XChaCha20-Poly1305 under a key made of
-//! the client secret: whoever reads the store learns no token, whoever writes
-//! to it can make nobody take one. What it can do is stand in the way, and then
-//! it is stepped around: an operation that takes longer than 500 ms, or fails,
-//! takes the store out of the path for 10 s, and requests go on as without it.
+//! [`TokenStore`]: where processes share one token, one lease and one window of
+//! token requests. A store knows neither tokens nor HTTP.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Holder, StoreKey};
+use super::claim::{Claim, Claimed, Finish, StoredEntry};
+use crate::clock::{Clock as _, TokioClock, later};
 use crate::error::Error;
 
-/// No entry is larger: 64 KiB. What is, is not ours.
-pub const LARGEST_ENTRY: usize = 64 * 1024;
+/// The largest entry, sealed: 64 KiB. A store treats a larger one as absent.
+pub const MAX_ENTRY_SIZE: usize = 64 * 1024;
 
-/// No lease is longer: 10 minutes. A store may take one that claims to be for
-/// somebody else's.
-pub const LONGEST_LEASE: Duration = Duration::from_secs(10 * 60);
-
-/// What processes share: entries, leases, and places in a window of time.
+/// What processes share: for each key one sealed entry and one lease, and for
+/// each endpoint one window of token requests.
 ///
-/// Every operation is atomic, on one clock for all who share the store, and
-/// everything in it ends by itself. Operations may be repeated: an answer can
-/// get lost. Whoever calls sets the time limit and drops what takes longer.
+/// Each operation is one atomic step on one clock for all processes. Everything
+/// in the store ends by itself. An operation may be repeated with the same
+/// [`Holder`](super::Holder), because an answer can be lost. The caller sets the time limit
+/// (500 ms) and drops the future when it ends.
 ///
-/// `testing::check_store` runs what any store must do against yours.
+/// `testing::check_store` checks an implementation.
 ///
 /// ```
 /// use officernd_auth::Error;
-/// use officernd_auth::fleet::{Holder, Lease, Spent, Stored, StoreKey, Terms, TokenStore};
-/// use std::time::Duration;
+/// use officernd_auth::fleet::{Claim, Claimed, Finish, TokenStore};
 ///
-/// /// Shares nothing: every process for itself.
+/// /// Shares nothing: each process fetches its own token.
 /// struct Apart;
 ///
 /// impl TokenStore for Apart {
-///     async fn load(&self, _: &StoreKey) -> Result<Option<Stored>, Error> {
-///         Ok(None)
+///     async fn claim(&self, claim: &Claim) -> Result<Claimed, Error> {
+///         Ok(match claim.may_fetch {
+///             true => Claimed::Granted,
+///             false => Claimed::RateLimited(std::time::Duration::ZERO),
+///         })
 ///     }
-///     async fn save(&self, _: &StoreKey, _: &[u8], _: Duration, _: &Holder) -> Result<bool, Error> {
+///     async fn finish(&self, _: &Finish) -> Result<bool, Error> {
 ///         Ok(true)
-///     }
-///     async fn acquire(&self, _: &StoreKey, _: &Holder, _: Duration) -> Result<Lease, Error> {
-///         Ok(Lease::Held)
-///     }
-///     async fn release(&self, _: &StoreKey, _: &Holder) -> Result<(), Error> {
-///         Ok(())
-///     }
-///     async fn spend(&self, _: &StoreKey, _: &Holder, _: Terms) -> Result<Spent, Error> {
-///         Ok(Spent::Granted)
-///     }
-///     async fn settle(&self, _: &StoreKey, _: &Holder, _: Duration) -> Result<(), Error> {
-///         Ok(())
 ///     }
 /// }
 /// # drop(Apart);
@@ -90,209 +45,87 @@ pub const LONGEST_LEASE: Duration = Duration::from_secs(10 * 60);
 ///
 /// # Errors
 ///
-/// Any error takes the store out of the path for a while; make it of
-/// [`ErrorKind::Store`](crate::ErrorKind::Store). What cannot be read is not an
-/// error but nothing (`None`).
+/// Any error takes the store out of use for 10 s; make it of kind
+/// [`ErrorKind::Store`](crate::ErrorKind::Store). Content that cannot be read is not an error: treat it
+/// as absent.
 ///
 /// # Cancel safety
 ///
-/// The futures are dropped at their time limit: an operation has then happened
-/// or not, and what it took ends by itself.
+/// A dropped operation has happened or not; what it took ends by itself.
 pub trait TokenStore: Send + Sync + 'static {
-    /// The entry under this key, and how long it still lives.
-    fn load(&self, key: &StoreKey) -> impl Future<Output = Result<Option<Stored>, Error>> + Send;
+    /// Returns the entry of the key unless its id is [`Claim::seen`]. Otherwise
+    /// takes the lease of the key and a place in the window, if the caller may
+    /// fetch, no other holder has a lease, and the window has a place. Otherwise
+    /// says how long to wait.
+    ///
+    /// A holder that has the lease already gets it anew and keeps its place. A
+    /// lease with more than [`Limits::lease`](super::Limits::lease) left is junk and is overwritten;
+    /// a place that ends later than any request can is shortened.
+    fn claim(&self, claim: &Claim) -> impl Future<Output = Result<Claimed, Error>> + Send;
 
-    /// Puts an entry under this key for `life`, in place of the one before.
-    /// Not (`false`) while somebody other than `holder` has the key's lease:
-    /// who was late must not overwrite who took over.
-    fn save(
+    /// If the holder still has the lease: saves the entry in place of the one
+    /// before, gives up the lease and wakes [`changed`](Self::changed). In any
+    /// case the holder's place becomes free after [`Finish::frees_after`].
+    ///
+    /// Returns whether the holder had the lease, or has saved this entry before.
+    fn finish(&self, finish: &Finish) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// Completes when [`finish`](Self::finish) has run for the key, with the
+    /// entry if the store can tell, or when it can no longer know. `round`
+    /// counts the waits of one fetch from 0.
+    ///
+    /// Must watch the key from its first poll. The default sleeps for 50 to
+    /// 200 ms, doubling to 2 s with each round.
+    fn changed(
         &self,
-        key: &StoreKey,
-        entry: &[u8],
-        life: Duration,
-        holder: &Holder,
-    ) -> impl Future<Output = Result<bool, Error>> + Send;
+        claim: &Claim,
+        round: u32,
+    ) -> impl Future<Output = Option<StoredEntry>> + Send {
+        let _ = claim;
+        async move {
+            TokioClock
+                .sleep_until(later(TokioClock.now(), poll_interval(round)))
+                .await;
+            None
+        }
+    }
 
-    /// Takes the key's lease for `limit` from now if nobody has it, or if
-    /// `holder` has it already.
-    fn acquire(
-        &self,
-        key: &StoreKey,
-        holder: &Holder,
-        limit: Duration,
-    ) -> impl Future<Output = Result<Lease, Error>> + Send;
-
-    /// Gives the key's lease up, if it is this holder's.
-    fn release(
-        &self,
-        key: &StoreKey,
-        holder: &Holder,
-    ) -> impl Future<Output = Result<(), Error>> + Send;
-
-    /// Takes a place in the key's window for `ticket`, if one of
-    /// [`Terms::requests`] is free: until it is [settled](Self::settle), but
-    /// for no longer than `out + per`. A ticket that has a place keeps it.
-    fn spend(
-        &self,
-        key: &StoreKey,
-        ticket: &Holder,
-        terms: Terms,
-    ) -> impl Future<Output = Result<Spent, Error>> + Send;
-
-    /// The request of this ticket is over: its place is free `per` from now.
-    /// With a `per` of zero it was not sent, and the place is free at once.
-    /// Nothing happens if the ticket has no place.
-    fn settle(
-        &self,
-        key: &StoreKey,
-        ticket: &Holder,
-        per: Duration,
-    ) -> impl Future<Output = Result<(), Error>> + Send;
-}
-
-/// An entry as a store gives it out.
-///
-/// ```
-/// use officernd_auth::fleet::Stored;
-/// use std::time::Duration;
-///
-/// let stored = Stored::new(b"sealed".to_vec(), Duration::from_secs(60));
-/// assert_eq!(stored.entry, b"sealed");
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stored {
-    /// The bytes as they were saved.
-    pub entry: Vec<u8>,
-    /// How long it still lives, by the store's clock.
-    pub expires_in: Duration,
-}
-
-impl Stored {
-    /// An entry that lives for so long.
-    #[must_use]
-    pub fn new(entry: Vec<u8>, expires_in: Duration) -> Self {
-        Self { entry, expires_in }
+    /// Connects if there is no connection. Called before each operation, with
+    /// a time limit of its own (3 s). The default does nothing.
+    fn connect(&self) -> impl Future<Output = Result<(), Error>> + Send {
+        std::future::ready(Ok(()))
     }
 }
 
-/// The answer to [`TokenStore::acquire`].
-///
-/// ```
-/// use officernd_auth::fleet::Lease;
-///
-/// let lease = Lease::Busy(std::time::Duration::from_secs(3));
-/// assert_ne!(lease, Lease::Held);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Lease {
-    /// It is the asker's.
-    Held,
-    /// It is somebody else's, for at most so long.
-    Busy(Duration),
-}
-
-/// How many requests may be sent, as [`TokenStore::spend`] is told.
-///
-/// ```
-/// use officernd_auth::fleet::Terms;
-/// use std::time::Duration;
-///
-/// // OfficeRnD's five a minute; a request is answered within 15 s.
-/// let terms = Terms::new(5, Duration::from_secs(60), Duration::from_secs(15));
-/// assert_eq!(terms.requests, 5);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Terms {
-    /// So many places.
-    pub requests: u32,
-    /// The length of the window: a place is free this long after its request
-    /// was answered.
-    pub per: Duration,
-    /// A request that is not settled is taken as answered after this.
-    pub out: Duration,
-}
-
-impl Terms {
-    /// `requests` in any stretch of `per`; each is over after `out` at most.
-    #[must_use]
-    pub fn new(requests: u32, per: Duration, out: Duration) -> Self {
-        Self { requests, per, out }
-    }
-}
-
-/// The answer to [`TokenStore::spend`].
-///
-/// ```
-/// use officernd_auth::fleet::Spent;
-///
-/// let spent = Spent::Wait(std::time::Duration::from_secs(20));
-/// assert_ne!(spent, Spent::Granted);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Spent {
-    /// The request may be sent.
-    Granted,
-    /// No place is free; one will be after this, if not earlier.
-    Wait(Duration),
+/// 50 to 200 ms, doubled with each round up to 2 s.
+pub(crate) fn poll_interval(round: u32) -> Duration {
+    let doubled = fastrand::u64(50..200).saturating_mul(1 << round.min(6));
+    Duration::from_millis(doubled.min(2000))
 }
 
 impl<S: TokenStore> TokenStore for Arc<S> {
-    fn load(&self, key: &StoreKey) -> impl Future<Output = Result<Option<Stored>, Error>> + Send {
-        S::load(self, key)
+    fn claim(&self, claim: &Claim) -> impl Future<Output = Result<Claimed, Error>> + Send {
+        S::claim(self, claim)
     }
 
-    fn save(
-        &self,
-        key: &StoreKey,
-        entry: &[u8],
-        life: Duration,
-        holder: &Holder,
-    ) -> impl Future<Output = Result<bool, Error>> + Send {
-        S::save(self, key, entry, life, holder)
+    fn finish(&self, finish: &Finish) -> impl Future<Output = Result<bool, Error>> + Send {
+        S::finish(self, finish)
     }
 
-    fn acquire(
+    fn changed(
         &self,
-        key: &StoreKey,
-        holder: &Holder,
-        limit: Duration,
-    ) -> impl Future<Output = Result<Lease, Error>> + Send {
-        S::acquire(self, key, holder, limit)
+        claim: &Claim,
+        round: u32,
+    ) -> impl Future<Output = Option<StoredEntry>> + Send {
+        S::changed(self, claim, round)
     }
 
-    fn release(
-        &self,
-        key: &StoreKey,
-        holder: &Holder,
-    ) -> impl Future<Output = Result<(), Error>> + Send {
-        S::release(self, key, holder)
-    }
-
-    fn spend(
-        &self,
-        key: &StoreKey,
-        ticket: &Holder,
-        terms: Terms,
-    ) -> impl Future<Output = Result<Spent, Error>> + Send {
-        S::spend(self, key, ticket, terms)
-    }
-
-    fn settle(
-        &self,
-        key: &StoreKey,
-        ticket: &Holder,
-        per: Duration,
-    ) -> impl Future<Output = Result<(), Error>> + Send {
-        S::settle(self, key, ticket, per)
+    fn connect(&self) -> impl Future<Output = Result<(), Error>> + Send {
+        S::connect(self)
     }
 }
 
-/// Whole milliseconds, at least one: what stores count in.
-#[cfg(any(feature = "file", feature = "redis"))]
+/// Whole milliseconds, at least one: the unit of stores.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis())
         .unwrap_or(u64::MAX)

@@ -21,8 +21,12 @@ pub use self::metrics::describe as describe_metrics;
 pub(crate) use self::metrics::store_served;
 pub(crate) use self::metrics::{Waiter, requested, token_landed, token_replaced, token_request};
 use self::names::{event, span};
+#[cfg(feature = "redis")]
+pub(crate) use self::store::store_evicts;
 #[cfg(feature = "store")]
-pub(crate) use self::store::{store_back, store_entry_unusable, store_failed, token_shared};
+pub(crate) use self::store::{
+    store_back, store_clock_differs, store_entry_unusable, store_failed, token_shared,
+};
 use crate::error::Error;
 
 /// One refresh of a token, from its start to its end, as it is told.

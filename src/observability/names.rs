@@ -20,6 +20,8 @@ pub(super) mod event {
     pub(crate) const STORE_BACK: &str = "officernd_auth.store_back";
     #[cfg(feature = "store")]
     pub(crate) const STORE_ENTRY_UNUSABLE: &str = "officernd_auth.store_entry_unusable";
+    #[cfg(feature = "redis")]
+    pub(crate) const STORE_EVICTS: &str = "officernd_auth.store_evicts";
     #[cfg(feature = "store")]
     pub(crate) const TOKEN_SHARED: &str = "officernd_auth.token_shared";
 }

@@ -1,4 +1,4 @@
-//! What goes on between a process and the store that it shares with others.
+//! Events about the token store.
 
 use std::time::Duration;
 
@@ -34,11 +34,30 @@ pub(crate) fn store_entry_unusable() {
     );
 }
 
+pub(crate) fn store_clock_differs(by: Duration) {
+    warn!(
+        name: event::STORE_ENTRY_UNUSABLE,
+        by = by.as_secs(),
+        "what the token store holds here is over by this host's clock, though not by the \
+         store's: the clocks of two hosts differ; it counts as nothing"
+    );
+}
+
+#[cfg(feature = "redis")]
+pub(crate) fn store_evicts(policy: &str) {
+    warn!(
+        name: event::STORE_EVICTS,
+        policy,
+        "Redis may evict the leases and windows that the fleet's allowance depends on; \
+         set maxmemory-policy noeviction, or use a server of its own"
+    );
+}
+
 pub(crate) fn token_shared(cause: &'static str, expires_in: Duration) {
     debug!(
         name: event::TOKEN_SHARED,
         cause,
         expires_in = expires_in.as_secs(),
-        "took a sibling's token"
+        "took the token from the store"
     );
 }

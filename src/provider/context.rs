@@ -1,8 +1,6 @@
 //! What a provider is told about the fetch it is asked for.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -80,8 +78,6 @@ pub struct FetchContext {
     /// Token requests sent, whoever sends them.
     pub(crate) sent: Arc<AtomicU64>,
     pub(crate) previous: Option<Box<Previous>>,
-    /// Others have a say in the allowance too.
-    pub(crate) gate: Option<Arc<dyn Gate>>,
 }
 
 /// The token that is to be replaced.
@@ -95,14 +91,6 @@ pub(crate) struct Previous {
     /// The fetch that brought it was over by then.
     pub(crate) landed_by: SystemTime,
     pub(crate) ends_at: Instant,
-}
-
-/// What stands behind the process's own allowance.
-pub(crate) trait Gate: Send + Sync {
-    fn pass<'a>(
-        &'a self,
-        cx: &'a FetchContext,
-    ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 }
 
 impl FetchContext {
@@ -162,30 +150,22 @@ impl FetchContext {
     ///
     /// Dropped before it is ready, it has spent nothing.
     pub async fn permit(&self) -> Result<Permit, Error> {
-        let permit = self
-            .applicant
-            .acquire(
-                self.standing,
-                self.urgency.clone(),
-                self.deadline,
-                &self.clock,
-            )
-            .await?;
-        // Last, right before the request: the others cannot know for how long
-        // this process would wait for itself.
-        if let Some(gate) = &self.gate {
-            gate.pass(self).await?;
-        }
-        self.sent.fetch_add(1, Ordering::Relaxed);
-        observability::token_request();
-        Ok(permit.sent())
+        Ok(self.spend(self.reserve().await?))
     }
 
-    /// The same terms, behind one more gate.
-    #[cfg(feature = "store")]
-    pub(crate) fn behind(mut self, gate: Arc<dyn Gate>) -> Self {
-        self.gate = Some(gate);
-        self
+    /// A permit that is not spent yet: dropped, it goes back.
+    pub(crate) async fn reserve(&self) -> Result<Permit, Error> {
+        let urgency = self.urgency.clone();
+        self.applicant
+            .acquire(self.standing, urgency, self.deadline, &self.clock)
+            .await
+    }
+
+    /// Counts a token request that is about to be sent.
+    pub(crate) fn spend(&self, permit: Permit) -> Permit {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        observability::token_request();
+        permit.sent()
     }
 }
 
@@ -202,7 +182,6 @@ impl Default for FetchContext {
             clock: Arc::new(TokioClock),
             sent: Arc::default(),
             previous: None,
-            gate: None,
         }
     }
 }

@@ -7,8 +7,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-#[cfg(feature = "store")]
-pub(crate) use self::context::Gate;
 pub(crate) use self::context::Previous;
 pub use self::context::{Cause, FetchContext};
 pub use self::simple::{ProviderFn, StaticToken, provider_fn};

@@ -3,9 +3,9 @@ mod rules;
 use std::fmt;
 
 use crate::error::Error;
-use crate::fleet::{StoreKey, TokenStore, store_key};
+use crate::fleet::{StoreKey, TokenStore, random};
 
-/// What a store did that no [`TokenStore`] may do.
+/// A rule of [`TokenStore`] that a store broke.
 ///
 /// ```
 /// use officernd_auth::testing::{MemoryStore, Violation, check_store};
@@ -36,11 +36,11 @@ impl From<Error> for Violation {
     }
 }
 
-/// Checks that a store keeps what [`TokenStore`] promises: run it on your own.
+/// Checks that a store keeps the rules of [`TokenStore`]: run it on your own.
 ///
-/// It uses fresh keys and leaves nothing that does not end by itself, so it may
-/// share the store with others. It waits for things to end, about two seconds
-/// in all; a store on tokio's clock can be checked with that paused.
+/// Uses new keys and leaves nothing that does not end by itself, so it may
+/// share the store with others. Waits for content to end, about two seconds in
+/// all; a store on tokio's clock can be checked with that paused.
 ///
 /// # Errors
 ///
@@ -58,10 +58,11 @@ impl From<Error> for Violation {
 /// # }
 /// ```
 pub async fn check_store<S: TokenStore>(store: &S) -> Result<(), Violation> {
-    rules::entries(store).await?;
     rules::leases(store).await?;
+    rules::entries(store).await?;
     rules::fences(store).await?;
-    rules::places(store).await
+    rules::places(store).await?;
+    rules::changes(store).await
 }
 
 fn must(kept: bool, rule: &str) -> Result<(), Violation> {
@@ -73,7 +74,7 @@ fn must(kept: bool, rule: &str) -> Result<(), Violation> {
 }
 
 fn fresh() -> Result<StoreKey, Error> {
-    Ok(StoreKey::digest_of(&store_key::random::<16>()?))
+    Ok(StoreKey::digest_of(&random::<16>()?))
 }
 
 /// All at once, on this task.

@@ -1,14 +1,16 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::clock::{Clock, TokioClock, later};
+use tokio::sync::Notify;
+
+use crate::clock::{Clock, TokioClock};
 use crate::error::Error;
-use crate::fleet::{Holder, Lease, Spent, StoreKey, Stored, Terms, TokenStore};
+use crate::fleet::{Claim, Claimed, Finish, Record, StoreKey, StoredEntry, TokenStore, Window};
 
-/// A [`TokenStore`] in this process's memory: the model that other stores are
-/// measured by. Clones share what is in it.
+/// A [`TokenStore`] in this process's memory: the model for other stores.
+/// Clones share their content.
 ///
 /// ```
 /// use officernd_auth::testing::{MemoryStore, ScriptedProvider};
@@ -27,15 +29,22 @@ use crate::fleet::{Holder, Lease, Spent, StoreKey, Stored, Terms, TokenStore};
 /// ```
 #[derive(Clone)]
 pub struct MemoryStore {
-    shared: Arc<Mutex<Contents>>,
+    shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
+    /// Times are counted from here.
+    created_at: Instant,
+}
+
+#[derive(Default)]
+struct Shared {
+    contents: Mutex<Contents>,
+    changed: Notify,
 }
 
 #[derive(Default)]
 struct Contents {
-    entries: HashMap<StoreKey, (Vec<u8>, Instant)>,
-    leases: HashMap<StoreKey, (Holder, Instant)>,
-    windows: HashMap<StoreKey, Vec<(Holder, Instant)>>,
+    records: HashMap<StoreKey, Record>,
+    windows: HashMap<StoreKey, Window>,
 }
 
 impl MemoryStore {
@@ -45,135 +54,71 @@ impl MemoryStore {
         Self {
             shared: Arc::default(),
             clock: Arc::new(TokioClock),
+            created_at: TokioClock.now(),
         }
     }
 
     /// The same on another clock.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.created_at = clock.now();
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Forgets everything, as a server that comes back without its data.
+    /// Forgets everything, as a server that restarts without its data.
     pub fn clear(&self) {
         *self.lock() = Contents::default();
     }
 
-    /// Every entry's bytes, as whoever reads the store gets to see them.
+    /// The bytes of every entry, as a reader of the store sees them.
     #[must_use]
     pub fn entries(&self) -> Vec<Vec<u8>> {
         let contents = self.lock();
-        contents
-            .entries
-            .values()
-            .map(|(entry, _)| entry.clone())
-            .collect()
+        let sealed = contents.records.values().filter_map(Record::sealed);
+        sealed.map(<[u8]>::to_vec).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Contents> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        let contents = self.shared.contents.lock();
+        contents.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The contents without what has ended, and the time.
-    fn now(&self) -> (MutexGuard<'_, Contents>, Instant) {
-        let now = self.clock.now();
-        let mut contents = self.lock();
-        contents.entries.retain(|_, (_, until)| *until > now);
-        contents.leases.retain(|_, (_, until)| *until > now);
-        for places in contents.windows.values_mut() {
-            places.retain(|(_, until)| *until > now);
-        }
-        contents.windows.retain(|_, places| !places.is_empty());
-        (contents, now)
+    /// Runs one operation on the record of a key and a window.
+    fn with<T>(
+        &self,
+        key: &StoreKey,
+        window: &StoreKey,
+        operation: impl FnOnce(&mut Record, &mut Window, u64) -> T,
+    ) -> T {
+        let now = self.clock.now().saturating_duration_since(self.created_at);
+        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let contents = &mut *self.lock();
+        let record = contents.records.entry(key.clone()).or_default();
+        let window = contents.windows.entry(window.clone()).or_default();
+        operation(record, window, now)
     }
 }
 
 impl TokenStore for MemoryStore {
-    async fn load(&self, key: &StoreKey) -> Result<Option<Stored>, Error> {
-        let (contents, now) = self.now();
-        let stored = contents.entries.get(key);
-        Ok(stored
-            .map(|(entry, until)| Stored::new(entry.clone(), until.saturating_duration_since(now))))
+    async fn claim(&self, claim: &Claim) -> Result<Claimed, Error> {
+        Ok(self.with(&claim.key, &claim.window, |record, window, now| {
+            record.claim(window, claim, now)
+        }))
     }
 
-    async fn save(
-        &self,
-        key: &StoreKey,
-        entry: &[u8],
-        life: Duration,
-        holder: &Holder,
-    ) -> Result<bool, Error> {
-        let (mut contents, now) = self.now();
-        if contents
-            .leases
-            .get(key)
-            .is_some_and(|(other, _)| other != holder)
-        {
-            return Ok(false);
-        }
-        let entry = (entry.to_vec(), later(now, life));
-        contents.entries.insert(key.clone(), entry);
-        Ok(true)
+    async fn finish(&self, finish: &Finish) -> Result<bool, Error> {
+        let saved = self.with(&finish.key, &finish.window, |record, window, now| {
+            record.finish(window, finish, now)
+        });
+        self.shared.changed.notify_waiters();
+        Ok(saved)
     }
 
-    async fn acquire(
-        &self,
-        key: &StoreKey,
-        holder: &Holder,
-        limit: Duration,
-    ) -> Result<Lease, Error> {
-        let (mut contents, now) = self.now();
-        match contents.leases.get(key) {
-            Some((other, until)) if other != holder => {
-                Ok(Lease::Busy(until.saturating_duration_since(now)))
-            }
-            _ => {
-                let lease = (holder.clone(), later(now, limit));
-                contents.leases.insert(key.clone(), lease);
-                Ok(Lease::Held)
-            }
-        }
-    }
-
-    async fn release(&self, key: &StoreKey, holder: &Holder) -> Result<(), Error> {
-        let (mut contents, _) = self.now();
-        if contents
-            .leases
-            .get(key)
-            .is_some_and(|(other, _)| other == holder)
-        {
-            contents.leases.remove(key);
-        }
-        Ok(())
-    }
-
-    async fn spend(&self, key: &StoreKey, ticket: &Holder, terms: Terms) -> Result<Spent, Error> {
-        let (mut contents, now) = self.now();
-        let places = contents.windows.entry(key.clone()).or_default();
-        if places.iter().any(|(other, _)| other == ticket) {
-            return Ok(Spent::Granted);
-        }
-        let most = usize::try_from(terms.requests).unwrap_or(usize::MAX);
-        let until = later(now, terms.per.saturating_add(terms.out));
-        if places.len() < most {
-            places.push((ticket.clone(), until));
-            return Ok(Spent::Granted);
-        }
-        let mut ends: Vec<Instant> = places.iter().map(|(_, until)| *until).collect();
-        ends.sort_unstable();
-        // With less allowed than there are, more than one has to end.
-        let end = ends.get(places.len() - most).copied().unwrap_or(until);
-        Ok(Spent::Wait(end.saturating_duration_since(now)))
-    }
-
-    async fn settle(&self, key: &StoreKey, ticket: &Holder, per: Duration) -> Result<(), Error> {
-        let (mut contents, now) = self.now();
-        let places = contents.windows.get_mut(key).into_iter().flatten();
-        for (_, until) in places.filter(|(other, _)| other == ticket) {
-            *until = later(now, per);
-        }
-        Ok(())
+    /// Completes with each change, of whatever key.
+    async fn changed(&self, _: &Claim, _: u32) -> Option<StoredEntry> {
+        self.shared.changed.notified().await;
+        None
     }
 }
 
@@ -187,8 +132,7 @@ impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let contents = self.lock();
         f.debug_struct("MemoryStore")
-            .field("entries", &contents.entries.len())
-            .field("leases", &contents.leases.len())
+            .field("entries", &contents.records.len())
             .finish_non_exhaustive()
     }
 }

@@ -1,126 +1,356 @@
-//! The one connection to the servers.
+//! The way to the servers.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ::redis::aio::MultiplexedConnection;
+use ::redis::aio::{ConnectionLike, MultiplexedConnection};
+use ::redis::cluster::ClusterClient;
 use ::redis::cluster_async::ClusterConnection;
-use ::redis::{Cmd, FromRedisValue, RedisError, RedisResult, ServerErrorKind};
-use tokio::sync::Mutex;
+use ::redis::{
+    AsyncConnectionConfig, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, Pipeline,
+    ProtocolVersion, PushInfo, RedisError, RedisFuture, RedisResult, ServerErrorKind,
+    TlsCertificates, Value, cmd,
+};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
+use tokio::task::JoinSet;
 
-use super::target::{LIMIT, Target};
-use crate::clock::{Clock as _, TokioClock, later, timeout_at};
+use super::bell::Bell;
+use super::target::{Servers, Target, is_tls};
 
-/// A connection that was idle for so long may have been cut by something on
-/// the way that told nobody. A new one takes milliseconds.
-const IDLE: Duration = Duration::from_secs(10);
+/// One address has this long; the caller's limit is for all of them.
+const NODE_TIMEOUT: Duration = Duration::from_millis(800);
 
+/// A connection of any kind.
 #[derive(Clone)]
 pub(super) enum Connection {
     One(MultiplexedConnection),
     Cluster(ClusterConnection),
+    Own(Box<dyn OwnConnection>),
 }
 
-/// At most one connection, made when it is needed.
-pub(super) struct Connections {
-    target: Target,
-    live: Mutex<Option<Live>>,
+/// A connection that the user of the crate brought.
+pub(super) trait OwnConnection: ConnectionLike + Send + Sync {
+    fn boxed(&self) -> Box<dyn OwnConnection>;
 }
 
-struct Live {
-    connection: Connection,
-    doubtful: Doubt,
-    used: Instant,
-}
-
-/// Set once a connection has failed to answer: the next operation makes a new one.
-type Doubt = Arc<AtomicBool>;
-
-struct Asking {
-    doubtful: Doubt,
-    answered: bool,
-}
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        if !self.answered {
-            self.doubtful.store(true, Ordering::Relaxed);
-        }
+impl<C: ConnectionLike + Clone + Send + Sync + 'static> OwnConnection for C {
+    fn boxed(&self) -> Box<dyn OwnConnection> {
+        Box::new(self.clone())
     }
 }
 
-impl Connections {
-    pub(super) fn new(target: Target) -> Self {
-        let live = Mutex::new(None);
-        Self { target, live }
+impl Clone for Box<dyn OwnConnection> {
+    fn clone(&self) -> Self {
+        (**self).boxed()
+    }
+}
+
+/// A connection, with what lives as long as it does.
+pub(super) struct Connected {
+    pub(super) connection: Connection,
+    pub(super) bell: Option<Arc<Bell>>,
+    /// Set when the connection has ended, or has failed to answer.
+    pub(super) lost: Arc<AtomicBool>,
+    pub(super) driver: Option<Arc<Driver>>,
+}
+
+/// The task that reads and writes; ends with the last use of the connection.
+pub(super) struct Driver(tokio::task::AbortHandle);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Connects to a target.
+pub(super) struct Connector {
+    target: Target,
+    tls: OnceCell<Arc<ClientConfig>>,
+    /// The servers know no RESP3, or the user may not say HELLO.
+    resp2: AtomicBool,
+}
+
+impl Connector {
+    pub(super) fn new(target: Target) -> Arc<Self> {
+        Arc::new(Self {
+            target,
+            tls: OnceCell::new(),
+            resp2: AtomicBool::new(false),
+        })
     }
 
     pub(super) fn target(&self) -> &Target {
         &self.target
     }
 
-    /// Runs a command within [`LIMIT`]; once more if it turns out that the
-    /// connection was dead or the server is no master any more. All operations
-    /// may be repeated.
-    pub(super) async fn run<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        let until = later(TokioClock.now(), LIMIT);
-        let answer = timeout_at(&TokioClock, until, async {
-            let mut again = true;
-            loop {
-                match self.once(command).await {
-                    Err(error) if again && worth_repeating(&error) => again = false,
-                    answer => return answer,
-                }
+    pub(super) async fn connect(self: &Arc<Self>) -> RedisResult<Connected> {
+        if self.resp2.load(Ordering::Relaxed) {
+            return self.connect_with(ProtocolVersion::RESP2).await;
+        }
+        match self.connect_with(ProtocolVersion::RESP3).await {
+            Err(error) if is_without_resp3(&error) => {
+                self.resp2.store(true, Ordering::Relaxed);
+                self.connect_with(ProtocolVersion::RESP2).await
             }
-        });
-        let late = || Err(io::Error::from(io::ErrorKind::TimedOut).into());
-        answer.await.unwrap_or_else(late)
+            connected => connected,
+        }
     }
 
-    async fn once<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        let (connection, doubtful) = self.connection().await?;
-        // Until the answer is there, and for good if nobody waits for it: what
-        // was cut on the way may tell nobody.
-        let mut asking = Asking {
-            doubtful,
-            answered: false,
-        };
-        let answer = match connection {
-            Connection::One(mut one) => command.query_async(&mut one).await,
-            Connection::Cluster(mut cluster) => command.query_async(&mut cluster).await,
-        };
-        asking.answered = answer.is_ok();
-        answer
+    async fn connect_with(self: &Arc<Self>, protocol: ProtocolVersion) -> RedisResult<Connected> {
+        match &self.target.servers {
+            Servers::One(info) => self.open(info, protocol).await,
+            Servers::Sentinel {
+                sentinels,
+                group,
+                servers,
+            } => self.open_master(sentinels, group, servers, protocol).await,
+            Servers::Cluster(nodes) => self.open_cluster(nodes, protocol).await,
+        }
     }
 
-    async fn connection(&self) -> RedisResult<(Connection, Doubt)> {
-        let now = TokioClock.now();
-        // Held while it connects: the others want the same connection.
-        let mut live = self.live.lock().await;
-        if let Some(live) = &mut *live {
-            let rested = now.saturating_duration_since(live.used);
-            if rested < IDLE && !live.doubtful.load(Ordering::Relaxed) {
-                live.used = now;
-                return Ok((live.connection.clone(), Arc::clone(&live.doubtful)));
+    /// Asks all sentinels at once and connects to the master that the first
+    /// usable answer names. A stale answer names a replica: its `READONLY`
+    /// makes the caller connect again.
+    async fn open_master(
+        self: &Arc<Self>,
+        sentinels: &[ConnectionInfo],
+        group: &str,
+        servers: &ConnectionInfo,
+        protocol: ProtocolVersion,
+    ) -> RedisResult<Connected> {
+        let mut asking = JoinSet::new();
+        for sentinel in sentinels.iter().cloned() {
+            let (this, group, servers) = (Arc::clone(self), group.to_owned(), servers.clone());
+            asking.spawn(async move {
+                let (host, port) = this.ask_sentinel(&sentinel, &group).await?;
+                let address = address(&servers, host, port);
+                this.open(&servers.set_addr(address), protocol).await
+            });
+        }
+        let mut failure = timed_out();
+        while let Some(asked) = asking.join_next().await {
+            match asked {
+                Ok(Ok(connected)) => return Ok(connected),
+                Ok(Err(error)) => failure = error,
+                Err(_) => {}
             }
         }
-        *live = None;
-        // Boxed: the client's way there is tens of kilobytes of future, which
-        // every operation would carry on its stack.
-        let connection = Box::pin(self.target.connect()).await?;
-        let doubtful = Doubt::default();
-        *live = Some(Live {
-            connection: connection.clone(),
-            doubtful: Arc::clone(&doubtful),
-            used: now,
+        Err(failure)
+    }
+
+    async fn ask_sentinel(
+        &self,
+        sentinel: &ConnectionInfo,
+        group: &str,
+    ) -> RedisResult<(String, u16)> {
+        let opened = self.open(sentinel, ProtocolVersion::RESP2).await?;
+        let mut command = cmd("SENTINEL");
+        command.arg("GET-MASTER-ADDR-BY-NAME").arg(group);
+        let mut connection = opened.connection;
+        let master: Option<(String, u16)> = command.query_async(&mut connection).await?;
+        master.ok_or_else(|| {
+            let message = "the sentinel knows no group of this name";
+            RedisError::from((ErrorKind::InvalidClientConfig, message))
+        })
+    }
+
+    async fn open(
+        &self,
+        info: &ConnectionInfo,
+        protocol: ProtocolVersion,
+    ) -> RedisResult<Connected> {
+        match info.addr() {
+            ConnectionAddr::Tcp(host, port) => {
+                let stream = TcpStream::connect((&**host, *port)).await?;
+                stream.set_nodelay(true)?;
+                set_up(info, protocol, stream).await
+            }
+            ConnectionAddr::TcpTls { host, port, .. } => {
+                let config = self.tls().await?;
+                let stream = TcpStream::connect((&**host, *port)).await?;
+                stream.set_nodelay(true)?;
+                let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
+                let tls = tokio_rustls::TlsConnector::from(config);
+                set_up(info, protocol, tls.connect(name, stream).await?).await
+            }
+            #[cfg(unix)]
+            ConnectionAddr::Unix(path) => {
+                set_up(info, protocol, tokio::net::UnixStream::connect(path).await?).await
+            }
+            _ => Err(RedisError::from((
+                ErrorKind::InvalidClientConfig,
+                "an address of this kind cannot be used",
+            ))),
+        }
+    }
+
+    /// redis-rs connects to all nodes by itself, and waits for each.
+    async fn open_cluster(
+        &self,
+        nodes: &[ConnectionInfo],
+        protocol: ProtocolVersion,
+    ) -> RedisResult<Connected> {
+        if nodes.iter().any(is_tls) && CryptoProvider::get_default().is_none() {
+            return Err(RedisError::from((
+                ErrorKind::InvalidClientConfig,
+                "a cluster over TLS needs rustls's process-wide CryptoProvider; install one",
+            )));
+        }
+        let mut builder = ClusterClient::builder(nodes.to_vec())
+            .connection_timeout(NODE_TIMEOUT)
+            .response_timeout(NODE_TIMEOUT)
+            .overall_response_timeout(None)
+            .use_protocol(protocol)
+            .retries(16)
+            .min_retry_wait(20)
+            .max_retry_wait(100);
+        if self.target.roots.is_some() {
+            builder = builder.certs(TlsCertificates {
+                client_tls: None,
+                root_cert: self.target.roots.clone(),
+            });
+        }
+        let lost = Arc::new(AtomicBool::new(false));
+        let bell =
+            (protocol == ProtocolVersion::RESP3).then(|| Arc::new(Bell::new(Arc::clone(&lost))));
+        if let Some(bell) = bell.clone() {
+            builder = builder.push_sender(move |info: PushInfo| {
+                bell.push(&info);
+                Ok::<(), ()>(())
+            });
+        }
+        let connection = builder.build()?.get_async_connection().await?;
+        Ok(Connected {
+            connection: Connection::Cluster(connection),
+            bell,
+            lost,
+            driver: None,
+        })
+    }
+
+    /// Made once: reading the system's roots takes milliseconds.
+    async fn tls(&self) -> io::Result<Arc<ClientConfig>> {
+        let pem = self.target.roots.clone();
+        let made = self.tls.get_or_try_init(|| async {
+            let made = tokio::task::spawn_blocking(move || tls_config(pem.as_deref())).await;
+            made.map_err(io::Error::other)?
         });
-        Ok((connection, doubtful))
+        made.await.cloned()
     }
 }
 
-fn worth_repeating(error: &RedisError) -> bool {
-    let read_only = ::redis::ErrorKind::Server(ServerErrorKind::ReadOnly);
-    !error.is_timeout() && (error.is_connection_dropped() || error.kind() == read_only)
+/// Says HELLO or AUTH, and drives the connection in a task of its own.
+async fn set_up<S>(
+    info: &ConnectionInfo,
+    protocol: ProtocolVersion,
+    stream: S,
+) -> RedisResult<Connected>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let settings = info.redis_settings().clone();
+    let settings = settings.set_protocol(protocol).set_skip_set_lib_name();
+    let lost = Arc::new(AtomicBool::new(false));
+    let mut config = AsyncConnectionConfig::new().set_response_timeout(None);
+    let bell = (protocol == ProtocolVersion::RESP3).then(|| Arc::new(Bell::new(Arc::clone(&lost))));
+    if let Some(bell) = bell.clone() {
+        config = config.set_push_sender(move |info: PushInfo| {
+            bell.push(&info);
+            Ok::<(), ()>(())
+        });
+    }
+    let made = MultiplexedConnection::new_with_config(&settings, stream, config);
+    let (connection, driver) = made.await?;
+    let driver = tokio::spawn(driver).abort_handle();
+    Ok(Connected {
+        connection: Connection::One(connection),
+        bell,
+        lost,
+        driver: Some(Arc::new(Driver(driver))),
+    })
+}
+
+/// With the process's provider of cryptography, or aws-lc-rs; installs none.
+fn tls_config(pem: Option<&[u8]>) -> io::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    match pem {
+        Some(pem) => {
+            let certificates = CertificateDer::pem_slice_iter(pem).flatten();
+            roots.add_parsable_certificates(certificates);
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let provider = CryptoProvider::get_default().cloned();
+    let provider = provider.unwrap_or_else(|| Arc::new(aws_lc_rs::default_provider()));
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+fn address(servers: &ConnectionInfo, host: String, port: u16) -> ConnectionAddr {
+    match servers.addr() {
+        ConnectionAddr::TcpTls { insecure, .. } => ConnectionAddr::TcpTls {
+            host,
+            port,
+            insecure: *insecure,
+            tls_params: None,
+        },
+        _ => ConnectionAddr::Tcp(host, port),
+    }
+}
+
+fn is_without_resp3(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::RESP3NotSupported | ErrorKind::Server(ServerErrorKind::NoPerm)
+    )
+}
+
+fn timed_out() -> RedisError {
+    io::Error::from(io::ErrorKind::TimedOut).into()
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Self::One(one) => one.req_packed_command(cmd),
+            Self::Cluster(cluster) => cluster.req_packed_command(cmd),
+            Self::Own(own) => own.req_packed_command(cmd),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        commands: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::One(one) => one.req_packed_commands(commands, offset, count),
+            Self::Cluster(cluster) => cluster.req_packed_commands(commands, offset, count),
+            Self::Own(own) => own.req_packed_commands(commands, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::One(one) => one.get_db(),
+            Self::Cluster(cluster) => cluster.get_db(),
+            Self::Own(own) => own.get_db(),
+        }
+    }
 }

@@ -1,89 +1,125 @@
-//! The scripts: each operation is one. Sent whole each time, since a few
-//! hundred bytes an hour are less than the care for a cache of scripts.
+//! The two operations in Lua: record.rs tells the same rules in Rust.
 
-use ::redis::Cmd;
+use ::redis::aio::ConnectionLike;
+use ::redis::{ErrorKind, FromRedisValue, RedisResult, Script, ServerErrorKind, Value, cmd};
 
-/// Nothing for what is too large to be ours, or would stay for ever.
-pub(super) const LOAD: &str = r"
-local size = redis.call('STRLEN', KEYS[1])
-if size == 0 or size > tonumber(ARGV[1]) then return false end
-local left = redis.call('PTTL', KEYS[1])
-if left <= 0 then return false end
-return {redis.call('GET', KEYS[1]), left}
-";
-
-pub(super) const SAVE: &str = r"
-local holder = redis.call('GET', KEYS[2])
-if holder and holder ~= ARGV[3] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-";
-
-/// A lease without an end, or with one further off than any, is not ours.
-pub(super) const ACQUIRE: &str = r"
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then
-  local left = redis.call('PTTL', KEYS[1])
-  if left >= 0 and left <= tonumber(ARGV[3]) then return math.max(left, 1) end
+/// What both scripts begin with. `KEYS`: entry, lease, window.
+///
+/// A key of another type is no content of ours: it is deleted.
+macro_rules! script {
+    ($body:literal) => {
+        concat!(
+            r"
+local function text(number) return string.format('%.0f', number) end
+local function run(command, key, ...)
+  local answer = redis.pcall(command, key, ...)
+  if type(answer) == 'table' and answer.err then
+    if string.find(answer.err, 'WRONGTYPE') then redis.call('DEL', key) end
+    answer = redis.call(command, key, ...)
+  end
+  return answer
 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 0
-";
-
-pub(super) const RELEASE: &str = r"
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
-return 0
-";
-
-/// The window is a sorted set of tickets by the time that each is free again.
-pub(super) const SPEND: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local longest = tonumber(ARGV[3])
-local text = function(number) return string.format('%.0f', number) end
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', text(now))
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '(' .. text(now + 2 * longest), '+inf')
-if redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
-local most, taken = tonumber(ARGV[2]), redis.call('ZCARD', KEYS[1])
-if taken < most then
-  redis.call('ZADD', KEYS[1], text(now + longest), ARGV[1])
-  redis.call('PEXPIRE', KEYS[1], text(2 * longest))
+",
+            $body
+        )
+    };
+}
+
+/// `ARGV`: holder, id of the seen entry or '', may fetch (1 or 0), lease in ms,
+/// requests (-1: no limit), window in ms, largest entry.
+///
+/// Returns {'entry', id and sealed bytes, ms left}, {'granted'}, {'leased', ms}
+/// or {'limited', ms}.
+pub(super) const CLAIM: &str = script!(
+    r"
+local holder, lease, longest = ARGV[1], tonumber(ARGV[4]), ARGV[4] + ARGV[6]
+local size = run('STRLEN', KEYS[1])
+if size > 32 and size <= tonumber(ARGV[7]) + 32 then
+  local left = redis.call('PTTL', KEYS[1])
+  if left > 0 then
+    local entry = redis.call('GET', KEYS[1])
+    if string.sub(entry, 1, 32) ~= ARGV[2] then return {'entry', entry, left} end
+  end
+end
+local other = run('GET', KEYS[2])
+if other and other ~= holder then
+  local left = redis.call('PTTL', KEYS[2])
+  if left >= 0 and left <= lease then return {'leased', math.max(left, 1)} end
+end
+local requests, wait = tonumber(ARGV[5]), 0
+if requests >= 0 then
+  run('ZREMRANGEBYSCORE', KEYS[3], '-inf', text(now))
+  local late = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. text(now + longest), '+inf')
+  for _, place in ipairs(late) do redis.call('ZADD', KEYS[3], text(now + longest), place) end
+  if not redis.call('ZSCORE', KEYS[3], holder) then
+    local surplus = redis.call('ZCARD', KEYS[3]) - requests
+    if surplus >= 0 then
+      local free = redis.call('ZRANGE', KEYS[3], surplus, surplus, 'WITHSCORES')
+      wait = free[2] and math.max(tonumber(free[2]) - now, 1) or longest
+    end
+  end
+end
+if wait > 0 or ARGV[3] ~= '1' then return {'limited', wait} end
+if requests >= 0 and redis.call('ZCARD', KEYS[3]) < 1000 then
+  redis.call('ZADD', KEYS[3], text(now + longest), holder)
+  redis.call('PEXPIRE', KEYS[3], text(longest))
+end
+redis.call('SET', KEYS[2], holder, 'PX', text(lease))
+return {'granted'}
+"
+);
+
+/// `ARGV`: holder, sealed entry or '', life in ms, when the place frees in ms,
+/// channel, how to publish.
+pub(super) const FINISH: &str = script!(
+    r"
+local holder, frees = ARGV[1], tonumber(ARGV[4])
+if run('ZSCORE', KEYS[3], holder) then
+  if frees > 0 then
+    redis.call('ZADD', KEYS[3], 'XX', text(now + frees), holder)
+  else
+    redis.call('ZREM', KEYS[3], holder)
+  end
+end
+local message = ''
+if run('GET', KEYS[2]) ~= holder then
+  local entry = run('GET', KEYS[1])
+  if ARGV[2] ~= '' and entry and string.sub(entry, 1, 32) == holder then return 1 end
   return 0
 end
-local free = redis.call('ZRANGE', KEYS[1], taken - most, taken - most, 'WITHSCORES')
-if not free[2] then return longest end
-return math.max(tonumber(free[2]) - now, 1)
-";
+redis.call('DEL', KEYS[2])
+if ARGV[2] ~= '' then
+  run('STRLEN', KEYS[1])
+  redis.call('SET', KEYS[1], holder .. ARGV[2], 'PX', ARGV[3])
+  message = ARGV[3] .. ' ' .. holder .. ARGV[2]
+end
+for command in string.gmatch(ARGV[6], '%a+') do redis.pcall(command, ARGV[5], message) end
+return 1
+"
+);
 
-pub(super) const SETTLE: &str = r"
-local time = redis.call('TIME')
-local free = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2]
-return redis.call('ZADD', KEYS[1], 'XX', string.format('%.0f', free), ARGV[1])
-";
-
-/// A script with what it is about.
-pub(super) struct Script<'a> {
-    body: &'static str,
-    keys: Vec<String>,
+/// A script with its hash.
+pub(super) struct Invocation<'a> {
+    code: &'static str,
+    keys: &'a [String; 3],
     args: Vec<Arg<'a>>,
 }
 
 enum Arg<'a> {
     Bytes(&'a [u8]),
-    Number(u64),
+    Number(i64),
 }
 
-impl<'a> Script<'a> {
-    pub(super) fn new(body: &'static str) -> Self {
-        Self {
-            body,
-            keys: Vec::new(),
-            args: Vec::new(),
-        }
+impl<'a> Invocation<'a> {
+    pub(super) fn new(code: &'static str, keys: &'a [String; 3]) -> Self {
+        let args = Vec::new();
+        Self { code, keys, args }
     }
 
-    pub(super) fn key(mut self, key: String) -> Self {
-        self.keys.push(key);
+    pub(super) fn text(mut self, text: &'a str) -> Self {
+        self.args.push(Arg::Bytes(text.as_bytes()));
         self
     }
 
@@ -93,19 +129,50 @@ impl<'a> Script<'a> {
     }
 
     pub(super) fn number(mut self, number: u64) -> Self {
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
         self.args.push(Arg::Number(number));
         self
     }
 
-    pub(super) fn command(&self) -> Cmd {
-        let mut command = ::redis::cmd("EVAL");
-        command.arg(self.body).arg(self.keys.len()).arg(&self.keys);
+    pub(super) fn no_limit(mut self) -> Self {
+        self.args.push(Arg::Number(-1));
+        self
+    }
+
+    /// Sends the hash. Only a server that does not know the script gets its
+    /// text: by `EVAL`, since `SCRIPT LOAD` goes to every node of a cluster and
+    /// so fails with one of them.
+    pub(super) async fn run<T: FromRedisValue>(
+        &self,
+        mut connection: impl ConnectionLike + Send,
+        script: &Script,
+    ) -> RedisResult<T> {
+        match self
+            .send(&mut connection, "EVALSHA", script.get_hash())
+            .await
+        {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                let value = self.send(&mut connection, "EVAL", self.code).await?;
+                Ok(T::from_redis_value(value)?)
+            }
+            value => Ok(T::from_redis_value(value?)?),
+        }
+    }
+
+    async fn send(
+        &self,
+        connection: &mut (impl ConnectionLike + Send),
+        command: &str,
+        script: &str,
+    ) -> RedisResult<Value> {
+        let mut command = cmd(command);
+        command.arg(script).arg(self.keys.len()).arg(&self.keys[..]);
         for arg in &self.args {
             match arg {
                 Arg::Bytes(bytes) => command.arg(*bytes),
                 Arg::Number(number) => command.arg(*number),
             };
         }
-        command
+        command.query_async(connection).await
     }
 }

@@ -1,243 +1,345 @@
-//! The rules, in words and in deeds.
+//! The rules of a store, one after the other.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use super::{Violation, all, fresh, must};
-use crate::fleet::{Holder, LARGEST_ENTRY, Lease, Spent, Terms, TokenStore};
+use crate::error::Error;
+use crate::fleet::{
+    Claim, Claimed, Finish, Holder, Limits, MAX_ENTRY_SIZE, StoreKey, StoredEntry, TokenStore,
+};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
-/// Long enough not to end while a busy machine looks elsewhere.
+/// Does not end while a busy machine does something else.
 const LONG: Duration = Duration::from_secs(30);
 
 /// Short enough to wait for.
 const SHORT: Duration = Duration::from_millis(300);
 
-pub(super) async fn entries<S: TokenStore>(store: &S) -> Result<(), Violation> {
-    let (a, b, me) = (fresh()?, fresh()?, Holder::random()?);
-    must(
-        store.load(&a).await?.is_none(),
-        "an unknown key has no entry",
-    )?;
-
-    let bytes: Vec<u8> = (0..LARGEST_ENTRY).map(|at| at.to_le_bytes()[0]).collect();
-    must(
-        store.save(&a, &bytes, LONG, &me).await?,
-        "an entry of 64 KiB can be saved",
-    )?;
-    let stored = store.load(&a).await?;
-    let same = stored.as_ref().is_some_and(|stored| stored.entry == bytes);
-    must(same, "an entry comes back byte for byte")?;
-    let left = stored.map(|stored| stored.expires_in).unwrap_or_default();
-    must(left <= LONG, "an entry lives no longer than it was given")?;
-    must(left > LONG / 2, "an entry lives as long as it was given")?;
-    must(
-        store.load(&b).await?.is_none(),
-        "each key has its own entry",
-    )?;
-
-    store.save(&a, b"second", SHORT, &me).await?;
-    let stored = store.load(&a).await?;
-    let second =
-        stored.is_some_and(|stored| stored.entry == b"second" && stored.expires_in <= SHORT);
-    must(second, "the last entry counts, with its own life")?;
-    tokio::time::sleep(SHORT + MS(50)).await;
-    must(
-        store.load(&a).await?.is_none(),
-        "an entry ends with its life",
-    )
+/// One token at one endpoint.
+struct Subject<'a, S> {
+    store: &'a S,
+    key: StoreKey,
+    window: StoreKey,
+    limits: Limits,
 }
 
+impl<'a, S: TokenStore> Subject<'a, S> {
+    fn new(store: &'a S, limits: Limits) -> Result<Self, Error> {
+        Ok(Self {
+            store,
+            key: fresh()?,
+            window: fresh()?,
+            limits,
+        })
+    }
+
+    /// Another token at the same endpoint.
+    fn sibling(&self) -> Result<Self, Error> {
+        Ok(Self {
+            key: fresh()?,
+            window: self.window.clone(),
+            ..*self
+        })
+    }
+
+    fn request(&self, holder: &Holder) -> Claim {
+        let (key, window) = (self.key.clone(), self.window.clone());
+        Claim::new(key, window, holder.clone(), self.limits)
+    }
+
+    async fn claim(&self, holder: &Holder) -> Result<Claimed, Error> {
+        self.store.claim(&self.request(holder)).await
+    }
+
+    async fn is_granted(&self, holder: &Holder) -> Result<bool, Error> {
+        Ok(self.claim(holder).await? == Claimed::Granted)
+    }
+
+    /// How long the store says to wait; `None` for another answer.
+    async fn wait(&self, holder: &Holder) -> Result<Option<Duration>, Error> {
+        Ok(match self.claim(holder).await? {
+            Claimed::Leased(wait) | Claimed::RateLimited(wait) => Some(wait),
+            _ => None,
+        })
+    }
+
+    /// The entry, as a process that has seen none gets it.
+    async fn entry(&self) -> Result<Option<StoredEntry>, Error> {
+        let mut look = self.request(&Holder::random()?);
+        look.may_fetch = false;
+        Ok(match self.store.claim(&look).await? {
+            Claimed::Entry(entry) => Some(entry),
+            _ => None,
+        })
+    }
+
+    async fn release(&self, holder: &Holder, frees_after: Duration) -> Result<bool, Error> {
+        self.store.finish(&self.end(holder, frees_after)).await
+    }
+
+    async fn save(&self, holder: &Holder, bytes: &[u8], life: Duration) -> Result<bool, Error> {
+        let finish = self.end(holder, Duration::ZERO);
+        self.store.finish(&finish.entry(bytes.to_vec(), life)).await
+    }
+
+    fn end(&self, holder: &Holder, frees_after: Duration) -> Finish {
+        let (key, window) = (self.key.clone(), self.window.clone());
+        Finish::new(key, window, holder.clone(), frees_after)
+    }
+}
+
+const UNLIMITED: Limits = Limits {
+    lease: LONG,
+    requests: None,
+    per: SHORT,
+};
+
 pub(super) async fn leases<S: TokenStore>(store: &S) -> Result<(), Violation> {
-    let (a, b) = (fresh()?, fresh()?);
     let (me, other) = (Holder::random()?, Holder::random()?);
-    let held = |lease: Lease| lease == Lease::Held;
+    let mut it = Subject::new(store, UNLIMITED)?;
+    must(it.entry().await?.is_none(), "an unknown key has no entry")?;
+    must(it.is_granted(&me).await?, "a free lease is granted")?;
     must(
-        held(store.acquire(&a, &me, LONG).await?),
-        "a free lease can be had",
+        it.is_granted(&me).await?,
+        "a repeated claim is granted again",
     )?;
-    let busy = match store.acquire(&a, &other, LONG).await? {
-        Lease::Busy(left) => left > LONG / 2 && left <= LONG,
-        Lease::Held => false,
-    };
+    let left = it.wait(&other).await?;
     must(
-        busy,
-        "nobody else gets a lease, but is told how long it lasts",
+        left.is_some_and(|left| left > LONG / 2 && left <= LONG),
+        "a lease is granted to one holder, and others learn how long it lasts",
     )?;
     must(
-        held(store.acquire(&b, &other, LONG).await?),
+        it.sibling()?.is_granted(&other).await?,
         "each key has its own lease",
     )?;
-    store.release(&a, &other).await?;
     must(
-        !held(store.acquire(&a, &other, LONG).await?),
-        "nobody releases another's lease",
+        !it.release(&other, SHORT).await? && !it.is_granted(&other).await?,
+        "a holder cannot give up the lease of another",
     )?;
+    must(it.release(&me, SHORT).await?, "a holder gives up its lease")?;
+    let mut look = it.request(&other);
+    look.may_fetch = false;
     must(
-        held(store.acquire(&a, &me, SHORT).await?),
-        "a holder can take its lease anew",
+        store.claim(&look).await? == Claimed::RateLimited(Duration::ZERO),
+        "a caller that may not fetch is granted nothing",
     )?;
-    let left = match store.acquire(&a, &other, LONG).await? {
-        Lease::Busy(left) => left,
-        Lease::Held => LONG,
-    };
-    must(left <= SHORT, "a lease taken anew has the new limit")?;
+    must(it.is_granted(&other).await?, "a lease given up is free")?;
+    it.release(&other, SHORT).await?;
+
+    it.limits.lease = SHORT;
+    must(it.is_granted(&me).await?, "a lease can be short")?;
     tokio::time::sleep(SHORT + MS(50)).await;
+    must(it.is_granted(&other).await?, "a lease ends by itself")?;
     must(
-        held(store.acquire(&a, &other, LONG).await?),
-        "a lease ends by itself",
+        !it.release(&me, SHORT).await? && !it.is_granted(&me).await?,
+        "a holder that was late has lost its lease",
     )?;
+    it.release(&other, SHORT).await?;
+
+    it.limits.lease = LONG;
+    it.claim(&me).await?;
+    it.limits.lease = SHORT;
     must(
-        !held(store.acquire(&a, &me, LONG).await?),
-        "who was late has lost its lease",
+        it.is_granted(&other).await?,
+        "a lease that lasts longer than any is overwritten",
     )?;
-    store.release(&a, &me).await?;
-    must(
-        !held(store.acquire(&a, &me, LONG).await?),
-        "who was late releases nothing",
-    )?;
-    store.release(&a, &other).await?;
-    must(
-        held(store.acquire(&a, &me, LONG).await?),
-        "a released lease is free",
-    )?;
-    store.release(&a, &me).await?;
-    store.release(&b, &other).await?;
-    store.release(&b, &other).await?;
 
     for _ in 0..8 {
-        let key = fresh()?;
-        let asked = (0..16).map(|_| async {
-            let holder = Holder::random()?;
-            store.acquire(&key, &holder, SHORT).await
-        });
-        let held = all(asked).await?.into_iter().filter(|lease| held(*lease));
+        let it = Subject::new(store, UNLIMITED)?;
+        let claims = (0..16).map(|_| async { it.is_granted(&Holder::random()?).await });
+        let granted = all(claims).await?.into_iter().filter(|granted| *granted);
         must(
-            held.count() == 1,
-            "of many who ask at once, one gets the lease",
+            granted.count() == 1,
+            "of many claims at one instant, one is granted",
         )?;
     }
     Ok(())
 }
 
+pub(super) async fn entries<S: TokenStore>(store: &S) -> Result<(), Violation> {
+    let (me, other) = (Holder::random()?, Holder::random()?);
+    let it = Subject::new(store, UNLIMITED)?;
+    let bytes: Vec<u8> = (0..MAX_ENTRY_SIZE).map(|at| at.to_le_bytes()[0]).collect();
+    it.claim(&me).await?;
+    must(
+        it.save(&me, &bytes, LONG).await?,
+        "a holder can save an entry of 64 KiB",
+    )?;
+    must(
+        it.save(&me, &bytes, LONG).await?,
+        "to save an entry again is no failure",
+    )?;
+    let entry = it.entry().await?;
+    must(
+        entry.as_ref().is_some_and(|entry| entry.sealed == bytes),
+        "an entry comes back byte for byte",
+    )?;
+    must(
+        entry.as_ref().is_some_and(|entry| entry.id == me),
+        "the id of an entry is its holder",
+    )?;
+    let left = entry.map(|entry| entry.expires_in).unwrap_or_default();
+    must(
+        left <= LONG && left > LONG / 2,
+        "an entry lives as long as it was given",
+    )?;
+    must(
+        it.sibling()?.entry().await?.is_none(),
+        "each key has its own entry",
+    )?;
+    must(
+        matches!(it.claim(&other).await?, Claimed::Entry(_)),
+        "an entry is returned before a fetch is granted",
+    )?;
+    let mut seen = it.request(&other);
+    seen.seen = Some(me.clone());
+    must(
+        store.claim(&seen).await? == Claimed::Granted,
+        "an entry that the caller has seen is not returned again",
+    )?;
+    let entry = it.entry().await?;
+    must(
+        entry.is_some_and(|entry| entry.id == me),
+        "a lease leaves the entry as it was",
+    )?;
+    it.save(&other, b"second", SHORT).await?;
+    let entry = it.entry().await?;
+    must(
+        entry.is_some_and(|entry| entry.sealed == b"second" && entry.expires_in <= SHORT),
+        "the last entry counts, with its own life",
+    )?;
+    tokio::time::sleep(SHORT + MS(50)).await;
+    must(it.entry().await?.is_none(), "an entry ends with its life")
+}
+
 pub(super) async fn fences<S: TokenStore>(store: &S) -> Result<(), Violation> {
-    let key = fresh()?;
-    let (me, late) = (Holder::random()?, Holder::random()?);
-    store.acquire(&key, &me, LONG).await?;
-    must(store.load(&key).await?.is_none(), "a lease is not an entry")?;
+    let (late, next) = (Holder::random()?, Holder::random()?);
+    let mut it = Subject::new(store, UNLIMITED)?;
+    it.limits.lease = SHORT;
+    it.claim(&late).await?;
+    tokio::time::sleep(SHORT + MS(50)).await;
+    it.claim(&next).await?;
     must(
-        store.save(&key, b"mine", LONG, &me).await?,
-        "a holder can save",
+        !it.save(&late, b"late", LONG).await?,
+        "a holder that was late does not save under the lease of another",
     )?;
     must(
-        !store.save(&key, b"late", LONG, &late).await?,
-        "nobody saves under another's lease",
-    )?;
-    let stored = store.load(&key).await?;
-    must(
-        stored.is_some_and(|stored| stored.entry == b"mine"),
+        it.entry().await?.is_none(),
         "a refused entry leaves no trace",
     )?;
-    let lease = store.acquire(&key, &late, LONG).await?;
-    must(lease != Lease::Held, "saving does not end a lease")?;
-    store.release(&key, &me).await?;
-    let stored = store.load(&key).await?;
+    it.save(&next, b"next", LONG).await?;
     must(
-        stored.is_some(),
-        "the end of a lease is not the end of the entry",
+        !it.save(&late, b"late", LONG).await?,
+        "a holder that was late does not overwrite a newer entry",
     )?;
+    let entry = it.entry().await?;
     must(
-        store.save(&key, b"free", SHORT, &late).await?,
-        "without a lease, anybody can save",
+        entry.is_some_and(|entry| entry.sealed == b"next"),
+        "a newer entry stays",
     )
 }
 
 pub(super) async fn places<S: TokenStore>(store: &S) -> Result<(), Violation> {
-    let (a, b, me) = (fresh()?, fresh()?, Holder::random()?);
-    let terms = Terms::new(2, SHORT, LONG);
-    let granted = |spent: Spent| spent == Spent::Granted;
+    let (me, other) = (Holder::random()?, Holder::random()?);
+    let limits = |requests, lease, per| Limits {
+        lease,
+        requests: Some(requests),
+        per,
+    };
+    let a = Subject::new(store, limits(2, LONG, SHORT))?;
+    let (b, c) = (a.sibling()?, a.sibling()?);
+    must(a.is_granted(&me).await?, "a free place is granted")?;
+    a.claim(&me).await?;
     must(
-        granted(store.spend(&a, &me, terms).await?),
-        "a free place can be had",
-    )?;
-    must(
-        granted(store.spend(&a, &me, terms).await?),
-        "a ticket keeps its place",
-    )?;
-    let second = Holder::random()?;
-    must(
-        granted(store.spend(&a, &second, terms).await?),
-        "a ticket takes one place only",
+        b.is_granted(&other).await?,
+        "a holder has one place, however often it claims",
     )?;
     let third = Holder::random()?;
-    let wait = match store.spend(&a, &third, terms).await? {
-        Spent::Wait(wait) => wait,
-        Spent::Granted => Duration::ZERO,
-    };
+    let wait = c.wait(&third).await?;
     must(
-        wait > LONG / 2,
-        "there are no more places than the terms say",
+        wait.is_some_and(|wait| wait > LONG / 2),
+        "all keys of a window share its places",
     )?;
     must(
-        wait <= LONG + SHORT,
-        "a place is free after `out` and `per` at the latest",
+        wait.is_some_and(|wait| wait <= LONG + SHORT),
+        "a place is free after a lease and a window at the latest",
     )?;
+    let elsewhere = Subject::new(store, a.limits)?;
     must(
-        granted(store.spend(&b, &third, terms).await?),
-        "each key has its own places",
+        elsewhere.is_granted(&third).await?,
+        "each window has its own places",
     )?;
-    store.settle(&a, &third, SHORT).await?;
+    c.release(&third, Duration::ZERO).await?;
     must(
-        !granted(store.spend(&a, &third, terms).await?),
-        "settling nothing frees nothing",
+        !c.is_granted(&third).await?,
+        "a holder without a place frees none",
     )?;
-    store.settle(&a, &me, SHORT).await?;
-    let wait = match store.spend(&a, &third, terms).await? {
-        Spent::Wait(wait) => wait,
-        Spent::Granted => LONG,
-    };
+    a.release(&me, SHORT).await?;
+    let wait = c.wait(&third).await?;
     must(
-        wait <= SHORT && !wait.is_zero(),
-        "a settled place is free after `per`, not before",
+        wait.is_some_and(|wait| wait <= SHORT && !wait.is_zero()),
+        "a place is free `frees_after` the end of its request, not before",
     )?;
     tokio::time::sleep(SHORT + MS(50)).await;
+    must(c.is_granted(&third).await?, "a place becomes free")?;
+    c.release(&third, Duration::ZERO).await?;
     must(
-        granted(store.spend(&a, &third, terms).await?),
-        "a place becomes free",
-    )?;
-    let (key, terms) = (fresh()?, Terms::new(1, LONG, LONG));
-    store.spend(&key, &me, terms).await?;
-    store.settle(&key, &me, Duration::ZERO).await?;
-    tokio::time::sleep(MS(50)).await;
-    must(
-        granted(store.spend(&key, &third, terms).await?),
-        "a place given back is free at once",
-    )?;
-    let none = Terms::new(0, SHORT, SHORT);
-    let key = fresh()?;
-    must(
-        !granted(store.spend(&key, &me, none).await?),
-        "of no places none can be had",
+        a.is_granted(&me).await?,
+        "a place that was not used is free at once",
     )?;
 
-    let key = fresh()?;
-    let terms = Terms::new(5, SHORT, SHORT);
-    let asked = (0..16).map(|_| async {
-        let ticket = Holder::random()?;
-        store.spend(&key, &ticket, terms).await
-    });
-    let held = all(asked)
-        .await?
-        .into_iter()
-        .filter(|spent| granted(*spent));
+    let none = Subject::new(store, limits(0, SHORT, SHORT))?;
+    must(!none.is_granted(&me).await?, "of no places none is granted")?;
+
+    let it = Subject::new(store, limits(5, SHORT, SHORT))?;
+    let siblings = (0..16)
+        .map(|_| it.sibling())
+        .collect::<Result<Vec<_>, _>>()?;
+    let claims = siblings
+        .iter()
+        .map(|it| async { it.is_granted(&Holder::random()?).await });
+    let granted = all(claims).await?.into_iter().filter(|granted| *granted);
     must(
-        held.count() == 5,
-        "of many who ask at once, as many get a place as there are",
+        granted.count() == 5,
+        "of many claims at one instant, as many are granted as there are places",
     )?;
     tokio::time::sleep(SHORT + SHORT + MS(50)).await;
-    let again = store.spend(&key, &me, terms).await?;
     must(
-        granted(again),
-        "a place that nobody settles becomes free by itself",
+        it.is_granted(&me).await?,
+        "a place that is never finished becomes free by itself",
+    )
+}
+
+/// What `changed` says is checked; that it says it soon is not: a store may poll.
+pub(super) async fn changes<S: TokenStore>(store: &S) -> Result<(), Violation> {
+    let (me, other) = (Holder::random()?, Holder::random()?);
+    let it = Subject::new(store, UNLIMITED)?;
+    it.claim(&me).await?;
+    let request = it.request(&other);
+    let mut changed = pin!(store.changed(&request, 0));
+    let first = poll_fn(|cx| Poll::Ready(changed.as_mut().poll(cx))).await;
+    must(
+        it.save(&me, b"entry", LONG).await?,
+        "a key that is watched can be changed",
+    )?;
+    let heard = match first {
+        Poll::Ready(heard) => heard,
+        Poll::Pending => match tokio::time::timeout(LONG, changed).await {
+            Ok(heard) => heard,
+            Err(_) => return must(false, "a wait ends when the key has changed"),
+        },
+    };
+    must(
+        heard.is_none_or(|entry| entry.sealed == b"entry" && entry.expires_in <= LONG),
+        "a notification brings the entry that was saved, or none",
+    )?;
+    let entry = it.entry().await?;
+    must(
+        entry.is_some_and(|entry| entry.id == me),
+        "the entry is there when the wait ends",
     )
 }

@@ -1,4 +1,4 @@
-//! The names of things in a store: all of one shape and length.
+//! The names in a store: keys and holders, 32 hexadecimal digits each.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, ErrorKind};
 
-/// The name of an entry, its lease, or a window: 32 hexadecimal digits.
+/// The name of a token or of a window: 32 hexadecimal digits.
 ///
 /// ```
 /// use officernd_auth::fleet::StoreKey;
@@ -19,8 +19,8 @@ use crate::error::{Error, ErrorKind};
 pub struct StoreKey(String);
 
 impl StoreKey {
-    /// The key that stands for these bytes. For what is no secret: short bytes
-    /// can be guessed from it.
+    /// The key for these bytes. Not for secrets: short bytes can be guessed
+    /// from it.
     #[must_use]
     pub fn digest_of(bytes: &[u8]) -> Self {
         Self::from_bytes(&Sha256::digest(bytes))
@@ -32,7 +32,7 @@ impl StoreKey {
         &self.0
     }
 
-    /// Of the first 16 bytes.
+    /// From the first 16 bytes.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
         Self(hex(bytes))
     }
@@ -44,13 +44,17 @@ impl fmt::Display for StoreKey {
     }
 }
 
-/// Who has a lease, or a place in a window: 32 hexadecimal digits, by chance.
+/// The name of one fetch, and of the entry that it saves: 32 random
+/// hexadecimal digits.
 ///
 /// ```
 /// use officernd_auth::fleet::Holder;
 ///
 /// # fn main() -> Result<(), officernd_auth::Error> {
-/// assert_ne!(Holder::random()?, Holder::random()?);
+/// let holder = Holder::random()?;
+/// assert_ne!(holder, Holder::random()?);
+/// assert_eq!(Holder::parse(holder.as_str()), Some(holder));
+/// assert_eq!(Holder::parse("somebody"), None);
 /// # Ok(())
 /// # }
 /// ```
@@ -58,13 +62,20 @@ impl fmt::Display for StoreKey {
 pub struct Holder(String);
 
 impl Holder {
-    /// One that nobody else has.
+    /// A new name.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Store`] if the system has no random numbers to give.
+    /// [`ErrorKind::Store`] if the system has no random numbers.
     pub fn random() -> Result<Self, Error> {
         random::<16>().map(|bytes| Self(hex(&bytes)))
+    }
+
+    /// A name as [`as_str`](Self::as_str) shows it; `None` for other text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        (text.len() == 32 && text.bytes().all(digits)).then(|| Self(text.to_owned()))
     }
 
     /// The name, as stores compare it.

@@ -1,0 +1,175 @@
+//! The one connection of a store: made when it is needed, replaced when it is
+//! lost or silent.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ::redis::{RedisError, RedisResult, ServerErrorKind};
+
+use super::bell::Bell;
+use super::connect::{Connected, Connection, Connector, Driver};
+use crate::clock::{Clock as _, TokioClock};
+
+/// A connection that was idle for this long may have been cut by something on
+/// the way, without a word. A new one takes milliseconds.
+const MAX_IDLE: Duration = Duration::from_secs(10);
+
+pub(super) enum Link {
+    /// Connects by itself.
+    Made(Box<Made>),
+    /// The user's connection, which takes care of itself.
+    Own(Connection),
+}
+
+pub(super) struct Made {
+    connector: Arc<Connector>,
+    live: Mutex<Option<Live>>,
+    connecting: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone)]
+pub(super) struct Live {
+    pub(super) connection: Connection,
+    pub(super) bell: Option<Arc<Bell>>,
+    pub(super) driver: Option<Arc<Driver>>,
+    lost: Arc<AtomicBool>,
+    used_at: Instant,
+}
+
+/// Marks the connection as lost if an operation is dropped or fails: something
+/// on the way may have cut it without a word.
+struct InUse {
+    lost: Option<Arc<AtomicBool>>,
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        if let Some(lost) = &self.lost {
+            lost.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Link {
+    pub(super) fn new(connector: Arc<Connector>) -> Self {
+        Self::Made(Box::new(Made {
+            connector,
+            live: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    pub(super) fn connector(&self) -> Option<&Arc<Connector>> {
+        match self {
+            Self::Made(made) => Some(&made.connector),
+            Self::Own(_) => None,
+        }
+    }
+
+    pub(super) async fn connect(&self) -> RedisResult<()> {
+        match self {
+            Self::Made(made) => made.connected().await.map(drop),
+            Self::Own(_) => Ok(()),
+        }
+    }
+
+    /// The connection, if there is one: does not wait.
+    pub(super) fn live(&self) -> Option<Live> {
+        match self {
+            Self::Made(made) => made.usable(),
+            Self::Own(_) => None,
+        }
+    }
+
+    /// Runs an operation; once more if the connection turns out to be dead, or
+    /// the server to be no master any more.
+    pub(super) async fn run<T, F>(&self, operation: impl Fn(Connection) -> F) -> RedisResult<T>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
+        let made = match self {
+            Self::Made(made) => made,
+            Self::Own(connection) => return operation(connection.clone()).await,
+        };
+        match made.once(&operation).await {
+            Err(error) if is_worth_repeating(&error) => made.once(&operation).await,
+            answer => answer,
+        }
+    }
+}
+
+impl Made {
+    async fn once<T, F>(&self, operation: &impl Fn(Connection) -> F) -> RedisResult<T>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
+        let live = self.connected().await?;
+        let mut in_use = InUse {
+            lost: Some(Arc::clone(&live.lost)),
+        };
+        let answer = operation(live.connection).await;
+        if answer.as_ref().err().is_none_or(is_an_answer) {
+            in_use.lost = None;
+        }
+        answer
+    }
+
+    async fn connected(&self) -> RedisResult<Live> {
+        if let Some(live) = self.usable() {
+            return Ok(live);
+        }
+        // Held while it connects: the others want the same connection.
+        let _connecting = self.connecting.lock().await;
+        if let Some(live) = self.usable() {
+            return Ok(live);
+        }
+        // Boxed: the client's way there is kilobytes of future, which every
+        // operation would carry on its stack.
+        let connected = Box::pin(self.connector.connect()).await?;
+        let Connected {
+            connection,
+            bell,
+            lost,
+            driver,
+        } = connected;
+        let live = Live {
+            connection,
+            bell,
+            driver,
+            lost,
+            used_at: TokioClock.now(),
+        };
+        *self.lock() = Some(live.clone());
+        Ok(live)
+    }
+
+    fn usable(&self) -> Option<Live> {
+        let now = TokioClock.now();
+        let mut slot = self.lock();
+        let live = slot.as_mut()?;
+        let idle = now.saturating_duration_since(live.used_at);
+        if idle >= MAX_IDLE || live.lost.load(Ordering::Relaxed) {
+            *slot = None;
+            return None;
+        }
+        live.used_at = now;
+        Some(live.clone())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Live>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The server has answered, if only to refuse.
+fn is_an_answer(error: &RedisError) -> bool {
+    let read_only = ::redis::ErrorKind::Server(ServerErrorKind::ReadOnly);
+    error.kind() != read_only && error.code().is_some()
+}
+
+fn is_worth_repeating(error: &RedisError) -> bool {
+    let read_only = ::redis::ErrorKind::Server(ServerErrorKind::ReadOnly);
+    !error.is_timeout() && (error.is_connection_dropped() || error.kind() == read_only)
+}

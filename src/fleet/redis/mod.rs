@@ -1,0 +1,451 @@
+//! The store for a fleet: Redis or Valkey.
+
+mod bell;
+mod connect;
+mod eviction;
+mod link;
+mod script;
+mod target;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ::redis::aio::ConnectionLike;
+use ::redis::{
+    ErrorKind as Kind, FromRedisValue as _, RedisError, RedisResult, Script, ServerErrorKind,
+    Value, cmd,
+};
+
+use self::bell::Listener;
+use self::connect::{Connection, Connector};
+use self::link::{Link, Live};
+use self::script::Invocation;
+use self::target::Target;
+use super::claim::{Claim, Claimed, Finish, StoredEntry};
+use super::name::StoreKey;
+use super::store::{MAX_ENTRY_SIZE, TokenStore, millis, poll_interval};
+use crate::clock::{Clock as _, TokioClock, later};
+use crate::error::{ConfigError, Error, ErrorKind};
+
+/// What keys begin with by default. ACLs depend on it.
+const PREFIX: &str = "officernd:";
+
+/// A [`TokenStore`] in Redis (6 or newer) or Valkey.
+///
+/// Each operation is one Lua script on the server's own clock: it happens whole
+/// or not at all, and no pod's clock matters. Connects when it is first used,
+/// and again by itself. Clones share the connection. Use TLS (`rediss://`)
+/// unless the network is your own: entries are sealed, but a password on the
+/// way is not.
+///
+/// ```
+/// use officernd_auth::fleet::RedisStore;
+///
+/// # fn main() -> Result<(), officernd_auth::ConfigError> {
+/// let store = RedisStore::new("redis://app:hunter2@redis.internal:6379/0")?;
+/// assert!(!format!("{store:?}").contains("hunter2"));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Rights
+///
+/// Keys and channels under its prefix, and:
+///
+/// ```text
+/// ACL SETUSER app on >hunter2 ~officernd:* resetchannels &officernd:* -@all +hello +select
+///   +evalsha +eval +time +get +set +del +strlen +pttl +pexpire +zadd +zrem +zcard +zscore
+///   +zrange +zrangebyscore +zremrangebyscore +subscribe +unsubscribe +publish +info
+/// ```
+///
+/// On a cluster also `+cluster|slots +readonly +asking +ssubscribe +sunsubscribe
+/// +spublish`. The user of a sentinel needs `+sentinel|get-master-addr-by-name`.
+/// Without channels, `HELLO` or RESP3 the store polls, every 50 to 200 ms,
+/// doubling to 2 s. Without `INFO` the eviction policy is not checked.
+///
+/// Keys are `officernd:{<endpoint>}:<token>:entry`, `:lease`, and
+/// `officernd:{<endpoint>}:window`: the braces keep those of one token endpoint
+/// on one node. Each ends by itself. A key of another type is deleted.
+///
+/// # What a loss costs
+///
+/// - *Eviction:* a server that may evict keys forgets leases and windows first.
+///   Use `maxmemory-policy noeviction` or a server of its own. A process that
+///   fetches checks the policy once and logs a warning.
+/// - *Failover:* writes that were not replicated are lost: at most a lease and
+///   the window, so up to one allowance more, once.
+/// - *A restart without data:* the same, and one token request for each token.
+///
+/// Set `maxclients`, `tcp-backlog` and the kernel's `somaxconn` above the
+/// number of pods: each has one connection.
+///
+/// # TLS
+///
+/// `rediss://` trusts the system's roots, or those of
+/// [`root_certificates`](Self::root_certificates). Uses rustls's process-wide
+/// provider of cryptography if one is installed, otherwise aws-lc-rs; installs
+/// none. (A cluster over TLS needs an installed one.) Verification cannot be
+/// switched off.
+#[derive(Clone)]
+pub struct RedisStore {
+    shared: Arc<Shared>,
+    prefix: Arc<str>,
+}
+
+struct Shared {
+    link: Link,
+    claim: Script,
+    finish: Script,
+    /// How the finish script publishes.
+    publish: &'static str,
+    policy_checked: AtomicBool,
+}
+
+impl RedisStore {
+    /// One server: `redis://user:password@host:port/db`, or `rediss://` for
+    /// TLS. All parts but the host may be left out. Nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Store`] for a URL that cannot be used. It does not show
+    /// the URL.
+    pub fn new(url: &str) -> Result<Self, ConfigError> {
+        Ok(Self::to(Target::server(url)?))
+    }
+
+    /// The servers behind these sentinels, which are asked all at once. The
+    /// second URL is that of the servers, with the name of their group as host.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    ///
+    /// ```
+    /// use officernd_auth::fleet::RedisStore;
+    ///
+    /// # fn main() -> Result<(), officernd_auth::ConfigError> {
+    /// let sentinels = ["redis://sentinel-1:26379", "redis://sentinel-2:26379"];
+    /// let store = RedisStore::sentinel(sentinels, "redis://app:hunter2@mymaster/0")?;
+    /// # drop(store);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn sentinel<'a>(
+        sentinels: impl IntoIterator<Item = &'a str>,
+        servers: &str,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self::to(Target::sentinel(sentinels, servers)?))
+    }
+
+    /// A cluster, of which some nodes are known. All have one user, password
+    /// and way of TLS.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    ///
+    /// ```
+    /// use officernd_auth::fleet::RedisStore;
+    ///
+    /// # fn main() -> Result<(), officernd_auth::ConfigError> {
+    /// let store = RedisStore::cluster(["redis://node-1:6379", "redis://node-2:6379"])?;
+    /// # drop(store);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cluster<'a>(nodes: impl IntoIterator<Item = &'a str>) -> Result<Self, ConfigError> {
+        Ok(Self::to(Target::cluster(nodes)?))
+    }
+
+    /// A connection of your own: a `ConnectionManager`, a pool, Sentinel or a
+    /// cluster, another way of TLS. It has to reconnect by itself. The store
+    /// polls over it, every 50 to 200 ms, doubling to 2 s.
+    ///
+    /// ```no_run
+    /// use officernd_auth::fleet::RedisStore;
+    ///
+    /// # async fn connect() -> redis::RedisResult<()> {
+    /// let client = redis::Client::open("redis://redis.internal")?;
+    /// let connection = client.get_multiplexed_async_connection().await?;
+    /// let store = RedisStore::over(connection);
+    /// # drop(store);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn over(connection: impl ConnectionLike + Clone + Send + Sync + 'static) -> Self {
+        let connection = Connection::Own(Box::new(connection));
+        Self::with(Link::Own(connection), "PUBLISH SPUBLISH")
+    }
+
+    /// Begins keys with `prefix`: at most 128 printable ASCII characters
+    /// without braces and white space.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Store`] for others.
+    pub fn key_prefix(mut self, prefix: &str) -> Result<Self, ConfigError> {
+        let is_sound = |byte: u8| byte.is_ascii_graphic() && !b"{}".contains(&byte);
+        if prefix.len() > 128 || !prefix.bytes().all(is_sound) {
+            return Err(ConfigError::Store {
+                problem: "has a key prefix with characters other than printable ASCII, with \
+                          braces or white space, or with more than 128 of them"
+                    .to_owned(),
+            });
+        }
+        self.prefix = prefix.into();
+        Ok(self)
+    }
+
+    /// Trusts these roots (PEM) in place of the system's, on servers and
+    /// sentinels.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Store`] if they cannot be read, or no URL is one of TLS.
+    pub fn root_certificates(self, pem: impl Into<Vec<u8>>) -> Result<Self, ConfigError> {
+        let Some(connector) = self.shared.link.connector() else {
+            return Err(ConfigError::Store {
+                problem: "has root certificates, but a connection of your own".to_owned(),
+            });
+        };
+        let target = connector.target().clone().trusting(pem.into())?;
+        Ok(Self {
+            prefix: self.prefix,
+            ..Self::to(target)
+        })
+    }
+
+    fn to(target: Target) -> Self {
+        let publish = match target.is_cluster() {
+            true => "SPUBLISH",
+            false => "PUBLISH",
+        };
+        Self::with(Link::new(Connector::new(target)), publish)
+    }
+
+    fn with(link: Link, publish: &'static str) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                link,
+                claim: Script::new(script::CLAIM),
+                finish: Script::new(script::FINISH),
+                publish,
+                policy_checked: AtomicBool::new(false),
+            }),
+            prefix: PREFIX.into(),
+        }
+    }
+
+    fn keys(&self, key: &StoreKey, window: &StoreKey) -> [String; 3] {
+        let prefix = &self.prefix;
+        [
+            format!("{prefix}{{{window}}}:{key}:entry"),
+            format!("{prefix}{{{window}}}:{key}:lease"),
+            format!("{prefix}{{{window}}}:window"),
+        ]
+    }
+
+    fn channel(&self, key: &StoreKey, window: &StoreKey) -> String {
+        format!("{}{{{window}}}:{key}:changed", self.prefix)
+    }
+
+    async fn invoke(&self, script: &Script, invocation: &Invocation<'_>) -> Result<Value, Error> {
+        let run = |connection| invocation.run(connection, script);
+        self.shared
+            .link
+            .run(run)
+            .await
+            .map_err(|error| failed(&error))
+    }
+
+    /// Subscribes, and waits for a message. `None` if that is not possible.
+    async fn hear(&self, claim: &Claim) -> Option<Option<StoredEntry>> {
+        let live = self.shared.link.live()?;
+        let bell = Arc::clone(live.bell.as_ref()?);
+        let mut subscription = Subscription {
+            listener: bell.listen(self.channel(&claim.key, &claim.window))?,
+            live: Some(live.clone()),
+        };
+        let mut connection = live.connection.clone();
+        let mut command = cmd(live.connection.subscribe());
+        command.arg(subscription.listener.channel());
+        let mut subscribing = std::pin::pin!(async move {
+            let subscribed: RedisResult<Value> = command.query_async(&mut connection).await;
+            subscribed.is_ok()
+        });
+        let mut subscribed = false;
+        std::future::poll_fn(|cx| {
+            if !subscribed {
+                if let std::task::Poll::Ready(done) = subscribing.as_mut().poll(cx) {
+                    if !done {
+                        bell.refuse();
+                        return std::task::Poll::Ready(None);
+                    }
+                    subscribed = true;
+                }
+            }
+            let heard = std::pin::Pin::new(&mut subscription.listener.heard);
+            heard.poll(cx).map(|heard| Some(heard.unwrap_or(None)))
+        })
+        .await
+    }
+}
+
+/// Ends the subscription when the wait ends.
+struct Subscription {
+    listener: Listener,
+    live: Option<Live>,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let (true, Some(mut live)) = (self.listener.is_last(), self.live.take()) else {
+            return;
+        };
+        let channel = self.listener.channel().to_owned();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let mut command = cmd(live.connection.unsubscribe());
+                let answer = command.arg(channel).exec_async(&mut live.connection);
+                // A server that does not answer has lost its connection soon.
+                let until = later(TokioClock.now(), Duration::from_secs(1));
+                crate::clock::timeout_at(&TokioClock, until, answer).await;
+                drop(live.driver);
+            });
+        }
+    }
+}
+
+impl Connection {
+    fn subscribe(&self) -> &'static str {
+        match self {
+            Self::Cluster(_) => "SSUBSCRIBE",
+            _ => "SUBSCRIBE",
+        }
+    }
+
+    fn unsubscribe(&self) -> &'static str {
+        match self {
+            Self::Cluster(_) => "SUNSUBSCRIBE",
+            _ => "UNSUBSCRIBE",
+        }
+    }
+}
+
+impl TokenStore for RedisStore {
+    async fn claim(&self, claim: &Claim) -> Result<Claimed, Error> {
+        let keys = self.keys(&claim.key, &claim.window);
+        let invocation = Invocation::new(script::CLAIM, &keys)
+            .text(claim.holder.as_str())
+            .text(claim.seen.as_ref().map_or("", |seen| seen.as_str()))
+            .number(u64::from(claim.may_fetch))
+            .number(millis(claim.limits.lease));
+        let invocation = match claim.limits.requests {
+            Some(requests) => invocation.number(u64::from(requests)),
+            None => invocation.no_limit(),
+        };
+        let invocation = invocation
+            .number(millis(claim.limits.per))
+            .number(u64::try_from(MAX_ENTRY_SIZE).unwrap_or(u64::MAX));
+        let answer = self.invoke(&self.shared.claim, &invocation).await?;
+        claimed(answer).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Store,
+                "Redis answered something else than the script",
+            )
+        })
+    }
+
+    async fn finish(&self, finish: &Finish) -> Result<bool, Error> {
+        let keys = self.keys(&finish.key, &finish.window);
+        let channel = self.channel(&finish.key, &finish.window);
+        let (sealed, life) = match &finish.entry {
+            Some(entry) => (&*entry.sealed, entry.expires_in),
+            None => (&[][..], Duration::ZERO),
+        };
+        let frees_after = u64::try_from(finish.frees_after.as_millis()).unwrap_or(u64::MAX);
+        let invocation = Invocation::new(script::FINISH, &keys)
+            .text(finish.holder.as_str())
+            .bytes(sealed)
+            .number(millis(life))
+            .number(frees_after)
+            .text(&channel)
+            .text(self.shared.publish);
+        let answer = self.invoke(&self.shared.finish, &invocation).await?;
+        if !self.shared.policy_checked.swap(true, Ordering::Relaxed) {
+            eviction::check(&self.shared);
+        }
+        Ok(answer == Value::Int(1))
+    }
+
+    async fn changed(&self, claim: &Claim, round: u32) -> Option<StoredEntry> {
+        if let Some(heard) = self.hear(claim).await {
+            return heard;
+        }
+        let until = later(TokioClock.now(), poll_interval(round));
+        TokioClock.sleep_until(until).await;
+        None
+    }
+
+    async fn connect(&self) -> Result<(), Error> {
+        let connected = self.shared.link.connect().await;
+        connected.map_err(|error| failed(&error))
+    }
+}
+
+fn claimed(answer: Value) -> Option<Claimed> {
+    let parts = <Vec<Value>>::from_redis_value(answer).ok()?;
+    let number = |at: usize| {
+        let millis = parts.get(at).cloned().map(u64::from_redis_value)?.ok()?;
+        Some(Duration::from_millis(millis))
+    };
+    Some(match parts.first()? {
+        Value::BulkString(word) => match &**word {
+            b"granted" => Claimed::Granted,
+            b"leased" => Claimed::Leased(number(1)?),
+            b"limited" => Claimed::RateLimited(number(1)?),
+            b"entry" => {
+                let Some(Value::BulkString(stored)) = parts.get(1) else {
+                    return None;
+                };
+                Claimed::Entry(bell::entry(stored, number(2)?)?)
+            }
+            _ => return None,
+        },
+        _ => return None,
+    })
+}
+
+/// Of what the server wrote, only the code is passed on: the first word, such
+/// as `OOM` or `WRONGPASS`.
+fn failed(error: &RedisError) -> Error {
+    let message = match error.kind() {
+        Kind::Io if error.is_timeout() => "Redis did not answer in time".to_owned(),
+        Kind::Io if error.is_connection_refusal() => "Redis refuses connections".to_owned(),
+        Kind::Io => "the connection to Redis failed".to_owned(),
+        Kind::AuthenticationFailed => "Redis refuses the user or password".to_owned(),
+        Kind::Server(ServerErrorKind::ReadOnly) => "Redis is read-only".to_owned(),
+        kind => match error.code().filter(|code| is_code(code)) {
+            Some(code) => format!("Redis answered {code}"),
+            None => format!("Redis cannot be used: {kind:?}"),
+        },
+    };
+    Error::new(ErrorKind::Store, message)
+}
+
+fn is_code(code: &str) -> bool {
+    code.len() <= 32 && code.bytes().all(|byte| byte.is_ascii_uppercase())
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let servers = self.shared.link.connector().map(|it| it.target());
+        f.debug_struct("RedisStore")
+            .field("servers", &servers)
+            .field("key_prefix", &self.prefix)
+            .finish()
+    }
+}
