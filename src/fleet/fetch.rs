@@ -103,20 +103,20 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
                     "another process's token request did not end in time",
                 )));
             }
-            let entry = match &mut watch {
-                // Watch first and claim again: nothing falls between.
-                None => self.watch(&mut watch, 0).await,
-                Some(watched) => {
-                    let next = watched.round.saturating_add(1);
-                    match self.wait(wait, watched, &mut reservation).await {
-                        Some(entry) => entry.or(self.watch(&mut watch, next).await),
-                        None => None,
+            let round = match &mut watch {
+                None => 0,
+                Some(watched) => match self.wait(wait, watched, &mut reservation).await {
+                    Some(heard) => {
+                        if let Some(result) = heard.and_then(|entry| self.read(&entry)) {
+                            return Ok(result);
+                        }
+                        watched.round.saturating_add(1)
                     }
-                }
+                    None => continue,
+                },
             };
-            if let Some(result) = entry.and_then(|entry| self.read(&entry)) {
-                return Ok(result);
-            }
+            // Watch first and then claim again: nothing falls between.
+            watch = Some(self.watch(round).await);
         }
     }
 
@@ -219,25 +219,20 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
 
     /// Begins to watch the key. A watch that ends at once would let the loop
     /// spin: a pause takes its place.
-    async fn watch(&self, watch: &mut Option<Watch>, round: u32) -> Option<StoredEntry> {
+    async fn watch(&self, round: u32) -> Watch {
         let (inner, claim) = (Arc::clone(&self.session.inner), self.claim.clone());
         let mut changed: Boxed<_> =
             Box::pin(async move { inner.store.changed(&claim, round).await });
-        let first = poll_fn(|cx| Poll::Ready(changed.as_mut().poll(cx))).await;
-        let entry = match first {
-            Poll::Pending => None,
-            Poll::Ready(entry) => {
-                let clock = Arc::clone(&self.session.cx.clock);
-                let until = later(clock.now(), poll_interval(round));
-                changed = Box::pin(async move {
-                    clock.sleep_until(until).await;
-                    None
-                });
-                entry
-            }
-        };
-        *watch = Some(Watch { changed, round });
-        entry
+        let ended = poll_fn(|cx| Poll::Ready(changed.as_mut().poll(cx).is_ready())).await;
+        if ended {
+            let clock = Arc::clone(&self.session.cx.clock);
+            let until = later(clock.now(), poll_interval(round));
+            changed = Box::pin(async move {
+                clock.sleep_until(until).await;
+                None
+            });
+        }
+        Watch { changed, round }
     }
 
     /// Waits for a change of the key, for the end of `wait`, or for a permit if

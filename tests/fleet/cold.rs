@@ -37,7 +37,7 @@ async fn fifty_caches_cold_cost_one_token_request() {
         dump.extend(key.as_bytes());
         dump.extend(server.ask(&[b"GET", key.as_bytes()]));
     }
-    assert!(server.keys().iter().any(|key| key.ends_with(":token")));
+    assert!(server.keys().iter().any(|key| key.ends_with(":entry")));
     for secret in [token, officernd.client_secret(), officernd.client_id()] {
         let found = dump
             .windows(secret.len())

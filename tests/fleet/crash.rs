@@ -4,11 +4,11 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use officernd_auth::fleet::{FileStore, Holder, RedisStore, StoreKey, TokenStore};
+use officernd_auth::fleet::{Claimed, FileStore, RedisStore, TokenStore};
 use officernd_auth::testing::{Fault, Simulator};
 use officernd_auth::{ClientCredentials, HttpTokenProvider, SharedTokenProvider};
 
-use crate::pods::{MINUTE, ask_all, cache, now, pod};
+use crate::pods::{MINUTE, ask_all, cache, claim, finish, look, now, pod};
 use crate::server::{Server, eventually, kill, scratch};
 
 const STORE: &str = "FLEET_TEST_STORE";
@@ -100,13 +100,16 @@ async fn write() {
         return;
     };
     let store = FileStore::new(dir).unwrap();
-    let (key, me) = (StoreKey::digest_of(b"shared"), Holder::random().unwrap());
     for write in 0u64.. {
-        let fill = write.to_le_bytes()[0];
-        store
-            .save(&key, &[fill; 20_000], MINUTE, &me)
-            .await
-            .unwrap();
+        let mut claim = claim(b"shared");
+        claim.seen = match store.claim(&look(b"shared")).await.unwrap() {
+            Claimed::Entry(entry) => Some(entry.id),
+            _ => None,
+        };
+        store.claim(&claim).await.unwrap();
+        let entry = vec![write.to_le_bytes()[0]; 20_000];
+        let finish = finish(&claim).entry(entry, MINUTE);
+        assert!(store.finish(&finish).await.unwrap());
         if write == 0 {
             println!("writing");
         }
@@ -117,7 +120,6 @@ async fn write() {
 async fn a_writer_killed_at_any_instant_leaves_a_whole_file() {
     let dir = scratch();
     let store = FileStore::new(&dir).unwrap();
-    let key = StoreKey::digest_of(b"shared");
     for round in 0..20u64 {
         let mut writer = child("crash::write", &[(STORE, dir.to_str().unwrap())]);
         let lines = BufReader::new(writer.stdout.take().unwrap()).lines();
@@ -130,10 +132,11 @@ async fn a_writer_killed_at_any_instant_leaves_a_whole_file() {
         kill("-KILL", writer.id());
         writer.wait().unwrap();
         // The lock went with it, and what is there is whole.
-        let entry = store.load(&key).await.unwrap().unwrap().entry;
-        assert_eq!(entry, vec![entry[0]; 20_000]);
-        let me = Holder::random().unwrap();
-        assert!(store.save(&key, b"next", MINUTE, &me).await.unwrap());
+        let Claimed::Entry(entry) = store.claim(&look(b"shared")).await.unwrap() else {
+            panic!("the entry is gone");
+        };
+        assert_eq!(entry.sealed, vec![entry.sealed[0]; 20_000]);
+        std::fs::remove_dir_all(&dir).unwrap();
     }
-    std::fs::remove_dir_all(dir).unwrap();
+    std::fs::remove_dir_all(dir).unwrap_or_default();
 }

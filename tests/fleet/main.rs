@@ -7,10 +7,14 @@
     reason = "a test says what must hold"
 )]
 
+mod cluster;
 mod cold;
 mod crash;
+mod files;
 mod outage;
 mod pods;
+mod scale;
 mod schedules;
+mod sentinel;
 mod server;
 mod stores;

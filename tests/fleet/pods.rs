@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use officernd_auth::clock::{Clock, TokioClock};
-use officernd_auth::fleet::{RedisStore, TokenStore};
+use officernd_auth::fleet::{Claim, Finish, Holder, Limits, RedisStore, StoreKey, TokenStore};
 use officernd_auth::testing::Simulator;
 use officernd_auth::{
     Allowance, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer, SharedTokenProvider,
@@ -63,4 +63,24 @@ pub(crate) async fn ask_all(caches: &[TokenCache]) -> Duration {
         longest = longest.max(asked.await.unwrap().unwrap());
     }
     longest
+}
+
+/// A claim of OfficeRnD's five a minute, for a token of this name.
+pub(crate) fn claim(name: &[u8]) -> Claim {
+    let (key, window) = (StoreKey::digest_of(name), StoreKey::digest_of(b"endpoint"));
+    let limits = Limits::new(Duration::from_secs(15), Some(5), MINUTE);
+    Claim::new(key, window, Holder::random().unwrap(), limits)
+}
+
+/// A claim that takes nothing.
+pub(crate) fn look(name: &[u8]) -> Claim {
+    let mut look = claim(name);
+    look.may_fetch = false;
+    look
+}
+
+/// The end of a claim, whose place is free at once.
+pub(crate) fn finish(claim: &Claim) -> Finish {
+    let (key, window) = (claim.key.clone(), claim.window.clone());
+    Finish::new(key, window, claim.holder.clone(), Duration::ZERO)
 }

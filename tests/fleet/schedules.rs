@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use officernd_auth::fleet::{
-    Holder, Lease, RedisStore, Spent, StoreKey, Stored, Terms, TokenStore,
+    Claim, Claimed, Finish, Holder, KeyMaterial, KeyedProvider, RedisStore, StoredEntry, TokenStore,
 };
-use officernd_auth::fleet::{KeyMaterial, KeyedProvider};
 use officernd_auth::testing::MemoryStore;
 use officernd_auth::{
     AccessToken, Allowance, Error, ErrorKind, FetchContext, OfficeRndAuthLayer,
@@ -20,9 +19,9 @@ use tokio::time::sleep;
 use crate::pods::{MINUTE, now};
 use crate::server::Server;
 
-/// What becomes of a schedule.
+/// What a schedule is made of.
 #[derive(Debug, Clone, Copy)]
-struct Weather {
+struct Conditions {
     /// The longest that the way to the store takes, there and back each.
     latency: Duration,
     /// Of a hundred operations so many fail, before or after they happened.
@@ -34,7 +33,7 @@ struct Weather {
 
 struct World {
     random: Mutex<fastrand::Rng>,
-    weather: Weather,
+    conditions: Conditions,
     running: AtomicUsize,
     most_running: AtomicUsize,
     sent: Mutex<Vec<Instant>>,
@@ -46,10 +45,10 @@ impl World {
     }
 
     async fn way(&self) -> Result<(), Error> {
-        let most = self.weather.latency.as_micros() as u64 + 1;
+        let most = self.conditions.latency.as_micros() as u64 + 1;
         sleep(Duration::from_micros(self.pick(most))).await;
-        if self.pick(100) < self.weather.faults {
-            return Err(Error::new(ErrorKind::Store, "as the weather has it"));
+        if self.pick(100) < self.conditions.faults {
+            return Err(Error::new(ErrorKind::Store, "as the schedule has it"));
         }
         Ok(())
     }
@@ -82,48 +81,29 @@ impl<S: TokenStore> Way<S> {
 }
 
 impl<S: TokenStore> TokenStore for Way<S> {
-    async fn load(&self, key: &StoreKey) -> Result<Option<Stored>, Error> {
-        self.there_and_back(self.store.load(key)).await
+    async fn claim(&self, claim: &Claim) -> Result<Claimed, Error> {
+        self.there_and_back(self.store.claim(claim)).await
     }
 
-    async fn save(
-        &self,
-        key: &StoreKey,
-        entry: &[u8],
-        life: Duration,
-        holder: &Holder,
-    ) -> Result<bool, Error> {
-        self.there_and_back(self.store.save(key, entry, life, holder))
-            .await
+    async fn finish(&self, finish: &Finish) -> Result<bool, Error> {
+        self.there_and_back(self.store.finish(finish)).await
     }
 
-    async fn acquire(
-        &self,
-        key: &StoreKey,
-        holder: &Holder,
-        limit: Duration,
-    ) -> Result<Lease, Error> {
-        self.there_and_back(self.store.acquire(key, holder, limit))
-            .await
+    async fn changed(&self, claim: &Claim, round: u32) -> Option<StoredEntry> {
+        tokio::select! {
+            biased;
+            () = gone(&self.alive) => std::future::pending().await,
+            entry = self.store.changed(claim, round) => entry,
+        }
     }
 
-    async fn release(&self, key: &StoreKey, holder: &Holder) -> Result<(), Error> {
-        self.there_and_back(self.store.release(key, holder)).await
-    }
-
-    async fn spend(&self, key: &StoreKey, ticket: &Holder, terms: Terms) -> Result<Spent, Error> {
-        self.there_and_back(self.store.spend(key, ticket, terms))
-            .await
-    }
-
-    async fn settle(&self, key: &StoreKey, ticket: &Holder, per: Duration) -> Result<(), Error> {
-        self.there_and_back(self.store.settle(key, ticket, per))
-            .await
+    async fn connect(&self) -> Result<(), Error> {
+        self.store.connect().await
     }
 }
 
-/// A token endpoint that succeeds, fails, and hangs; one node's door to it.
-struct Door {
+/// A token endpoint that succeeds, fails, and hangs, as one node sees it.
+struct Endpoint {
     world: Arc<World>,
     secret: String,
     alive: watch::Receiver<bool>,
@@ -137,7 +117,7 @@ impl Drop for Running<'_> {
     }
 }
 
-impl Door {
+impl Endpoint {
     async fn answer(&self) -> Result<AccessToken, Error> {
         let world = &*self.world;
         let running = world.running.fetch_add(1, Ordering::SeqCst) + 1;
@@ -148,7 +128,7 @@ impl Door {
             sent.push(now());
             sent.len()
         };
-        let pause = world.weather.pause;
+        let pause = world.conditions.pause;
         match world.pick(10) {
             0 => std::future::pending().await,
             1 => Err(Error::new(ErrorKind::Transport, "down")),
@@ -161,7 +141,7 @@ impl Door {
     }
 }
 
-impl TokenProvider for Door {
+impl TokenProvider for Endpoint {
     async fn fetch(&self, _: FetchContext) -> Result<AccessToken, Error> {
         tokio::select! {
             biased;
@@ -180,7 +160,7 @@ async fn gone(alive: &watch::Receiver<bool>) {
     }
 }
 
-impl KeyedProvider for Door {
+impl KeyedProvider for Endpoint {
     async fn key_material(&self) -> Result<KeyMaterial, Error> {
         let secret = &*self.secret;
         Ok(KeyMaterial::new("https://token.test/", "client", secret))
@@ -194,7 +174,7 @@ struct Node {
 
 fn node<S: TokenStore + Clone>(world: &Arc<World>, store: &S, secret: &str) -> Node {
     let (alive, watched) = watch::channel(true);
-    let door = Door {
+    let endpoint = Endpoint {
         world: Arc::clone(world),
         secret: secret.to_owned(),
         alive: watched.clone(),
@@ -204,7 +184,7 @@ fn node<S: TokenStore + Clone>(world: &Arc<World>, store: &S, secret: &str) -> N
         store: store.clone(),
         alive: watched,
     };
-    let layer = OfficeRndAuthLayer::builder(SharedTokenProvider::new(door, way))
+    let layer = OfficeRndAuthLayer::builder(SharedTokenProvider::new(endpoint, way))
         .fetch_timeout(Duration::from_secs(1))
         .acquire_timeout(Duration::from_secs(20))
         .allowance(Allowance::new(5, MINUTE));
@@ -212,10 +192,10 @@ fn node<S: TokenStore + Clone>(world: &Arc<World>, store: &S, secret: &str) -> N
     Node { cache, alive }
 }
 
-async fn run<S: TokenStore + Clone>(store: S, weather: Weather, seed: u64) -> World {
+async fn run<S: TokenStore + Clone>(store: S, conditions: Conditions, seed: u64) -> World {
     let world = Arc::new(World {
         random: Mutex::new(fastrand::Rng::with_seed(seed)),
-        weather,
+        conditions,
         running: AtomicUsize::new(0),
         most_running: AtomicUsize::new(0),
         sent: Mutex::default(),
@@ -225,8 +205,8 @@ async fn run<S: TokenStore + Clone>(store: S, weather: Weather, seed: u64) -> Wo
     let count = 2 + world.pick(4);
     let mut nodes: Vec<Node> = (0..count).map(|_| node(&world, &store, &secret)).collect();
     let mut asked = Vec::new();
-    for _ in 0..weather.steps {
-        let pause = weather.pause.as_micros() as u64 + 1;
+    for _ in 0..conditions.steps {
+        let pause = conditions.pause.as_micros() as u64 + 1;
         sleep(Duration::from_micros(world.pick(pause))).await;
         let at = world.pick(count) as usize;
         let cache = nodes[at].cache.clone();
@@ -263,7 +243,7 @@ async fn run<S: TokenStore + Clone>(store: S, weather: Weather, seed: u64) -> Wo
     }
     World {
         random: Mutex::new(fastrand::Rng::new()),
-        weather,
+        conditions,
         running: AtomicUsize::new(0),
         most_running: AtomicUsize::new(world.most_running.load(Ordering::SeqCst)),
         sent: Mutex::new(world.sent.lock().unwrap().clone()),
@@ -283,34 +263,34 @@ fn most_in_a_minute(sent: &[Instant]) -> usize {
 #[tokio::test(start_paused = true)]
 async fn no_two_nodes_fetch_under_one_lease_nor_more_than_five_a_minute() {
     let mut requests = 0;
-    for seed in 0..300 {
-        let weather = Weather {
+    for seed in 0..1000 {
+        let conditions = Conditions {
             latency: Duration::from_millis(seed % 4 * 60),
             faults: 0,
             pause: Duration::from_millis(900),
             steps: 60,
         };
-        let world = run(MemoryStore::new(), weather, seed).await;
+        let world = run(MemoryStore::new(), conditions, seed).await;
         assert!(world.most_running.into_inner() <= 1, "seed {seed}");
         let sent = world.sent.into_inner().unwrap();
         assert!(most_in_a_minute(&sent) <= 5, "seed {seed}");
         requests += sent.len();
     }
-    println!("300 schedules in memory: {requests} token requests");
-    assert!(requests > 1000);
+    println!("1,000 schedules in memory: {requests} token requests");
+    assert!(requests > 3000);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_fails_now_and_then_never_shows_in_an_answer() {
     for seed in 0..200 {
-        let weather = Weather {
+        let conditions = Conditions {
             latency: Duration::from_millis(300),
             faults: 1 + seed % 30,
             pause: Duration::from_millis(900),
             steps: 40,
         };
         // `run` looks at every answer.
-        run(MemoryStore::new(), weather, seed).await;
+        run(MemoryStore::new(), conditions, seed).await;
     }
 }
 
@@ -323,13 +303,13 @@ async fn the_same_over_a_real_redis() {
         // Each run has an allowance of its own.
         let store = store.key_prefix(&format!("officernd:{seed}:")).unwrap();
         tokio::spawn(async move {
-            let weather = Weather {
+            let conditions = Conditions {
                 latency: Duration::from_millis(20),
                 faults: 0,
                 pause: Duration::from_millis(150),
                 steps: 60,
             };
-            (seed, run(store, weather, seed).await)
+            (seed, run(store, conditions, seed).await)
         })
     });
     for run in runs.collect::<Vec<_>>() {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 pub(crate) struct Server {
+    program: &'static str,
     process: Child,
     pub(crate) port: u16,
     pub(crate) dir: PathBuf,
@@ -21,8 +22,12 @@ impl Server {
     }
 
     pub(crate) fn with(args: &[&str]) -> Self {
+        Self::run("redis-server", args)
+    }
+
+    pub(crate) fn run(program: &'static str, args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        Self::launch(scratch(), args, false)
+        Self::launch(program, scratch(), args, false)
     }
 
     /// With a certificate of its own making, for `localhost`, and only TLS.
@@ -33,10 +38,18 @@ impl Server {
     }
 
     fn launch_with_tls(dir: PathBuf, mut args: Vec<String>) -> (Self, String) {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
         let pem = made.cert.pem();
         std::fs::write(dir.join("cert.pem"), &pem).unwrap();
         std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        args.extend(Self::tls_args(&dir));
+        (Self::launch("redis-server", dir, args, true), pem)
+    }
+
+    /// The certificate in this directory, for servers and for clients.
+    fn tls_args(dir: &Path) -> Vec<String> {
+        let mut args = Vec::new();
         let cert = dir.join("cert.pem").to_str().unwrap().to_owned();
         let key = dir.join("key.pem").to_str().unwrap().to_owned();
         for (name, value) in [
@@ -47,36 +60,42 @@ impl Server {
         ] {
             args.extend([name.to_owned(), value.to_owned()]);
         }
-        (Self::launch(dir, args, true), pem)
+        args
     }
 
-    /// A sentinel that watches this server as `mymaster`.
-    pub(crate) fn sentinel(&self) -> Self {
+    /// A sentinel that watches this server as `mymaster`, over TLS if the
+    /// server has it, and with the same certificate.
+    pub(crate) fn sentinel(&self, settings: &str) -> Self {
         let dir = scratch();
-        let args = self.sentinel_args(&dir);
-        Self::launch(dir, args, false)
-    }
-
-    pub(crate) fn sentinel_with_tls(&self) -> (Self, String) {
-        let dir = scratch();
-        let args = self.sentinel_args(&dir);
-        Self::launch_with_tls(dir, args)
-    }
-
-    fn sentinel_args(&self, dir: &Path) -> Vec<String> {
         let config = dir.join("sentinel.conf");
-        let monitor = format!("sentinel monitor mymaster 127.0.0.1 {} 1\n", self.port);
-        std::fs::write(&config, monitor).unwrap();
-        vec![config.to_str().unwrap().to_owned(), "--sentinel".to_owned()]
+        let settings = format!(
+            "sentinel monitor mymaster 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds mymaster 1000\n\
+             sentinel failover-timeout mymaster 5000\n{settings}\n",
+            self.port
+        );
+        std::fs::write(&config, settings).unwrap();
+        let mut args = vec![config.to_str().unwrap().to_owned(), "--sentinel".to_owned()];
+        if self.tls {
+            args.extend(Self::tls_args(&self.dir));
+            args.extend(["--tls-replication".to_owned(), "yes".to_owned()]);
+        }
+        Self::launch("redis-server", dir, args, self.tls)
+    }
+
+    /// A node of a cluster that knows no other.
+    pub(crate) fn node(args: &[&str]) -> Self {
+        Self::with(&[&["--cluster-enabled", "yes"], args].concat())
     }
 
     /// On a free port; on another if somebody was quicker to take it.
-    fn launch(dir: PathBuf, args: Vec<String>, tls: bool) -> Self {
+    fn launch(program: &'static str, dir: PathBuf, args: Vec<String>, tls: bool) -> Self {
         for _ in 0..5 {
             let port = free_port();
-            let mut process = spawn(port, &dir, &args, tls);
+            let mut process = spawn(program, port, &dir, &args, tls);
             if listens(port, &mut process) {
                 return Self {
+                    program,
                     process,
                     port,
                     dir,
@@ -110,7 +129,7 @@ impl Server {
     /// Comes back without its data.
     pub(crate) fn restart(&mut self) {
         self.kill();
-        self.process = spawn(self.port, &self.dir, &self.args, self.tls);
+        self.process = spawn(self.program, self.port, &self.dir, &self.args, self.tls);
         assert!(listens(self.port, &mut self.process), "its port is taken");
     }
 
@@ -127,6 +146,8 @@ impl Server {
         let timeout = Some(Duration::from_secs(5));
         stream.set_read_timeout(timeout).unwrap();
         stream.write_all(&[&command, &quit[..]].concat()).unwrap();
+        // A sentinel knows no QUIT, but closes when there is nothing to come.
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
         answer
@@ -142,6 +163,44 @@ impl Server {
         let answer = self.ask_text(&["KEYS", "*"]);
         let lines = answer.split("\r\n").map(str::to_owned);
         lines.filter(|line| line.contains('{')).collect()
+    }
+
+    /// How many commands clients have sent, without what scripts call and what
+    /// this test asks.
+    pub(crate) fn commands(&self) -> u64 {
+        const NOT_COUNTED: [&str; 23] = [
+            "time",
+            "get",
+            "set",
+            "del",
+            "strlen",
+            "pttl",
+            "pexpire",
+            "zadd",
+            "zrem",
+            "zcard",
+            "zscore",
+            "zcount",
+            "zrangebyscore",
+            "zremrangebyscore",
+            "publish",
+            "spublish",
+            "quit",
+            "info",
+            "keys",
+            "save",
+            "config|set",
+            "client|kill",
+            "config|resetstat",
+        ];
+        let stats = self.ask_text(&["INFO", "commandstats"]);
+        let calls = stats.lines().filter_map(|line| {
+            let (name, values) = line.strip_prefix("cmdstat_")?.split_once(':')?;
+            let calls = values.strip_prefix("calls=")?.split(',').next()?;
+            let calls: u64 = calls.parse().ok()?;
+            (!NOT_COUNTED.contains(&name)).then_some(calls)
+        });
+        calls.sum()
     }
 
     fn signal(&self, signal: &str) {
@@ -184,7 +243,7 @@ pub(crate) fn kill(signal: &str, process: u32) {
     assert!(sent.unwrap().success());
 }
 
-fn spawn(port: u16, dir: &Path, args: &[String], tls: bool) -> Child {
+fn spawn(program: &str, port: u16, dir: &Path, args: &[String], tls: bool) -> Child {
     let port = port.to_string();
     let ports = if tls {
         ["--port", "0", "--tls-port", &port]
@@ -192,7 +251,7 @@ fn spawn(port: u16, dir: &Path, args: &[String], tls: bool) -> Child {
         ["--port", &port, "--tls-port", "0"]
     };
     // A file of settings, if there is one, comes first.
-    let spawned = Command::new("redis-server")
+    let spawned = Command::new(program)
         .args(args.first().filter(|arg| !arg.starts_with('-')))
         .args(ports)
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])

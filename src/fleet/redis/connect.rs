@@ -10,8 +10,7 @@ use ::redis::cluster::ClusterClient;
 use ::redis::cluster_async::ClusterConnection;
 use ::redis::{
     AsyncConnectionConfig, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, Pipeline,
-    ProtocolVersion, PushInfo, RedisError, RedisFuture, RedisResult, ServerErrorKind,
-    TlsCertificates, Value, cmd,
+    ProtocolVersion, PushInfo, RedisError, RedisFuture, RedisResult, TlsCertificates, Value, cmd,
 };
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
@@ -210,9 +209,9 @@ impl Connector {
             .response_timeout(NODE_TIMEOUT)
             .overall_response_timeout(None)
             .use_protocol(protocol)
-            .retries(16)
+            .retries(2)
             .min_retry_wait(20)
-            .max_retry_wait(100);
+            .max_retry_wait(50);
         if self.target.roots.is_some() {
             builder = builder.certs(TlsCertificates {
                 client_tls: None,
@@ -313,11 +312,9 @@ fn address(servers: &ConnectionInfo, host: String, port: u16) -> ConnectionAddr 
     }
 }
 
+/// HELLO is unknown (`ERR`) or forbidden (`NOPERM`).
 fn is_without_resp3(error: &RedisError) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::RESP3NotSupported | ErrorKind::Server(ServerErrorKind::NoPerm)
-    )
+    error.kind() == ErrorKind::RESP3NotSupported || matches!(error.code(), Some("ERR" | "NOPERM"))
 }
 
 fn timed_out() -> RedisError {

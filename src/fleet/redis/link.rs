@@ -10,11 +10,16 @@ use ::redis::{RedisError, RedisResult, ServerErrorKind};
 
 use super::bell::Bell;
 use super::connect::{Connected, Connection, Connector, Driver};
-use crate::clock::{Clock as _, TokioClock};
+use crate::clock::{Clock as _, TokioClock, later};
 
 /// A connection that was idle for this long may have been cut by something on
 /// the way, without a word. A new one takes milliseconds.
 const MAX_IDLE: Duration = Duration::from_secs(10);
+
+/// How often an operation is repeated while its slot moves to another node of
+/// a cluster, and the pause between. The caller's limit ends it sooner.
+const MAX_PAUSES: u32 = 50;
+const MOVING_PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) enum Link {
     /// Connects by itself.
@@ -84,7 +89,7 @@ impl Link {
     }
 
     /// Runs an operation; once more if the connection turns out to be dead, or
-    /// the server to be no master any more.
+    /// the server to be no master any more; and again while a slot moves.
     pub(super) async fn run<T, F>(&self, operation: impl Fn(Connection) -> F) -> RedisResult<T>
     where
         F: Future<Output = RedisResult<T>>,
@@ -93,9 +98,18 @@ impl Link {
             Self::Made(made) => made,
             Self::Own(connection) => return operation(connection.clone()).await,
         };
-        match made.once(&operation).await {
-            Err(error) if is_worth_repeating(&error) => made.once(&operation).await,
-            answer => answer,
+        let mut pauses = 0;
+        let mut repeated = false;
+        loop {
+            match made.once(&operation).await {
+                Err(error) if is_moving(&error) && pauses < MAX_PAUSES => {
+                    pauses += 1;
+                    let until = later(TokioClock.now(), MOVING_PAUSE);
+                    TokioClock.sleep_until(until).await;
+                }
+                Err(error) if is_worth_repeating(&error) && !repeated => repeated = true,
+                answer => return answer,
+            }
         }
     }
 }
@@ -167,6 +181,16 @@ impl Made {
 fn is_an_answer(error: &RedisError) -> bool {
     let read_only = ::redis::ErrorKind::Server(ServerErrorKind::ReadOnly);
     error.kind() != read_only && error.code().is_some()
+}
+
+/// Some of the keys are on one node of a cluster and some on another.
+fn is_moving(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
+        ::redis::ErrorKind::Server(
+            ServerErrorKind::TryAgain | ServerErrorKind::Ask | ServerErrorKind::ClusterDown
+        )
+    )
 }
 
 fn is_worth_repeating(error: &RedisError) -> bool {

@@ -56,8 +56,8 @@ const PREFIX: &str = "officernd:";
 ///
 /// ```text
 /// ACL SETUSER app on >hunter2 ~officernd:* resetchannels &officernd:* -@all +hello +select
-///   +evalsha +eval +time +get +set +del +strlen +pttl +pexpire +zadd +zrem +zcard +zscore
-///   +zrange +zrangebyscore +zremrangebyscore +subscribe +unsubscribe +publish +info
+///   +evalsha +eval +time +get +set +del +strlen +pttl +pexpire +zadd +zrem +zcount +zscore
+///   +zrangebyscore +zremrangebyscore +subscribe +unsubscribe +publish +info
 /// ```
 ///
 /// On a cluster also `+cluster|slots +readonly +asking +ssubscribe +sunsubscribe
@@ -428,6 +428,7 @@ fn failed(error: &RedisError) -> Error {
         Kind::Io => "the connection to Redis failed".to_owned(),
         Kind::AuthenticationFailed => "Redis refuses the user or password".to_owned(),
         Kind::Server(ServerErrorKind::ReadOnly) => "Redis is read-only".to_owned(),
+        _ if error.code() == Some("WRONGPASS") => "Redis refuses the user or password".to_owned(),
         kind => match error.code().filter(|code| is_code(code)) {
             Some(code) => format!("Redis answered {code}"),
             None => format!("Redis cannot be used: {kind:?}"),

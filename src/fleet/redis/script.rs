@@ -48,25 +48,27 @@ if other and other ~= holder then
   local left = redis.call('PTTL', KEYS[2])
   if left >= 0 and left <= lease then return {'leased', math.max(left, 1)} end
 end
-local requests, wait = tonumber(ARGV[5]), 0
+local requests, wait, taken = tonumber(ARGV[5]), 0, 0
 if requests >= 0 then
-  run('ZREMRANGEBYSCORE', KEYS[3], '-inf', text(now))
-  local late = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. text(now + longest), '+inf')
+  local late = run('ZRANGEBYSCORE', KEYS[3], '(' .. text(now + longest), '+inf')
   for _, place in ipairs(late) do redis.call('ZADD', KEYS[3], text(now + longest), place) end
   if not redis.call('ZSCORE', KEYS[3], holder) then
-    local surplus = redis.call('ZCARD', KEYS[3]) - requests
-    if surplus >= 0 then
-      local free = redis.call('ZRANGE', KEYS[3], surplus, surplus, 'WITHSCORES')
+    taken = redis.call('ZCOUNT', KEYS[3], '(' .. text(now), '+inf')
+    if taken >= requests then
+      local free = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. text(now), '+inf', 'WITHSCORES',
+        'LIMIT', text(taken - requests), 1)
       wait = free[2] and math.max(tonumber(free[2]) - now, 1) or longest
     end
   end
 end
 if wait > 0 or ARGV[3] ~= '1' then return {'limited', wait} end
-if requests >= 0 and redis.call('ZCARD', KEYS[3]) < 1000 then
+-- The first write: a server without memory refuses it, and then nothing has happened.
+redis.call('SET', KEYS[2], holder, 'PX', text(lease))
+if requests >= 0 and taken < 1000 then
+  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', text(now))
   redis.call('ZADD', KEYS[3], text(now + longest), holder)
   redis.call('PEXPIRE', KEYS[3], text(longest))
 end
-redis.call('SET', KEYS[2], holder, 'PX', text(lease))
 return {'granted'}
 "
 );
