@@ -21,8 +21,8 @@ fn main() -> Result<(), BoxError> {
     let effort = Effort::from_args();
     let contenders = contenders::all()?;
     let requests = effort.pick(REQUESTS, 100);
-    let Some(floor) = contenders.first() else {
-        return Err("nobody takes part".into());
+    let Some(baseline) = contenders.first() else {
+        return Err("there are no contenders".into());
     };
     say(format!(
         "{:<12} {:<7} {:>7} {:>8} {:>9} {:>9}",
@@ -31,12 +31,12 @@ fn main() -> Result<(), BoxError> {
     let mut rows = Vec::new();
     let mut ours = Vec::new();
     for how in [Use::Held, Use::Cloned] {
-        let (least, least_bytes) = per_request(floor, how, requests);
+        let (least, least_bytes) = per_request(baseline, how, requests);
         for contender in &contenders {
             let (name, future) = (contender.name, contender.future_bytes);
             let (count, bytes) = per_request(contender, how, requests);
             let (count, bytes) = (count - least, bytes - least_bytes);
-            let over = future as f64 - floor.future_bytes as f64;
+            let over = future as f64 - baseline.future_bytes as f64;
             say(format!(
                 "{name:<12} {:<7} {count:>7.2} {bytes:>8.1} {future:>9} {over:>+9}",
                 how.name()
@@ -50,7 +50,7 @@ fn main() -> Result<(), BoxError> {
             }
         }
     }
-    say("allocs, bytes: a request, over the floor's; a boxed future is small and allocates");
+    say("allocs, bytes: a request, over the baseline's; a boxed future is small and allocates");
     let count = ours.iter().map(|(count, _)| *count).fold(0.0, f64::max);
     let over = ours.iter().map(|(_, over)| *over).fold(0.0, f64::max);
     goal("allocations per hit", count, 0.0);

@@ -38,15 +38,15 @@ fn main() -> Result<(), BoxError> {
             all.find(|(c, _)| c.name == name)
                 .map_or(f64::NAN, |(_, time)| *time)
         };
-        let floor = time_of("bare");
-        let peer = time_of("tower-http") - floor;
+        let baseline = time_of("bare");
+        let peer = time_of("tower-http") - baseline;
         say(format!("{threads} thread(s), service {}", how.name()));
         say(format!(
             "  {:<12} {:>8} {:>8} {:>6}",
             "contender", "ns", "added", "ratio"
         ));
         for (contender, time) in contenders.iter().zip(times) {
-            let (name, added) = (contender.name, time - floor);
+            let (name, added) = (contender.name, time - baseline);
             say(format!(
                 "  {name:<12} {time:>8.1} {added:>8.1} {:>6.2}",
                 added / peer
@@ -73,7 +73,7 @@ fn main() -> Result<(), BoxError> {
                 "added ns over tower-http's, {threads} thread(s), {}",
                 how.name()
             );
-            goal(&what, (time_of("ours") - floor) / peer, most);
+            goal(&what, (time_of("ours") - baseline) / peer, most);
         }
     }
     say("ratio: added time, as a multiple of tower-http's in the same scene");

@@ -25,7 +25,7 @@ use tower::BoxError;
 const LIFE: Duration = Duration::from_secs(2);
 const FETCH: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_millis(1);
-/// A wait that somebody notices.
+/// A wait that a user notices.
 const NOTICED_MS: f64 = 5.0;
 /// The plot has one point for so many ticks: the worst of them.
 const BUCKET: usize = 20;

@@ -46,7 +46,7 @@ fn main() -> Result<(), BoxError> {
         return Ok(());
     }
     let control = quantile(times.first().map_or(&[], Vec::as_slice), 0.5);
-    let floor = control + LATENCY.as_secs_f64() * 1e3;
+    let baseline = control + LATENCY.as_secs_f64() * 1e3;
     say(format!(
         "{:<10} {:>9} {:>10} {:>9} {:>7}  what",
         "contender", "fetches", "median ms", "best ms", "ratio"
@@ -54,7 +54,7 @@ fn main() -> Result<(), BoxError> {
     let mut rows = Vec::new();
     for ((keeper, times), fetches) in Keeper::ALL.into_iter().zip(&times).zip(fetches) {
         let (median, best) = (quantile(times, 0.5), quantile(times, 0.0));
-        let ratio = median / floor;
+        let ratio = median / baseline;
         let (name, what) = (keeper.name(), keeper.what());
         say(format!(
             "{name:<10} {fetches:>9} {median:>10.1} {best:>9.1} {ratio:>7.2}  {what}"
@@ -71,12 +71,12 @@ fn main() -> Result<(), BoxError> {
         }
     }
     say(format!(
-        "{callers} tasks, fetch {LATENCY:?}; ratio: over latency + control = {floor:.1} ms"
+        "{callers} tasks, fetch {LATENCY:?}; ratio: over latency + control = {baseline:.1} ms"
     ));
     save(
         effort,
         "herd",
-        &json!({ "callers": callers, "floor_ms": floor, "rows": rows }),
+        &json!({ "callers": callers, "baseline_ms": baseline, "rows": rows }),
     )?;
     Ok(())
 }

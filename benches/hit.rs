@@ -23,8 +23,8 @@ fn main() -> Result<(), BoxError> {
         all.find(|(c, _)| c.name == name)
             .map_or(f64::NAN, |(_, time)| *time)
     };
-    let floor = time_of("bare");
-    let peer = time_of("tower-http") - floor;
+    let baseline = time_of("bare");
+    let peer = time_of("tower-http") - baseline;
 
     say(format!(
         "{:<12} {:>8} {:>8} {:>6}  what",
@@ -32,7 +32,7 @@ fn main() -> Result<(), BoxError> {
     ));
     let mut rows = Vec::new();
     for (contender, time) in contenders.iter().zip(&times) {
-        let added = time - floor;
+        let added = time - baseline;
         let (name, what) = (contender.name, contender.what);
         say(format!(
             "{name:<12} {time:>8.1} {added:>8.1} {:>6.2}  {what}",
@@ -42,9 +42,9 @@ fn main() -> Result<(), BoxError> {
     }
     say("ratio: added time, as a multiple of tower-http's");
     if effort == Effort::Full {
-        let ours = (time_of("ours") - floor) / peer;
+        let ours = (time_of("ours") - baseline) / peer;
         goal("added ns over tower-http's, 1 thread", ours, 1.0);
-        let shared = (time_of(SHARED) - floor) / (time_of("ours") - floor);
+        let shared = (time_of(SHARED) - baseline) / (time_of("ours") - baseline);
         goal("added ns with a store, over those without", shared, 1.05);
     }
     save(effort, "hit", &json!({ "rows": rows }))?;

@@ -59,11 +59,11 @@ fn main() -> Result<(), BoxError> {
             all.find(|(c, _)| c.name == name)
                 .map_or(f64::NAN, |(_, count)| *count)
         };
-        let floor = of("bare");
-        let peer = of("tower-http") - floor;
+        let baseline = of("bare");
+        let peer = of("tower-http") - baseline;
         say(format!("service {}", how.name()));
         for (contender, count) in &counts {
-            let (name, added) = (contender.name, count - floor);
+            let (name, added) = (contender.name, count - baseline);
             say(format!(
                 "  {name:<12} {count:>8.1} {added:>+8.1} {:>6.2}",
                 added / peer
@@ -74,11 +74,11 @@ fn main() -> Result<(), BoxError> {
             }));
         }
         if how == Use::Held {
-            held = vec![of("ours") - floor, (of("ours") - floor) / peer];
+            held = vec![of("ours") - baseline, (of("ours") - baseline) / peer];
             with_store = of(SHARED) / of("ours");
         }
     }
-    say("columns: instructions a request, over the floor, as a multiple of tower-http's");
+    say("columns: instructions a request, over the baseline, as a multiple of tower-http's");
     let (Some(&added), Some(&ratio)) = (held.first(), held.last()) else {
         return Ok(());
     };
@@ -159,11 +159,11 @@ fn check(added: f64) -> Result<(), BoxError> {
     let committed = common::committed("instructions")?;
     let share = added / committed;
     say(format!(
-        "guard: {added:.1} instructions a hit over the floor, committed {committed:.1}, {share:.3} of it"
+        "guard: {added:.1} instructions a hit over the baseline, committed {committed:.1}, {share:.3} of it"
     ));
     if share > TOLERANCE {
         return Err(format!(
-            "a hit takes {added:.1} instructions over the floor, over 5 % more than the \
+            "a hit takes {added:.1} instructions over the baseline, over 5 % more than the \
              {committed:.1} of benches/figures.json (made with {}; this is {})",
             common::committed_by()?,
             common::rustc(),

@@ -24,7 +24,7 @@ use tower::BoxError;
 /// In the order in which they are drawn: name, label, class.
 const CONTENDERS: [(&str, &str, &str); 5] = [
     ("limit", "insert a clone, no more", "limit"),
-    ("floor", "the floor", "limit"),
+    ("duties", "the duties", "limit"),
     ("ours", "officernd-auth", "ours"),
     ("tower-http", "tower-http, static token", "peer"),
     ("naive", "naive (RwLock + format!)", "naive"),

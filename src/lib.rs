@@ -126,9 +126,6 @@ pub mod credentials;
 mod error;
 #[cfg(feature = "store")]
 pub mod fleet;
-#[cfg(any(fuzzing, test))]
-#[doc(hidden)]
-pub mod fuzzing;
 #[cfg(doc)]
 pub mod guide;
 pub mod middleware;

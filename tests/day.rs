@@ -33,7 +33,7 @@ const LIFE: f64 = 3600.0;
 const CALLERS: usize = 50;
 /// The longest that the crate holds off after a failure here: Retry-After, or
 /// ten minutes after a permanent one; and the wait for the next attempt.
-const LONGEST_HOLD: f64 = 600.0 + 60.0;
+const MAX_BACKOFF: f64 = 600.0 + 60.0;
 /// `acquire_timeout`, twice for a replay, and what a caller adds.
 const BOUND: Duration = Duration::from_secs(61);
 
@@ -257,7 +257,7 @@ where
                 let since = world.awake() - took.as_secs_f64() - world.trouble;
                 assert!(dead, "failed ({kind:?}) at {now} with a token that lives");
                 assert!(
-                    since < LONGEST_HOLD,
+                    since < MAX_BACKOFF,
                     "failed ({kind:?}) at {now}, {since} s after any trouble"
                 );
             }
@@ -293,7 +293,7 @@ async fn fate(world: Shared, cache: TokenCache) {
     for (at, kind) in events {
         let wait = at - lock(&world).now();
         tokio::time::sleep(Duration::from_secs_f64(wait.max(1.0))).await;
-        // The crate looks at its clocks at least this often: somebody asks.
+        // The crate reads its clocks at least this often: a caller asks.
         let _ = cache.try_token();
         let mut locked = lock(&world);
         match kind {

@@ -1,4 +1,4 @@
-//! Who takes part, and the loop that drives them.
+//! The contenders, and the loop that drives them.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use super::duties::{FloorLayer, FreshLayer, GuardLayer, WatchLayer};
+use super::duties::{DutiesLayer, FreshLayer, GuardLayer, WatchLayer};
 use http::header::{ACCEPT, AUTHORIZATION, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
 use officernd_auth::fleet::{KeyMaterial, KeyedProvider};
@@ -52,7 +52,7 @@ pub(crate) struct Contender {
     lane: Box<dyn Fn(Use) -> Lane>,
 }
 
-/// Everybody; the floor first.
+/// All contenders; the baseline first.
 pub(crate) fn all() -> Result<Vec<Contender>, BoxError> {
     let token = token();
     let mut value = HeaderValue::try_from(format!("Bearer {token}"))?;
@@ -75,7 +75,7 @@ pub(crate) fn all() -> Result<Vec<Contender>, BoxError> {
     Ok(vec![
         Contender::new(
             "bare",
-            "the inner service alone: the floor",
+            "the inner service alone: the baseline",
             Identity::new(),
         ),
         Contender::checked(
@@ -87,9 +87,9 @@ pub(crate) fn all() -> Result<Vec<Contender>, BoxError> {
         Contender::new("origin", "duty: may it go there?", GuardLayer),
         Contender::new("answer", "duty: was it rejected?", WatchLayer),
         Contender::checked(
-            "floor",
+            "duties",
             "limit and the three duties in one: the least for a layer like ours",
-            FloorLayer {
+            DutiesLayer {
                 value: value.clone(),
             },
         )?,

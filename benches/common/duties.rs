@@ -1,5 +1,5 @@
 //! What a token layer has to do on every request, each duty by itself and as
-//! small as it can be: together they are the floor for a layer like ours.
+//! small as it can be: together they are the least that a layer like ours costs.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,22 +13,22 @@ use tower::{Layer, Service};
 
 /// All of them and the header in one service, as small as it can be.
 #[derive(Clone)]
-pub(crate) struct Floor<S> {
+pub(crate) struct Duties<S> {
     inner: S,
     value: HeaderValue,
     host: &'static str,
     expires_at: i64,
 }
 
-pub(crate) struct FloorLayer {
+pub(crate) struct DutiesLayer {
     pub(crate) value: HeaderValue,
 }
 
-impl<S> Layer<S> for FloorLayer {
-    type Service = Floor<S>;
+impl<S> Layer<S> for DutiesLayer {
+    type Service = Duties<S>;
 
-    fn layer(&self, inner: S) -> Floor<S> {
-        Floor {
+    fn layer(&self, inner: S) -> Duties<S> {
+        Duties {
             inner,
             value: self.value.clone(),
             host: HOST,
@@ -37,7 +37,7 @@ impl<S> Layer<S> for FloorLayer {
     }
 }
 
-impl<S> Service<Request<()>> for Floor<S>
+impl<S> Service<Request<()>> for Duties<S>
 where
     S: Service<Request<()>, Response = Response<()>>,
 {

@@ -21,7 +21,7 @@ use super::now;
 /// One request, from `oneshot` to its response.
 pub(crate) type Shot = Box<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
-/// Who takes part in the scenes with a slow token endpoint.
+/// The contenders of the scenes with a slow token endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keeper {
     /// No token at all.

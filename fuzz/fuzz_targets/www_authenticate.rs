@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| officernd_auth::fuzzing::www_authenticate(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| officernd_auth_fuzz::www_authenticate(data));

@@ -8,8 +8,6 @@ mod response;
 mod retry;
 mod service;
 
-#[cfg(any(fuzzing, test))]
-pub(crate) use self::challenge::insufficient_scope;
 pub use self::future::ResponseFuture;
 pub use self::layer::OfficeRndAuthLayer;
 pub use self::request::{AuthRequest, RequestTarget, SkipAuth};

@@ -21,8 +21,6 @@ use tower_service::Service;
 
 use self::request::RequestTemplate;
 use self::transport::{ReadyBy, ServiceTransport, Transport};
-#[cfg(any(fuzzing, test))]
-pub(crate) use self::{response::parse as parse_answer, retry_after::parse as retry_after};
 use crate::allowance::{self, Allowance};
 use crate::clock::later;
 #[cfg(feature = "store")]

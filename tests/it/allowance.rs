@@ -1,4 +1,4 @@
-//! Many caches on one allowance: who is served, and who has to wait.
+//! Many caches on one allowance: the order in which they are served.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -132,7 +132,7 @@ async fn ten_thousand_caches_take_turns_and_are_served_when_they_were_told() {
     let (caches, asked): (Vec<TokenCache>, Vec<Arc<AtomicUsize>>) =
         (0..CACHES).map(|_| healthy(&allowance, s(1) / 3)).unzip();
     let start = Stopwatch::start();
-    // When each comes next, and whether it was told to.
+    // When each comes next, and whether `retry_after` asked for it.
     let mut visits = BTreeMap::new();
     for id in 0..CACHES {
         visits.insert((Duration::ZERO, id), false);
@@ -177,7 +177,7 @@ async fn ten_thousand_caches_take_turns_and_are_served_when_they_were_told() {
         .iter()
         .map(|asked| asked.load(Ordering::Relaxed))
         .collect();
-    // Round robin: nobody has a third token before everybody has a second.
+    // Round robin: no cache has a third token before all have a second.
     let (least, most) = (times.iter().min().unwrap(), times.iter().max().unwrap());
     assert!(*least >= 1 && *most <= least + 1, "{least} to {most}");
     // And five a minute are really used: at least nine of ten.

@@ -110,7 +110,7 @@ async fn who_waits_in_the_margin_goes_with_the_old_token_before_that_dies() {
         panic!("still waiting with a second left");
     };
     assert_eq!(served(&result), FIRST);
-    // Who comes now does not wait at all.
+    // A caller that comes now does not wait.
     let mut late = pin!(cache.token());
     let mut polls = 0;
     let result = loop {
@@ -406,6 +406,6 @@ async fn the_same_token_again_is_not_asked_for_until_it_is_dead() {
         settle().await;
         clock.advance(s(1));
     }
-    assert_eq!(provider.calls(), 2, "to ask again is to ask in vain");
+    assert_eq!(provider.calls(), 2, "a second request would bring the same");
     assert_eq!(served(&cache.token().await), "Bearer scripted-3");
 }

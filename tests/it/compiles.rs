@@ -213,7 +213,7 @@ async fn the_types_around_a_reqwest_client_are_inferred() {
 
 #[tokio::test]
 async fn the_types_around_a_hyper_client_are_inferred_and_its_error_is_not_ours() {
-    // A port that nobody listens on: bound, then closed.
+    // A port without a listener: bound, then closed.
     let port = {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap().port()

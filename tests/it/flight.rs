@@ -1,4 +1,4 @@
-//! One fetch at a time, whoever leaves, hangs or panics.
+//! One fetch at a time, also when callers leave and providers hang or panic.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -67,7 +67,7 @@ async fn whatever_callers_do_at_once_there_is_one_fetch_at_a_time() {
     for caller in callers {
         tokio::time::timeout(GENEROUS, caller)
             .await
-            .expect("nobody hangs")
+            .expect("every caller gets an answer")
             .unwrap();
     }
     assert_eq!(provider.most_at_once(), 1);

@@ -14,6 +14,7 @@ mod dependencies;
 mod failure;
 mod faults;
 mod flight;
+mod fuzz;
 mod http_provider;
 mod keep_warm;
 mod leaks;

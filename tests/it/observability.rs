@@ -133,7 +133,7 @@ async fn everything_happens() {
     let cache = layer.cache();
     let (mut client, mut server) = over_mock(&layer);
 
-    // Waits, then a hit that is answered 401, then one that is healed.
+    // Waits, then a hit that is answered 401, then a hit with the replacement.
     for status in [200, 401, 200] {
         let call = tokio::spawn(send(&mut client, get(URL)));
         let (_, reply) = next(&mut server).await;
@@ -154,7 +154,7 @@ async fn everything_happens() {
     provider.push(Step::Panic);
     provider.push(Step::Fail(ErrorKind::Transport));
     cache.refresh().await.unwrap_err();
-    // Waits in vain; leaves.
+    // Waits without a result; leaves.
     tokio::time::sleep(Duration::from_secs(7200)).await;
     provider.push(Step::Fail(ErrorKind::Denied));
     send(&mut client, get(URL)).await.unwrap_err();
@@ -170,7 +170,7 @@ async fn everything_happens() {
     a_store_helps_and_fails().await;
 }
 
-/// A token from the endpoint, from a sibling, past an entry that somebody has
+/// A token from the endpoint, from a sibling, past an entry that has been
 /// garbled, and past a store that hangs and comes back.
 async fn a_store_helps_and_fails() {
     let (endpoint, model) = (ScriptedProvider::new(), MemoryStore::new());

@@ -85,7 +85,7 @@ async fn serve(mut stream: TcpStream, script: Script, written: Arc<AtomicU64>) {
             }
         }
         Script::Reset => {
-            // A close with unsent data thrown away is a reset.
+            // A close that drops data not yet sent is a reset.
             let socket = socket2::SockRef::from(&stream);
             socket.set_linger(Some(Duration::ZERO)).unwrap();
         }

@@ -218,7 +218,7 @@ async fn the_very_service_that_was_readied_is_called_and_a_clone_made_only_on_a_
     let mut client: OfficeRndAuth<Strict> =
         OfficeRndAuthLayer::new(slow()).layer(Strict::default());
     // The miss: the original goes along, its clone stays.
-    // The hits: nobody clones any more.
+    // The hits: no clones from here on.
     for clones in [0_usize, 1, 1, 1] {
         let response = exchange(&mut client, URL).await.unwrap();
         assert_eq!(response.extensions().get(), Some(&clones));

@@ -34,7 +34,7 @@ async fn requests_go_on_with_the_rejected_token_until_its_replacement_lands() {
     assert!(cache.reject(&token));
     for _ in 0..100 {
         assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-1"));
-        let result = at_once(cache.token()).expect("nobody waits");
+        let result = at_once(cache.token()).expect("no caller waits");
         assert_eq!(served(&result), "Bearer scripted-1");
         settle().await;
     }
@@ -114,7 +114,7 @@ async fn replacements_that_are_rejected_too_are_replaced_ever_later() {
     let provider = ScriptedProvider::new().life(s(24 * 3600));
     let (cache, clock) = stepped(&provider);
     reject_current(&cache).await;
-    assert_eq!(provider.calls(), 2, "the first heals at once");
+    assert_eq!(provider.calls(), 2, "the first is replaced at once");
     for (more, minutes) in [1, 2, 4, 8, 16, 32, 60, 60, 60].into_iter().enumerate() {
         reject_current(&cache).await;
         assert_eq!(cache.status().next_attempt_in, Some(s(60 * minutes)));
@@ -274,8 +274,8 @@ async fn a_day_of_nothing_but_401s_costs_few_token_requests() {
         }
         let calls = provider.calls();
         assert!(calls <= 40, "{calls} with a request each {every:?}");
-        assert!(calls >= 20, "{calls}: it still heals");
-        // Who asks less often than every 5 min may find the token dead.
+        assert!(calls >= 20, "{calls}: rejected tokens are still replaced");
+        // A caller that asks less often than every 5 min may find the token expired.
         assert!(waited == 0 || every > s(300), "{waited} wait ({every:?})");
     }
 }

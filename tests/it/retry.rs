@@ -1,4 +1,4 @@
-//! `RetryUnauthorized`: one replay after a healed 401.
+//! `RetryUnauthorized`: one replay after a 401 whose token was replaced.
 
 use std::time::Duration;
 
@@ -316,7 +316,7 @@ mod over_reqwest {
         assert!(response.extensions().get::<TokenRejected>().is_some());
         assert_eq!(response.text().await.unwrap(), "why not");
 
-        // It healed all the same.
+        // The token was replaced all the same.
         settle().await;
         assert_eq!(layer.cache().status().generation, 2);
     }

@@ -124,8 +124,8 @@ async fn a_subscriber_sees_each_event() {
     settle().await;
     clock.advance(s(1));
     settle().await;
-    let healed = status.borrow_and_update().clone();
-    assert_eq!((healed.generation, healed.rejected), (2, false));
+    let replaced = status.borrow_and_update().clone();
+    assert_eq!((replaced.generation, replaced.rejected), (2, false));
     drop(cache);
     settle().await;
     assert!(
