@@ -174,9 +174,7 @@ where
     let limited = |limit| later(clock.now(), limit).min(give_up);
     let timed_out = |what: &str| Err(Error::new(ErrorKind::Store, what.to_owned()));
     for last in [false, true] {
-        if let Err(error) = connect(store, clock, give_up).await {
-            return Err(error);
-        }
+        connect(store, clock, give_up).await?;
         match timeout_at(clock, limited(OPERATION_TIMEOUT), work()).await {
             Some(result) => return result,
             None if last || clock.now() >= give_up => break,

@@ -178,7 +178,11 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
         let look = self.session.inner.breaker.open_until();
         let look = later(look.unwrap_or(now), spread).min(until);
         let wait = look.saturating_duration_since(now).max(spread);
-        Some(Error::new(kind, message).with_retry_after(wait).not_attempted())
+        Some(
+            Error::new(kind, message)
+                .with_retry_after(wait)
+                .not_attempted(),
+        )
     }
 
     async fn claim(&self) -> Result<Claimed, StoreUnavailable> {

@@ -145,8 +145,11 @@ fn entry<P: KeyedProvider, S: TokenStore>(
 /// Gives up the lease if the provider panics or the fetch is dropped, so that
 /// waiting processes don't sit out the full lease.
 struct LeaseGuard<P: KeyedProvider, S: TokenStore> {
-    armed: Option<(Arc<Inner<P, S>>, Arc<dyn Clock>, Finish)>,
+    armed: Option<Release<P, S>>,
 }
+
+/// The provider with its store, the clock, and what to tell the store.
+type Release<P, S> = (Arc<Inner<P, S>>, Arc<dyn Clock>, Finish);
 
 impl<P: KeyedProvider, S: TokenStore> LeaseGuard<P, S> {
     fn new(session: &Session<P, S>, claim: &Claim) -> Self {

@@ -9,15 +9,13 @@ use officernd_auth::testing::Simulator;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::pods::{MINUTE, ask_all, look, now, pod};
+use crate::pods::{MINUTE, ask_all, look, pod};
 use crate::server::Server;
 
 async fn serves_without(url: &str) -> String {
     let officernd = Simulator::start().await.unwrap();
     let (provider, cache) = pod(&officernd, url);
-    let start = now();
     cache.token().await.unwrap();
-    println!("served without the store after {:?}", now() - start);
     let status = provider.status();
     assert!(!status.available);
     assert_eq!((status.direct, status.failures, status.taken), (1, 1, 0));

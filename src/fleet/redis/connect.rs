@@ -127,8 +127,9 @@ impl Connector {
         protocol: ProtocolVersion,
     ) -> RedisResult<Connected> {
         let mut asking = JoinSet::new();
-        for sentinel in sentinels.iter().cloned() {
-            let (this, group, servers) = (Arc::clone(self), group.to_owned(), servers.clone());
+        for sentinel in sentinels {
+            let (this, sentinel) = (Arc::clone(self), sentinel.clone());
+            let (group, servers) = (group.to_owned(), servers.clone());
             asking.spawn(async move {
                 let (host, port) = this.ask_sentinel(&sentinel, &group).await?;
                 let address = address(&servers, host, port);
