@@ -7,7 +7,7 @@
 //! 1,000 requests a second for 10 s; a token lives for 2 s, a fetch takes
 //! 200 ms. All contenders run at the same time and at the same ticks, between
 //! two requests of the control: a tick at which the machine stood still counts
-//! for nobody.
+//! for none of them.
 
 #[allow(dead_code, reason = "no bench needs all of it")]
 mod common;

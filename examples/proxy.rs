@@ -77,7 +77,7 @@ async fn main() -> Result<(), BoxError> {
         upstream: officernd.url().parse()?,
     };
     let router = Router::new().fallback(forward).with_state(proxy);
-    // Loopback only: whoever can connect has the API.
+    // Loopback only: every client that can connect has the API.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let here = format!("http://{}", listener.local_addr()?);
     tokio::spawn(async move { axum::serve(listener, router).await });

@@ -156,13 +156,13 @@ impl<F, S, Req> ResponseFuture<F, S, Req> {
     }
 }
 
+/// The inner future, and the token that went out with its request.
+type SendResult<F> = Result<(F, Arc<TokenId>), BoxError>;
+
 impl<S, Req> PendingCall<S, Req> {
     /// Sends the request once its token is there.
     #[cold]
-    fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(S::Future, Arc<TokenId>), BoxError>>
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<SendResult<S::Future>>
     where
         S: Service<Req>,
         Req: AuthRequest,

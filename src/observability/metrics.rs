@@ -1,5 +1,5 @@
 //! Feature `metrics` on: counters, gauges and histograms for whatever recorder
-//! is installed. Each is looked up when it is told, so that a recorder may come
+//! is installed. Each is looked up when it is recorded, so that a recorder may come
 //! after the layer.
 
 use std::time::{Duration, Instant, SystemTime};

@@ -1,5 +1,5 @@
 //! Spans, events and metrics, with stable names: docs/observability.md lists
-//! them. Callers hand over names and numbers: this floor knows no token.
+//! them. Callers hand over names and numbers: this module knows no token.
 
 #[cfg(feature = "metrics")]
 mod metrics;
@@ -29,7 +29,7 @@ pub(crate) use self::store::{
 };
 use crate::error::Error;
 
-/// One refresh of a token, from its start to its end, as it is told.
+/// Emits the events of one refresh of a token, from its start to its end.
 pub(crate) struct Refresh {
     pub(crate) cause: &'static str,
     /// Counted from 1 since the last success.

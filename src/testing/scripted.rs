@@ -11,9 +11,9 @@ use crate::provider::{Cause, FetchContext, TokenProvider};
 use crate::token::AccessToken;
 
 /// As many calls are remembered.
-const LONGEST_LOG: usize = 10_000;
+const MAX_LOG: usize = 10_000;
 
-/// A provider that does as it is told. Clones share the script and the counts.
+/// A provider that answers by a script. Clones share the script and the counts.
 ///
 /// Unless a step of the script says otherwise, the nth fetch brings the token
 /// `scripted-n`, at once, for 3,600 s.
@@ -27,7 +27,7 @@ const LONGEST_LOG: usize = 10_000;
 /// let provider = ScriptedProvider::new().then(Step::Fail(ErrorKind::InvalidClient));
 /// let cache = TokenCache::new(provider.clone());
 /// assert_eq!(cache.token().await.unwrap_err().kind(), ErrorKind::InvalidClient);
-/// // Within the hold nobody asks again.
+/// // No request goes out during the backoff.
 /// assert!(cache.token().await.is_err());
 /// assert_eq!(provider.calls(), 1);
 /// # }
@@ -167,7 +167,7 @@ impl ScriptedProvider {
     fn begin(&self, cause: Cause) -> (usize, Option<Step>, Duration, Duration) {
         let mut script = self.script();
         script.calls += 1;
-        if script.causes.len() == LONGEST_LOG {
+        if script.causes.len() == MAX_LOG {
             script.causes.pop_front();
         }
         script.causes.push_back(cause);

@@ -191,7 +191,11 @@ async fn a_caller_fails_at_once_when_the_allowance_frees_too_late() {
     assert_eq!(watch.elapsed(), s(0));
     assert_eq!(provider.calls(), 1);
     assert_eq!(other.status().token_requests, 0);
-    assert_eq!(other.status().consecutive_failures, 0, "no request was sent");
+    assert_eq!(
+        other.status().consecutive_failures,
+        0,
+        "no request was sent"
+    );
     // The endpoint refused nothing, so nothing is held against it.
     tokio::time::advance(s(31)).await;
     assert!(other.token().await.is_ok());

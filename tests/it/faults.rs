@@ -183,7 +183,7 @@ fn rows(elsewhere: &str) -> Vec<(String, Script, Expected)> {
             Ok(60),
         ),
         (
-            "compression that nobody asked for",
+            "compression without a request for it",
             Script::Answer(answer("200 OK\r\ncontent-encoding: gzip", b"\x1f\x8b\x08")),
             Err(Malformed),
         ),
@@ -324,7 +324,7 @@ async fn the_table_of_faults_holds_over_both_clients() {
 
 #[tokio::test]
 async fn an_endpoint_that_is_not_there_is_a_transport_error() {
-    // Bound, so that nobody else gets the port, and not listening.
+    // Bound, so that no other test gets the port, and not listening.
     let nowhere = TcpSocket::new_v4().unwrap();
     nowhere.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let url = format!("http://{}/oauth/token", nowhere.local_addr().unwrap());

@@ -96,7 +96,7 @@ async fn no_token_is_ever_shown() {
     page.show(&client);
 
     // A miss that succeeds, then a hit that is answered 401, then the token
-    // that heals it.
+    // that replaces it.
     for status in [200, 401, 200] {
         let future = send(&mut client, get(URL));
         page.show(&future);

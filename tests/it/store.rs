@@ -212,7 +212,7 @@ async fn tampered_truncated_swapped_and_replayed_entries_are_misses() {
     sleep(S(2)).await;
     cache.refresh().await.unwrap();
 
-    // An hour later somebody puts the old entry back, with a new life: by the
+    // An hour later the old entry is put back, with a new life: by the
     // date under the seal it is dead.
     let replayed = Meddler::over(MemoryStore::new(), move |entry| *entry = sealed.clone());
     let clock = ManualClock::new();
@@ -334,7 +334,7 @@ async fn who_may_not_send_takes_no_place_from_the_fleet_nor_from_the_process() {
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_a_sibling_by_hand_waits_no_longer_than_the_deadline() {
     let store = Meddler::new(|_| ());
-    // By somebody who renews it for ever.
+    // By a holder that renews it for ever.
     *store.leased.lock().unwrap() = true;
     let (provider, _) = pod(&ScriptedProvider::new(), &store);
     let start = now();
@@ -370,7 +370,7 @@ async fn a_fleet_waits_for_its_allowance_under_one_lease() {
         pod.token().await.unwrap();
     }
     // The one request of these 20 s is spent, though not by this pod: it waits
-    // longer than a lease lasts, and nobody else takes over.
+    // longer than a lease lasts, and no other process takes over.
     let start = now();
     let asked: Vec<_> = pods[1..]
         .iter()
@@ -428,7 +428,7 @@ async fn nothing_that_is_shown_shows_a_secret() {
 
 type Meddle = dyn Fn(&mut Vec<u8>) + Send + Sync;
 
-/// The model, with somebody between who changes what is loaded.
+/// The model, behind a layer that changes what is loaded.
 #[derive(Clone)]
 pub(crate) struct Meddler {
     model: MemoryStore,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::reply::{self, Reply};
 
 /// Steps that a script holds.
-const LONGEST_SCRIPT: usize = 1024;
+const MAX_SCRIPT: usize = 1024;
 
 /// A way for one request to go wrong.
 ///
@@ -145,7 +145,7 @@ impl Faults {
     /// scripted already. A script holds 1,024 steps; further ones are ignored.
     pub fn next(&self, times: u32, fault: Fault) {
         let mut script = self.script();
-        if times > 0 && script.steps.len() < LONGEST_SCRIPT {
+        if times > 0 && script.steps.len() < MAX_SCRIPT {
             script.steps.push_back((times, fault));
         }
     }

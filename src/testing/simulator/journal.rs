@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, StatusCode, Uri, request};
 use super::server::Endpoint;
 
 /// As many requests are remembered.
-const LONGEST_LOG: usize = 10_000;
+const MAX_LOG: usize = 10_000;
 
 /// A request that came to a [`Simulator`](super::Simulator).
 ///
@@ -146,7 +146,7 @@ impl Journal {
                 self.in_flight += 1;
                 self.max_in_flight = self.max_in_flight.max(self.in_flight);
                 self.token_arrivals.push_back(request.at);
-                if self.token_arrivals.len() > LONGEST_LOG {
+                if self.token_arrivals.len() > MAX_LOG {
                     self.token_arrivals.pop_front();
                 }
             }
@@ -154,7 +154,7 @@ impl Journal {
             Endpoint::Other => {}
         }
         self.log.push_back(request);
-        if self.log.len() > LONGEST_LOG {
+        if self.log.len() > MAX_LOG {
             self.log.pop_front();
             self.dropped += 1;
         }

@@ -151,7 +151,7 @@ impl Simulator {
         self.shared.state().settings = changed;
     }
 
-    /// Gives the app another secret, as when somebody rotates it.
+    /// Gives the app another secret, as a rotation does.
     pub fn set_secret(&self, secret: impl Into<String>) {
         self.shared.state().settings.client_secret = secret.into();
     }

@@ -20,12 +20,12 @@ use super::reply::{self, Reply, Reset};
 use super::state::{Shared, now};
 use super::{api, oauth};
 
-const MOST_CONNECTIONS: usize = 4096;
+const MAX_CONNECTIONS: usize = 4096;
 /// For a request's head; what is longer gets hyper's own 431.
-const LARGEST_HEAD: usize = 32 * 1024;
-const LARGEST_BODY: usize = 64 * 1024;
+const MAX_HEAD: usize = 32 * 1024;
+const MAX_BODY: usize = 64 * 1024;
 /// Read, and thrown away, so that the client is done sending and sees the 413.
-const LARGEST_DISCARDED: usize = 16 * LARGEST_BODY;
+const MAX_DISCARDED: usize = 16 * MAX_BODY;
 /// Out of file descriptors, most likely: give others time to close some.
 const PAUSE_AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(10);
 
@@ -49,7 +49,7 @@ impl Endpoint {
 
 /// Accepts until it is aborted, and takes its connections with it.
 pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     // The semaphore is never closed.
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
@@ -68,7 +68,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>, _place: OwnedSemapho
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| serve(Arc::clone(&shared), request));
     let mut connection = http1::Builder::new()
-        .max_buf_size(LARGEST_HEAD)
+        .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     let ended = (&mut connection).await;
     // Other errors are the client's leaving, or hyper has answered them.
@@ -90,7 +90,7 @@ fn reset(stream: &TcpStream) {
 async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Reply, Reset> {
     let (parts, body) = request.into_parts();
     let visit = Visit::begin(shared, &parts);
-    // The client left while it sent: there is nobody to answer.
+    // The client left while it sent.
     let body = read(body).await.map_err(|_| Reset)?;
     if let (Endpoint::Token, Some(body)) = (visit.endpoint, &body) {
         visit
@@ -122,14 +122,14 @@ async fn read(mut body: Incoming) -> hyper::Result<Option<Bytes>> {
             continue;
         };
         seen = seen.saturating_add(data.len());
-        if seen > LARGEST_DISCARDED {
+        if seen > MAX_DISCARDED {
             break;
         }
-        if seen <= LARGEST_BODY {
+        if seen <= MAX_BODY {
             kept.extend_from_slice(&data);
         }
     }
-    Ok((seen <= LARGEST_BODY).then(|| kept.freeze()))
+    Ok((seen <= MAX_BODY).then(|| kept.freeze()))
 }
 
 /// One request, from its arrival to its answer or its client's leaving.

@@ -4,7 +4,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Live tokens that are kept; beyond it, the one next to expire goes.
-const MOST_TOKENS: usize = 10_000;
+const MAX_TOKENS: usize = 10_000;
 
 /// The tokens that were handed out and are neither revoked nor long expired.
 #[derive(Default)]
@@ -31,7 +31,7 @@ impl Tokens {
     /// A new token.
     pub(super) fn issue(&mut self, scopes: Vec<String>, now: Instant, life: Duration) -> String {
         self.live.retain(|_, grant| !grant.remaining(now).is_zero());
-        if self.live.len() >= MOST_TOKENS {
+        if self.live.len() >= MAX_TOKENS {
             let next = self
                 .live
                 .iter()
