@@ -52,6 +52,8 @@ programs! {
     figment_settings, "toml.rs", prints_200;
     config_settings, "config.rs", prints_200;
     error_mapping, "errors.rs", maps_errors;
+    several_organizations, "organizations.rs", sends_each_token_to_its_own_service;
+    vault_credentials, "vault.rs", takes_credentials_from_vault;
     full_stack, "full_stack.rs", traces_without_the_token;
     reqwest_middleware_client, "reqwest_middleware.rs", replays_after_a_401;
 }
@@ -89,6 +91,8 @@ fn child(test: &str, server: &Server) -> Command {
         .env("APP__OFFICERND__CLIENT_SECRET", officernd.client_secret())
         .env("OFFICERND_SCOPES", "officernd.api.read")
         .env("OFFICERND_API_URL", server.url())
+        .env("STAGING_CLIENT_ID", server.staging().client_id())
+        .env("STAGING_CLIENT_SECRET", server.staging().client_secret())
         .env("LISTEN", "127.0.0.1:0")
         // reqwest reads this one, and what loads the root certificates reads the other.
         .env("HTTPS_PROXY", server.proxy())

@@ -52,6 +52,47 @@ pub(crate) fn replays_after_a_401(test: &str) {
     assert_eq!(server.officernd().api_requests(), 2);
 }
 
+pub(crate) fn sends_each_token_to_its_own_service(test: &str) {
+    let (_runtime, server) = start();
+    let printed = run(child(test, &server));
+    assert_eq!(printed.matches("200 OK").count(), 2, "{printed}");
+    for simulator in [server.officernd(), server.staging()] {
+        assert_eq!(simulator.token_requests(), 1);
+        assert_eq!(simulator.api_requests(), 1);
+    }
+}
+
+pub(crate) fn takes_credentials_from_vault(test: &str) {
+    let (runtime, server) = start();
+    let (id, secret) = (
+        server.officernd().client_id(),
+        server.officernd().client_secret(),
+    );
+    let answer = serde_json::json!({"data": {"data": {"client_id": id, "client_secret": secret}}});
+    let read = move |headers: axum::http::HeaderMap| async move {
+        assert_eq!(headers["x-vault-token"], "hunter2");
+        axum::Json(answer)
+    };
+    let vault = axum::Router::new().route("/v1/secret/data/officernd", axum::routing::get(read));
+    let listener = runtime
+        .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+        .unwrap();
+    let mut program = child(test, &server);
+    program.env(
+        "VAULT_ADDR",
+        format!("http://{}", listener.local_addr().unwrap()),
+    );
+    program.env("VAULT_TOKEN", "hunter2");
+    // The program does not read these.
+    program
+        .env_remove("OFFICERND_CLIENT_ID")
+        .env_remove("OFFICERND_CLIENT_SECRET");
+    runtime.spawn(async move { axum::serve(listener, vault).await });
+    let printed = run(program);
+    assert!(printed.contains("200 OK"), "{printed}");
+    assert_eq!(server.officernd().token_requests(), 1);
+}
+
 pub(crate) fn traces_without_the_token(test: &str) {
     let (_runtime, server) = start();
     let printed = run(child(test, &server));
