@@ -1,6 +1,6 @@
 //! Which characters the OAuth RFCs allow.
 
-/// RFC 6750 §2.1 `b64token`: what may follow `Bearer ` in a header.
+/// RFC 6750 section 2.1 `b64token`: what may follow `Bearer ` in a header.
 #[must_use]
 pub(crate) fn valid_b64token(token: &[u8]) -> bool {
     let padding = token.iter().rev().take_while(|&&byte| byte == b'=').count();
@@ -8,7 +8,7 @@ pub(crate) fn valid_b64token(token: &[u8]) -> bool {
     !text.is_empty() && text.iter().copied().all(is_b64)
 }
 
-/// RFC 6749 §3.3 `scope`: tokens of printable ASCII without `"` and `\`,
+/// RFC 6749 section 3.3 `scope`: tokens of printable ASCII without `"` and `\`,
 /// with one space between two.
 #[must_use]
 pub(crate) fn valid_scope(scope: &str) -> bool {

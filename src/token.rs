@@ -103,7 +103,7 @@ impl AccessToken {
         self
     }
 
-    /// `Bearer …`, marked sensitive: the value of `Authorization`.
+    /// `Bearer ...`, marked sensitive: the value of `Authorization`.
     #[must_use]
     pub fn header_value(&self) -> &HeaderValue {
         &self.inner.header

@@ -64,14 +64,14 @@ pub(super) struct Place {
     pub(super) rank: Rank,
     pub(super) client: Client,
     asked_at: Instant,
-    /// When its turn is expected, closures aside.
+    /// When its turn is expected, if the window is not closed to it.
     expected_at: Option<Instant>,
     /// When it was promised a request. Only while it is absent.
     promise: Option<Instant>,
     kept_until: Option<Instant>,
 }
 
-/// A cache keeps its place while it waits ("present") and after it was told to
+/// A cache keeps its place while it waits ("present") and after it was sent away to
 /// come back later ("absent").
 #[derive(Debug, Default)]
 pub(super) struct Line {

@@ -1,4 +1,4 @@
-//! Who may send a token request now, and when everybody else may. Pure.
+//! Which cache may send a token request now, and when the others may. Pure.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -93,7 +93,7 @@ impl Window {
                 self.line.expect(wish.applicant, expected);
                 expected
             }
-            // Without a place: a later one than everybody who has one.
+            // The line is full: the turn after all that have a place.
             None => capacity.expected(self.line.len(), now),
         };
         let expected = expected.max(later(now, MIN_WAIT));

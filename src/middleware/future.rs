@@ -95,8 +95,10 @@ impl Source {
                 let slug = organizations.slug_of(path).map(str::to_owned);
                 Box::pin(async move {
                     let acquired = async {
-                        let cache = organizations.find(&slug?).await?;
-                        let token = cache.token().await?;
+                        let slug = slug?;
+                        let named = |error: Error| error.of_organization(&slug);
+                        let cache = organizations.find(&slug).await.map_err(named)?;
+                        let token = cache.token().await.map_err(named)?;
                         let id = cache.id_of(&token);
                         Ok((token, id))
                     };

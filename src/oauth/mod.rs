@@ -164,7 +164,7 @@ impl HttpTokenProvider {
 
         let token_url = credentials.check()?;
         let loader = Loader::new(credentials.source.clone())?;
-        // Nobody knows whose credentials a source will return.
+        // The client id of a source is not known yet, and may change.
         let client = loader
             .client_id()
             .unwrap_or_else(|| format!("source {}", NEXT_SOURCE.fetch_add(1, Ordering::Relaxed)));
@@ -185,11 +185,13 @@ impl HttpTokenProvider {
         })
     }
 
-    /// Loads the credentials and sends one token request with them, and another
-    /// one if the endpoint does not know a pair that has been replaced meanwhile.
+    /// Loads the credentials and sends one token request with them. With `retry`
+    /// it sends another one at once if the endpoint does not know a pair that has
+    /// been replaced meanwhile, and if the allowance has room for it.
     async fn request_token(
         &self,
         cx: &FetchContext,
+        retry: bool,
     ) -> (Result<AccessToken, Error>, Option<AppCredentials>) {
         let inner = &*self.inner;
         let (clock, start, timeout) = (cx.clock(), cx.clock().now(), cx.fetch_timeout());
@@ -209,7 +211,7 @@ impl HttpTokenProvider {
             let result = inner.request_token(&credentials, ready_by).await;
             let refused = |error: &Error| error.kind() == ErrorKind::InvalidClient;
             let refused = result.as_ref().is_err_and(refused);
-            if !refused || retry_permit.is_some() || !inner.loader.changed().await {
+            if !retry || !refused || retry_permit.is_some() || !inner.loader.changed().await {
                 return (result, Some(credentials));
             }
             // At once or not at all: waiting would keep the cache's permit.
@@ -238,7 +240,7 @@ fn normal(url: &Uri) -> String {
 
 impl TokenProvider for HttpTokenProvider {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
-        self.request_token(&cx).await.0
+        self.request_token(&cx, true).await.0
     }
 
     fn allowance(&self) -> Option<Allowance> {
@@ -263,7 +265,8 @@ impl crate::fleet::KeyedProvider for HttpTokenProvider {
     }
 
     async fn mint(&self, cx: FetchContext) -> crate::fleet::Minted {
-        let (result, credentials) = self.request_token(&cx).await;
+        // A second request would have no place in the window of the fleet.
+        let (result, credentials) = self.request_token(&cx, false).await;
         let material = credentials.map(|pair| self.inner.material(&pair));
         crate::fleet::Minted::new(result, material)
     }

@@ -1,4 +1,4 @@
-//! What a provider is told about the fetch it is asked for.
+//! What a provider can know about a fetch.
 
 use std::fmt;
 use std::sync::Arc;
@@ -75,7 +75,7 @@ pub struct FetchContext {
     pub(crate) applicant: Arc<Applicant>,
     pub(crate) standing: Standing,
     pub(crate) clock: Arc<dyn Clock>,
-    /// Token requests sent, whoever sends them.
+    /// Counts the token requests that were sent.
     pub(crate) sent: Arc<AtomicU64>,
     pub(crate) previous: Option<Box<Previous>>,
 }

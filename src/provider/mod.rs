@@ -1,5 +1,6 @@
-//! Providers mint tokens. They know OAuth and HTTP; they know no cache.
+//! Providers fetch tokens. They know neither caches nor requests.
 
+mod boxed;
 mod context;
 mod simple;
 
@@ -7,6 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+pub use self::boxed::BoxProvider;
 pub(crate) use self::context::Previous;
 pub use self::context::{Cause, FetchContext};
 pub use self::simple::{ProviderFn, StaticToken, provider_fn};
@@ -15,12 +17,12 @@ use crate::allowance::Allowance;
 use crate::error::Error;
 use crate::token::AccessToken;
 
-/// Fetches one token when it is asked to.
+/// Fetches tokens, one per call.
 ///
 /// A cache calls [`fetch`](Self::fetch) at most once at a time, in a task of
 /// its own, under its `fetch_timeout` and its [`Allowance`]; a provider need
 /// not retry, remember or limit anything. The future is dropped when the
-/// timeout ends, and otherwise runs to its end, whoever stops waiting.
+/// timeout ends. Otherwise it runs to its end, also when no caller waits any more.
 ///
 /// ```
 /// use officernd_auth::{AccessToken, Error, FetchContext, TokenCache, TokenProvider};
@@ -47,22 +49,23 @@ pub trait TokenProvider: Send + Sync + 'static {
     /// # Errors
     ///
     /// The kind decides what the cache does next: after a transient kind
-    /// ([`Error::is_transient`]) it backs off with jitter, or as
-    /// [`Error::retry_after`] says; after a lasting one it holds for 60 s and
-    /// more, and still tries again.
+    /// ([`Error::is_transient`]) it backs off for up to 60 s, with jitter; after
+    /// any other for 60 s, doubling to 10 min, or to 60 min where several caches
+    /// share an allowance. If [`Error::retry_after`] is longer, for that time.
     fn fetch(&self, cx: FetchContext) -> impl Future<Output = Result<AccessToken, Error>> + Send;
 
-    /// The allowance that this provider's endpoint shares with others in the
-    /// process. `None`: each cache has its own of 5 per 60 s.
+    /// The allowance that this provider shares with others in the process. The
+    /// default is `None`: each cache has its own of 5 per 60 s. An allowance
+    /// that the builder names is used instead.
     fn allowance(&self) -> Option<Allowance> {
         None
     }
 
-    /// Whether this provider may answer without the token endpoint and so
-    /// spends the allowance itself, by [`FetchContext::permit`], just before
-    /// it sends. Then the whole fetch is bounded by the cache's
-    /// `acquire_timeout`, and the provider bounds each try by
-    /// [`FetchContext::fetch_timeout`].
+    /// Whether this provider takes its permits itself, by
+    /// [`FetchContext::permit`], just before it sends: because it may return a
+    /// token without asking the token endpoint. The cache then bounds the whole
+    /// fetch by its `acquire_timeout`, and the provider bounds each request by
+    /// [`FetchContext::fetch_timeout`]. Default: `false`.
     fn spends_allowance(&self) -> bool {
         false
     }
@@ -104,7 +107,6 @@ pub(crate) trait DynProvider: Send + Sync {
     fn fetch(&self, cx: FetchContext) -> FetchFuture<'_>;
     fn allowance(&self) -> Option<Allowance>;
     fn spends_allowance(&self) -> bool;
-    #[expect(dead_code, reason = "a cache will call it while it backs off")]
     fn credentials_changed(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>>;
 }
 

@@ -61,7 +61,7 @@ impl<F> fmt::Debug for ProviderFn<F> {
     }
 }
 
-/// A token that somebody else looks after: every fetch answers with it.
+/// A fixed token, which every fetch returns.
 ///
 /// ```
 /// use officernd_auth::{OfficeRndAuthLayer, StaticToken};
@@ -95,7 +95,7 @@ impl TokenProvider for StaticToken {
         Ok(self.token.clone())
     }
 
-    /// It asks nobody, so it spends nothing.
+    /// No request is sent, so none is counted.
     fn spends_allowance(&self) -> bool {
         true
     }

@@ -26,6 +26,7 @@ mod raw;
 mod readiness;
 mod rejection;
 mod retry;
+mod rotation;
 mod runtimes;
 mod scopes;
 mod settings;

@@ -205,7 +205,7 @@ fn failing_caches_have_one_request_while_others_wait_and_leave_one_free() {
     assert!(scene.ask(failing(5)).is_err());
     scene.spend(caller(11));
     scene.spend(caller(12));
-    // Two are free, and nobody else waits.
+    // Two are free, and no other cache waits.
     assert!(scene.ask(failing(5)).is_ok());
     assert!(scene.ask(failing(6)).is_err());
 }

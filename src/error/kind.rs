@@ -1,0 +1,82 @@
+//! What kind of failure an error is.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// What kind of failure an [`Error`](crate::Error) is.
+///
+/// ```
+/// use officernd_auth::{Error, ErrorKind};
+///
+/// let error = Error::new(ErrorKind::InvalidScope, "no such scope");
+/// assert_eq!(error.kind(), ErrorKind::InvalidScope);
+/// assert!(!error.is_transient());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The client id or secret is wrong (RFC 6749 section 5.2 `invalid_client`).
+    InvalidClient,
+    /// A scope is unknown or not granted to the app (`invalid_scope`).
+    InvalidScope,
+    /// The server refused for another lasting reason (`unauthorized_client`,
+    /// `invalid_grant`, `invalid_request`, other 4xx, a bare 403).
+    Denied,
+    /// The server answered 429, or the [`Allowance`](crate::Allowance) is spent.
+    RateLimited,
+    /// A time bound ended first.
+    Timeout,
+    /// No whole answer arrived: connect, TLS, reset, 5xx, 408.
+    Transport,
+    /// An answer arrived that is not a token answer (RFC 6749 section 5.1).
+    Malformed,
+    /// The request goes to an origin that may not see the token.
+    ForeignOrigin,
+    /// The request would carry the token over plain http.
+    InsecureOrigin,
+    /// The request names no organization, or one without credentials
+    /// (`per_organization` only).
+    Organization,
+    /// The shared token store failed.
+    Store,
+    /// No tokio runtime, or one without timers, to fetch a token on.
+    Runtime,
+}
+
+impl ErrorKind {
+    /// Whether the same call may succeed later with nothing changed by anyone.
+    #[must_use]
+    pub const fn is_transient(self) -> bool {
+        matches!(
+            self,
+            Self::RateLimited | Self::Timeout | Self::Transport | Self::Malformed | Self::Store
+        )
+    }
+
+    /// The kind's stable name, as in logs, metrics and [`TokenStatus`](crate::TokenStatus).
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidClient => "invalid_client",
+            Self::InvalidScope => "invalid_scope",
+            Self::Denied => "denied",
+            Self::RateLimited => "rate_limited",
+            Self::Timeout => "timeout",
+            Self::Transport => "transport",
+            Self::Malformed => "malformed",
+            Self::ForeignOrigin => "foreign_origin",
+            Self::InsecureOrigin => "insecure_origin",
+            Self::Organization => "organization",
+            Self::Store => "store",
+            Self::Runtime => "runtime",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
