@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::from_fn;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -101,8 +102,9 @@ async fn ready(State(admin): State<Admin>) -> Response {
     (code, Json(body)).into_response()
 }
 
-async fn scrape(State(admin): State<Admin>) -> String {
+async fn scrape(State(admin): State<Admin>) -> impl IntoResponse {
     let states = admin.tokens.states();
     metrics::scraped(&states, admin.is_ready(&states));
-    admin.exporter.render()
+    let format = "text/plain; version=0.0.4; charset=utf-8";
+    ([(CONTENT_TYPE, format)], admin.exporter.render())
 }

@@ -17,7 +17,7 @@ const HOP_BY_HOP: [&str; 6] = [
 ];
 
 /// What a caller may not decide: the host, the credentials, whether to wait for
-/// a 100, who asks, and what other programs on this machine keep in a browser,
+/// a 100, the page that asks, and what other programs on this machine keep in a browser,
 /// which has no cookies per port.
 const FROM_CALLER: [HeaderName; 6] = [HOST, AUTHORIZATION, EXPECT, COOKIE, ORIGIN, REFERER];
 

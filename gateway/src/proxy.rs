@@ -28,7 +28,6 @@ use crate::upstream::Upstream;
 
 const VIA_GATEWAY: HeaderValue = HeaderValue::from_static("1.1 officernd-gateway");
 
-#[derive(Clone)]
 pub(crate) struct Proxy {
     pub(crate) upstream: Upstream,
     pub(crate) origin: Uri,
@@ -41,7 +40,7 @@ impl Proxy {
         let dashboard = Arc::clone(&self.dashboard);
         Router::new()
             .route("/api/{*path}", any(forward))
-            .with_state(self)
+            .with_state(Arc::new(self))
             .layer(TimeoutLayer::with_status_code(
                 StatusCode::GATEWAY_TIMEOUT,
                 options.answer_timeout,
@@ -89,7 +88,7 @@ fn record(dashboard: &Dashboard, method: &Method, status: StatusCode, took: Dura
     metrics::answered(method, status, took);
 }
 
-async fn forward(State(proxy): State<Proxy>, request: Request) -> Result<Response, Response> {
+async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Response, Response> {
     // TRACE would show the token to the caller.
     if request.method() == Method::TRACE || request.method() == Method::CONNECT {
         let allow = [(ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")];
@@ -114,10 +113,10 @@ async fn forward(State(proxy): State<Proxy>, request: Request) -> Result<Respons
 
     let response = if has_body {
         let request = Request::from_parts(parts, body);
-        proxy.upstream.streaming.oneshot(request).await
+        proxy.upstream.streaming.clone().oneshot(request).await
     } else {
         let request = Request::from_parts(parts, Empty::new());
-        proxy.upstream.replaying.oneshot(request).await
+        proxy.upstream.replaying.clone().oneshot(request).await
     };
     let mut response = response.map_err(|error| failure(&proxy.dashboard, &error))?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {

@@ -114,7 +114,10 @@ impl Tokens {
                         };
                         if cache.try_token().is_none() {
                             // Not awaited: one organization must not hold up the next.
-                            tokio::spawn(async move { cache.warm_up().await });
+                            tokio::spawn(async move {
+                                let warm_up = cache.warm_up();
+                                tokio::time::timeout(KEEP_WARM_INTERVAL, warm_up).await
+                            });
                         }
                     }
                 }

@@ -100,13 +100,13 @@ impl Gateway {
     pub(crate) fn spawn(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let said = Arc::default();
-        let (tell, told) = mpsc::channel();
+        let (report, reports) = mpsc::channel();
         listen(
             child.stdout.take().unwrap(),
             Arc::clone(&said),
-            tell.clone(),
+            report.clone(),
         );
-        listen(child.stderr.take().unwrap(), Arc::clone(&said), tell);
+        listen(child.stderr.take().unwrap(), Arc::clone(&said), report);
         let mut gateway = Self {
             child,
             addr: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -115,8 +115,8 @@ impl Gateway {
             said,
         };
         // One on each line: the API's address is the last.
-        gateway.admin = told.recv_timeout(BOUND).expect("an admin address");
-        gateway.addr = told.recv_timeout(BOUND).expect("a gateway");
+        gateway.admin = reports.recv_timeout(BOUND).expect("an admin address");
+        gateway.addr = reports.recv_timeout(BOUND).expect("a gateway");
         gateway
     }
 

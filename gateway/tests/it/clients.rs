@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use crate::child::{Gateway, LOCATIONS, raw_upstream, upstream, within};
 
 #[tokio::test]
-async fn a_slow_client_gets_all_of_it_and_holds_nobody_up() {
+async fn a_slow_client_gets_all_of_it_and_delays_no_other() {
     const SIZE: usize = 8 << 20;
     let simulator = Simulator::start().await.unwrap();
     let api = upstream(|request| async move {
@@ -53,14 +53,14 @@ async fn a_slow_client_gets_all_of_it_and_holds_nobody_up() {
 }
 
 /// A body without an end, and word of when it was dropped.
-fn endless(tell: Arc<Notify>) -> Response<Body> {
-    struct Tell(Arc<Notify>);
-    impl Drop for Tell {
+fn endless(report: Arc<Notify>) -> Response<Body> {
+    struct Report(Arc<Notify>);
+    impl Drop for Report {
         fn drop(&mut self) {
             self.0.notify_one();
         }
     }
-    let guard = Tell(tell);
+    let guard = Report(report);
     Response::new(Body::from_stream(stream::repeat_with(move || {
         let _ = &guard;
         Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b'x'; 8192]))
@@ -72,20 +72,20 @@ async fn a_client_that_leaves_in_mid_body_takes_its_upstream_request_along() {
     let simulator = Simulator::start().await.unwrap();
     let gone = Arc::new(Notify::new());
     let here = Arc::new(Notify::new());
-    let (tell, came) = (Arc::clone(&gone), Arc::clone(&here));
+    let (report, came) = (Arc::clone(&gone), Arc::clone(&here));
     let api = upstream(move |request: Request<Incoming>| {
-        let (tell, came) = (Arc::clone(&tell), Arc::clone(&came));
+        let (report, came) = (Arc::clone(&report), Arc::clone(&came));
         async move {
             match request.uri().path() {
                 // Reads until the sender breaks off.
                 "/api/up" => {
                     came.notify_one();
                     assert!(request.into_body().collect().await.is_err());
-                    tell.notify_one();
+                    report.notify_one();
                     Response::default()
                 }
                 // Sends until the reader breaks off.
-                "/api/down" => endless(tell),
+                "/api/down" => endless(report),
                 _ => Response::default(),
             }
         }
@@ -140,7 +140,7 @@ async fn an_upstream_that_resets_is_a_502_or_a_body_cut_short() {
         }
         assert_eq!(gateway.get("/api/ok").await, (StatusCode::OK, "ok".into()));
     }
-    // Bound, so that nobody else gets the port, and not listening.
+    // Bound, so that no other process gets the port, and not listening.
     let nowhere = TcpSocket::new_v4().unwrap();
     nowhere.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let api = format!("http://{}", nowhere.local_addr().unwrap());
@@ -169,9 +169,9 @@ async fn an_upstream_that_does_not_answer_is_a_504() {
 async fn a_client_that_stops_reading_is_let_go() {
     let simulator = Simulator::start().await.unwrap();
     let gone = Arc::new(Notify::new());
-    let tell = Arc::clone(&gone);
+    let report = Arc::clone(&gone);
     let api = upstream(move |_| {
-        let answer = endless(Arc::clone(&tell));
+        let answer = endless(Arc::clone(&report));
         async { answer }
     })
     .await;

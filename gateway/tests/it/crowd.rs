@@ -78,12 +78,12 @@ async fn out_of_file_descriptors_it_goes_on_as_soon_as_some_are_free() {
 async fn more_connections_than_places_wait_their_turn() {
     let simulator = Simulator::start().await.unwrap();
     let came = Arc::new(Notify::new());
-    let tell = Arc::clone(&came);
+    let report = Arc::clone(&came);
     let api = upstream(move |request: Request<Incoming>| {
-        let tell = Arc::clone(&tell);
+        let report = Arc::clone(&report);
         async move {
             if request.uri().path() == "/api/hang" {
-                tell.notify_one();
+                report.notify_one();
                 std::future::pending::<()>().await;
             }
             Response::default()

@@ -105,7 +105,7 @@ fn the_dashboard_is_json_with_a_query_in_every_panel() {
     }
 }
 
-/// A misspelt variable in a manifest would be found by whoever deploys it.
+/// A misspelt variable in a manifest would only show in production.
 #[test]
 fn every_variable_that_the_files_set_is_a_setting() {
     for file in [

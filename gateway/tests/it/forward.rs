@@ -15,10 +15,10 @@ use crate::child::{Gateway, LOCATIONS, upstream, within};
 #[tokio::test]
 async fn what_belongs_to_one_hop_stays_there_and_the_token_is_put_on() {
     let simulator = Simulator::start().await.unwrap();
-    let (tell, mut told) = mpsc::unbounded_channel::<(String, HeaderMap)>();
+    let (report, mut reports) = mpsc::unbounded_channel::<(String, HeaderMap)>();
     let api = upstream(move |request: Request<hyper::body::Incoming>| {
         let uri = request.uri().to_string();
-        tell.send((uri, request.headers().clone())).unwrap();
+        report.send((uri, request.headers().clone())).unwrap();
         let response = Response::builder()
             .header("connection", "x-theirs")
             .header("x-theirs", "1")
@@ -43,7 +43,7 @@ async fn what_belongs_to_one_hop_stays_there_and_the_token_is_put_on() {
         .send()
         .await
         .unwrap();
-    let (uri, there) = within(told.recv()).await.unwrap();
+    let (uri, there) = within(reports.recv()).await.unwrap();
     assert_eq!(uri, "/api/v2/a%2Fb?x=%20&y");
     let names: Vec<&str> = there.keys().map(|name| name.as_str()).collect();
     for name in [

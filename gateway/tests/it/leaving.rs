@@ -79,7 +79,7 @@ async fn sigterm_waits_for_bodies_on_their_way() {
 }
 
 #[tokio::test]
-async fn what_outlives_the_grace_is_cut_off_and_told() {
+async fn what_outlives_the_shutdown_is_cut_off_and_reported() {
     let simulator = Simulator::start().await.unwrap();
     let (mut gateway, _send, response) = echo(&simulator, "1s").await;
     gateway.terminate();

@@ -69,7 +69,7 @@ pub(crate) fn generate() {
     );
 }
 
-/// Connections, one after the other, until all is sent or nobody listens. A
+/// Connections, one after the other, until all is sent or the port is closed. A
 /// request that was sent and not answered is `None`.
 async fn one_client(
     addr: SocketAddr,

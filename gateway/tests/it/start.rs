@@ -145,16 +145,16 @@ async fn healthcheck_asks_the_admin_address() {
 #[tokio::test]
 async fn it_shows_no_secret_anywhere() {
     let simulator = Simulator::start().await.unwrap();
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let (report, mut reports) = tokio::sync::mpsc::unbounded_channel();
     let api = upstream(move |request| {
         let token = request.headers()["authorization"].to_str().unwrap();
-        tell.send(token["Bearer ".len()..].to_owned()).unwrap();
+        report.send(token["Bearer ".len()..].to_owned()).unwrap();
         async { axum::http::Response::default() }
     })
     .await;
     let gateway = Gateway::start(&simulator, &api, &[]);
     assert_eq!(gateway.get("/api/x").await.0, 200);
-    let token = told.recv().await.unwrap();
+    let token = reports.recv().await.unwrap();
     assert!(token.len() > 10);
 
     let mut shown = gateway.said();

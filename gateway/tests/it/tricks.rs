@@ -23,9 +23,9 @@ struct Got {
 
 /// An API that answers "done" and tells what it got.
 async fn recorder() -> (String, mpsc::UnboundedReceiver<Got>) {
-    let (tell, told) = mpsc::unbounded_channel();
+    let (report, reports) = mpsc::unbounded_channel();
     let api = upstream(move |request: Request<Incoming>| {
-        let tell = tell.clone();
+        let report = report.clone();
         async move {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.unwrap();
@@ -35,17 +35,17 @@ async fn recorder() -> (String, mpsc::UnboundedReceiver<Got>) {
                 trailers: body.trailers().cloned(),
                 body: body.to_bytes(),
             };
-            tell.send(got).unwrap();
+            report.send(got).unwrap();
             Response::new(Body::from("done"))
         }
     });
-    (api.await, told)
+    (api.await, reports)
 }
 
 #[tokio::test]
 async fn no_trick_of_a_callers_head_reaches_the_api() {
     let simulator = Simulator::start().await.unwrap();
-    let (api, mut told) = recorder().await;
+    let (api, mut reports) = recorder().await;
     let gateway = Gateway::start(&simulator, &api, &SHORT);
     for trick in [
         "connection: close, authorization",
@@ -70,7 +70,7 @@ async fn no_trick_of_a_callers_head_reaches_the_api() {
         let head: Vec<u8> = head.chars().map(|c| c as u8).collect();
         let answer = gateway.raw(head).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{trick}: {answer}");
-        let got = within(told.recv()).await.unwrap();
+        let got = within(reports.recv()).await.unwrap();
         assert_eq!(
             (got.uri.as_str(), &got.body[..]),
             ("/api/v2/x", &b"four"[..])
@@ -96,12 +96,12 @@ async fn no_trick_of_a_callers_head_reaches_the_api() {
 #[tokio::test]
 async fn a_header_that_connection_names_is_dropped_whatever_stands_beside_it() {
     let simulator = Simulator::start().await.unwrap();
-    let (api, mut told) = recorder().await;
+    let (api, mut reports) = recorder().await;
     let gateway = Gateway::start(&simulator, &api, &SHORT);
     let head = b"GET /api/x HTTP/1.1\r\nhost: localhost\r\nx-mine: 1\r\nx-other: 1\r\n\
                  connection: \xff, X-Mine\r\nconnection: close,, \tx-other \r\n\r\n";
     assert!(gateway.raw(head).await.starts_with("HTTP/1.1 200"));
-    let got = within(told.recv()).await.unwrap();
+    let got = within(reports.recv()).await.unwrap();
     assert!(!got.headers.contains_key("x-mine"), "{:?}", got.headers);
     assert!(!got.headers.contains_key("x-other"), "{:?}", got.headers);
 }
@@ -109,7 +109,7 @@ async fn a_header_that_connection_names_is_dropped_whatever_stands_beside_it() {
 #[tokio::test]
 async fn the_framing_of_a_request_is_the_gateways_own() {
     let simulator = Simulator::start().await.unwrap();
-    let (api, mut told) = recorder().await;
+    let (api, mut reports) = recorder().await;
     let gateway = Gateway::start(&simulator, &api, &[]);
     let head = "HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n";
     for (framing, refused) in [
@@ -130,18 +130,21 @@ async fn the_framing_of_a_request_is_the_gateways_own() {
             assert!(answer.starts_with("HTTP/1.1 4"), "{framing}: {answer}");
             continue;
         }
-        let got = within(told.recv()).await.unwrap();
+        let got = within(reports.recv()).await.unwrap();
         assert_eq!(got.body, "four", "{framing}");
         let length = got.headers.contains_key("content-length");
         let chunked = got.headers.contains_key("transfer-encoding");
         assert!(length != chunked, "{framing}: {:?}", got.headers);
     }
-    assert!(told.try_recv().is_err(), "a refused request went through");
+    assert!(
+        reports.try_recv().is_err(),
+        "a refused request went through"
+    );
 
     // An empty body that says so goes on saying so: servers ask for it (411).
     let request = format!("POST /api/x {head}content-length: 0\r\n\r\n");
     assert!(gateway.raw(request).await.starts_with("HTTP/1.1 200"));
-    let got = within(told.recv()).await.unwrap();
+    let got = within(reports.recv()).await.unwrap();
     assert_eq!(got.headers["content-length"], "0");
 
     // Trailers could carry what the head may not.
@@ -150,14 +153,14 @@ async fn the_framing_of_a_request_is_the_gateways_own() {
     let chunked = "transfer-encoding: chunked";
     let request = format!("POST /api/x {head}{trailers}{chunked}\r\n\r\n{body}");
     assert!(gateway.raw(request).await.starts_with("HTTP/1.1 200"));
-    let got = within(told.recv()).await.unwrap();
+    let got = within(reports.recv()).await.unwrap();
     assert_eq!((got.body, got.trailers), (Bytes::from("four"), None));
 }
 
 #[tokio::test]
 async fn targets_go_to_the_api_and_nowhere_else() {
     let simulator = Simulator::start().await.unwrap();
-    let (api, mut told) = recorder().await;
+    let (api, mut reports) = recorder().await;
     let gateway = Gateway::start(&simulator, &api, &[]);
     for (target, there) in [
         ("/api/v2//x", Ok("/api/v2//x")),
@@ -189,11 +192,11 @@ async fn targets_go_to_the_api_and_nowhere_else() {
         match there {
             Ok(uri) => {
                 assert_eq!(status, "200", "{target}: {answer}");
-                assert_eq!(within(told.recv()).await.unwrap().uri, uri);
+                assert_eq!(within(reports.recv()).await.unwrap().uri, uri);
             }
             Err(code) => {
                 assert!(status.starts_with(code), "{target}: {answer}");
-                assert!(told.try_recv().is_err(), "{target} went through");
+                assert!(reports.try_recv().is_err(), "{target} went through");
             }
         }
     }
@@ -203,7 +206,7 @@ async fn targets_go_to_the_api_and_nowhere_else() {
 async fn an_answer_that_would_confuse_the_caller_does_not_pass() {
     let simulator = Simulator::start().await.unwrap();
     let api = raw_upstream(|path| match path {
-        // Both framings: the chunks count, and only they are told.
+        // Both framings: the chunks count, and only they are forwarded.
         "/api/both" => (
             b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n\
               4\r\nfour\r\n0\r\nset-cookie: a=b\r\n\r\n",
@@ -245,7 +248,7 @@ async fn an_answer_that_would_confuse_the_caller_does_not_pass() {
 #[tokio::test]
 async fn a_caller_that_expects_a_100_gets_one_before_it_sends() {
     let simulator = Simulator::start().await.unwrap();
-    let (api, mut told) = recorder().await;
+    let (api, mut reports) = recorder().await;
     let gateway = Gateway::start(&simulator, &api, &[("GATEWAY_BODY_LIMIT", "1000")]);
     let mut stream = gateway.connect().await;
     let head = "POST /api/x HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
@@ -259,10 +262,10 @@ async fn a_caller_that_expects_a_100_gets_one_before_it_sends() {
     let mut answer = String::new();
     within(stream.read_to_string(&mut answer)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let got = within(told.recv()).await.unwrap();
+    let got = within(reports.recv()).await.unwrap();
     assert_eq!(got.body, "four");
     assert!(!got.headers.contains_key("expect"));
-    // … or is told at once that it need not.
+    // A body that is too large is refused before it is sent.
     let answer = gateway.raw(format!("{head}content-length: 1001\r\n\r\n"));
     assert!(answer.await.starts_with("HTTP/1.1 413"));
 }
