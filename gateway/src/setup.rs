@@ -85,10 +85,7 @@ impl Setup {
             Apps::PerOrganization { apps, default } => {
                 let (layer, tokens) =
                     per_organization(&settings, apps, default, store.as_ref(), &dashboard)?;
-                (
-                    tokens,
-                    Upstream::per_organization(&layer, options.body_timeout)?,
-                )
+                (tokens, Upstream::new(&layer, options.body_timeout)?)
             }
             Apps::One { slug, app } => {
                 let slug = slug.unwrap_or_default();

@@ -9,7 +9,6 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use officernd_auth::organizations::Organizations;
 use officernd_auth::{BoxError, OfficeRndAuthLayer};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer as _, ServiceBuilder};
@@ -30,37 +29,23 @@ pub(crate) struct Upstream {
     pub(crate) replaying: BoxCloneSyncService<hyper::Request<Empty<Bytes>>, Response, BoxError>,
 }
 
-/// The same for both types of layer.
-macro_rules! services {
-    ($layer:expr, $write_timeout:expr) => {{
-        let http = client($write_timeout)?;
-        let streaming = $layer.layer(http.clone());
+impl Upstream {
+    /// `write_timeout` ends a connection whose peer acknowledges nothing for
+    /// that long.
+    pub(crate) fn new<C: Clone>(
+        layer: &OfficeRndAuthLayer<C>,
+        write_timeout: Duration,
+    ) -> Result<Self, BoxError> {
+        let http = client(write_timeout)?;
+        let streaming = layer.layer(http.clone());
         let replaying = ServiceBuilder::new()
-            .layer($layer.clone().with_retry())
+            .layer(layer.clone().with_retry())
             .map_request(|request: hyper::Request<Empty<Bytes>>| request.map(Body::new))
             .service(http);
         Ok(Self {
             streaming: BoxCloneSyncService::new(streaming),
             replaying: BoxCloneSyncService::new(replaying),
         })
-    }};
-}
-
-impl Upstream {
-    /// `write_timeout` ends a connection whose peer acknowledges nothing for
-    /// that long.
-    pub(crate) fn new(
-        layer: &OfficeRndAuthLayer,
-        write_timeout: Duration,
-    ) -> Result<Self, BoxError> {
-        services!(layer, write_timeout)
-    }
-
-    pub(crate) fn per_organization(
-        layer: &OfficeRndAuthLayer<Organizations>,
-        write_timeout: Duration,
-    ) -> Result<Self, BoxError> {
-        services!(layer, write_timeout)
     }
 }
 
