@@ -3,66 +3,48 @@
 //! [`Simulator`] is an OfficeRnD that runs inside your test: a real HTTP/1.1
 //! server on loopback, with the token endpoint and its five requests a minute,
 //! an API that refuses what OfficeRnD refuses, and faults to script. Point your
-//! service's token URL and API address at it, and ask it afterwards what it saw.
+//! service's token URL and API address at it, or use the layer that it makes.
 //!
 //! ```
-//! use http::{Request, StatusCode, header::AUTHORIZATION};
+//! # #[cfg(feature = "reqwest")]
+//! # mod example {
+//! use bytes::Bytes;
+//! use http::{Request, StatusCode};
+//! use http_body_util::Empty;
+//! use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+//! use officernd_auth::BoxError;
 //! use officernd_auth::testing::{Fault, Simulator};
-//! # use http_body_util::{BodyExt, Full};
-//! # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-//! # type BoxError = Box<dyn std::error::Error + Send + Sync>;
-//! # async fn send(request: http::Result<Request<String>>) -> Result<(StatusCode, String), BoxError> {
-//! #     let client = Client::builder(TokioExecutor::new()).build_http();
-//! #     let answer = client.request(request?.map(Full::<bytes::Bytes>::from)).await?;
-//! #     let (status, body) = (answer.status(), answer.into_body().collect().await?.to_bytes());
-//! #     Ok((status, String::from_utf8(body.to_vec())?))
-//! # }
-//!
-//! /// The service under test: it reads an organisation's locations.
-//! async fn locations(officernd: &Simulator) -> Result<StatusCode, BoxError> {
-//!     let form = form_urlencoded::Serializer::new(String::new())
-//!         .append_pair("client_id", &officernd.client_id())
-//!         .append_pair("client_secret", &officernd.client_secret())
-//!         .append_pair("grant_type", "client_credentials")
-//!         .append_pair("scope", &officernd.scope())
-//!         .finish();
-//!     let request = Request::post(officernd.token_url())
-//!         .header("content-type", "application/x-www-form-urlencoded")
-//!         .body(form);
-//!     let (status, body) = send(request).await?;
-//!     if status != StatusCode::OK {
-//!         return Ok(status);
-//!     }
-//!     let answer: serde_json::Value = serde_json::from_str(&body)?;
-//!     let token = answer["access_token"].as_str().unwrap_or_default();
-//!
-//!     let url = format!(
-//!         "{}/api/v2/organizations/{}/locations",
-//!         officernd.url(),
-//!         officernd.org_slug(),
-//!     );
-//!     let request = Request::get(url).header(AUTHORIZATION, format!("Bearer {token}"));
-//!     Ok(send(request.body(String::new())).await?.0)
-//! }
+//! use tower::{Layer as _, Service as _, ServiceExt as _};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), BoxError> {
+//! # pub(super) async fn main() -> Result<(), BoxError> {
 //! let officernd = Simulator::start().await?;
-//! assert_eq!(locations(&officernd).await?, StatusCode::OK);
+//! let http = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+//! let mut client = officernd.layer()?.layer(http);
+//!
+//! let url = format!(
+//!     "{}/api/v2/organizations/{}/locations",
+//!     officernd.url(),
+//!     officernd.org_slug(),
+//! );
+//! let request = || Request::get(&url).body(Empty::new());
+//! let response = client.ready().await?.call(request()?).await?;
+//! assert_eq!(response.status(), StatusCode::OK);
 //!
 //! // A bad minute at OfficeRnD.
-//! officernd.token_faults().next(1, Fault::Status(503));
-//! assert_eq!(locations(&officernd).await?, StatusCode::SERVICE_UNAVAILABLE);
+//! officernd.api_faults().next(1, Fault::Status(503));
+//! let response = client.ready().await?.call(request()?).await?;
+//! assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
 //!
-//! // This service asks for a token each time, and the fifth was its last.
-//! for _ in 0..4 {
-//!     locations(&officernd).await?;
-//! }
-//! assert_eq!(locations(&officernd).await?, StatusCode::TOO_MANY_REQUESTS);
-//! assert_eq!(officernd.token_requests(), 7);
-//! assert_eq!(officernd.tokens_issued(), 4);
+//! // Both requests carried the same token.
+//! assert_eq!(officernd.token_requests(), 1);
 //! # Ok(())
 //! # }
+//! # }
+//! # #[cfg(feature = "reqwest")]
+//! # fn main() { example::main().unwrap() }
+//! # #[cfg(not(feature = "reqwest"))]
+//! # fn main() {}
 //! ```
 //!
 //! # Time

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time;
+use tower::{Layer as _, ServiceExt as _};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const UNAUTHORIZED: &str =
@@ -105,7 +106,7 @@ impl Bench {
         self.send(request.body(body.to_owned())?).await
     }
 
-    /// Reads the organisation's members with this `Authorization`.
+    /// Reads the organization's members with this `Authorization`.
     async fn members(&self, authorization: &str) -> Answer {
         let path = format!(
             "/api/v2/organizations/{}/members",
@@ -483,7 +484,7 @@ async fn every_usual_method_and_both_versions_of_the_api_are_served() {
 }
 
 #[tokio::test]
-async fn another_organisation_is_not_found_with_a_500() {
+async fn another_organization_is_not_found_with_a_500() {
     let bench = Bench::new(free()).await;
     let bearer = format!("Bearer {}", bench.token().await.token());
     let path = "/api/v2/organizations/other/members";
@@ -875,4 +876,39 @@ async fn two_simulators_share_nothing() {
     assert_eq!(one.status_with(&token).await, 200);
     assert_eq!(other.status_with(&token).await, 401);
     assert_eq!(other.simulator.token_requests(), 0);
+}
+
+#[tokio::test]
+async fn an_app_can_be_added_and_deleted_while_the_other_goes_on() {
+    let bench = Bench::new(free()).await;
+    let officernd = &bench.simulator;
+    let old = bench.token().await.token();
+
+    let unknown = bench.token_with("client_id", "second").await;
+    assert_eq!(unknown.error(), (401, "invalid_client".into()));
+    officernd.add_app("second", officernd.client_secret());
+    let new = bench.token_with("client_id", "second").await.token();
+    assert_ne!(old, new);
+
+    officernd.delete_app(&officernd.client_id());
+    assert_eq!(bench.status_with(&old).await, 401);
+    assert_eq!(bench.status_with(&new).await, 200);
+    let deleted = bench.token().await;
+    assert_eq!(officernd.client_secret(), "");
+    assert!(!deleted.status.is_success());
+}
+
+#[tokio::test]
+async fn its_layer_puts_a_token_on_requests_to_it() {
+    let officernd = Simulator::start().await.unwrap();
+    let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let client = officernd.layer().unwrap().layer(http);
+    let (url, slug) = (officernd.url(), officernd.org_slug());
+    for _ in 0..2 {
+        let request = Request::get(format!("{url}/api/v2/organizations/{slug}/locations"));
+        let request = request.body(Full::default()).unwrap();
+        let response = client.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+    assert_eq!(officernd.token_requests(), 1);
 }

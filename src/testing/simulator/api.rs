@@ -9,7 +9,7 @@ use super::state::State;
 
 const UNAUTHORIZED: &str =
     r#"{"statusCode":401,"message":"Unauthorized access","error":"Unauthorized"}"#;
-const WRONG_ORGANISATION: &str =
+const WRONG_ORGANIZATION: &str =
     r#"{"statusCode":500,"message":"Organization not found","error":"Internal Server Error"}"#;
 const LIST_V1: &str = r#"[{"_id":"65f0c0ffee0000000000a001","name":"Main Street"}]"#;
 const LIST_V2: &str = r#"{"rangeStart":1,"rangeEnd":1,"cursorNext":null,"results":[{"_id":"65f0c0ffee0000000000a001","name":"Main Street"}]}"#;
@@ -35,7 +35,7 @@ pub(super) fn answer(state: &State, parts: &request::Parts, now: Instant) -> Rep
         return reply;
     }
     if target.slug != state.settings.org_slug {
-        return reply::json(StatusCode::INTERNAL_SERVER_ERROR, WRONG_ORGANISATION);
+        return reply::json(StatusCode::INTERNAL_SERVER_ERROR, WRONG_ORGANIZATION);
     }
     reply::json(StatusCode::OK, target.list)
 }

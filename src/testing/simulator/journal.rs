@@ -6,8 +6,6 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use http::{HeaderMap, Method, StatusCode, Uri, request};
 
-use super::server::Endpoint;
-
 /// As many requests are remembered.
 const MAX_LOG: usize = 10_000;
 
@@ -124,7 +122,25 @@ impl fmt::Debug for RecordedRequest {
     }
 }
 
-/// What came in, and what became of it.
+/// Which rules a request falls under.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Token,
+    Api,
+    Other,
+}
+
+impl Endpoint {
+    pub(super) fn of(path: &str) -> Self {
+        match path {
+            "/oauth/token" => Self::Token,
+            path if path.starts_with("/api/") => Self::Api,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The requests that arrived, and how they were answered.
 #[derive(Default)]
 pub(super) struct Journal {
     log: VecDeque<RecordedRequest>,

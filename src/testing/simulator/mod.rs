@@ -1,7 +1,8 @@
-//! Floors, top down: [`Simulator`] is the handle, `server` the sockets, `oauth`
-//! and `api` the rules, `reply` what they answer, `state` what they know.
+//! [`Simulator`] is the handle, `server` has the sockets, `oauth` and `api` the
+//! rules, `reply` the answers, `state` what changes.
 
 mod api;
+mod apps;
 mod fault;
 mod journal;
 mod oauth;
@@ -26,6 +27,9 @@ pub use self::fault::{Fault, Faults};
 pub use self::journal::RecordedRequest;
 pub use self::settings::SimulatorBuilder;
 use self::state::Shared;
+use crate::credentials::ClientCredentials;
+#[cfg(feature = "reqwest")]
+use crate::{ConfigError, HttpTokenProvider, OfficeRndAuthLayer};
 
 /// An OfficeRnD that runs inside your test, until it is dropped.
 ///
@@ -44,7 +48,6 @@ use self::state::Shared;
 /// # async fn main() -> std::io::Result<()> {
 /// let officernd = Simulator::start().await?;
 /// assert_eq!(officernd.token_url(), format!("{}/oauth/token", officernd.url()));
-/// assert_eq!(officernd.token_requests(), 0);
 /// # Ok(())
 /// # }
 /// ```
@@ -111,16 +114,39 @@ impl Simulator {
     /// The app's client id.
     #[must_use]
     pub fn client_id(&self) -> String {
-        self.shared.state().settings.client_id.clone()
+        self.shared.state().settings.apps.main.clone()
     }
 
-    /// The app's client secret, which guards nothing but this simulator.
+    /// The app's client secret, empty once the app is deleted. It guards nothing
+    /// but this simulator.
     #[must_use]
     pub fn client_secret(&self) -> String {
-        self.shared.state().settings.client_secret.clone()
+        let apps = &self.shared.state().settings.apps;
+        apps.secret(&apps.main).unwrap_or_default().to_owned()
     }
 
-    /// The organisation that the app belongs to.
+    /// The app's credentials, with all its scopes and this simulator's token URL.
+    #[must_use]
+    pub fn credentials(&self) -> ClientCredentials {
+        ClientCredentials::new(self.client_id(), self.client_secret())
+            .scope(self.scope())
+            .token_url(self.token_url())
+    }
+
+    /// A layer with [`credentials`](Self::credentials) that puts its token on
+    /// requests to this simulator.
+    ///
+    /// # Errors
+    ///
+    /// As [`HttpTokenProvider::new`].
+    #[cfg(feature = "reqwest")]
+    pub fn layer(&self) -> Result<OfficeRndAuthLayer, ConfigError> {
+        let provider = HttpTokenProvider::new(self.credentials())?;
+        let layer = OfficeRndAuthLayer::builder(provider);
+        layer.allow_origin(self.url()).build()
+    }
+
+    /// The organization of the app.
     #[must_use]
     pub fn org_slug(&self) -> String {
         self.shared.state().settings.org_slug.clone()
@@ -132,8 +158,7 @@ impl Simulator {
         self.shared.state().settings.scopes.join(" ")
     }
 
-    /// Changes any settings while it runs. Tokens already issued keep their life
-    /// and scopes.
+    /// Changes any settings while it runs, but not tokens already issued.
     ///
     /// ```
     /// # use officernd_auth::testing::Simulator;
@@ -145,15 +170,28 @@ impl Simulator {
     /// # }
     /// ```
     pub fn reconfigure(&self, change: impl FnOnce(SimulatorBuilder) -> SimulatorBuilder) {
-        // Not under the lock: the closure may ask this simulator something.
         let settings = self.shared.state().settings.clone();
+        // Without the lock: the closure may call this simulator.
         let changed = change(settings);
         self.shared.state().settings = changed;
     }
 
     /// Gives the app another secret, as a rotation does.
     pub fn set_secret(&self, secret: impl Into<String>) {
-        self.shared.state().settings.client_secret = secret.into();
+        self.add_app(self.client_id(), secret);
+    }
+
+    /// Makes another app in the same organization, with the same scopes.
+    pub fn add_app(&self, client_id: impl Into<String>, client_secret: impl Into<String>) {
+        let (id, secret) = (client_id.into(), client_secret.into());
+        self.shared.state().settings.apps.set(id, secret);
+    }
+
+    /// Deletes an app and revokes its tokens.
+    pub fn delete_app(&self, client_id: &str) {
+        let mut state = self.shared.state();
+        state.settings.apps.delete(client_id);
+        state.tokens.revoke_app(client_id);
     }
 
     /// Sets how long tokens live that are issued from now on.
@@ -188,7 +226,7 @@ impl Simulator {
         self.shared.state().tokens.revoke(token);
     }
 
-    /// Revokes every token, as when the app is deleted and made again.
+    /// Revokes every token.
     pub fn revoke_all(&self) {
         self.shared.state().tokens.revoke_all();
     }
@@ -199,29 +237,25 @@ impl Simulator {
         *self.shared.token_requests.borrow()
     }
 
-    /// Waits until the token endpoint has seen this many requests in all: a test
-    /// can so act while one of them is delayed or hangs.
+    /// Waits until the token endpoint has seen this many requests in all.
     pub async fn token_requests_reach(&self, count: u64) {
         let mut seen = self.shared.token_requests.subscribe();
-        // The sender lives as long as `self`: the only error cannot occur.
         let _ = seen.wait_for(|seen| *seen >= count).await;
     }
 
-    /// How many times the token endpoint handed out a token.
+    /// How many tokens were handed out.
     #[must_use]
     pub fn tokens_issued(&self) -> u64 {
         self.shared.state().tokens.issued()
     }
 
-    /// The most token requests that were ever in flight at once: arrived, not
-    /// yet answered, and the client still there.
+    /// The most token requests that were ever in flight at once.
     #[must_use]
     pub fn max_concurrent_token_requests(&self) -> usize {
         self.shared.state().journal.max_in_flight()
     }
 
-    /// The most token requests that fell in any stretch of this length, among
-    /// the last 10,000.
+    /// The most token requests in any window of this length, of the last 10,000.
     #[must_use]
     pub fn max_token_requests_in(&self, window: Duration) -> usize {
         self.shared.state().journal.max_token_requests_in(window)
@@ -247,7 +281,7 @@ impl Simulator {
 }
 
 impl Drop for Simulator {
-    /// Stops listening and cuts all connections: the accept task owns them.
+    /// Stops listening and cuts all connections.
     fn drop(&mut self) {
         self.accepting.abort();
     }

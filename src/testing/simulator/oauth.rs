@@ -85,7 +85,7 @@ fn grant(
         ));
     }
     let settings = &state.settings;
-    if form.client_id != settings.client_id || form.client_secret != settings.client_secret {
+    if settings.apps.secret(&form.client_id) != Some(&form.client_secret) {
         return Err(Refusal {
             status: reply::final_status(settings.invalid_client_status),
             error: "invalid_client",
@@ -102,7 +102,7 @@ fn grant(
     }
 
     let scope = scopes.join(" ");
-    let (token, remaining) = token(state, scopes, now);
+    let (token, remaining) = token(state, form.client_id, scopes, now);
     Ok(json!({
         "access_token": token,
         "token_type": "Bearer",
@@ -111,9 +111,14 @@ fn grant(
     }))
 }
 
-fn token(state: &mut State, scopes: Vec<String>, now: Instant) -> (String, Duration) {
+fn token(
+    state: &mut State,
+    client_id: String,
+    scopes: Vec<String>,
+    now: Instant,
+) -> (String, Duration) {
     if state.settings.reuse_live_token {
-        if let Some(live) = state.tokens.reissue(&scopes, now) {
+        if let Some(live) = state.tokens.reissue(&client_id, &scopes, now) {
             return live;
         }
     }
@@ -121,7 +126,7 @@ fn token(state: &mut State, scopes: Vec<String>, now: Instant) -> (String, Durat
         state.tokens.revoke_all();
     }
     let life = state.settings.token_life;
-    (state.tokens.issue(scopes, now, life), life)
+    (state.tokens.issue(client_id, scopes, now, life), life)
 }
 
 fn is_form(headers: &HeaderMap) -> bool {

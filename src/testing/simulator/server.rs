@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::journal::RecordedRequest;
+use super::journal::{Endpoint, RecordedRequest};
 use super::reply::{self, Reply, Reset};
 use super::state::{Shared, now};
 use super::{api, oauth};
@@ -28,24 +28,6 @@ const MAX_BODY: usize = 64 * 1024;
 const MAX_DISCARDED: usize = 16 * MAX_BODY;
 /// Out of file descriptors, most likely: give others time to close some.
 const PAUSE_AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(10);
-
-/// Which rules a request falls under.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Endpoint {
-    Token,
-    Api,
-    Other,
-}
-
-impl Endpoint {
-    fn of(path: &str) -> Self {
-        match path {
-            "/oauth/token" => Self::Token,
-            path if path.starts_with("/api/") => Self::Api,
-            _ => Self::Other,
-        }
-    }
-}
 
 /// Accepts until it is aborted, and takes its connections with it.
 pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {

@@ -3,6 +3,7 @@ use std::io;
 use std::time::Duration;
 
 use super::Simulator;
+use super::apps::Apps;
 
 /// How a [`Simulator`] behaves: each setting starts as OfficeRnD documents it,
 /// or, where it doesn't, as what asks most of a client.
@@ -28,8 +29,7 @@ use super::Simulator;
 #[derive(Clone)]
 #[must_use = "a simulator runs once it is started"]
 pub struct SimulatorBuilder {
-    pub(super) client_id: String,
-    pub(super) client_secret: String,
+    pub(super) apps: Apps,
     pub(super) org_slug: String,
     pub(super) scopes: Vec<String>,
     pub(super) required: Vec<(String, String)>,
@@ -46,8 +46,10 @@ pub struct SimulatorBuilder {
 impl SimulatorBuilder {
     pub(super) fn new() -> Self {
         Self {
-            client_id: "Kf3xQ9vTz1LmB7cR".into(),
-            client_secret: "simulatedSecret0simulatedSecret0".into(),
+            apps: Apps::new(
+                "Kf3xQ9vTz1LmB7cR".into(),
+                "simulatedSecret0simulatedSecret0".into(),
+            ),
             org_slug: "simulated-org".into(),
             scopes: vec!["officernd.api.read".into(), "officernd.api.write".into()],
             required: Vec::new(),
@@ -65,12 +67,11 @@ impl SimulatorBuilder {
     /// The app's client id and secret. Default: some of the usual shape, 16 and
     /// 32 letters and digits.
     pub fn credentials(mut self, id: impl Into<String>, secret: impl Into<String>) -> Self {
-        self.client_id = id.into();
-        self.client_secret = secret.into();
+        self.apps = Apps::new(id.into(), secret.into());
         self
     }
 
-    /// The one organisation that the app belongs to. Default: `simulated-org`.
+    /// The one organization that the app belongs to. Default: `simulated-org`.
     pub fn org_slug(mut self, slug: impl Into<String>) -> Self {
         self.org_slug = slug.into();
         self
@@ -87,9 +88,10 @@ impl SimulatorBuilder {
         self
     }
 
-    /// Refuses API requests below `path` (what follows the organisation's slug,
+    /// Refuses API requests below `path` (what follows the organization's slug,
     /// such as `members` or `billing/payments`) unless their token has `scope`.
-    /// Every rule that fits a path must be met. Default: none, any token will do.
+    /// Every rule that fits a path must be met. A scope that the app lacks forbids
+    /// the path to every token. Default: none, any token will do.
     pub fn require_scope_for(mut self, path: impl Into<String>, scope: impl Into<String>) -> Self {
         self.required.push((path.into(), scope.into()));
         self
@@ -176,7 +178,7 @@ impl SimulatorBuilder {
 impl fmt::Debug for SimulatorBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SimulatorBuilder")
-            .field("client_id", &self.client_id)
+            .field("client_id", &self.apps.main)
             .field("org_slug", &self.org_slug)
             .field("scopes", &self.scopes)
             .field("required", &self.required)

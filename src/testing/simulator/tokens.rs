@@ -16,6 +16,7 @@ pub(super) struct Tokens {
 
 #[derive(Clone)]
 struct Grant {
+    client_id: String,
     scopes: Vec<String>,
     since: Instant,
     life: Duration,
@@ -29,7 +30,13 @@ impl Grant {
 
 impl Tokens {
     /// A new token.
-    pub(super) fn issue(&mut self, scopes: Vec<String>, now: Instant, life: Duration) -> String {
+    pub(super) fn issue(
+        &mut self,
+        client_id: String,
+        scopes: Vec<String>,
+        now: Instant,
+        life: Duration,
+    ) -> String {
         self.live.retain(|_, grant| !grant.remaining(now).is_zero());
         if self.live.len() >= MAX_TOKENS {
             let next = self
@@ -48,6 +55,7 @@ impl Tokens {
         self.live.insert(
             token.clone(),
             Grant {
+                client_id,
                 scopes,
                 since,
                 life,
@@ -56,13 +64,17 @@ impl Tokens {
         token
     }
 
-    /// The longest-lived token of exactly these scopes, handed out once more.
+    /// The longest-lived token of this app with exactly these scopes, handed out once more.
     pub(super) fn reissue(
         &mut self,
+        client_id: &str,
         scopes: &[String],
         now: Instant,
     ) -> Option<(String, Duration)> {
-        let same = self.live.iter().filter(|(_, grant)| grant.scopes == scopes);
+        let same = self
+            .live
+            .iter()
+            .filter(|(_, grant)| grant.client_id == client_id && grant.scopes == scopes);
         let (token, remaining) = same
             .map(|(token, grant)| (token, grant.remaining(now)))
             .filter(|(_, remaining)| !remaining.is_zero())
@@ -79,6 +91,10 @@ impl Tokens {
 
     pub(super) fn revoke(&mut self, token: &str) {
         self.live.remove(token);
+    }
+
+    pub(super) fn revoke_app(&mut self, client_id: &str) {
+        self.live.retain(|_, grant| grant.client_id != client_id);
     }
 
     pub(super) fn revoke_all(&mut self) {
