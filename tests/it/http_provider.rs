@@ -471,7 +471,7 @@ async fn two_spellings_of_a_token_url_share_an_allowance() {
     assert!(none.lock().unwrap().is_empty());
 }
 
-/// A named pipe, which blocks whoever opens it to read.
+/// A named pipe, which blocks a reader that opens it.
 fn pipe(name: &str) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = fs::remove_file(&path);
