@@ -1,7 +1,7 @@
-//! Settings as data: what a configuration file or the environment says.
+//! Settings from a configuration file or from the environment, through serde.
 //!
-//! [`Settings`] is read by anything that speaks serde. Here figment, which
-//! lays the environment over a TOML file:
+//! Any serde format can hold [`Settings`]. Here figment reads a TOML file and lets
+//! environment variables override it:
 //!
 //! ```
 //! use figment::Figment;
@@ -56,7 +56,7 @@ use crate::credentials::ClientCredentials;
 use crate::error::ConfigError;
 use crate::secret::Secret;
 
-/// Everything that a layer is set up with, as a plain value.
+/// All settings of a layer, as a plain value.
 ///
 /// A name that it does not know is refused, so that a misspelt setting is found
 /// at start-up. Durations are text: `"250ms"`, `"10s"`, `"5m"`, `"1h 30m"`.

@@ -12,7 +12,7 @@ use std::time::Duration;
 pub use self::config::ConfigError;
 pub use self::kind::ErrorKind;
 
-/// What any tower service may fail with: [`tower::BoxError`].
+/// tower's boxed error, [`tower::BoxError`]: the error type of the service.
 pub type BoxError = tower::BoxError;
 
 /// Why a request got no token.

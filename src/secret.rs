@@ -4,7 +4,7 @@ use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// A client secret or a token on its way in: wiped when dropped, never printed.
+/// A client secret or a token: wiped when dropped, never printed.
 ///
 /// `Debug` shows `[redacted]`; there is no `Display` and no `Serialize`.
 /// [`expose`](Self::expose) is the one door.

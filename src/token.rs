@@ -18,7 +18,7 @@ pub(crate) const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// No token is longer: 16 KiB are more than most servers take in all headers.
 pub(crate) const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
-/// An access token with its ready-made, sensitive `Authorization` value.
+/// An access token, with its `Authorization` value marked sensitive.
 ///
 /// Cheap to clone. Its bytes are wiped when the last clone, and the last
 /// header value made of it, is dropped. `Debug` never shows them.

@@ -44,7 +44,7 @@ pub enum Urgency {
     Background,
 }
 
-/// At most so many token requests in any window of time.
+/// A limit on token requests: at most a number in any window of time.
 ///
 /// A clone shares the window. Every request counts, failed or successful, from
 /// before it is sent until one window after its answer: so no server that

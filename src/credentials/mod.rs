@@ -1,4 +1,4 @@
-//! Credentials of an app: id and secret, where to send them, what to ask for.
+//! The credentials of an app: client id and secret, token URL and scopes.
 
 mod check;
 mod env;

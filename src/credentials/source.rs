@@ -11,8 +11,7 @@ use super::{check, file};
 use crate::error::{BoxError, ConfigError};
 use crate::secret::Secret;
 
-/// The client id of an app and its secret: one pair, which is only good
-/// together.
+/// The client id of an app and its secret, as one pair.
 ///
 /// ```
 /// use officernd_auth::credentials::AppCredentials;
@@ -44,8 +43,8 @@ impl AppCredentials {
     }
 }
 
-/// A place that credentials come from while the program runs: Vault, the secret
-/// manager of a cloud, a database.
+/// An asynchronous source of credentials, such as Vault, a cloud's secret manager
+/// or a database.
 ///
 /// A closure that returns a future is one, too:
 ///

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::path::PathBuf;
 
-/// A mistake in the set-up, found before the first request.
+/// An error in the configuration, found before the first request.
 ///
 /// ```
 /// use officernd_auth::{ClientCredentials, ConfigError, HttpTokenProvider};

@@ -1,4 +1,11 @@
-//! Puts the token on requests. Knows HTTP and the cache; knows no providers.
+//! The layer and its service, and what they put on requests and responses.
+//!
+//! [`OfficeRndAuthLayer`] makes [`OfficeRndAuth`] services, which add the header.
+//! [`RetryUnauthorized`] replays a request after a 401. The request extension
+//! [`SkipAuth`] sends one request as it is; the response extension
+//! [`TokenRejected`] marks a 401.
+//!
+//! Knows HTTP and the cache, not providers.
 
 mod challenge;
 mod future;

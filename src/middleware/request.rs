@@ -4,8 +4,8 @@ use std::fmt;
 
 use http::{Extensions, HeaderMap};
 
-/// Request extension: this one request goes out as it is, without the token
-/// and without a check of its origin.
+/// Request extension: sends this request as it is, without the token and without
+/// a check of its origin.
 ///
 /// For `http::Request`. `reqwest::Request` gives no access to its extensions:
 /// there, [`if_not_present`](crate::Builder::if_not_present).

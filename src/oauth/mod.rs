@@ -31,8 +31,8 @@ use crate::observability;
 use crate::provider::{FetchContext, TokenProvider};
 use crate::token::AccessToken;
 
-/// Fetches tokens by the client-credentials grant (RFC 6749 section 4.4), as
-/// OfficeRnD documents it: a POST with the four fields in a form.
+/// Fetches tokens from OfficeRnD, or from another OAuth 2.0 token endpoint, by the
+/// client-credentials grant (RFC 6749 section 4.4).
 ///
 /// It works over any tower HTTP service ([`with_service`](Self::with_service));
 /// [`new`](Self::new) brings reqwest. It follows no redirect (a 307 would

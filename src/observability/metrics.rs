@@ -9,9 +9,9 @@ use ::metrics::{Key, Label, Level, Metadata, Unit, counter, gauge, histogram, wi
 use super::Requested;
 use super::names::metric;
 
-/// Tells the installed recorder of `metrics` what each of this crate's metrics
-/// is: the help text and the unit in what an exporter shows. Call it once,
-/// after the recorder is installed; the metrics work without it.
+/// Describes each metric, with help text and unit, to the installed recorder of
+/// `metrics`. Call it once, after the recorder is installed. The metrics work
+/// without it.
 ///
 /// The names are listed in `docs/observability.md`.
 ///

@@ -1,5 +1,7 @@
-//! Spans, events and metrics, with stable names: docs/observability.md lists
-//! them. Callers hand over names and numbers: this module knows no token.
+//! Spans, events and metrics with stable names. [The guide](crate::guide::observability)
+//! lists them.
+//!
+//! This module gets names and numbers, never a token.
 
 #[cfg(feature = "metrics")]
 mod metrics;

@@ -1,4 +1,8 @@
-//! One cache for each organization.
+//! One cache for each organization, selected by the slug in a request's path.
+//!
+//! [`OfficeRndAuthLayer::per_organization`](crate::OfficeRndAuthLayer::per_organization)
+//! takes an [`OrganizationResolver`]: a map from slug to provider, or a lookup of your
+//! own. [`Organizations`] is the set of caches behind the layer.
 
 mod map;
 mod resolver;

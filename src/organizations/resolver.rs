@@ -74,7 +74,7 @@ impl<P: TokenProvider + Clone> OrganizationResolver for BTreeMap<String, P> {
     }
 }
 
-/// What [`resolver_fn`] makes.
+/// The resolver that [`resolver_fn`] returns.
 ///
 /// ```
 /// use officernd_auth::{StaticToken, resolver_fn};
@@ -93,7 +93,7 @@ pub struct ResolverFn<F> {
     resolve: F,
 }
 
-/// A resolver made of an async closure of the slug.
+/// Makes a resolver from an async closure that takes the slug.
 ///
 /// ```
 /// use officernd_auth::{OfficeRndAuthLayer, StaticToken, resolver_fn};

@@ -51,7 +51,7 @@ impl Cause {
     }
 }
 
-/// The terms of one fetch: why, how urgent, until when, and the way to the
+/// The context of one fetch: its cause, urgency and deadline, and access to the
 /// [`Allowance`].
 ///
 /// [`Default`] gives one for trying out a provider by hand: no limit, 30 s.

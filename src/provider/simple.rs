@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::secret::Secret;
 use crate::token::{AccessToken, MAX_LIFE};
 
-/// A provider made of an async closure.
+/// Makes a provider from an async closure.
 ///
 /// ```
 /// use officernd_auth::{AccessToken, TokenCache, provider_fn};
@@ -27,7 +27,7 @@ where
     ProviderFn { fetch }
 }
 
-/// What [`provider_fn`] makes.
+/// The provider that [`provider_fn`] returns.
 ///
 /// ```
 /// use officernd_auth::{AccessToken, provider_fn};

@@ -109,7 +109,7 @@ impl fmt::Debug for Fault {
     }
 }
 
-/// The script of one endpoint: what goes wrong next, and after that.
+/// The faults that one endpoint plays next, in order.
 ///
 /// A request that a fault answers still counts, everywhere.
 ///

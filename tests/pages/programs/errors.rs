@@ -22,12 +22,7 @@ impl IntoResponse for Failed {
             }
             // No token at the moment; the caller may come back.
             _ => {
-                let seconds = error
-                    .retry_after()
-                    .unwrap_or_default()
-                    .as_secs_f64()
-                    .ceil()
-                    .max(1.0);
+                let seconds = error.retry_after_seconds().unwrap_or(1);
                 let retry_after = [("retry-after", seconds.to_string())];
                 (
                     StatusCode::SERVICE_UNAVAILABLE,
