@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-pub(crate) use self::applicant::{Applicant, Standing, rate_limited};
+#[cfg(feature = "store")]
+pub(crate) use self::applicant::rate_limited;
+pub(crate) use self::applicant::{Applicant, Standing};
 use self::closures::Client;
 pub(crate) use self::endpoints::for_endpoint;
 use self::window::Window;

@@ -1,5 +1,6 @@
 //! The provider that talks to OfficeRnD, or to any OAuth 2.0 token endpoint.
 
+mod client;
 mod request;
 #[cfg(feature = "reqwest")]
 mod reqwest;
@@ -9,25 +10,24 @@ mod transport;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 #[cfg(feature = "store")]
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Uri};
+use http::Request;
 use http_body::Body;
 use http_body_util::Full;
 use tower_service::Service;
 
+use self::client::TokenClient;
 use self::request::RequestTemplate;
-use self::transport::{ReadyBy, ServiceTransport, Transport};
+use self::transport::{ServiceTransport, Transport};
 use crate::allowance::{self, Allowance};
-use crate::clock::later;
 #[cfg(feature = "store")]
-use crate::clock::{Clock, TokioClock};
-use crate::credentials::{AppCredentials, ClientCredentials, Loader};
-use crate::error::{BoxError, ConfigError, Error, ErrorKind};
-use crate::observability;
+use crate::clock::{Clock, TokioClock, later};
+use crate::credentials::{ClientCredentials, Loader};
+use crate::error::{BoxError, ConfigError, Error};
 use crate::provider::{FetchContext, TokenProvider};
 use crate::token::AccessToken;
 
@@ -65,12 +65,8 @@ pub struct HttpTokenProvider {
 
 struct Inner {
     credentials: ClientCredentials,
-    loader: Loader,
-    template: RequestTemplate,
-    transport: Box<dyn Transport>,
+    client: TokenClient,
     allowance: Allowance,
-    /// The narrower scope is reported once.
-    narrowed: AtomicBool,
 }
 
 impl HttpTokenProvider {
@@ -168,79 +164,25 @@ impl HttpTokenProvider {
         let client = loader
             .client_id()
             .unwrap_or_else(|| format!("source {}", NEXT_SOURCE.fetch_add(1, Ordering::Relaxed)));
+        let template = RequestTemplate {
+            token_url,
+            scope: credentials.asked_scope(),
+            form_params: credentials.form_params.clone(),
+            basic_auth: credentials.basic_auth,
+        };
         Ok(Self {
             inner: Arc::new(Inner {
-                allowance: allowance::for_endpoint(&normal(&token_url), &client),
-                template: RequestTemplate {
-                    token_url,
-                    scope: credentials.asked_scope(),
-                    form_params: credentials.form_params.clone(),
-                    basic_auth: credentials.basic_auth,
-                },
+                allowance: allowance::for_endpoint(&template.endpoint(), &client),
+                client: TokenClient::new(loader, template, transport),
                 credentials,
-                loader,
-                transport,
-                narrowed: AtomicBool::new(false),
             }),
         })
     }
-
-    /// Loads the credentials and sends one token request with them. With `retry`
-    /// it sends another one at once if the endpoint does not know a pair that has
-    /// been replaced meanwhile, and if the allowance has room for it.
-    async fn request_token(
-        &self,
-        cx: &FetchContext,
-        retry: bool,
-    ) -> (Result<AccessToken, Error>, Option<AppCredentials>) {
-        let inner = &*self.inner;
-        let (clock, start, timeout) = (cx.clock(), cx.clock().now(), cx.fetch_timeout());
-        // Before the fetch itself times out, which would not show the cause.
-        let (loaded_by, ready_by) = (later(start, timeout / 2), later(start, timeout / 10 * 9));
-        let mut retry_permit = None;
-        loop {
-            let credentials = match inner.loader.load(clock, loaded_by).await {
-                Ok(credentials) => credentials,
-                Err(error) => return (Err(error), None),
-            };
-            inner.loader.used(&credentials);
-            let ready_by = ReadyBy {
-                clock,
-                at: ready_by,
-            };
-            let result = inner.request_token(&credentials, ready_by).await;
-            let refused = |error: &Error| error.kind() == ErrorKind::InvalidClient;
-            let refused = result.as_ref().is_err_and(refused);
-            if !retry || !refused || retry_permit.is_some() || !inner.loader.changed().await {
-                return (result, Some(credentials));
-            }
-            // At once or not at all: waiting would keep the cache's permit.
-            let at_once = FetchContext {
-                deadline: clock.now(),
-                ..cx.clone()
-            };
-            let Ok(permit) = at_once.permit().await else {
-                return (result, Some(credentials));
-            };
-            retry_permit = Some(permit);
-        }
-    }
-}
-
-/// One endpoint, one spelling.
-fn normal(url: &Uri) -> String {
-    let scheme = url.scheme_str().unwrap_or_default();
-    let host = url.host().unwrap_or_default().to_ascii_lowercase();
-    let port = url
-        .port_u16()
-        .unwrap_or(if scheme == "https" { 443 } else { 80 });
-    let path = url.path_and_query().map_or("/", |path| path.as_str());
-    format!("{scheme}://{host}:{port}{path}")
 }
 
 impl TokenProvider for HttpTokenProvider {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
-        self.request_token(&cx, true).await.0
+        self.inner.client.fetch(&cx, true).await.0
     }
 
     fn allowance(&self) -> Option<Allowance> {
@@ -248,7 +190,7 @@ impl TokenProvider for HttpTokenProvider {
     }
 
     async fn credentials_changed(&self) -> bool {
-        self.inner.loader.changed().await
+        self.inner.client.loader.changed().await
     }
 }
 
@@ -260,64 +202,24 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 impl crate::fleet::KeyedProvider for HttpTokenProvider {
     async fn key_material(&self) -> Result<crate::fleet::KeyMaterial, Error> {
         let until = later(TokioClock.now(), LOAD_TIMEOUT);
-        let pair = self.inner.loader.load(&TokioClock, until).await?;
-        Ok(self.inner.material(&pair))
+        let client = &self.inner.client;
+        let credentials = client.loader.load(&TokioClock, until).await?;
+        Ok(client.material(&credentials))
     }
 
     async fn mint(&self, cx: FetchContext) -> crate::fleet::Minted {
+        let client = &self.inner.client;
         // A second request would have no place in the window of the fleet.
-        let (result, credentials) = self.request_token(&cx, false).await;
-        let material = credentials.map(|pair| self.inner.material(&pair));
+        let (result, credentials) = client.fetch(&cx, false).await;
+        let material = credentials.map(|credentials| client.material(&credentials));
         crate::fleet::Minted::new(result, material)
-    }
-}
-
-impl Inner {
-    async fn request_token(
-        &self,
-        credentials: &AppCredentials,
-        ready_by: ReadyBy<'_>,
-    ) -> Result<AccessToken, Error> {
-        let template = &self.template;
-        let request = template.request(credentials)?;
-        let clock = ready_by.clock;
-        let response = self.transport.post(request, ready_by).await;
-        let response = response
-            .map_err(|error| transport::redact(error, &template.secret_forms(credentials)))?;
-        let granted = response::parse(
-            response.status,
-            &response.headers,
-            &response.body,
-            template.scope.as_deref(),
-            clock.wall(),
-        )?;
-        if granted.narrowed && !self.narrowed.swap(true, Ordering::Relaxed) {
-            observability::scope_narrowed(template.scope.as_deref(), granted.scope.as_deref());
-        }
-        let token = AccessToken::bearer(granted.token, granted.expires_in)?;
-        Ok(match granted.scope {
-            Some(scope) => token.with_scope(scope),
-            None => token,
-        })
-    }
-
-    #[cfg(feature = "store")]
-    fn material(&self, pair: &AppCredentials) -> crate::fleet::KeyMaterial {
-        let (id, secret) = (pair.client_id.clone(), pair.client_secret.clone());
-        let endpoint = normal(&self.template.token_url);
-        let material = crate::fleet::KeyMaterial::new(endpoint, id, secret)
-            .scope(self.template.scope.as_deref().unwrap_or_default());
-        let params = self.template.form_params.iter();
-        params.fold(material, |material, (name, value)| {
-            material.param(name, value)
-        })
     }
 }
 
 impl fmt::Debug for HttpTokenProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Some gateways take a key in the query.
-        let token_url = normal(&self.inner.template.token_url);
+        let token_url = self.inner.client.template.endpoint();
         let token_url = token_url.split('?').next().unwrap_or_default();
         f.debug_struct("HttpTokenProvider")
             .field("credentials", &self.inner.credentials)

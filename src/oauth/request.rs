@@ -22,6 +22,18 @@ pub(super) struct RequestTemplate {
 }
 
 impl RequestTemplate {
+    /// The token URL in its one spelling: those who share it share an allowance.
+    pub(super) fn endpoint(&self) -> String {
+        let url = &self.token_url;
+        let scheme = url.scheme_str().unwrap_or_default();
+        let host = url.host().unwrap_or_default().to_ascii_lowercase();
+        let port = url
+            .port_u16()
+            .unwrap_or(if scheme == "https" { 443 } else { 80 });
+        let path = url.path_and_query().map_or("/", |path| path.as_str());
+        format!("{scheme}://{host}:{port}{path}")
+    }
+
     pub(super) fn request(&self, credentials: &AppCredentials) -> Result<Request<Bytes>, Error> {
         let (id, secret) = (&*credentials.client_id, credentials.client_secret.expose());
         let in_form = !self.basic_auth;
