@@ -90,7 +90,7 @@ impl OfficeRndAuthLayer {
 ///
 /// | setting | default |
 /// |---|---|
-/// | [`refresh_ahead`](Self::refresh_ahead) | 5 min, at most half the token's life |
+/// | [`refresh_ahead`](Self::refresh_ahead) | 15 min, at most half the token's life |
 /// | [`jitter`](Self::jitter) | 0.1 |
 /// | [`expiry_margin`](Self::expiry_margin) | 10 s, at most a tenth of the life |
 /// | [`fetch_timeout`](Self::fetch_timeout) | 10 s |
@@ -204,9 +204,9 @@ macro_rules! layer_settings {
 macro_rules! cache_settings {
     () => {
         /// How long before its expiry a token is refreshed in the background;
-        /// never more than half its life. A 3,600 s token, 5 min ahead: from 55:00.
+        /// never more than half its life. A 3,600 s token, 15 min ahead: from 45:00.
         pub fn refresh_ahead(mut self, ahead: Duration) -> Self {
-            self.settings.plan.refresh_ahead = ahead;
+            self.settings.policy.refresh_ahead = ahead;
             self
         }
 
@@ -214,7 +214,7 @@ macro_rules! cache_settings {
         /// at random, so that equal pods do not meet. 55:00 and 0.1: between 49:30
         /// and 55:00.
         pub fn jitter(mut self, share: f32) -> Self {
-            self.settings.plan.jitter = share;
+            self.settings.policy.jitter = share;
             self
         }
 
@@ -222,7 +222,7 @@ macro_rules! cache_settings {
         /// using the old one; never more than a tenth of its life. A 3,600 s token
         /// and 10 s: from 59:50.
         pub fn expiry_margin(mut self, margin: Duration) -> Self {
-            self.settings.plan.expiry_margin = margin;
+            self.settings.policy.expiry_margin = margin;
             self
         }
 
@@ -298,21 +298,21 @@ fn check(settings: &Settings) -> Result<(), ConfigError> {
         let problem = problem.to_owned();
         Err(ConfigError::Setting { name, problem })
     };
-    let plan = &settings.plan;
-    if !(0.0..=1.0).contains(&plan.jitter) {
+    let policy = &settings.policy;
+    if !(0.0..=1.0).contains(&policy.jitter) {
         return setting("jitter", "is not between 0.0 and 1.0");
     }
-    if plan.expiry_margin >= TOKEN_LIFE {
+    if policy.expiry_margin >= TOKEN_LIFE {
         return setting(
             "expiry_margin",
             "is as long as a token lives (3,600 s) or longer; at most a tenth of a \
              life is used, and the default is 10 s",
         );
     }
-    if plan.refresh_ahead > LONGEST {
+    if policy.refresh_ahead > LONGEST {
         return setting(
             "refresh_ahead",
-            "is over 24 h, longer than any token lives; the default is 5 min",
+            "is over 24 h, longer than any token lives; the default is 15 min",
         );
     }
     for (name, timeout) in [

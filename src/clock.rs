@@ -205,6 +205,62 @@ impl Age {
     }
 }
 
+/// One reading of both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Now {
+    pub(crate) monotonic: Instant,
+    pub(crate) wall: SystemTime,
+}
+
+impl Now {
+    pub(crate) fn read(clock: &dyn Clock) -> Self {
+        Self {
+            monotonic: clock.now(),
+            wall: clock.wall(),
+        }
+    }
+}
+
+/// A span of time that is over as soon as either clock says so: a machine that
+/// was suspended does not sit it out again.
+#[derive(Debug)]
+pub(crate) struct Countdown {
+    since: Age,
+    started: Instant,
+    length: Duration,
+}
+
+impl Countdown {
+    pub(crate) fn starting(now: Now, length: Duration) -> Self {
+        Self {
+            since: Age::starting(now.monotonic, now.wall),
+            started: now.monotonic,
+            length,
+        }
+    }
+
+    pub(crate) fn left(&self, now: Now) -> Duration {
+        /// Clocks that merely drift apart are one clock.
+        const DRIFT: Duration = Duration::from_secs(1);
+
+        let passed = now.monotonic.saturating_duration_since(self.started);
+        let by_either = self.since.at(now.monotonic, now.wall);
+        if by_either >= self.length && by_either > passed.saturating_add(DRIFT) {
+            return Duration::ZERO;
+        }
+        self.length.saturating_sub(passed)
+    }
+
+    pub(crate) fn is_over(&self, now: Now) -> bool {
+        self.left(now).is_zero()
+    }
+
+    /// When it ends by the monotonic clock, if no clock is stepped until then.
+    pub(crate) fn ends_at(&self, now: Now) -> Instant {
+        later(now.monotonic, self.left(now))
+    }
+}
+
 fn nanos(wall: SystemTime) -> u64 {
     let since_epoch = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX)

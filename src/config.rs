@@ -71,7 +71,7 @@ use crate::secret::Secret;
 /// | `allow_origins` | none beyond `https://*.officernd.com`, which is always allowed |
 /// | `pass_foreign_origins` | `false` |
 /// | `if_not_present` | `false` |
-/// | `refresh_ahead` | `"5m"`, at most half the token's life |
+/// | `refresh_ahead` | `"15m"`, at most half the token's life |
 /// | `jitter` | `0.1` |
 /// | `expiry_margin` | `"10s"`, at most a tenth of the life |
 /// | `fetch_timeout` | `"10s"` |
@@ -126,7 +126,7 @@ pub struct Settings {
     /// `false`, it is replaced.
     pub if_not_present: bool,
     /// How long before its expiry a token is refreshed in the background.
-    /// Default: 5 min, at most half the life.
+    /// Default: 15 min, at most half the life.
     #[serde(deserialize_with = "text::duration")]
     pub refresh_ahead: Duration,
     /// By which share (0.0 to 1.0) the time up to the refresh may be shortened
@@ -190,7 +190,7 @@ impl Default for Settings {
             allow_origins: Vec::new(),
             pass_foreign_origins: false,
             if_not_present: false,
-            refresh_ahead: Duration::from_secs(5 * 60),
+            refresh_ahead: Duration::from_secs(15 * 60),
             jitter: 0.1,
             expiry_margin: Duration::from_secs(10),
             fetch_timeout: Duration::from_secs(10),

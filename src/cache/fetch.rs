@@ -1,186 +1,140 @@
-//! One fetch, in a task of its own: who waits may leave, who comes may join.
+//! One fetch, in a task of its own: callers that wait may leave, and others may
+//! join them.
 
-use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
-
-use super::core::Core;
-use crate::allowance::{Permit, Urgency};
+use super::attempt::{Completed, StartFetch};
+use super::lifetime::IssuedToken;
+use super::state::State;
+use crate::allowance::Standing;
 use crate::clock::{Age, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::observability::Refresh;
-use crate::provider::FetchContext;
+use crate::provider::{FetchContext, Previous};
 use crate::sync::Runtime;
 use crate::token::AccessToken;
 
-/// A flight that runs ends itself on time. This much later it is known to
-/// stand still, with the runtime that carries it.
-pub(super) const GRACE: Duration = Duration::from_secs(1);
-
-pub(super) type Outcome = Result<AccessToken, Error>;
-
-/// The flight as its cache knows it.
-pub(super) struct Flight {
-    pub(super) id: u64,
-    pub(super) outcome: watch::Receiver<Option<Outcome>>,
-    pub(super) overdue: Instant,
-    /// Given back with the flight, whatever becomes of its task.
-    pub(super) permit: Option<Permit>,
-    urgency: watch::Sender<Urgency>,
-}
-
-impl Flight {
-    /// A request waits for it now.
-    pub(super) fn promote(&self) {
-        self.urgency.send_if_modified(|urgency| {
-            let promoted = *urgency != Urgency::Waiting;
-            *urgency = Urgency::Waiting;
-            promoted
-        });
-    }
-}
-
-/// A flight about to start. Spawned outside the cache's lock, since a runtime
-/// that shuts down drops the task, and so lands it, at once.
-pub(super) struct Launch {
-    runtime: Runtime,
-    landing: Landing,
-    cx: FetchContext,
-}
-
-pub(super) fn prepare(
-    core: Arc<Core>,
-    runtime: Runtime,
-    id: u64,
-    urgency: watch::Sender<Urgency>,
-    attempt: u32,
-    cx: FetchContext,
-) -> (Flight, Launch) {
-    let (waiters, outcome) = watch::channel(None);
-    let flight = Flight {
-        id,
-        outcome,
-        // A task that has not even begun by then stands still, too.
-        overdue: later(cx.clock().now(), GRACE),
-        permit: None,
-        urgency,
-    };
-    let refresh = Refresh {
-        cause: cx.cause.as_str(),
-        attempt,
-    };
-    let landing = Landing {
-        core,
-        id,
-        refresh,
-        waiters,
-    };
-    (
-        flight,
-        Launch {
-            runtime,
-            landing,
-            cx,
+/// Starts the fetch. Call it without the cache's lock: a runtime that shuts
+/// down drops the task at once, and with it the fetch.
+pub(super) fn spawn(state: &Arc<State>, start: StartFetch, runtime: &Runtime) {
+    let fetch = Fetch {
+        refresh: Refresh {
+            cause: start.cause.as_str(),
+            attempt: start.attempt,
         },
-    )
-}
-
-impl Launch {
-    pub(super) fn spawn(self) {
-        let Self {
-            runtime,
-            landing,
-            cx,
-        } = self;
-        let span = landing.refresh.span();
-        runtime.spawn(tracing::Instrument::instrument(
-            async move {
-                let started = landing.core.now();
-                let result = fetch(&landing.core, landing.id, &cx).await;
-                let took = landing.core.now().saturating_duration_since(started);
-                match landing.land(result) {
-                    Some(Ok(token)) => {
-                        let life = token.expires_in();
-                        landing.refresh.done(token.generation(), life, took);
-                    }
-                    Some(Err(error)) => landing.refresh.failed(&error, took),
-                    None => landing.refresh.abandoned(),
-                }
-            },
-            span,
-        ));
-    }
-}
-
-async fn fetch(core: &Core, id: u64, cx: &FetchContext) -> Result<(AccessToken, Age), Error> {
-    let clock = &core.settings.clock;
-    let given_up = || Error::new(ErrorKind::Runtime, "the fetch was given up").not_attempted();
-    if !core.extend(id, cx.deadline, None) {
-        return Err(given_up());
-    }
-    let spends_itself = core.provider.spends_allowance();
-    let permit = if spends_itself {
-        None
-    } else {
-        Some(cx.permit().await?)
+        id: start.id,
+        cx: context(state, start),
+        state: Arc::clone(state),
     };
-    // Counted from before the request: what the network takes is not life.
-    let start = clock.now();
-    let age = Age::starting(start, clock.wall());
-    let until = if spends_itself {
-        cx.deadline
-    } else {
-        later(start, cx.fetch_timeout)
+    let span = fetch.refresh.span();
+    runtime.spawn(tracing::Instrument::instrument(fetch.run(), span));
+}
+
+/// Starts the refresh that is due in the background, if there is one and a
+/// runtime to carry it.
+pub(super) fn spawn_due(state: &Arc<State>) {
+    // Outside a runtime the next call inside one starts it.
+    let Ok(runtime) = Runtime::current() else {
+        return;
     };
-    if !core.extend(id, until, permit) {
-        return Err(given_up());
-    }
-    let fetched = timeout_at(&**clock, until, core.provider.fetch(cx.clone())).await;
-    match fetched {
-        Some(result) => Ok((result?, age)),
-        None => Err(Error::new(
-            ErrorKind::Timeout,
-            "the token endpoint did not answer within the fetch timeout",
-        )),
+    if let Some(start) = state.check() {
+        spawn(state, start, &runtime);
     }
 }
 
-/// Lands exactly once: with a result, or by being dropped without one.
-struct Landing {
-    core: Arc<Core>,
+fn context(state: &State, start: StartFetch) -> FetchContext {
+    let now = state.now();
+    let expires_at = start.expires_at;
+    let previous = |token: Arc<IssuedToken>| {
+        let since_answer = token
+            .age(now)
+            .saturating_sub(state.settings.acquire_timeout);
+        Box::new(Previous {
+            token: token.token.clone(),
+            landed_by: now.wall.checked_sub(since_answer).unwrap_or(now.wall),
+            ends_at: expires_at.unwrap_or(now.monotonic),
+        })
+    };
+    FetchContext {
+        cause: start.cause,
+        urgency: state.urgency.subscribe(),
+        deadline: later(now.monotonic, state.settings.acquire_timeout),
+        fetch_timeout: state.settings.fetch_timeout,
+        applicant: Arc::clone(&state.applicant),
+        standing: Standing {
+            failing: start.failing,
+            expires_at,
+        },
+        clock: Arc::clone(&state.settings.clock),
+        sent: Arc::clone(&state.sent),
+        previous: start.previous.map(previous),
+    }
+}
+
+/// Ends exactly once: with a result, or by being dropped without one.
+struct Fetch {
+    state: Arc<State>,
     id: u64,
+    cx: FetchContext,
     refresh: Refresh,
-    waiters: watch::Sender<Option<Outcome>>,
 }
 
-impl Landing {
-    fn land(&self, result: Result<(AccessToken, Age), Error>) -> Option<Outcome> {
-        let outcome = self.core.land(self.id, result);
-        if let Some(outcome) = &outcome {
-            self.waiters.send_replace(Some(outcome.clone()));
+impl Fetch {
+    async fn run(self) {
+        let started = self.state.now().monotonic;
+        let result = self.fetch().await;
+        let took = self
+            .state
+            .now()
+            .monotonic
+            .saturating_duration_since(started);
+        match self.state.completed(self.id, result) {
+            Some(Completed::Published { issued, .. }) => {
+                let token = &issued.token;
+                self.refresh
+                    .done(token.generation(), token.expires_in(), took);
+            }
+            Some(Completed::Failed(error)) => self.refresh.failed(&error, took),
+            None => self.refresh.abandoned(),
         }
-        outcome
+    }
+
+    async fn fetch(&self) -> Result<(AccessToken, Age), Error> {
+        let given_up = || Error::new(ErrorKind::Runtime, "the fetch was given up").not_attempted();
+        let Self { state, cx, .. } = self;
+        if !state.advanced(self.id, cx.deadline, None) {
+            return Err(given_up());
+        }
+        let spends_itself = state.provider.spends_allowance();
+        let permit = match spends_itself {
+            true => None,
+            false => Some(cx.permit().await?),
+        };
+        // Counted from before the request: what the network takes is not life.
+        let start = state.now();
+        let age = Age::starting(start.monotonic, start.wall);
+        let until = match spends_itself {
+            true => cx.deadline,
+            false => later(start.monotonic, cx.fetch_timeout),
+        };
+        if !state.advanced(self.id, until, permit) {
+            return Err(given_up());
+        }
+        match timeout_at(cx.clock(), until, state.provider.fetch(cx.clone())).await {
+            Some(result) => Ok((result?, age)),
+            None => Err(Error::new(
+                ErrorKind::Timeout,
+                "the token endpoint did not answer within the fetch timeout",
+            )),
+        }
     }
 }
 
-impl Drop for Landing {
+impl Drop for Fetch {
     fn drop(&mut self) {
-        // Without effect after a landing. Before the sender goes, so that
-        // whoever sees it gone finds the way free.
-        if self.core.lost(self.id) {
+        // Without effect after an end with a result.
+        if self.state.lost(self.id) {
             self.refresh.lost();
         }
-        // The runtime that carried the timer may be gone.
-        self.core.warm.ensure(&self.core);
-    }
-}
-
-impl fmt::Debug for Flight {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flight")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
     }
 }

@@ -1,60 +1,71 @@
-//! `keep_warm`: a timer for services that idle.
+//! A timer that refreshes the token of a service that idles.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
 
-use super::core::Core;
-use crate::clock::timeout_at;
-use crate::sync::Runtime;
+use super::fetch::spawn_due;
+use super::state::State;
+use crate::clock::{later, timeout_at};
+use crate::sync::{Ordering, Runtime};
 
-/// The timer's task, if `keep_warm` is on. It holds no handle of the cache and
-/// ends with the last one.
-#[derive(Debug, Default)]
-pub(super) struct Timer {
-    /// Lives as long as the task.
-    alive: Mutex<Weak<()>>,
-}
+/// How often the timer looks at its cache: so it notices a machine that was
+/// suspended, and other credentials while the old ones are refused.
+const INTERVAL: Duration = Duration::from_secs(60);
 
-impl Timer {
-    /// Starts the timer unless it runs: at set-up, and again after each fetch,
-    /// since the runtime that carried it may be gone.
-    pub(super) fn ensure(&self, core: &Arc<Core>) {
-        if !core.settings.keep_warm {
-            return;
-        }
-        let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
-        if alive.strong_count() > 0 {
-            return;
-        }
-        if let Ok(runtime) = Runtime::current() {
-            let life = Arc::new(());
-            *alive = Arc::downgrade(&life);
-            let core = Arc::downgrade(core);
-            runtime.spawn(async move {
-                keep(core).await;
-                drop(life);
-            });
-        }
+/// Starts the timer, if the cache is to be kept warm and none runs. At set-up,
+/// and again with each fetch, since its runtime may be gone.
+///
+/// The timer holds no handle of the cache and ends with the last one.
+pub(super) fn ensure(state: &Arc<State>) {
+    if !state.keep_warm.load(Ordering::Relaxed) {
+        return;
+    }
+    let Ok(runtime) = Runtime::current() else {
+        return;
+    };
+    let mut timer = state.timer.lock().unwrap_or_else(PoisonError::into_inner);
+    if timer.strong_count() == 0 {
+        let alive = Arc::new(());
+        *timer = Arc::downgrade(&alive);
+        let state = Arc::downgrade(state);
+        runtime.spawn(async move {
+            keep_warm(state).await;
+            drop(alive);
+        });
     }
 }
 
-async fn keep(core: Weak<Core>) {
-    let Some(mut changes) = core.upgrade().map(|core| core.subscribe()) else {
+async fn keep_warm(state: Weak<State>) {
+    let Some(mut changes) = state.upgrade().map(|state| state.changes.subscribe()) else {
         return;
     };
+    // The generation that was asked for.
+    let mut used = None;
     loop {
-        let Some(strong) = core.upgrade() else { return };
-        strong.refresh_behind();
-        // After that, since a refresh that starts is a change too.
+        let Some(strong) = state.upgrade() else {
+            return;
+        };
         changes.mark_unchanged();
-        let next = strong.next_look();
+        if strong.settings.one_of_many && strong.is_check_due(strong.now()) {
+            let generation = strong
+                .slot
+                .get()
+                .map(|cached| cached.issued.token.generation());
+            // Unused for a whole life: the next request starts another timer.
+            if used != Some(generation) && !strong.used.swap(false, Ordering::Relaxed) {
+                return;
+            }
+            used = Some(generation);
+        }
+        if strong.check_credentials() {
+            strong.credentials_changed().await;
+        }
+        spawn_due(&strong);
         let clock = Arc::clone(&strong.settings.clock);
+        let until = strong.next_check_at().min(later(clock.now(), INTERVAL));
         drop(strong);
         // Closed is the last handle gone.
-        let change = match next {
-            Some(next) => timeout_at(&*clock, next, changes.changed()).await,
-            None => Some(changes.changed().await),
-        };
-        if matches!(change, Some(Err(_))) {
+        if let Some(Err(_)) = timeout_at(&*clock, until, changes.changed()).await {
             return;
         }
     }

@@ -1,14 +1,17 @@
 //! A cache keeps one token ready. It knows the provider trait and the clock;
 //! it knows no requests.
+//!
+//! [`lifecycle`] takes every decision, and is pure; `state` acts on them.
 
+mod attempt;
 mod backoff;
-mod core;
 mod fetch;
 mod keep_warm;
-mod landing;
+mod lifecycle;
 mod lifetime;
-mod report;
+mod rejection;
 mod slot;
+mod state;
 mod status;
 mod token_id;
 
@@ -18,14 +21,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-pub(crate) use self::backoff::Hold;
-pub(crate) use self::core::Settings;
-use self::core::{Core, Step, Successor, Wait};
-use self::fetch::GRACE;
-pub(crate) use self::lifetime::Plan;
-use self::lifetime::Stage;
-use self::slot::CachedToken;
+use self::attempt::Caller;
+pub(crate) use self::backoff::Backoff;
+use self::lifecycle::Decision;
+use self::lifetime::Freshness;
+pub(crate) use self::lifetime::RefreshPolicy;
+use self::slot::{CachedToken, Verdict};
 pub(crate) use self::slot::{SlotReader, TokenHeader};
+pub(crate) use self::state::Settings;
+use self::state::State;
 pub use self::status::{Phase, TokenStatus};
 pub(crate) use self::token_id::TokenId;
 use crate::allowance::Allowance;
@@ -36,7 +40,7 @@ use crate::sync::{Ordering, Runtime};
 use crate::token::AccessToken;
 
 /// So many callers may wait for one token; one more is refused at once.
-const MOST_WAITING: usize = 65_536;
+const MAX_WAITING: usize = 65_536;
 
 /// The handle of a token cache. Clones share the cache.
 ///
@@ -62,16 +66,17 @@ const MOST_WAITING: usize = 65_536;
 /// ```
 #[derive(Clone)]
 pub struct TokenCache {
-    core: Arc<Core>,
+    state: Arc<State>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            plan: Plan::default(),
+            policy: RefreshPolicy::default(),
             fetch_timeout: Duration::from_secs(10),
             acquire_timeout: Duration::from_secs(30),
             keep_warm: false,
+            one_of_many: false,
             clock: Arc::new(TokioClock),
         }
     }
@@ -90,21 +95,23 @@ impl TokenCache {
         allowance: Option<Allowance>,
         settings: Settings,
     ) -> Self {
-        let core = Core::new(provider, allowance, settings);
-        core.warm.ensure(&core);
-        Self { core }
+        let state = State::new(provider, allowance, settings);
+        keep_warm::ensure(&state);
+        Self { state }
     }
 
-    /// The token, if there is one that a request may carry now. Never waits,
-    /// never fails; starts a refresh in the background when one is due.
+    /// The token, if requests can carry it now. Never waits, never fails;
+    /// starts a refresh in the background when one is due.
     ///
-    /// `None`: there is none yet, or it is dead, or it is about to die and
-    /// requests should wait for the next. [`token`](Self::token) knows which.
+    /// `None`: there is no token yet, it is expired, or it expires within the
+    /// `expiry_margin` (10 s) and requests should wait for the next one, as
+    /// [`token`](Self::token) does.
     #[must_use]
     pub fn try_token(&self) -> Option<AccessToken> {
-        let entry = self.core.slot.load();
-        let entry = entry.as_ref()?;
-        self.serves(entry).then(|| entry.token.clone())
+        let cached = self.state.slot.load();
+        let cached = cached.as_deref()?;
+        let usable = self.look(cached) != Verdict::Unusable;
+        usable.then(|| cached.issued.token.clone())
     }
 
     /// [`try_token`](Self::try_token) for the hit path: gives the header to
@@ -116,65 +123,117 @@ impl TokenCache {
         reader: &mut SlotReader,
         insert: impl FnOnce(&TokenHeader) -> R,
     ) -> Option<R> {
-        let slot = &self.core.slot;
+        let slot = &self.state.slot;
         let loaded;
-        let token = match reader.current(slot) {
-            Some(token) => token,
+        let cached = match reader.current(slot) {
+            Some(cached) => cached,
             None => {
                 reader.update(slot);
                 loaded = slot.load();
                 loaded.as_deref()?
             }
         };
-        let clock = &*self.core.settings.clock;
-        token.header(clock, || self.serves(token)).map(insert)
+        let clock = &*self.state.settings.clock;
+        cached.header(clock, || self.look(cached)).map(insert)
     }
 
     /// The same without a reader.
     #[inline(always)]
     pub(crate) fn try_header_once<R>(&self, insert: impl FnOnce(&TokenHeader) -> R) -> Option<R> {
-        let loaded = self.core.slot.load();
-        let token = loaded.as_deref()?;
-        let clock = &*self.core.settings.clock;
-        token.header(clock, || self.serves(token)).map(insert)
+        let loaded = self.state.slot.load();
+        let cached = loaded.as_deref()?;
+        let clock = &*self.state.settings.clock;
+        cached.header(clock, || self.look(cached)).map(insert)
     }
 
-    /// Whether a request may carry this token now. Starts what is due.
-    #[cold]
-    fn serves(&self, entry: &CachedToken) -> bool {
-        match self.core.stage(entry) {
-            Stage::Fresh if !entry.is_rejected() => {}
-            Stage::Fresh | Stage::Ahead => self.core.refresh_behind(),
-            Stage::Margin | Stage::Dead => return false,
+    /// Reads both clocks, and starts what is due.
+    fn look(&self, cached: &CachedToken) -> Verdict {
+        let now = self.state.now();
+        let freshness = cached.issued.freshness(now);
+        match freshness {
+            Freshness::Fresh if !cached.is_rejected() => return Verdict::Fresh,
+            Freshness::Fresh | Freshness::RefreshDue => {}
+            Freshness::ExpiringSoon | Freshness::Expired => return Verdict::Unusable,
         }
-        true
+        if self.state.is_check_due(now) {
+            self.start_due();
+            return Verdict::Usable;
+        }
+        match freshness {
+            // A rejected token whose replacement is not due yet.
+            Freshness::Fresh => Verdict::Fresh,
+            _ => Verdict::Usable,
+        }
+    }
+
+    #[cold]
+    fn start_due(&self) {
+        keep_warm::ensure(&self.state);
+        fetch::spawn_due(&self.state);
     }
 
     /// The token; waits for one if there is none to use.
     ///
-    /// A token within its margin (the last 10 s) is waited past as long as its
-    /// life allows, and used if the new one does not come.
+    /// While the token has less than the `expiry_margin` (10 s) to live, waits
+    /// for the next one, and returns the old one if that does not come within
+    /// nine tenths of the margin. The first transient failure of a fetch is not
+    /// reported: the cache tries once more within 1 s.
     ///
     /// # Errors
     ///
-    /// The error of the fetch, shared by all who waited for it. While a failed
-    /// fetch holds the next one back, the same error at once, with
-    /// [`retry_after`](Error::retry_after). [`ErrorKind::Timeout`] after the
-    /// `acquire_timeout`. [`ErrorKind::Runtime`] outside a tokio runtime with
-    /// timers.
+    /// The error of the fetch, shared by all who waited for it. During the
+    /// backoff after a failed fetch the same error at once. Both say when the
+    /// next fetch may start ([`retry_after`](Error::retry_after)).
+    /// [`ErrorKind::Timeout`] after the `acquire_timeout` (30 s).
+    /// [`ErrorKind::Runtime`] outside a tokio runtime with timers.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe. The fetch goes on in its own task and serves whoever asks
-    /// next.
+    /// Cancel safe. The fetch goes on in its own task and serves later callers.
     pub async fn token(&self) -> Result<AccessToken, Error> {
-        if let Some(token) = self.try_token() {
-            return Ok(token);
-        }
-        self.acquire(false).await
+        self.token_until(self.deadline()).await
     }
 
-    /// Fetches a new token now, or joins the fetch that is under way.
+    /// The same, with a deadline in place of the `acquire_timeout`.
+    pub(crate) async fn token_until(&self, deadline: Instant) -> Result<AccessToken, Error> {
+        match self.try_token() {
+            Some(token) => Ok(token),
+            None => self.acquire(Caller::until(deadline)).await,
+        }
+    }
+
+    /// A token that lives for at least `min_life` more; fetches one if the
+    /// current token does not. For work that must not outlive its token.
+    ///
+    /// ```
+    /// use officernd_auth::{StaticToken, TokenCache};
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), officernd_auth::Error> {
+    /// let cache = TokenCache::new(StaticToken::new("abc")?);
+    /// let token = cache.token_for(Duration::from_secs(600)).await?;
+    /// # drop(token);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`token`](Self::token), and [`ErrorKind::Denied`] if the server
+    /// grants tokens for a shorter life than that.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe; the fetch goes on.
+    pub async fn token_for(&self, min_life: Duration) -> Result<AccessToken, Error> {
+        self.start_due();
+        self.acquire(Caller::for_life(min_life, self.deadline()))
+            .await
+    }
+
+    /// Fetches a new token now, or joins the fetch that is in flight. Returns
+    /// a token newer than the one at the call, or an error.
     ///
     /// # Errors
     ///
@@ -185,207 +244,182 @@ impl TokenCache {
     ///
     /// Cancel safe; the fetch goes on.
     pub async fn refresh(&self) -> Result<AccessToken, Error> {
-        self.acquire(true).await
+        let cached = self.state.slot.get();
+        let generation = cached.map_or(0, |cached| cached.issued.token.generation());
+        self.acquire(Caller::newer_than(generation, self.deadline()))
+            .await
     }
 
-    /// Waits until there is a token: for start-up and readiness.
+    /// Waits until there is a token, and keeps the cache warm from then on, as
+    /// `keep_warm` does: for start-up and readiness.
+    ///
+    /// Failures are not reported before the `acquire_timeout` (30 s) ends: the
+    /// cache tries again, and the timer goes on trying after that. So a service
+    /// that is not ready becomes ready without a request.
     ///
     /// # Errors
     ///
-    /// As [`token`](Self::token).
+    /// The error of the last fetch. [`ErrorKind::Runtime`] at once outside a
+    /// tokio runtime with timers.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe; the fetch goes on.
+    /// Cancel safe; the fetch goes on, and the cache is kept warm.
     pub async fn warm_up(&self) -> Result<(), Error> {
-        self.token().await.map(drop)
+        /// How soon credentials that were put right are noticed.
+        const INTERVAL: Duration = Duration::from_secs(5);
+
+        self.state.keep_warm.store(true, Ordering::Relaxed);
+        keep_warm::ensure(&self.state);
+        let deadline = self.deadline();
+        loop {
+            let Err(error) = self.token_until(deadline).await else {
+                return Ok(());
+            };
+            let now = self.clock().now();
+            if now >= deadline || error.kind() == ErrorKind::Runtime {
+                return Err(error);
+            }
+            let wait = error.retry_after().unwrap_or(INTERVAL);
+            let wait = wait.clamp(Duration::from_millis(100), INTERVAL);
+            let until = later(now, wait).min(deadline);
+            self.state.settings.clock.sleep_until(until).await;
+        }
     }
 
     /// A server answered 401 to this very token: fetch its replacement in the
-    /// background. Until that lands requests go on with the old one.
+    /// background. Until that is there, requests go on with the old one.
     ///
-    /// Whether this was news: `false` for a token that is not the current one
-    /// any more, or already known as rejected. If the replacement is rejected
-    /// too, the next is held back for 60 s, doubling to 60 min. Outside a
-    /// runtime, the next call inside one starts the fetch.
-    #[expect(clippy::must_use_candidate, reason = "most callers only tell")]
+    /// Whether this was the first 401 to the current token: `false` for a token
+    /// that was replaced, or that is known as rejected. If the replacement is
+    /// rejected too, the next one is fetched after 60 s, doubling to 60 min.
+    /// Outside a runtime, the next call inside one starts the fetch.
+    #[expect(clippy::must_use_candidate, reason = "most callers only report")]
     pub fn reject(&self, token: &AccessToken) -> bool {
-        let current = self.core.slot.get();
-        // Another cache's token may have the same number.
-        let ours = current.is_some_and(|entry| entry.token.header_value() == token.header_value());
-        ours && self.core.reject(token.generation())
+        let current = self.state.slot.get();
+        // Another cache's token may have the same generation.
+        let ours = current
+            .is_some_and(|cached| cached.issued.token.header_value() == token.header_value());
+        ours && self.reject_generation(token.generation(), false)
+    }
+
+    /// The same by the token's generation. `challenged`: the response says
+    /// `error="invalid_token"`.
+    pub(crate) fn reject_generation(&self, generation: u64, challenged: bool) -> bool {
+        let first = self.state.rejected(generation, challenged);
+        if self.state.is_check_due(self.state.now()) {
+            self.start_due();
+        }
+        first
+    }
+
+    /// A server answered 2xx to this token, which was rejected elsewhere.
+    pub(crate) fn accept_generation(&self, generation: u64) {
+        self.state.accepted(generation);
     }
 
     /// What the cache is doing now.
     #[must_use]
     pub fn status(&self) -> TokenStatus {
-        self.core.status()
+        self.state.status()
     }
 
     /// Follows the status: a value at each event (a fetch starts or ends, a
     /// token is rejected), with the durations of that moment.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<TokenStatus> {
-        self.core.subscribe()
+        self.state.status.subscribe()
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {
-        &*self.core.settings.clock
+        &*self.state.settings.clock
     }
 
-    /// As [`reject`](Self::reject), by the token's number.
-    pub(crate) fn reject_generation(&self, generation: u64) -> bool {
-        self.core.reject(generation)
+    /// Until when a caller that comes now waits.
+    pub(crate) fn deadline(&self) -> Instant {
+        later(self.clock().now(), self.state.settings.acquire_timeout)
     }
 
     /// Whether this is a handle of the same cache.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.core, &other.core)
+        Arc::ptr_eq(&self.state, &other.state)
     }
 
     /// The id of a token of this cache.
     pub(crate) fn id_of(&self, token: &AccessToken) -> Arc<TokenId> {
-        let current = self.core.slot.get();
-        match current.filter(|current| current.token.generation() == token.generation()) {
+        let generation = token.generation();
+        let current = self.state.slot.get();
+        match current.filter(|current| current.issued.token.generation() == generation) {
             Some(current) => Arc::clone(current.id()),
-            None => TokenId::new(&self.core.this, token.generation()),
+            None => TokenId::new(&self.state.this, generation),
         }
     }
 
     /// Whether a newer token than the rejected one is there, or on its way.
     pub(crate) fn replacement_pending(&self, rejected: u64) -> bool {
-        !matches!(self.core.successor(rejected), Successor::Held)
+        self.state.is_replacing(rejected)
     }
 
     /// Waits until the fetch that may bring it has ended, at most for the
     /// `acquire_timeout`.
     pub(crate) async fn replacement(&self, rejected: u64) {
-        let deadline = later(self.core.now(), self.core.settings.acquire_timeout);
-        while let Successor::Coming(mut wait) = self.core.successor(rejected) {
-            if Runtime::current().is_err()
-                || !matches!(self.land(&mut wait, deadline).await, Landed::GivenUp)
-            {
-                return;
-            }
-        }
+        let caller = Caller::newer_than(rejected, self.deadline());
+        // Without a newer token, the replay carries the old one: the 401 may
+        // have been a passing fault.
+        let _ = self.acquire(caller).await;
     }
 
-    async fn acquire(&self, fresh: bool) -> Result<AccessToken, Error> {
-        /// A flight that ends without a result (its runtime died, the provider
-        /// panicked) is started anew, but not for ever.
-        const MOST_LOST: u32 = 1;
-
-        let _waiting = Waiting::enter(&self.core)?;
-        let deadline = later(self.core.now(), self.core.settings.acquire_timeout);
-        let mut lost = 0;
+    async fn acquire(&self, mut caller: Caller) -> Result<AccessToken, Error> {
+        let _waiting = Waiting::enter(&self.state)?;
+        let mut changes = self.state.changes.subscribe();
         loop {
-            let mut wait = match self.core.step(fresh)? {
-                Step::Serve(token) => return Ok(token),
-                Step::Wait(wait) => wait,
+            // Before the decision: a change after it ends the wait.
+            changes.mark_unchanged();
+            let runtime = match Runtime::current() {
+                Ok(runtime) => runtime,
+                Err(error) => return self.state.usable(&caller).ok_or(error),
             };
-            if let Some(launch) = wait.launch.take() {
-                launch.spawn();
-            }
-            let old = wait.old.take();
-            let until = old.as_ref().map_or(deadline, |old| old.1.min(deadline));
-            let landed = self.land(&mut wait, until).await;
-            // It may have died meanwhile, by the wall clock.
-            let living = |entry: &Arc<CachedToken>| self.core.stage(entry) != Stage::Dead;
-            let old = old.map(|(entry, _)| entry).filter(living);
-            let old = old.map(|entry| entry.token.clone());
-            match landed {
-                // Nobody looked until it was dead: a suspend. Once more.
-                Landed::Token(_) if lost < MOST_LOST && self.is_dead() => lost += 1,
-                Landed::Token(token) => return Ok(token),
-                Landed::Failed(error) => match old {
-                    Some(token) => return Ok(token),
-                    // The flight was an earlier caller's; this one has longer.
-                    None if error.is_not_attempted() && self.frees_by(&error, deadline) => {}
-                    None => return Err(error),
-                },
-                Landed::Lost if lost < MOST_LOST => lost += 1,
-                Landed::Lost => {
-                    return Err(Error::new(
-                        ErrorKind::Runtime,
-                        "the token fetch ended without a result, again and again: \
-                         the provider panics, or its runtime shuts down",
-                    ));
+            match self.state.acquire(&mut caller) {
+                Decision::Ready(token) => return Ok(token),
+                Decision::Failed(error) => return Err(error),
+                Decision::CheckCredentials(error) => {
+                    if !self.state.credentials_changed().await {
+                        return Err(error);
+                    }
                 }
-                Landed::GivenUp => {}
-                Landed::TooLate if old.is_none() && self.core.now() < deadline => {}
-                Landed::TooLate => {
-                    return old.or_else(|| self.try_token()).ok_or_else(|| {
-                        Error::new(
-                            ErrorKind::Timeout,
-                            "no token arrived within the acquire timeout",
-                        )
-                    });
+                Decision::Wait { until, start } => {
+                    if let Some(start) = start {
+                        keep_warm::ensure(&self.state);
+                        fetch::spawn(&self.state, start, &runtime);
+                    }
+                    let clock = &*self.state.settings.clock;
+                    timeout_at(clock, until, changes.changed()).await;
                 }
             }
         }
     }
-
-    fn is_dead(&self) -> bool {
-        let entry = self.core.slot.get();
-        entry.is_some_and(|entry| self.core.stage(&entry) == Stage::Dead)
-    }
-
-    fn frees_by(&self, error: &Error, deadline: Instant) -> bool {
-        let after = error.retry_after().unwrap_or(Duration::MAX);
-        later(self.core.now(), after) <= deadline
-    }
-
-    /// Waits for a flight.
-    async fn land(&self, wait: &mut Wait, until: Instant) -> Landed {
-        let clock = &*self.core.settings.clock;
-        let overdue = later(wait.overdue.max(clock.now()), GRACE);
-        let landed = wait.outcome.wait_for(Option::is_some);
-        match timeout_at(clock, until.min(overdue), landed).await {
-            Some(Ok(outcome)) => match &*outcome {
-                Some(Ok(token)) => Landed::Token(token.clone()),
-                Some(Err(error)) => Landed::Failed(error.clone()),
-                None => Landed::Lost,
-            },
-            Some(Err(_)) => Landed::Lost,
-            None if overdue < until => {
-                self.core.abandon(wait.id, overdue);
-                Landed::GivenUp
-            }
-            None => Landed::TooLate,
-        }
-    }
-}
-
-/// How a wait for a flight ended.
-enum Landed {
-    Token(AccessToken),
-    Failed(Error),
-    /// The flight is gone without a result.
-    Lost,
-    /// The flight stood still, or it has got to its next stage: look again.
-    GivenUp,
-    TooLate,
 }
 
 impl fmt::Debug for TokenCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.core.fmt(f)
+        self.state.fmt(f)
     }
 }
 
-/// Counts those who wait, so that their number has a bound.
-struct Waiting<'a>(&'a Core);
+/// Bounds the number of waiting callers.
+struct Waiting<'a>(&'a State);
 
 impl<'a> Waiting<'a> {
-    fn enter(core: &'a Core) -> Result<Self, Error> {
-        let waiting = Self(core);
-        if core.waiting.fetch_add(1, Ordering::Relaxed) < MOST_WAITING {
+    fn enter(state: &'a State) -> Result<Self, Error> {
+        let waiting = Self(state);
+        if state.waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING {
             return Ok(waiting);
         }
-        Err(Error::new(
+        let error = Error::new(
             ErrorKind::RateLimited,
             "65,536 requests wait for a token already; this one was not added",
-        ))
+        );
+        Err(error.with_retry_after(Duration::from_secs(1)))
     }
 }
 

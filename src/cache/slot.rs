@@ -4,15 +4,13 @@
 
 use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
-use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderValue;
 
-use super::lifetime::{Life, Stage};
+use super::lifetime::IssuedToken;
 use super::token_id::TokenId;
-use crate::clock::{self, Age, Clock, runs_with_the_system};
+use crate::clock::{self, Clock, runs_with_the_system};
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Guard, Ordering, Swap};
-use crate::token::AccessToken;
 
 /// A token with its lifetime, and the header values that requests copy.
 #[derive(Debug)]
@@ -25,9 +23,17 @@ pub(super) struct CachedToken {
     /// For all threads, once a second one has asked.
     shards: OnceLock<Box<[Shard]>>,
     rejected: AtomicBool,
-    age: Age,
-    pub(super) life: Life,
-    pub(super) token: AccessToken,
+    pub(super) issued: Arc<IssuedToken>,
+}
+
+/// What a look at both clocks says of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Requests carry it, and nothing is due: believed for one tick.
+    Fresh,
+    /// Requests carry it, and the next one looks again.
+    Usable,
+    Unusable,
 }
 
 /// What one thread copies to a request. Alone on its cache lines: threads that
@@ -62,48 +68,42 @@ impl Shard {
 }
 
 impl CachedToken {
-    pub(super) fn new(id: Arc<TokenId>, token: AccessToken, life: Life, age: Age) -> Self {
+    pub(super) fn new(id: Arc<TokenId>, issued: Arc<IssuedToken>) -> Self {
         Self {
-            first: Shard::new(token.header_value().clone(), id),
+            first: Shard::new(issued.token.header_value().clone(), id),
             first_thread: AtomicUsize::new(0),
             shards: OnceLock::new(),
             rejected: AtomicBool::new(false),
-            age,
-            life,
-            token,
+            issued,
         }
     }
 
-    /// The header for one request, if the token is fresh and nothing is due;
-    /// `stale` decides about a token that is not.
+    /// The header for one request, if it may carry this token. `look` reads
+    /// both clocks.
     ///
-    /// Both clocks are read once in a tick. An equal tick says that less than
-    /// one tick has passed since, by either clock: a suspend, or a step of the
-    /// wall clock, changes it.
+    /// That happens once in a tick. An equal tick says that less than one tick
+    /// has passed since, by either clock: a suspend, or a step of the wall
+    /// clock, changes it.
     #[inline(always)]
     pub(super) fn header(
         &self,
         clock: &dyn Clock,
-        stale: impl FnOnce() -> bool,
+        look: impl FnOnce() -> Verdict,
     ) -> Option<&TokenHeader> {
         let shard = self.shard();
         let tick = clock::tick();
-        let usable = shard.fresh_at.load(Ordering::Relaxed) == tick
-            || self.is_fresh(shard, tick, clock)
-            || stale();
-        usable.then_some(&shard.header)
-    }
-
-    /// Reads both clocks.
-    fn is_fresh(&self, shard: &Shard, tick: u64, clock: &dyn Clock) -> bool {
-        if self.stage(clock.now(), clock.wall()) != Stage::Fresh || self.is_rejected() {
-            return false;
+        if shard.fresh_at.load(Ordering::Relaxed) != tick {
+            let verdict = look();
+            if verdict == Verdict::Unusable {
+                return None;
+            }
+            // Ticks are the system's: they say nothing of a clock that is not.
+            let believed = verdict == Verdict::Fresh && tick != clock::NO_TICK;
+            if believed && runs_with_the_system(clock) {
+                shard.fresh_at.store(tick, Ordering::Relaxed);
+            }
         }
-        // Ticks are the system's: they say nothing of a clock that is not.
-        if tick != clock::NO_TICK && runs_with_the_system(clock) {
-            shard.fresh_at.store(tick, Ordering::Relaxed);
-        }
-        true
+        Some(&shard.header)
     }
 
     #[inline(always)]
@@ -132,8 +132,12 @@ impl CachedToken {
             // A power of two, so that `nth` takes no division; twice the
             // threads, so that few of them share one.
             let count = (2 * threads).next_power_of_two().min(MAX_SHARDS);
-            let shard =
-                |_| Shard::new(self.token.fresh_header_value(), self.first.header.id.copy());
+            let shard = |_| {
+                Shard::new(
+                    self.issued.token.fresh_header_value(),
+                    self.first.header.id.copy(),
+                )
+            };
             (0..count).map(shard).collect()
         })
     }
@@ -150,21 +154,20 @@ impl CachedToken {
         &self.first.header.id
     }
 
-    pub(super) fn age(&self, now: Instant, wall: SystemTime) -> Duration {
-        self.age.at(now, wall)
-    }
-
-    pub(super) fn stage(&self, now: Instant, wall: SystemTime) -> Stage {
-        self.life.stage(self.age(now, wall))
-    }
-
+    /// Whether a server answered 401 to this token.
     pub(super) fn is_rejected(&self) -> bool {
         self.rejected.load(Ordering::Relaxed)
     }
 
-    /// Whether this call was the first to say so.
-    pub(super) fn reject(&self) -> bool {
-        !self.rejected.swap(true, Ordering::Relaxed)
+    /// A response to this token was a 401, or a 2xx.
+    pub(super) fn doubt(&self, doubted: bool) {
+        if doubted {
+            self.rejected.store(true, Ordering::Relaxed);
+        }
+        self.id().doubt(doubted);
+        for shard in self.shards.get().into_iter().flatten() {
+            shard.header.id.doubt(doubted);
+        }
     }
 }
 

@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 
 use super::TokenCache;
-use super::core::Core;
+use super::state::State;
+use crate::sync::{AtomicBool, Ordering};
 
 /// One token of one cache.
 ///
@@ -14,18 +15,34 @@ use super::core::Core;
 /// rest of a hit.
 #[repr(align(128))]
 pub(crate) struct TokenId {
-    cache: Weak<Core>,
+    cache: Weak<State>,
     generation: u64,
+    /// The last response to the token that counts was a 401: a 2xx would be
+    /// evidence that the token is good.
+    doubted: AtomicBool,
 }
 
 impl TokenId {
-    pub(super) fn new(cache: &Weak<Core>, generation: u64) -> Arc<Self> {
-        let cache = Weak::clone(cache);
-        Arc::new(Self { cache, generation })
+    pub(super) fn new(cache: &Weak<State>, generation: u64) -> Arc<Self> {
+        Arc::new(Self {
+            cache: Weak::clone(cache),
+            generation,
+            doubted: AtomicBool::new(false),
+        })
     }
 
     pub(super) fn copy(&self) -> Arc<Self> {
-        Self::new(&self.cache, self.generation)
+        let copy = Self::new(&self.cache, self.generation);
+        copy.doubt(self.is_doubted());
+        copy
+    }
+
+    pub(super) fn doubt(&self, doubted: bool) {
+        self.doubted.store(doubted, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.doubted.load(Ordering::Relaxed)
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -34,8 +51,8 @@ impl TokenId {
 
     /// The cache that the token is from, while it lives.
     pub(crate) fn cache(&self) -> Option<TokenCache> {
-        let core = self.cache.upgrade()?;
-        Some(TokenCache { core })
+        let state = self.cache.upgrade()?;
+        Some(TokenCache { state })
     }
 }
 

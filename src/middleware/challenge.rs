@@ -12,13 +12,23 @@ use crate::syntax::is_b64;
 /// new token cures that (RFC 6750 §3.1).
 #[must_use]
 pub(crate) fn insufficient_scope(headers: &HeaderMap) -> bool {
+    has_error(headers, b"insufficient_scope")
+}
+
+/// Whether the server says that the token itself is not good.
+#[must_use]
+pub(crate) fn invalid_token(headers: &HeaderMap) -> bool {
+    has_error(headers, b"invalid_token")
+}
+
+fn has_error(headers: &HeaderMap, error: &[u8]) -> bool {
     let values = headers.get_all(WWW_AUTHENTICATE).iter();
     values
         .flat_map(|value| Params::new(value.as_bytes()))
         .any(|param| {
             param.scheme.eq_ignore_ascii_case(b"bearer")
                 && param.name.eq_ignore_ascii_case(b"error")
-                && param.value.is(b"insufficient_scope")
+                && param.value.is(error)
         })
 }
 

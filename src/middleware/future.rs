@@ -129,9 +129,18 @@ fn unauthorized<R: AuthResponse>(response: &mut R, token: Arc<TokenId>) {
         return;
     }
     if let Some(cache) = token.cache() {
-        cache.reject_generation(token.generation());
+        let challenged = challenge::invalid_token(response.headers());
+        cache.reject_generation(token.generation(), challenged);
     }
     response.extensions_mut().insert(TokenRejected { token });
+}
+
+/// A 2xx to our own token, after a 401 to it: evidence that it is good.
+#[cold]
+fn accepted(token: &TokenId) {
+    if let Some(cache) = token.cache() {
+        cache.accept_generation(token.generation());
+    }
 }
 
 impl<F, S, Req> ResponseFuture<F, S, Req> {
@@ -206,9 +215,14 @@ where
             match state.as_mut().project() {
                 StateProj::Sent { inner, token } => {
                     let mut response = ready!(inner.poll(cx)).map_err(Into::into)?;
-                    if response.status() == StatusCode::UNAUTHORIZED {
+                    let status = response.status();
+                    if status == StatusCode::UNAUTHORIZED {
                         if let Some(token) = token.take() {
                             unauthorized(&mut response, token);
+                        }
+                    } else if status.is_success() {
+                        if let Some(token) = token.as_ref().filter(|token| token.is_doubted()) {
+                            accepted(token);
                         }
                     }
                     return Poll::Ready(Ok(response));

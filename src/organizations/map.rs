@@ -12,8 +12,8 @@ use papaya::{HashMap, LocalGuard};
 use tokio::sync::OnceCell;
 
 use crate::allowance::Allowance;
-use crate::cache::{Hold, Settings, TokenCache, TokenStatus};
-use crate::clock::{Clock, later, timeout_at};
+use crate::cache::{Backoff, Settings, TokenCache, TokenStatus};
+use crate::clock::{Clock, Now, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::provider::DynProvider;
 
@@ -66,7 +66,7 @@ impl PinnedMap<'_> {
 struct Organization {
     cache: OnceCell<TokenCache>,
     /// Why there is no cache, and until when nobody asks again.
-    hold: Mutex<Option<Hold>>,
+    backoff: Mutex<Option<(Backoff, u32)>>,
     /// Whether anybody asked since the last eviction. Written once per eviction, so
     /// that hits do not fight over it.
     used: AtomicBool,
@@ -118,12 +118,12 @@ impl OrganizationMap {
     }
 
     async fn resolve(&self, slug: &str, organization: &Organization) -> Result<TokenCache, Error> {
-        let now = self.settings.clock.now();
         let earlier = {
-            let hold = organization.hold();
-            match &*hold {
-                Some(hold) if hold.holds(now) => return Err(hold.remembered(now)),
-                Some(hold) => hold.failures,
+            let now = Now::read(self.clock());
+            let backoff = organization.backoff();
+            match &*backoff {
+                Some((backoff, _)) if !backoff.is_over(now) => return Err(backoff.error(now)),
+                Some((_, failures)) => *failures,
                 None => 0,
             }
         };
@@ -146,9 +146,10 @@ impl OrganizationMap {
             .with_retry_after(UNKNOWN_FOR),
             Err(error) => error,
         };
-        let now = self.settings.clock.now();
-        let hold = Hold::after(error.clone(), earlier, now, fastrand::f32());
-        *organization.hold() = Some(hold);
+        let now = Now::read(self.clock());
+        let backoff = Backoff::after_try(error, earlier, now, fastrand::f32());
+        let error = backoff.error(now);
+        *organization.backoff() = Some((backoff, earlier.saturating_add(1)));
         Err(error)
     }
 
@@ -223,8 +224,8 @@ impl Organization {
         }
     }
 
-    fn hold(&self) -> std::sync::MutexGuard<'_, Option<Hold>> {
-        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    fn backoff(&self) -> std::sync::MutexGuard<'_, Option<(Backoff, u32)>> {
+        self.backoff.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,8 +6,8 @@ use std::future::Future;
 use std::sync::Arc;
 
 use shuttle::future::JoinHandle;
+pub(crate) use shuttle::sync::Mutex;
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-pub(crate) use shuttle::sync::{Mutex, MutexGuard};
 
 use crate::error::Error;
 

@@ -160,7 +160,7 @@ async fn the_response_future_tells_its_state_and_nothing_else() {
     let (mut client, _server) = over_mock(&layer);
     let waiting = send(&mut client, get(URL));
     let refused = send(&mut client, get("https://evil.example"));
-    layer.cache().warm_up().await.unwrap();
+    layer.cache().token().await.unwrap();
     let sent = send(&mut client, get(URL));
     let shown = format!("{waiting:?} {refused:?} {sent:?}");
     assert!(shown.contains("waiting") && shown.contains("refused") && shown.contains("sent"));

@@ -237,7 +237,7 @@ async fn plain_http_goes_to_a_listed_loopback_only() {
         .allow_any_https_origin()
         .build()
         .unwrap();
-    layer.cache().warm_up().await.unwrap();
+    layer.cache().token().await.unwrap();
     let (mut client, mut server) = over_mock(&layer);
 
     for uri in [
@@ -437,7 +437,7 @@ async fn a_401_to_a_request_without_our_token_says_nothing_of_it() {
         .if_not_present()
         .build()
         .unwrap();
-    layer.cache().warm_up().await.unwrap();
+    layer.cache().token().await.unwrap();
     let (mut client, mut server) = over_mock(&layer);
     for request in [
         skipping(get(URL)),

@@ -153,6 +153,7 @@ async fn everything_happens() {
     // A provider that panics, and one that fails.
     provider.push(Step::Panic);
     provider.push(Step::Fail(ErrorKind::Transport));
+    provider.push(Step::Fail(ErrorKind::Transport));
     cache.refresh().await.unwrap_err();
     // Waits without a result; leaves.
     tokio::time::sleep(Duration::from_secs(7200)).await;

@@ -157,7 +157,7 @@ async fn a_token_that_reaches_its_refresh_unrejected_ends_the_damping() {
 async fn a_damped_rejection_does_not_put_off_the_refresh_ahead() {
     let provider = ScriptedProvider::new().life(s(600));
     let (cache, clock) = stepped(&provider);
-    cache.warm_up().await.unwrap();
+    cache.token().await.unwrap();
     for hold in [0, 60, 120, 240] {
         reject_current(&cache).await;
         clock.advance(s(hold));
@@ -175,7 +175,7 @@ async fn a_damped_rejection_does_not_put_off_the_refresh_ahead() {
     assert!(cache.try_token().is_some());
     settle().await;
     assert_eq!(provider.calls(), 6);
-    assert_eq!(provider.causes()[5], Cause::Ahead);
+    assert_eq!(provider.causes()[5], Cause::Rejected);
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn a_replacement_that_cannot_be_fetched_leaves_the_old_token_in_use() {
     for _ in 0..59 {
         settle().await;
         assert_eq!(served(&cache.token().await), "Bearer scripted-1");
-        assert_eq!(cache.status().phase, Phase::Aging);
+        assert_eq!(cache.status().phase, Phase::RefreshDue);
         assert!(cache.status().has_token());
         clock.advance(s(1));
     }

@@ -118,7 +118,7 @@ async fn if_no_replacement_comes_the_replay_carries_the_last_resort_token() {
     let provider = ScriptedProvider::new();
     let layer = warm_layer(&provider).await;
     provider.set_latency(Duration::from_secs(1));
-    provider.push(Step::Fail(ErrorKind::Transport));
+    provider.push(Step::Fail(ErrorKind::Denied));
     let (client, mut server) = client(&layer);
     let call = client.start(get(URL));
     for status in [401, 200] {
@@ -160,7 +160,7 @@ async fn a_replay_waits_for_at_most_the_acquire_timeout() {
         .acquire_timeout(timeout)
         .build()
         .unwrap();
-    layer.cache().warm_up().await.unwrap();
+    layer.cache().token().await.unwrap();
     provider.push(Step::Hang);
     let (client, mut server) = client(&layer);
 

@@ -198,7 +198,7 @@ fn a_refresh_ahead_parked_with_its_runtime_makes_nobody_wait_either() {
     let (cache, clock) = stepped(&provider);
     let parked = runtime();
     parked.block_on(async {
-        cache.warm_up().await.unwrap();
+        cache.token().await.unwrap();
         settle().await;
         clock.advance(s(3300));
         assert!(cache.try_token().is_some());

@@ -33,7 +33,7 @@ pub(crate) fn default_layer(provider: &ScriptedProvider) -> OfficeRndAuthLayer {
 /// A layer that has its first token.
 pub(crate) async fn warm_layer(provider: &ScriptedProvider) -> OfficeRndAuthLayer {
     let layer = default_layer(provider);
-    layer.cache().warm_up().await.unwrap();
+    layer.cache().token().await.unwrap();
     layer
 }
 

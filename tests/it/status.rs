@@ -12,11 +12,11 @@ async fn the_status_follows_a_life() {
     let phase = || cache.status().phase;
     assert_eq!(phase(), Phase::Cold);
     assert!(!cache.status().has_token());
-    cache.warm_up().await.unwrap();
+    cache.token().await.unwrap();
     assert_eq!(phase(), Phase::Fresh);
     assert!(cache.status().has_token());
     clock.advance(s(3300));
-    assert_eq!(phase(), Phase::Aging);
+    assert_eq!(phase(), Phase::RefreshDue);
     provider.set_latency(s(1));
     provider.push(Step::Fail(ErrorKind::InvalidClient));
     assert!(cache.try_token().is_some());
@@ -25,7 +25,7 @@ async fn the_status_follows_a_life() {
     clock.advance(s(1));
     settle().await;
     let status = cache.status();
-    assert_eq!(status.phase, Phase::Aging);
+    assert_eq!(status.phase, Phase::RefreshDue);
     assert_eq!(status.last_error, Some(ErrorKind::InvalidClient));
     assert_eq!(status.consecutive_failures, 1);
     assert_eq!(status.next_attempt_in, Some(s(60)));
@@ -34,7 +34,7 @@ async fn the_status_follows_a_life() {
     assert_eq!(phase(), Phase::Failing);
     assert!(!cache.status().has_token());
     provider.set_latency(s(0));
-    cache.warm_up().await.unwrap();
+    cache.token().await.unwrap();
     let status = cache.status();
     assert_eq!(status.phase, Phase::Fresh);
     assert_eq!(status.generation, 2);
@@ -51,7 +51,7 @@ async fn the_status_is_ready_while_there_is_a_living_token() {
     let provider = ScriptedProvider::new();
     let (cache, clock) = stepped(&provider);
     assert!(!cache.status().has_token());
-    cache.warm_up().await.unwrap();
+    cache.token().await.unwrap();
     for _ in 0..3700 {
         let status = cache.status();
         assert_eq!(status.has_token(), status.expires_in > Some(s(0)));
@@ -72,7 +72,7 @@ async fn the_status_as_json_has_seconds_and_names() {
             "next_attempt_in": null, "token_requests": 0,
         })
     );
-    cache.warm_up().await.unwrap();
+    cache.token().await.unwrap();
     clock.advance(ms(3_300_500));
     provider.push(Step::Fail(ErrorKind::InvalidClient));
     assert!(cache.try_token().is_some());
@@ -80,7 +80,7 @@ async fn the_status_as_json_has_seconds_and_names() {
     assert_eq!(
         json(),
         serde_json::json!({
-            "phase": "aging", "generation": 1, "expires_in": 299.5, "scope": null,
+            "phase": "refresh_due", "generation": 1, "expires_in": 299.5, "scope": null,
             "rejected": false, "last_error": "invalid_client", "consecutive_failures": 1,
             "next_attempt_in": 60.0, "token_requests": 2,
         })
@@ -93,7 +93,7 @@ async fn the_status_names_the_granted_scope_and_never_the_token() {
         let token = AccessToken::bearer("s3cr3t-t0k3n", s(3600))?;
         Ok(token.with_scope("flex.read"))
     }));
-    cache.warm_up().await.unwrap();
+    cache.token().await.unwrap();
     let status = cache.status();
     assert_eq!(status.scope.as_deref(), Some("flex.read"));
     let shown = format!(

@@ -206,7 +206,9 @@ async fn tampered_truncated_swapped_and_replayed_entries_are_misses() {
         let sealed = sealed.clone();
         move |entry| *entry = sealed.clone()
     });
-    let other = ScriptedProvider::new().then(Step::Fail(ErrorKind::Transport));
+    let other = ScriptedProvider::new()
+        .then(Step::Fail(ErrorKind::Transport))
+        .then(Step::Fail(ErrorKind::Transport));
     let (_, cache) = pod(&other, &swapped);
     assert!(cache.token().await.is_err());
     sleep(S(2)).await;
@@ -249,7 +251,8 @@ async fn a_failure_is_shared_and_over_in_time() {
 #[tokio::test(start_paused = true)]
 async fn a_short_failure_is_short_for_a_clock_that_is_behind_too() {
     let store = MemoryStore::new();
-    let endpoint = ScriptedProvider::new().then(Step::Fail(ErrorKind::Transport));
+    let busy = Error::new(ErrorKind::RateLimited, "busy").with_retry_after(S(1));
+    let endpoint = ScriptedProvider::new().then(Step::Error(busy));
     pod(&endpoint, &store).1.token().await.unwrap_err();
     let clock = ManualClock::new();
     clock.rewind_wall(S(600));

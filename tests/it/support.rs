@@ -23,6 +23,7 @@ pub(crate) fn cache_with(
     set: impl FnOnce(Builder) -> Builder,
 ) -> TokenCache {
     let builder = OfficeRndAuthLayer::builder(provider.clone())
+        .refresh_ahead(s(300))
         .jitter(0.0)
         .allowance(Allowance::unlimited());
     set(builder).build().unwrap().cache().clone()

@@ -1,0 +1,350 @@
+//! At most one fetch at a time, and what callers remember of it. Pure.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::backoff::{Backoff, BackoffBounds, lost_error};
+use super::lifetime::{Freshness, IssuedToken};
+use crate::allowance::Urgency;
+use crate::clock::{Now, later};
+use crate::error::{Error, ErrorKind};
+use crate::provider::Cause;
+
+/// A fetch whose runtime runs ends in time. One that is later than this has
+/// lost its runtime, or the runtime is blocked.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A fetch that ends without a result is started anew for a caller once.
+const MAX_LOST: u32 = 1;
+
+/// The fetch of the next token: under way, or held back.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    pub(super) state: Attempt,
+    /// The id of the newest fetch.
+    pub(super) newest: u64,
+    /// The last failure since the last success.
+    pub(super) last_failure: Option<Failure>,
+    /// The last fetch that ended without a result, and how many did in a row.
+    lost: (u64, u32),
+}
+
+#[derive(Debug)]
+pub(super) enum Attempt {
+    Idle,
+    InFlight(InFlight),
+    BackingOff(Backoff),
+}
+
+/// The fetch that runs.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) id: u64,
+    pub(super) urgency: Urgency,
+    pub(super) overdue_at: Instant,
+    /// It was overdue once, and has until `overdue_at` to show that it runs.
+    last_chance: bool,
+}
+
+/// The last failure since the last success.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) fetch: u64,
+    pub(super) error: Error,
+    pub(super) in_a_row: u32,
+}
+
+/// A fetch to start.
+#[derive(Debug)]
+pub(super) struct StartFetch {
+    pub(super) id: u64,
+    pub(super) cause: Cause,
+    /// Counted from 1 since the last success.
+    pub(super) attempt: u32,
+    /// The last fetch failed for a reason that lasts.
+    pub(super) failing: bool,
+    /// The token to be replaced.
+    pub(super) previous: Option<Arc<IssuedToken>>,
+    /// When that expires.
+    pub(super) expires_at: Option<Instant>,
+}
+
+/// How a fetch ended.
+#[derive(Debug)]
+pub(super) enum Completed {
+    Published {
+        issued: Arc<IssuedToken>,
+        /// The age of the token that it replaces.
+        replaced: Option<Duration>,
+    },
+    /// `retry_after` says when the next fetch may start.
+    Failed(Error),
+}
+
+/// A caller that wants a token, and all that it remembers while it waits.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pub(super) deadline: Instant,
+    /// Only a token of a later generation will do.
+    pub(super) newer_than: Option<u64>,
+    /// Only a token with so much life left will do.
+    pub(super) min_life: Duration,
+    /// The fetch that it last waited for.
+    pub(super) waited_for: Option<u64>,
+    /// Fetches that ended with neither a usable token nor an error.
+    lost_fetches: u32,
+}
+
+impl Caller {
+    /// A caller that takes any living token, and waits for it until `deadline`.
+    pub(super) fn until(deadline: Instant) -> Self {
+        Self {
+            deadline,
+            newer_than: None,
+            min_life: Duration::ZERO,
+            waited_for: None,
+            lost_fetches: 0,
+        }
+    }
+
+    /// A caller that takes only a token with so much life left.
+    pub(super) fn for_life(min_life: Duration, deadline: Instant) -> Self {
+        Self {
+            min_life,
+            ..Self::until(deadline)
+        }
+    }
+
+    /// A caller that takes only a token of a later generation.
+    pub(super) fn newer_than(generation: u64, deadline: Instant) -> Self {
+        Self {
+            newer_than: Some(generation),
+            ..Self::until(deadline)
+        }
+    }
+}
+
+impl Attempts {
+    pub(super) fn new() -> Self {
+        Self {
+            state: Attempt::Idle,
+            newest: 0,
+            last_failure: None,
+            lost: (0, 0),
+        }
+    }
+
+    pub(super) fn in_flight(&mut self, id: u64) -> Option<&mut InFlight> {
+        match &mut self.state {
+            Attempt::InFlight(fetch) if fetch.id == id => Some(fetch),
+            _ => None,
+        }
+    }
+
+    /// A fetch starts.
+    pub(super) fn start(
+        &mut self,
+        cause: Cause,
+        urgency: Urgency,
+        (previous, expires_at): (Option<Arc<IssuedToken>>, Option<Instant>),
+        now: Now,
+    ) -> StartFetch {
+        self.newest += 1;
+        self.state = Attempt::InFlight(InFlight {
+            id: self.newest,
+            urgency,
+            // A task that has not even begun by then does not run.
+            overdue_at: later(now.monotonic, GRACE),
+            last_chance: false,
+        });
+        let failure = self.last_failure.as_ref();
+        StartFetch {
+            id: self.newest,
+            cause,
+            attempt: self.failures().saturating_add(1),
+            failing: failure.is_some_and(|failure| !failure.error.is_transient()),
+            previous,
+            expires_at,
+        }
+    }
+
+    /// The fetch goes into its next stage. `false`: it was given up.
+    pub(super) fn advanced(&mut self, id: u64, until: Instant) -> bool {
+        let fetch = self.in_flight(id).map(|fetch| {
+            fetch.overdue_at = until;
+            fetch.last_chance = false;
+        });
+        fetch.is_some()
+    }
+
+    pub(super) fn succeeded(&mut self) {
+        self.state = Attempt::Idle;
+        self.last_failure = None;
+        self.lost.1 = 0;
+    }
+
+    /// The fetch has failed. The error says when the next one may start.
+    pub(super) fn failed(
+        &mut self,
+        id: u64,
+        error: Error,
+        bounds: BackoffBounds,
+        now: Now,
+        chance: f32,
+    ) -> Error {
+        let urgency = self
+            .in_flight(id)
+            .map_or(Urgency::Waiting, |fetch| fetch.urgency);
+        let backoff = if error.is_not_attempted() {
+            Backoff::rate_limited(error, urgency, now)
+        } else {
+            let in_a_row = bounds.earlier.saturating_add(1);
+            self.last_failure = Some(Failure {
+                fetch: id,
+                error: error.clone(),
+                in_a_row,
+            });
+            Backoff::after(error, &bounds, now, chance)
+        };
+        let error = backoff.error(now);
+        self.state = Attempt::BackingOff(backoff);
+        self.lost.1 = 0;
+        error
+    }
+
+    /// The fetch has ended without a result. Whether it was in flight still.
+    pub(super) fn lost(&mut self, id: u64, now: Now) -> bool {
+        if self.in_flight(id).is_none() {
+            return false;
+        }
+        self.lost = (id, self.lost.1.saturating_add(1));
+        self.state = Attempt::BackingOff(Backoff::lost(self.lost.1, now));
+        true
+    }
+
+    /// Gives up a fetch whose runtime is gone or blocked.
+    pub(super) fn drop_overdue(&mut self, now: Now) {
+        let Attempt::InFlight(fetch) = &mut self.state else {
+            return;
+        };
+        if fetch.overdue_at > now.monotonic {
+            return;
+        }
+        // A clock that jumps overtakes a runtime that is well: one more second.
+        fetch.overdue_at = later(now.monotonic, GRACE);
+        if std::mem::replace(&mut fetch.last_chance, true) {
+            self.state = Attempt::Idle;
+        }
+    }
+
+    /// Whether to look now if the credentials have changed that the server
+    /// refused: at most every 5 s.
+    pub(super) fn check_credentials(&mut self, now: Now) -> bool {
+        match &mut self.state {
+            Attempt::BackingOff(backoff) => backoff.check_credentials(now),
+            _ => false,
+        }
+    }
+
+    /// Other credentials end the backoff after `InvalidClient`.
+    pub(super) fn credentials_changed(&mut self, now: Now) {
+        match &self.state {
+            Attempt::BackingOff(backoff) if backoff.is_refused(now) => self.state = Attempt::Idle,
+            _ => {}
+        }
+    }
+
+    /// Failures since the last success.
+    pub(super) fn failures(&self) -> u32 {
+        self.last_failure
+            .as_ref()
+            .map_or(0, |failure| failure.in_a_row)
+    }
+
+    /// The id and the urgency of the fetch in flight.
+    pub(super) fn running(&self) -> Option<(u64, Urgency)> {
+        match &self.state {
+            Attempt::InFlight(fetch) => Some((fetch.id, fetch.urgency)),
+            _ => None,
+        }
+    }
+
+    /// When the fetch in flight has ended or got further.
+    pub(super) fn overdue_at(&self) -> Option<Instant> {
+        match &self.state {
+            Attempt::InFlight(fetch) => Some(fetch.overdue_at),
+            _ => None,
+        }
+    }
+
+    /// When the backoff ends that is, or is not, the allowance's.
+    pub(super) fn backoff_ends(&self, rate_limited: bool, now: Now) -> Option<Instant> {
+        match &self.state {
+            Attempt::BackingOff(backoff) if backoff.is_rate_limited() == rate_limited => {
+                Some(backoff.ends_at(now))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the caller may go on waiting, by what became of the fetch that
+    /// it waited for. `token` is the current one.
+    pub(super) fn check(
+        &self,
+        caller: &mut Caller,
+        token: Option<&IssuedToken>,
+        now: Now,
+    ) -> Result<(), Error> {
+        let brought = token.filter(|token| Some(token.fetch) == caller.waited_for);
+        let expired = brought.is_some_and(|token| token.freshness(now) == Freshness::Expired);
+        let too_short = |token: &IssuedToken| token.lifetime.expired < caller.min_life;
+        if token.is_some_and(too_short) || (brought.is_some() && !expired) {
+            return Err(Error::new(
+                ErrorKind::Denied,
+                "the server grants tokens for a shorter life than this caller needs",
+            ));
+        }
+        if caller.waited_for.is_none() {
+            return Ok(());
+        }
+        if expired || caller.waited_for == Some(self.lost.0) {
+            caller.waited_for = None;
+            caller.lost_fetches += 1;
+            if caller.lost_fetches > MAX_LOST {
+                return Err(if expired {
+                    expired_error()
+                } else {
+                    lost_error()
+                });
+            }
+        }
+        let failed = self.last_failure.as_ref().map(|failure| failure.fetch);
+        match &self.state {
+            // Also if the backoff is over: this is the answer to its fetch.
+            Attempt::BackingOff(backoff) if failed == caller.waited_for && failed.is_some() => {
+                backoff.answer(now).map_or(Ok(()), Err)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The error of a caller whose time is up.
+    pub(super) fn too_late(&self) -> Error {
+        let error = Error::new(
+            ErrorKind::Timeout,
+            "no token arrived within the acquire timeout",
+        );
+        match &self.last_failure {
+            Some(failure) => error.with_source(failure.error.clone()),
+            None => error,
+        }
+    }
+}
+
+fn expired_error() -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        "each new token had expired before it could be used: the machine was suspended, or the \
+         tokens live too short",
+    )
+}

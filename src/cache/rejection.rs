@@ -1,0 +1,149 @@
+//! What a 401 means: a revoked token, or a scope that no new token brings? Pure.
+//!
+//! A schedule decides when a rejected token is replaced: at once, then 60 s,
+//! doubling to 60 min, for as long as the replacements are rejected too. The
+//! evidence of later responses may bring a replacement forward, never put it off.
+
+use std::time::{Duration, Instant};
+
+use super::backoff::doubled;
+use crate::clock::{Countdown, Now, later};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// A challenge that names the token invalid counts as so many 401s.
+const CHALLENGE_WEIGHT: u32 = 8;
+/// A run of 401s is no revocation before it is this long, whatever came before.
+const MIN_RUN: u32 = 8;
+/// A run of 401s is no revocation before it has lasted for 5 s.
+const MIN_RUN_TIME: Duration = Duration::from_secs(5);
+/// Between two decisions that a token is revoked.
+const MIN_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The evidence against the current token, and what earlier tokens showed.
+#[derive(Debug, Default)]
+pub(crate) struct Rejection {
+    /// Set while the current token is rejected: when to replace it.
+    replace: Option<Countdown>,
+    /// The current token was accepted since its first 401.
+    alive: bool,
+    /// 401s in a row to the current token.
+    run: u32,
+    run_began: Option<Instant>,
+    /// The longest run that an accepted request ended, over all tokens.
+    longest: u32,
+    /// The run after which the last token counted as revoked, until it shows
+    /// whether that was right.
+    verdict: Option<u32>,
+    decided: Option<Instant>,
+    /// Tokens rejected one after the other.
+    strikes: u32,
+    /// The newest fetch when the last 401 was counted: its token was requested
+    /// before the 401 and cannot be the answer to it.
+    newest_fetch: u64,
+}
+
+/// A 401 to the current token.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unauthorized {
+    /// The response says `error="invalid_token"`.
+    pub(crate) challenged: bool,
+    /// The fetch that brought the token.
+    pub(crate) fetch: u64,
+    /// The newest fetch that was started.
+    pub(crate) newest_fetch: u64,
+}
+
+impl Rejection {
+    /// Counts a 401 to the current token. Whether it is the token's first.
+    pub(crate) fn rejected(&mut self, unauthorized: Unauthorized, now: Now) -> bool {
+        let weight = if unauthorized.challenged {
+            CHALLENGE_WEIGHT
+        } else {
+            1
+        };
+        self.run = self.run.saturating_add(weight);
+        let began = *self.run_began.get_or_insert(now.monotonic);
+        let first = self.replace.is_none();
+        if first {
+            self.strike(unauthorized);
+            let delay = match self.strikes {
+                0 | 1 => Duration::ZERO,
+                more => doubled(MINUTE, more - 2, HOUR),
+            };
+            self.replace = Some(Countdown::starting(now, delay));
+        } else if self.is_revoked(began, now.monotonic) {
+            self.verdict = Some(self.run);
+            self.decided = Some(now.monotonic);
+            self.strike(unauthorized);
+            self.replace = Some(Countdown::starting(now, Duration::ZERO));
+        }
+        first
+    }
+
+    fn is_revoked(&self, began: Instant, now: Instant) -> bool {
+        let enough = MIN_RUN.saturating_add(self.longest.saturating_mul(2));
+        let long_ago = |at: Instant, span| now >= later(at, span);
+        self.alive
+            && self.run >= enough
+            && long_ago(began, MIN_RUN_TIME)
+            && self.decided.is_none_or(|at| long_ago(at, MIN_INTERVAL))
+            && self.verdict.is_none()
+    }
+
+    fn strike(&mut self, unauthorized: Unauthorized) {
+        if unauthorized.fetch > self.newest_fetch || self.strikes == 0 {
+            self.strikes = self.strikes.saturating_add(1);
+        }
+        self.newest_fetch = unauthorized.newest_fetch;
+    }
+
+    /// A request with the current token was accepted (2xx). Without effect
+    /// unless the token was rejected before.
+    pub(crate) fn accepted(&mut self) {
+        if self.replace.is_none() {
+            return;
+        }
+        // A token that counted as revoked is accepted, or its replacement is
+        // rejected here and accepted there like itself: that was wrong.
+        let wrong = self.verdict.take().unwrap_or(0);
+        self.longest = self.longest.max(self.run).max(wrong);
+        self.run = 0;
+        self.run_began = None;
+        self.alive = true;
+    }
+
+    /// A new token replaces the current one, which served until its refresh was
+    /// due, or did not.
+    pub(crate) fn replaced(&mut self, until_refresh_due: bool) {
+        if self.replace.is_none() && until_refresh_due {
+            self.forget();
+        }
+        self.replace = None;
+        self.alive = false;
+        self.run = 0;
+        self.run_began = None;
+    }
+
+    /// A token served until its refresh was due without a 401.
+    pub(crate) fn forget(&mut self) {
+        self.strikes = 0;
+        self.longest /= 2;
+        self.verdict = None;
+    }
+
+    /// Whether the current token was rejected.
+    pub(crate) fn is_rejected(&self) -> bool {
+        self.replace.is_some()
+    }
+
+    /// When to replace the current token, if it was rejected.
+    pub(crate) fn replace_at(&self, now: Now) -> Option<Instant> {
+        Some(self.replace.as_ref()?.ends_at(now))
+    }
+}
+
+#[cfg(test)]
+#[path = "rejection_tests.rs"]
+mod tests;

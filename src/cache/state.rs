@@ -1,0 +1,358 @@
+//! What all handles of one cache share. Thin: it reads the clocks, locks the
+//! [`Lifecycle`], and acts on what that decides.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64 as Count;
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::attempt::{Caller, Completed, StartFetch};
+use super::backoff::BackoffBounds;
+use super::lifecycle::{Decision, Lifecycle};
+use super::lifetime::RefreshPolicy;
+use super::slot::{CachedToken, Slot};
+use super::status::TokenStatus;
+use super::token_id::TokenId;
+use crate::allowance::{Allowance, Applicant, Permit, Urgency};
+use crate::clock::{Age, Clock, Now, later, timeout_at};
+use crate::error::{Error, ErrorKind};
+use crate::observability;
+use crate::provider::DynProvider;
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::token::AccessToken;
+
+/// What a cache is set up with.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) policy: RefreshPolicy,
+    pub(crate) fetch_timeout: Duration,
+    pub(crate) acquire_timeout: Duration,
+    pub(crate) keep_warm: bool,
+    /// One of many caches: it fails for longer, and is not kept warm while no
+    /// request asks for it.
+    pub(crate) one_of_many: bool,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+pub(super) struct State {
+    pub(super) slot: Slot,
+    /// For the ids of this cache's tokens.
+    pub(super) this: Weak<Self>,
+    pub(super) provider: Box<dyn DynProvider>,
+    pub(super) settings: Settings,
+    pub(super) applicant: Arc<Applicant>,
+    /// Whether a timer keeps the cache warm, and the life of that timer.
+    pub(super) keep_warm: AtomicBool,
+    pub(super) timer: Mutex<Weak<()>>,
+    /// Whether a request asked for the token since the timer last looked.
+    pub(super) used: AtomicBool,
+    locked: Mutex<Locked>,
+    /// Of the fetch in flight, which may wait for the allowance.
+    pub(super) urgency: watch::Sender<Urgency>,
+    next_check: NextCheck,
+    /// Counts the changes that end a wait.
+    pub(super) changes: watch::Sender<u64>,
+    pub(super) status: watch::Sender<TokenStatus>,
+    pub(super) waiting: AtomicUsize,
+    pub(super) sent: Arc<Count>,
+}
+
+struct Locked {
+    lifecycle: Lifecycle,
+    /// What the fetch in flight may send, by its id.
+    permit: Option<(u64, Permit)>,
+}
+
+impl State {
+    pub(super) fn new(
+        provider: Box<dyn DynProvider>,
+        allowance: Option<Allowance>,
+        settings: Settings,
+    ) -> Arc<Self> {
+        let allowance = match (allowance, provider.allowance()) {
+            (Some(own), Some(providers)) => own.for_client_of(&providers),
+            (own, providers) => own.or(providers).unwrap_or_default(),
+        };
+        let max_permanent = match settings.one_of_many {
+            true => BackoffBounds::MAX_PERMANENT_SHARED,
+            false => BackoffBounds::MAX_PERMANENT_SINGLE,
+        };
+        let lifecycle = Lifecycle::new(settings.policy, max_permanent);
+        let now = Now::read(&*settings.clock);
+        Arc::new_cyclic(|this| Self {
+            slot: Slot::default(),
+            this: Weak::clone(this),
+            provider,
+            applicant: Arc::new(allowance.applicant()),
+            keep_warm: AtomicBool::new(settings.keep_warm),
+            timer: Mutex::default(),
+            used: AtomicBool::new(true),
+            next_check: NextCheck::new(now),
+            changes: watch::Sender::new(0),
+            status: watch::Sender::new(lifecycle.status(0, now)),
+            waiting: AtomicUsize::new(0),
+            sent: Arc::default(),
+            urgency: watch::Sender::new(Urgency::Background),
+            locked: Mutex::new(Locked {
+                lifecycle,
+                permit: None,
+            }),
+            settings,
+        })
+    }
+
+    pub(super) fn now(&self) -> Now {
+        Now::read(&*self.settings.clock)
+    }
+
+    /// A caller wants a token, or asks again.
+    pub(super) fn acquire(&self, caller: &mut Caller) -> Decision {
+        self.lock(|locked, now| {
+            let decision = locked.lifecycle.acquire(caller, now);
+            if let Decision::Wait { start: Some(_), .. } = &decision {
+                self.publish_status(locked, now);
+            }
+            decision
+        })
+    }
+
+    /// A token for a caller that cannot wait.
+    pub(super) fn usable(&self, caller: &Caller) -> Option<AccessToken> {
+        let usable = self.lock(|locked, now| locked.lifecycle.usable(caller, now))?;
+        Some(usable.token.clone())
+    }
+
+    /// The refresh that is due in the background.
+    pub(super) fn check(&self) -> Option<StartFetch> {
+        self.lock(|locked, now| {
+            let start = locked.lifecycle.check(now);
+            if start.is_some() {
+                self.publish_status(locked, now);
+            }
+            start
+        })
+    }
+
+    /// Whether `check` may have something to start: no lock, for every request
+    /// with a token that is not fresh.
+    pub(super) fn is_check_due(&self, now: Now) -> bool {
+        self.next_check.is_over(now)
+    }
+
+    pub(super) fn next_check_at(&self) -> Instant {
+        self.lock(|locked, now| locked.lifecycle.next_check_at(now))
+    }
+
+    /// The fetch goes into its next stage, which ends by `until`. `false`: it
+    /// was given up and must send nothing.
+    pub(super) fn advanced(&self, id: u64, until: Instant, permit: Option<Permit>) -> bool {
+        self.lock(|locked, _| {
+            let advanced = locked.lifecycle.fetch.advanced(id, until);
+            if advanced {
+                locked.permit = permit.map(|permit| (id, permit));
+            }
+            advanced
+        })
+    }
+
+    /// The fetch has ended. The slot has the token before any waiting caller
+    /// is woken. `None`: it was given up, its result is dropped.
+    pub(super) fn completed(
+        &self,
+        id: u64,
+        result: Result<(AccessToken, Age), Error>,
+    ) -> Option<Completed> {
+        let completed = self.lock(|locked, now| {
+            let completed = locked
+                .lifecycle
+                .completed(id, result, now, fastrand::f32())?;
+            match &completed {
+                Completed::Published { issued, .. } => {
+                    let id = TokenId::new(&self.this, issued.token.generation());
+                    self.slot.publish(CachedToken::new(id, Arc::clone(issued)));
+                }
+                Completed::Failed(error)
+                    if error.kind() == ErrorKind::RateLimited && !error.is_not_attempted() =>
+                {
+                    let wait = error.retry_after().unwrap_or_default();
+                    let until = later(now.monotonic, wait);
+                    self.applicant.refused(until, &*self.settings.clock);
+                }
+                Completed::Failed(_) => {}
+            }
+            self.publish_status(locked, now);
+            Some(completed)
+        })?;
+        self.wake();
+        // Recorders are other people's code: none runs under the lock.
+        if let Completed::Published { issued, replaced } = &completed {
+            let now = self.now();
+            let issued_at = now.wall.checked_sub(issued.age(now)).unwrap_or(now.wall);
+            observability::token_landed(issued_at, issued.token.expires_in());
+            if let Some(age) = replaced {
+                observability::token_replaced(*age);
+            }
+        }
+        Some(completed)
+    }
+
+    /// Asks the provider, under the `fetch_timeout`, whether it has other
+    /// credentials than those that the server refused. They end the backoff.
+    pub(super) async fn credentials_changed(&self) -> bool {
+        let clock = &*self.settings.clock;
+        let until = later(clock.now(), self.settings.fetch_timeout);
+        let changed = timeout_at(clock, until, self.provider.credentials_changed()).await;
+        if changed != Some(true) {
+            return false;
+        }
+        self.lock(|locked, now| locked.lifecycle.fetch.credentials_changed(now));
+        self.wake();
+        true
+    }
+
+    /// Whether the timer should look at the credentials.
+    pub(super) fn check_credentials(&self) -> bool {
+        self.lock(|locked, now| locked.lifecycle.fetch.check_credentials(now))
+    }
+
+    /// The fetch has ended without a result: its runtime ended, or it panicked.
+    /// Whether it was in flight still.
+    pub(super) fn lost(&self, id: u64) -> bool {
+        let lost = self.lock(|locked, now| {
+            let lost = locked.lifecycle.fetch.lost(id, now);
+            if lost {
+                self.publish_status(locked, now);
+            }
+            lost
+        });
+        if lost {
+            self.wake();
+        }
+        lost
+    }
+
+    /// A server answered 401 to this token. Whether that was its first.
+    pub(super) fn rejected(&self, generation: u64, challenged: bool) -> bool {
+        let replace_in = self.lock(|locked, now| {
+            let at = locked.lifecycle.rejected(generation, challenged, now);
+            self.doubt(generation, true);
+            if at.is_some() {
+                self.publish_status(locked, now);
+            }
+            Some(at?.saturating_duration_since(now.monotonic))
+        });
+        if let Some(replace_in) = replace_in {
+            observability::rejected(generation, replace_in);
+        }
+        replace_in.is_some()
+    }
+
+    /// A server answered 2xx to this token, after a 401.
+    pub(super) fn accepted(&self, generation: u64) {
+        self.lock(|locked, _| {
+            locked.lifecycle.accepted(generation);
+            self.doubt(generation, false);
+        });
+    }
+
+    fn doubt(&self, generation: u64, doubted: bool) {
+        let current = self.slot.get();
+        if let Some(cached) = current.filter(|cached| cached.id().generation() == generation) {
+            cached.doubt(doubted);
+        }
+    }
+
+    /// Whether a newer token serves, or is on its way.
+    pub(super) fn is_replacing(&self, generation: u64) -> bool {
+        self.lock(|locked, now| locked.lifecycle.is_replacing(generation, now))
+    }
+
+    pub(super) fn status(&self) -> TokenStatus {
+        let sent = self.sent.load(Ordering::Relaxed);
+        self.lock(|locked, now| locked.lifecycle.status(sent, now))
+    }
+
+    fn publish_status(&self, locked: &Locked, now: Now) {
+        let sent = self.sent.load(Ordering::Relaxed);
+        self.status.send_replace(locked.lifecycle.status(sent, now));
+    }
+
+    fn wake(&self) {
+        self.changes
+            .send_modify(|changes| *changes = changes.wrapping_add(1));
+    }
+
+    fn lock<R>(&self, act: impl FnOnce(&mut Locked, Now) -> R) -> R {
+        // The lifecycle is whole between any two of its events.
+        let mut locked = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read under the lock, so that the lifecycle sees time in order.
+        let now = self.now();
+        let result = act(&mut locked, now);
+        let running = locked.lifecycle.fetch.running();
+        if let Some((_, current)) = running {
+            let changes = |urgency: &mut Urgency| std::mem::replace(urgency, current) != current;
+            self.urgency.send_if_modified(changes);
+        }
+        // A permit is given back with its fetch, whatever becomes of the task.
+        let ended = |(id, _): &mut (u64, Permit)| running.is_none_or(|(running, _)| running != *id);
+        let permit = locked.permit.take_if(ended);
+        self.next_check
+            .set(locked.lifecycle.next_check_at(now), now);
+        drop(locked);
+        drop(permit);
+        result
+    }
+}
+
+/// When there may be something to start, by both clocks.
+struct NextCheck {
+    born: Now,
+    /// Nanoseconds after `born`.
+    monotonic: AtomicU64,
+    wall: AtomicU64,
+}
+
+impl NextCheck {
+    fn new(born: Now) -> Self {
+        let (monotonic, wall) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self {
+            born,
+            monotonic,
+            wall,
+        }
+    }
+
+    fn set(&self, at: Instant, now: Now) {
+        let wall = now.wall + at.saturating_duration_since(now.monotonic);
+        let (at, wall) = self.nanos(Now {
+            monotonic: at,
+            wall,
+        });
+        self.monotonic.store(at, Ordering::Relaxed);
+        self.wall.store(wall, Ordering::Relaxed);
+    }
+
+    fn is_over(&self, now: Now) -> bool {
+        let (now, wall) = self.nanos(now);
+        now >= self.monotonic.load(Ordering::Relaxed) || wall >= self.wall.load(Ordering::Relaxed)
+    }
+
+    fn nanos(&self, now: Now) -> (u64, u64) {
+        let nanos = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        let monotonic = now.monotonic.saturating_duration_since(self.born.monotonic);
+        let wall = now.wall.duration_since(self.born.wall).unwrap_or_default();
+        (nanos(monotonic), nanos(wall))
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCache")
+            .field("settings", &self.settings)
+            .field("allowance", self.applicant.allowance())
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}
