@@ -11,8 +11,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use officernd_auth::testing::{Fault, Simulator};
 use officernd_auth::{
-    BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuth, OfficeRndAuthLayer, TokenCache,
-    TokenStatus,
+    BoxError, HttpTokenProvider, OfficeRndAuth, OfficeRndAuthLayer, TokenCache, TokenStatus,
 };
 use tower::{Layer as _, ServiceExt as _};
 
@@ -44,11 +43,8 @@ async fn ready(State(app): State<App>) -> (StatusCode, Json<TokenStatus>) {
 async fn main() -> Result<(), BoxError> {
     let officernd = Simulator::start().await?;
     officernd.token_faults().next(2, Fault::Status(503));
-    let credentials = ClientCredentials::new(officernd.client_id(), officernd.client_secret())
-        .scope(officernd.scope())
-        .token_url(officernd.token_url());
-    // In production: `OfficeRndAuthLayer::builder(HttpTokenProvider::new(ClientCredentials::from_env()?)?)`.
-    let layer = OfficeRndAuthLayer::builder(HttpTokenProvider::new(credentials)?)
+    // In production the credentials are `ClientCredentials::from_env()?`.
+    let layer = OfficeRndAuthLayer::builder(HttpTokenProvider::new(officernd.credentials())?)
         .allow_origin(officernd.url())
         .keep_warm(true)
         .build()?;

@@ -9,6 +9,7 @@
     reason = "a test says what must hold; the programs print"
 )]
 
+mod architecture;
 mod check;
 #[path = "../../examples/check.rs"]
 #[expect(dead_code, reason = "the test calls what `main` calls")]
