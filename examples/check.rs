@@ -14,13 +14,24 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use officernd_auth::{
-    Allowance, ClientCredentials, Error, ErrorKind, HttpTokenProvider, OfficeRndAuthLayer,
+    AccessToken, ClientCredentials, Error, ErrorKind, FetchContext, HttpTokenProvider,
+    OfficeRndAuthLayer, TokenProvider,
 };
 use reqwest::{Client, Method, Request, Response, StatusCode, Url, redirect};
 use tower::{Layer as _, ServiceExt as _};
 
 /// An exit code, and a sentence about the cause.
 pub(crate) struct Problem(pub(crate) u8, pub(crate) String);
+
+/// Makes every failure a lasting one: the cache tries again after a transient failure, and would spend a second request.
+struct Once(HttpTokenProvider);
+
+impl TokenProvider for Once {
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        let result = self.0.fetch(cx).await;
+        result.map_err(|error| Error::new(ErrorKind::Denied, "").with_source(error))
+    }
+}
 
 #[tokio::main]
 pub(crate) async fn main() -> ExitCode {
@@ -51,9 +62,8 @@ pub(crate) async fn check(explain: bool) -> Result<(), Problem> {
     let configuration = |error: &dyn std::fmt::Display| Problem(2, error.to_string());
     let credentials = ClientCredentials::from_env().map_err(|error| configuration(&error))?;
     let provider = HttpTokenProvider::new(credentials).map_err(|error| configuration(&error))?;
-    let layer = OfficeRndAuthLayer::builder(provider)
+    let layer = OfficeRndAuthLayer::builder(Once(provider))
         .allow_origin(&api)
-        .allowance(Allowance::new(1, Duration::from_secs(60)))
         .build()
         .map_err(|error| configuration(&error))?;
     println!("configuration scopes {scopes}, token URL {token_url}");
@@ -138,6 +148,7 @@ fn unreachable(origin: &Url, error: &reqwest::Error) -> String {
 }
 
 fn refused(error: &Error) -> Problem {
+    let error = error.source().and_then(Error::find_in).unwrap_or(error);
     let code = match error.kind() {
         ErrorKind::Transport | ErrorKind::Timeout => 3,
         ErrorKind::InvalidScope => 5,

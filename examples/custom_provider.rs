@@ -1,5 +1,5 @@
-//! Your own token provider: here, a vault that fails once. The cache backs off for as long as the error says and shares
-//! one token among all requests.
+//! Your own token provider: here, a vault that fails twice. The first request waits while the cache tries once
+//! more, then gets the error, which says when to come back. All later requests share one token.
 
 #![expect(clippy::print_stdout, reason = "an example prints what it did")]
 
@@ -22,7 +22,7 @@ impl TokenProvider for Vault {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
         let read = self.reads.fetch_add(1, Ordering::Relaxed) + 1;
         println!("vault read {read}, cause: {}", cx.cause().as_str());
-        if read == 1 {
+        if read <= 2 {
             // The kind makes the cache back off; `retry_after` says for how long at least.
             let sealed = Error::new(ErrorKind::Transport, "the vault is sealed");
             return Err(sealed.with_retry_after(Duration::from_secs(1)));
@@ -51,7 +51,7 @@ async fn main() -> Result<(), BoxError> {
         let response = client.ready().await?.call(request()?).await?;
         println!("request sent with {:?}", response.into_body());
     }
-    assert_eq!(vault.reads.load(Ordering::Relaxed), 2);
+    assert_eq!(vault.reads.load(Ordering::Relaxed), 3);
     Ok(())
 }
 
@@ -62,9 +62,9 @@ fn request() -> Result<Request<()>, http::Error> {
 /// In place of an HTTP client: reports whether the request carried the token.
 async fn echo(request: Request<()>) -> Result<Response<&'static str>, BoxError> {
     let bearer = request.headers().get("authorization");
-    let bearer = bearer.is_some_and(|value| value.as_bytes().starts_with(b"Bearer vault-token-2"));
+    let bearer = bearer.is_some_and(|value| value.as_bytes().starts_with(b"Bearer vault-token-3"));
     Ok(Response::new(if bearer {
-        "the vault's second token"
+        "the vault's third token"
     } else {
         "no token"
     }))

@@ -12,7 +12,11 @@ fn every_file_that_it_names_exists() {
     let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let mut named = 0;
     let words = page.split([' ', '\n', '`', ',', ';', '|', '(', ')']);
-    for word in words.filter(|word| ["src/", "tests/", "benches/", "docs/", "fuzz/"].iter().any(|folder| word.starts_with(folder))) {
+    for word in words.filter(|word| {
+        ["src/", "tests/", "benches/", "docs/", "fuzz/"]
+            .iter()
+            .any(|folder| word.starts_with(folder))
+    }) {
         assert!(root().join(word.trim_end_matches('.')).exists(), "{word}");
         named += 1;
     }
@@ -29,7 +33,10 @@ fn variants(source: &str, name: &str) -> Vec<(String, String)> {
         if let Some(text) = line.strip_prefix("///") {
             doc.push_str(text);
         } else if let Some(variant) = line.strip_suffix(',') {
-            variants.push((variant.to_owned(), std::mem::take(&mut doc).trim().to_owned()));
+            variants.push((
+                variant.to_owned(),
+                std::mem::take(&mut doc).trim().to_owned(),
+            ));
         }
     }
     variants
@@ -56,12 +63,18 @@ fn decisions() -> String {
     let (rows, _) = rows.split_once("\n    ];").unwrap();
     let mut table = String::from("| the state | the event | the decision |\n|---|---|---|\n");
     let mut last = "";
-    for row in rows.lines().filter_map(|line| line.trim().strip_prefix("(\"")) {
+    for row in rows
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("(\""))
+    {
         let (state, rest) = row.split_once('"').unwrap();
         let (rest, decision) = rest.strip_suffix("\"),").unwrap().rsplit_once('"').unwrap();
         let event = rest.trim_end_matches(", ").rsplit(' ').next().unwrap();
         let shown = if state == last { "" } else { state };
-        table.push_str(&format!("| {shown} | {} | {decision} |\n", event.to_lowercase()));
+        table.push_str(&format!(
+            "| {shown} | {} | {decision} |\n",
+            event.to_lowercase()
+        ));
         last = state;
     }
     assert!(table.lines().count() > 30, "{table}");
