@@ -14,7 +14,7 @@ use super::{AuthRequest, AuthResponse, Source, TokenRejected, challenge};
 use crate::cache::TokenId;
 use crate::clock::Clock;
 use crate::error::{BoxError, Error};
-use crate::observability::{Requested, Waiter};
+use crate::observability::{RequestOutcome, WaitTimer};
 use crate::token::AccessToken;
 
 /// A token for a request that waits, and its id.
@@ -111,13 +111,13 @@ impl Source {
 
 /// Counts a request that has waited.
 async fn counted(clock: &dyn Clock, acquired: impl Future<Output = Acquired>) -> Acquired {
-    let waiter = Waiter::new(|| clock.now());
+    let waiter = WaitTimer::new(|| clock.now());
     let acquired = acquired.await;
     let outcome = match &acquired {
-        Ok(_) => Requested::Waited,
-        Err(_) => Requested::Failed,
+        Ok(_) => RequestOutcome::Waited,
+        Err(_) => RequestOutcome::Failed,
     };
-    waiter.over(outcome, || clock.now());
+    waiter.finish(outcome, || clock.now());
     acquired
 }
 

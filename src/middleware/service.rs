@@ -10,7 +10,7 @@ use super::future::ResponseFuture;
 use super::{AuthRequest, AuthResponse, Policy, Shared, SkipAuth, Source};
 use crate::cache::{SlotReader, TokenHeader, TokenId};
 use crate::error::{BoxError, Error};
-use crate::observability::{Requested, requested};
+use crate::observability::{RequestOutcome, count_request};
 
 /// A service that puts the token on each request and calls the inner one.
 ///
@@ -82,7 +82,7 @@ impl<S> OfficeRndAuth<S> {
     where
         S: Clone,
     {
-        requested(Requested::Refused);
+        count_request(RequestOutcome::Refused);
         // Gives back what the readied service holds: a permit, a place.
         drop(self.take_ready());
         ResponseFuture::rejected(error)
@@ -126,14 +126,14 @@ where
         match classify(&self.shared.policy, &request) {
             Action::Authorize => {}
             Action::PassThrough => {
-                requested(Requested::Passed);
+                count_request(RequestOutcome::Passed);
                 return ResponseFuture::sent(self.inner.call(request), None);
             }
             Action::Reject(error) => return self.reject(error),
         }
         match self.try_header(&mut request) {
             Ok(Some(token)) => {
-                requested(Requested::Hit);
+                count_request(RequestOutcome::Hit);
                 ResponseFuture::sent(self.inner.call(request), Some(token))
             }
             Ok(None) => {

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tracing::Instrument as _;
+
 use super::request::RequestTemplate;
 use super::response;
 use super::transport::{self, ReadyBy, Transport};
@@ -82,7 +84,13 @@ impl TokenClient {
         let template = &self.template;
         let request = template.request(credentials)?;
         let clock = ready_by.clock;
-        let response = self.transport.post(request, ready_by).await;
+        let span = observability::TokenRequest::new(&template.token_url);
+        let response = self.transport.post(request, ready_by);
+        let response = response.instrument(span.0.clone()).await;
+        match &response {
+            Ok(response) => span.answered(response.status),
+            Err(error) => span.failed(error),
+        }
         let response = response
             .map_err(|error| transport::redact(error, &template.secret_forms(credentials)))?;
         let granted = response::parse(

@@ -1,4 +1,4 @@
-//! Feature `metrics` on: counters, gauges and histograms for whatever recorder
+//! Feature `metrics` on: counters, gauges and histograms for the recorder that
 //! is installed. Each is looked up when it is recorded, so that a recorder may come
 //! after the layer.
 
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ::metrics::{Key, Label, Level, Metadata, Unit, counter, gauge, histogram, with_recorder};
 
-use super::Requested;
+use super::RequestOutcome;
 use super::names::metric;
 
 /// Describes each metric, with help text and unit, to the installed recorder of
@@ -86,13 +86,13 @@ pub fn describe() {
     );
 }
 
-/// A request that waits for its token.
-pub(crate) struct Waiter {
+/// Counts a request that waits for its token, and measures the wait.
+pub(crate) struct WaitTimer {
     since: Instant,
     over: bool,
 }
 
-impl Waiter {
+impl WaitTimer {
     pub(crate) fn new(now: impl FnOnce() -> Instant) -> Self {
         gauge!(metric::WAITING).increment(1.0);
         Self {
@@ -101,16 +101,16 @@ impl Waiter {
         }
     }
 
-    pub(crate) fn over(mut self, became: Requested, now: impl FnOnce() -> Instant) {
+    pub(crate) fn finish(mut self, outcome: RequestOutcome, now: impl FnOnce() -> Instant) {
         self.over = true;
-        let outcome = became.outcome();
+        let outcome = outcome_of(outcome);
         outcome.count();
         let waited = now().saturating_duration_since(self.since);
         histogram!(metric::WAIT, "outcome" => outcome.name).record(waited);
     }
 }
 
-impl Drop for Waiter {
+impl Drop for WaitTimer {
     fn drop(&mut self) {
         gauge!(metric::WAITING).decrement(1.0);
         if !self.over {
@@ -157,21 +157,19 @@ impl Outcome {
     }
 }
 
-impl Requested {
-    fn outcome(self) -> &'static Outcome {
-        match self {
-            Self::Hit => &HIT,
-            Self::Waited => &WAITED,
-            Self::Failed => &FAILED,
-            Self::Refused => &REFUSED,
-            Self::Passed => &PASSED,
-        }
+fn outcome_of(outcome: RequestOutcome) -> &'static Outcome {
+    match outcome {
+        RequestOutcome::Hit => &HIT,
+        RequestOutcome::Waited => &WAITED,
+        RequestOutcome::Failed => &FAILED,
+        RequestOutcome::Refused => &REFUSED,
+        RequestOutcome::Passed => &PASSED,
     }
 }
 
 #[inline]
-pub(crate) fn requested(requested: Requested) {
-    requested.outcome().count();
+pub(crate) fn count_request(outcome: RequestOutcome) {
+    outcome_of(outcome).count();
 }
 
 /// A token request is about to be sent.

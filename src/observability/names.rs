@@ -3,6 +3,7 @@
 
 pub(super) mod span {
     pub(crate) const REFRESH: &str = "officernd_auth.refresh";
+    pub(crate) const TOKEN_REQUEST: &str = "officernd_auth.token_request";
 }
 
 pub(super) mod event {

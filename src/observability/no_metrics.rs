@@ -1,24 +1,24 @@
-//! Feature `metrics` off: nothing is counted, and nothing is left of it.
+//! Feature `metrics` off: functions without effect.
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::Requested;
+use super::RequestOutcome;
 
 /// A request that waits for its token.
-pub(crate) struct Waiter;
+pub(crate) struct WaitTimer;
 
-impl Waiter {
+impl WaitTimer {
     #[inline(always)]
     pub(crate) fn new(_now: impl FnOnce() -> Instant) -> Self {
         Self
     }
 
     #[inline(always)]
-    pub(crate) fn over(self, _became: Requested, _now: impl FnOnce() -> Instant) {}
+    pub(crate) fn finish(self, _outcome: RequestOutcome, _now: impl FnOnce() -> Instant) {}
 }
 
 #[inline(always)]
-pub(crate) fn requested(_requested: Requested) {}
+pub(crate) fn count_request(_outcome: RequestOutcome) {}
 
 #[inline(always)]
 pub(crate) fn token_request() {}

