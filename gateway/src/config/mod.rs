@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use axum::http::Uri;
 use figment::value::{Dict, Value};
 use officernd_auth::config::Settings;
-use officernd_auth::{ClientCredentials, ConfigError, HttpTokenProvider, StaticToken};
+use officernd_auth::{ClientCredentials, HttpTokenProvider, StaticToken};
 
 use self::entries::{Entries, File};
 pub(crate) use self::options::{Listen, Options};
@@ -51,10 +51,24 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// The app in these settings, tried on a provider.
-    fn new(settings: &Settings) -> Result<Self, ConfigError> {
-        let credentials = settings.credentials()?;
-        HttpTokenProvider::new(credentials.clone())?;
+    /// The app in these settings, tried on a provider. A client id in a file
+    /// is read again before each token request, as the secret is.
+    fn new(settings: &Settings, id_file: Option<String>) -> Result<Self, String> {
+        let credentials = match id_file {
+            None => settings.credentials(),
+            Some(_) if settings.client_id.is_some() => {
+                return Err("client_id and client_id_file are both set; keep one".to_owned());
+            }
+            Some(file) => {
+                let mut settings = settings.clone();
+                settings.client_id = Some(String::new());
+                let credentials = settings.credentials();
+                credentials.map(|credentials| credentials.id_from_file(file))
+            }
+        };
+        let credentials = credentials.map_err(|error| error.to_string())?;
+        let provider = HttpTokenProvider::new(credentials.clone());
+        provider.map_err(|error| error.to_string())?;
         Ok(Self {
             credentials,
             scopes: settings.scopes.clone(),
@@ -109,7 +123,9 @@ impl Config {
     fn read_all(file: Option<PathBuf>, mistakes: &mut Mistakes) -> Option<Self> {
         let mut file = File::read(file, mistakes)?;
         let organizations = file.take("organizations", mistakes);
-        let library = Entries::library(&mut file, mistakes);
+        let mut library = Entries::library(&mut file, mistakes);
+        let is_configured = file.is_named() || !library.is_empty();
+        let id_file = library.take("client_id_file", mistakes);
         let gateway = Entries::gateway(&mut file);
 
         let options: Options = gateway.check(mistakes);
@@ -126,11 +142,11 @@ impl Config {
         });
 
         let slug = std::env::var("OFFICERND_ORG_SLUG").ok();
-        let configured = file.is_named()
-            || options.upstream.is_some()
-            || options.store.is_some()
-            || !library.is_empty();
+        let is_configured = is_configured || options.upstream.is_some() || options.store.is_some();
         let apps = if !organizations.is_empty() {
+            if id_file.is_some() {
+                mistakes.add("client_id_file", organizations::BELONGS_TO_EACH);
+            }
             let apps = organizations::read(&organizations, &library, &file, mistakes);
             let default = options.default_organization.clone();
             if let Some(default) = &default
@@ -140,8 +156,8 @@ impl Config {
                 mistakes.add(place, format_args!("[organizations.{default}] is missing"));
             }
             Apps::PerOrganization { apps, default }
-        } else if configured {
-            let app = App::new(&settings).map_err(|error| {
+        } else if is_configured {
+            let app = App::new(&settings, id_file).map_err(|error| {
                 mistakes.add("credentials", error);
             });
             // The other mistakes are named all the same.

@@ -10,13 +10,17 @@ use super::{App, Mistakes};
 
 /// What an organization has for itself. Everything else is set once, in
 /// `[officernd]`.
-const OWN: [&str; 5] = [
+const OWN: [&str; 6] = [
     "client_id",
+    "client_id_file",
     "client_secret",
     "client_secret_file",
     "scopes",
     "token_url",
 ];
+
+pub(super) const BELONGS_TO_EACH: &str =
+    "belongs into each [organizations.SLUG], as there are several";
 
 /// The apps by slug. `scopes` and `token_url` may come from
 /// `[officernd]`.
@@ -29,8 +33,7 @@ pub(super) fn read(
     let mut shared = Dict::new();
     library.each(|place, key, value| match key {
         "client_id" | "client_secret" | "client_secret_file" => {
-            let problem = "belongs into each [organizations.SLUG], as there are several";
-            mistakes.add(place, problem);
+            mistakes.add(place, BELONGS_TO_EACH);
         }
         "scopes" | "scope" => {
             shared.insert("scopes".to_owned(), value.clone());
@@ -70,10 +73,12 @@ fn one(table: &Dict, mut all: Dict, place: &str, mistakes: &mut Mistakes) -> Res
             mistakes.add(format_args!("{place}.{key}"), problem);
         }
     }
+    let id_file = all.remove("client_id_file");
+    let id_file = id_file.and_then(Value::into_string);
     let settings: Settings = Value::from(all)
         .deserialize()
         .map_err(|error: figment::Error| error.kind.to_string())?;
-    App::new(&settings).map_err(|error| error.to_string())
+    App::new(&settings, id_file)
 }
 
 fn is_slug(text: &str) -> bool {

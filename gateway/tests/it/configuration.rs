@@ -53,7 +53,9 @@ fn one_start_names_every_mistake() {
             scopes = "officernd.api.read"
             [organizations.acme]
             client_id = "id"
+            client_id_file = "/run/secrets/id"
             client_secret = "hunter2"
+            scopes = "officernd.api.read"
             refresh_ahead = "5m"
         "#,
     );
@@ -77,7 +79,7 @@ fn one_start_names_every_mistake() {
         "officernd.refresh_ahed: is not a setting",
         "organizations.a b: is no slug",
         "organizations.acme.refresh_ahead: is not one of",
-        "organizations.acme: scope is not set",
+        "organizations.acme: client_id and client_id_file are both set",
         "GATEWAY_ADMIN:",
         "GATEWAY_BODY_TIMEOUT: 0s is not between",
         "GATEWAY_BODY_LIMIT:",

@@ -11,7 +11,7 @@ const CONFIG: &str = r#"
     [officernd]
     scopes = "officernd.api.read"
     [organizations.acme-london]
-    client_id = "london"
+    client_id_file = "ID_FILE"
     client_secret_file = "SECRET_FILE"
     token_url = "LONDON"
     [organizations.acme-paris]
@@ -39,6 +39,7 @@ async fn each_organization_has_a_token_of_its_own() {
     let (config, secret) = (folder.join("gateway.toml"), folder.join("secret"));
     std::fs::write(&secret, "secret of london\n").unwrap();
     let text = CONFIG
+        .replace("ID_FILE", &folder.file("id", "london\n"))
         .replace("SECRET_FILE", secret.to_str().unwrap())
         .replace("LONDON", &london.token_url())
         .replace("PARIS", &paris.token_url());
