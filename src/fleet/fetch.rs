@@ -121,15 +121,18 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
     }
 
     /// Fetches as a process without a store does, and leaves the token there
-    /// when the store works again.
-    pub(super) async fn without_store(&self) -> Result<AccessToken, Error> {
+    /// when the store works again. `None`: look into the store again.
+    pub(super) async fn without_store(&self) -> Option<Result<AccessToken, Error>> {
         let (session, inner) = (&self.session, &self.session.inner);
-        if let Some(error) = self.must_wait_for_store() {
-            return Err(error);
+        if let Some((look_at, error)) = self.must_wait_for_store() {
+            return self.wait_for_store(look_at, error).await;
         }
         let permit = match inner.provider.spends_allowance() {
             true => None,
-            false => Some(session.cx.permit().await?),
+            false => match session.cx.permit().await {
+                Ok(permit) => Some(permit),
+                Err(error) => return Some(Err(error)),
+            },
         };
         inner.breaker.count(Source::Direct);
         let answer = session.mint().await;
@@ -141,25 +144,25 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
                 let life = life.saturating_sub(session.age_of(&answer.age));
                 let token = session.hand_out(token, life, None);
                 late::share_later(session, answer, &self.claim);
-                Ok(token)
+                Some(Ok(token))
             }
             Err(error) if error.kind() == ErrorKind::RateLimited && !error.is_not_attempted() => {
                 let per = self.claim.limits.per.max(OFFICERND.1);
                 let (now, chance) = (self.now(), fastrand::f32());
                 inner.alone().refused(per, error.retry_after(), now, chance);
-                Err(self.must_wait_for_store().unwrap_or_else(|| error.clone()))
+                None
             }
-            Err(error) => Err(error.clone()),
+            Err(error) => Some(Err(error.clone())),
         }
     }
 
-    /// Why nothing may be sent without the store now.
-    fn must_wait_for_store(&self) -> Option<Error> {
+    /// Why nothing may be sent without the store now, and when to look into it.
+    fn must_wait_for_store(&self) -> Option<(Instant, Error)> {
         let (cx, now) = (&self.session.cx, self.now());
         let mut alone = self.session.inner.alone();
         let (until, kind, message) = if let Some(until) = alone.refused_until(now) {
             let message = "the token endpoint answered 429 to this process, and the token \
-                           store is away; nothing was sent";
+                           store is away";
             (until, ErrorKind::RateLimited, message)
         } else {
             let ahead = cx.cause() == Cause::Ahead && cx.urgency() == Urgency::Background;
@@ -175,14 +178,41 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
         }
         // Not all at once: each look at the store is a connection.
         let spread = Duration::from_millis(fastrand::u64(100..1000));
-        let look = self.session.inner.breaker.open_until();
-        let look = later(look.unwrap_or(now), spread).min(until);
-        let wait = look.saturating_duration_since(now).max(spread);
-        Some(
-            Error::new(kind, message)
-                .with_retry_after(wait)
-                .not_attempted(),
-        )
+        let look_at = self.session.inner.breaker.open_until();
+        let look_at = later(look_at.unwrap_or(now).max(now), spread).min(until);
+        let wait = look_at.saturating_duration_since(now).max(spread);
+        let error = Error::new(kind, message).with_retry_after(wait);
+        Some((look_at, error.not_attempted()))
+    }
+
+    /// Waits until the store may work again, or a request begins to wait for
+    /// this fetch.
+    async fn wait_for_store(
+        &self,
+        look_at: Instant,
+        error: Error,
+    ) -> Option<Result<AccessToken, Error>> {
+        let cx = &self.session.cx;
+        if look_at >= cx.deadline() {
+            return Some(Err(error));
+        }
+        let mut urgency = cx.urgency.clone();
+        urgency.mark_unchanged();
+        let mut sleep = cx.clock().sleep_until(look_at);
+        let mut promoted = std::pin::pin!(urgency.changed());
+        let mut given_up = false;
+        poll_fn(|cx| {
+            if !given_up {
+                match promoted.as_mut().poll(cx) {
+                    Poll::Ready(Ok(())) => return Poll::Ready(()),
+                    Poll::Ready(Err(_)) => given_up = true,
+                    Poll::Pending => {}
+                }
+            }
+            sleep.as_mut().poll(cx)
+        })
+        .await;
+        None
     }
 
     async fn claim(&self) -> Result<Claimed, StoreUnavailable> {

@@ -77,6 +77,8 @@ mod file;
 mod grant;
 mod key;
 mod late;
+#[cfg(all(test, feature = "testing"))]
+mod model;
 mod name;
 mod reader;
 #[cfg(any(feature = "testing", feature = "file"))]
@@ -95,8 +97,8 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use self::alone::Alone;
+use self::breaker::CircuitBreaker;
 pub use self::breaker::StoreStatus;
-use self::breaker::{CircuitBreaker, StoreUnavailable};
 pub use self::claim::{Claim, Claimed, Finish, Limits, StoredEntry};
 use self::fetch::SharedFetch;
 #[cfg(feature = "file")]
@@ -238,9 +240,13 @@ impl<P, S> Inner<P, S> {
 impl<P: KeyedProvider, S: TokenStore> TokenProvider for SharedTokenProvider<P, S> {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
         let mut fetch = SharedFetch::new(&self.inner, cx).await?;
-        match fetch.with_store().await {
-            Ok(result) => result,
-            Err(StoreUnavailable) => fetch.without_store().await,
+        loop {
+            if let Ok(result) = fetch.with_store().await {
+                return result;
+            }
+            if let Some(result) = fetch.without_store().await {
+                return result;
+            }
         }
     }
 

@@ -95,6 +95,16 @@ impl Record {
         true
     }
 
+    /// Brings every end closer, for the exploration of the protocol.
+    #[cfg(all(test, feature = "testing"))]
+    pub(crate) fn age(&mut self, by: u64) {
+        let ends = self.entry.as_mut().map(|entry| &mut entry.until);
+        let lease = self.lease.as_mut().map(|lease| &mut lease.until);
+        for until in ends.into_iter().chain(lease) {
+            *until -= by;
+        }
+    }
+
     /// The bytes of the entry, for tests.
     #[cfg(feature = "testing")]
     pub(crate) fn sealed(&self) -> Option<&[u8]> {
@@ -122,6 +132,13 @@ impl Record {
 }
 
 impl Window {
+    #[cfg(all(test, feature = "testing"))]
+    pub(crate) fn age(&mut self, by: u64) {
+        for place in &mut self.places {
+            place.until -= by;
+        }
+    }
+
     /// Drops places that have ended and shortens those that end later than any
     /// request can: the clock was set back, or something else wrote them.
     fn drop_ended(&mut self, now: u64, longest: u64) {

@@ -34,5 +34,6 @@ mod simulator;
 mod stack;
 mod status;
 mod store;
+mod store_away;
 mod support;
 mod tidy;
