@@ -3,6 +3,7 @@
 
 #![cfg(target_os = "linux")]
 #![expect(
+    clippy::indexing_slicing,
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::print_stderr,
