@@ -24,7 +24,7 @@ use crate::raw::{Raw, Script};
 type Expected = Result<u64, ErrorKind>;
 
 const GOOD: &str = r#"{"access_token":"abc","token_type":"Bearer","expires_in":3599}"#;
-const LIMIT: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_secs(5);
 
 fn answer(head: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
