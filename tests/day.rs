@@ -31,9 +31,9 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 const DAY: f64 = 24.0 * 3600.0;
 const LIFE: f64 = 3600.0;
 const CALLERS: usize = 50;
-/// The longest that the crate holds off after a failure here: Retry-After, or
-/// ten minutes after a permanent one; and the wait for the next attempt.
-const MAX_BACKOFF: f64 = 600.0 + 60.0;
+/// The longest backoff after a failure here, that of a 429 without a
+/// Retry-After, and the wait for the next attempt.
+const MAX_BACKOFF: f64 = 900.0 + 60.0;
 /// `acquire_timeout`, twice for a replay, and what a caller adds.
 const BOUND: Duration = Duration::from_secs(61);
 

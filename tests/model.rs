@@ -6,6 +6,7 @@
 //! `RUSTFLAGS='--cfg shuttle' cargo test --no-default-features --features testing --test model`
 #![cfg(shuttle)]
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,12 +14,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use http::{Request, Response};
 use officernd_auth::testing::ManualClock;
 use officernd_auth::{
     AccessToken, Allowance, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, TokenCache,
     TokenProvider, kill_flights, settle_flights,
 };
 use shuttle::future::{block_on, spawn, yield_now};
+use tower::{Layer, Service, service_fn};
 
 /// A provider that lets others run before it answers.
 #[derive(Clone, Default)]
@@ -54,21 +57,25 @@ impl TokenProvider for Provider {
             yield_now().await;
         }
         if call <= self.fails {
-            return Err(Error::new(ErrorKind::Transport, "down"));
+            // A transient one would be tried again before anybody hears of it.
+            return Err(Error::new(ErrorKind::Denied, "no"));
         }
         AccessToken::bearer(format!("token-{call}"), Duration::from_secs(3600))
     }
 }
 
-fn cache(provider: &Provider) -> (TokenCache, ManualClock) {
-    let clock = ManualClock::new();
-    let layer = OfficeRndAuthLayer::builder(provider.clone())
+fn layer(provider: &Provider, clock: &ManualClock) -> OfficeRndAuthLayer {
+    OfficeRndAuthLayer::builder(provider.clone())
         .clock(clock.clone())
         .allowance(Allowance::unlimited())
         .jitter(0.0)
         .build()
-        .unwrap();
-    (layer.cache().clone(), clock)
+        .unwrap()
+}
+
+fn cache(provider: &Provider) -> (TokenCache, ManualClock) {
+    let clock = ManualClock::new();
+    (layer(provider, &clock).cache().clone(), clock)
 }
 
 fn ready(future: Pin<&mut impl Future>) -> bool {
@@ -210,12 +217,40 @@ fn everybody_hears_of_a_failure_and_the_next_fetch_heals() {
             })
             .collect();
         for caller in callers {
-            assert_eq!(block_on(caller).unwrap(), ErrorKind::Transport);
+            assert_eq!(block_on(caller).unwrap(), ErrorKind::Denied);
         }
-        // Whoever came after the landing was told by the hold.
+        // A caller that came after the failure got it from the backoff.
         assert_eq!(provider.calls.load(Ordering::SeqCst), 1);
-        clock.advance(Duration::from_secs(2));
+        clock.advance(Duration::from_secs(61));
         assert_eq!(block_on(cache.token()).unwrap().generation(), 1);
+    });
+}
+
+#[test]
+fn a_service_carries_the_new_token_on_its_first_request_after_the_refresh() {
+    explore(|| {
+        let provider = Provider::default();
+        let layer = layer(&provider, &ManualClock::new());
+        block_on(layer.cache().token()).unwrap();
+        let mut service = layer.layer(service_fn(async |request: Request<()>| {
+            let header = request.headers().get("authorization").cloned();
+            Ok::<_, Infallible>(Response::new(header.unwrap()))
+        }));
+        let mut call = || {
+            let url = "https://app.officernd.com/api/v2/organizations/acme/locations";
+            let request = Request::get(url).body(()).unwrap();
+            block_on(service.call(request)).unwrap().into_body()
+        };
+        let cache = layer.cache().clone();
+        let refresher = spawn(async move { cache.refresh().await.unwrap().generation() });
+        // The service begins to keep the token, old or new.
+        for _ in 0..2 {
+            call();
+        }
+        assert_eq!(block_on(refresher).unwrap(), 2);
+        for _ in 0..3 {
+            assert_eq!(call(), "Bearer token-2");
+        }
     });
 }
 

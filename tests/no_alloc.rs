@@ -56,7 +56,7 @@ fn warm() -> OfficeRndAuthLayer {
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(layer.cache().warm_up()).unwrap();
+    runtime.block_on(layer.cache().token()).unwrap();
     assert!(layer.cache().try_token().is_some());
     layer
 }

@@ -276,14 +276,16 @@ impl TokenCache {
             let Err(error) = self.token_until(deadline).await else {
                 return Ok(());
             };
-            let now = self.clock().now();
-            if now >= deadline || error.kind() == ErrorKind::Runtime {
+            if error.kind() == ErrorKind::Runtime {
                 return Err(error);
             }
             let wait = error.retry_after().unwrap_or(INTERVAL);
             let wait = wait.clamp(Duration::from_millis(100), INTERVAL);
-            let until = later(now, wait).min(deadline);
-            self.state.settings.clock.sleep_until(until).await;
+            let until = later(self.clock().now(), wait).min(deadline);
+            self.clock().sleep_until(until).await;
+            if self.clock().now() >= deadline {
+                return Err(error);
+            }
         }
     }
 

@@ -18,6 +18,7 @@ mod fuzz;
 mod http_provider;
 mod keep_warm;
 mod leaks;
+mod lifecycle;
 mod middleware;
 mod observability;
 mod organizations;
