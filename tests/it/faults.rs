@@ -336,12 +336,12 @@ async fn an_endpoint_that_is_not_there_is_a_transport_error() {
 #[test]
 fn the_page_of_faults_is_this_table() {
     let mut page = String::from(
-        "# What the token path survives\n\n\
+        "What a token endpoint can do wrong, and what the fetch makes of it.\n\n\
          Each row is run by `tests/it/faults.rs` over real sockets, with reqwest and with\n\
          hyper-util. Every answer is read to 64 KiB at most and every fetch ends within the\n\
          `fetch_timeout`; none shows the secret, follows a redirect, or fails a request while\n\
          an older token lives.\n\n\
-         | the token endpoint sends | and the fetch is |\n|---|---|\n",
+         | the token endpoint sends | the fetch is |\n|---|---|\n",
     );
     for (name, _, expected) in rows("https://elsewhere.example/") {
         let outcome = match expected {
