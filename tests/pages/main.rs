@@ -18,6 +18,7 @@ mod check_example;
 mod outcome;
 mod printed;
 mod server;
+mod settings;
 mod simulator;
 #[path = "../../examples/simulator.rs"]
 mod simulator_example;
