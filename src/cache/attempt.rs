@@ -287,6 +287,14 @@ impl Attempts {
         }
     }
 
+    /// When refused credentials may be compared with the source's.
+    pub(super) fn credentials_check_at(&self, now: Now) -> Option<Instant> {
+        match &self.state {
+            Attempt::BackingOff(backoff) => backoff.credentials_check_at(now),
+            _ => None,
+        }
+    }
+
     /// Whether the caller may go on waiting, by what became of the fetch that
     /// it waited for. `token` is the current one.
     pub(super) fn check(

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::attempt::{Completed, StartFetch};
+use super::lifecycle::Due;
 use super::lifetime::IssuedToken;
 use super::state::State;
 use crate::allowance::Standing;
@@ -30,15 +31,23 @@ pub(super) fn spawn(state: &Arc<State>, start: StartFetch, runtime: &Runtime) {
     runtime.spawn(tracing::Instrument::instrument(fetch.run(), span));
 }
 
-/// Starts the refresh that is due in the background, if there is one and a
-/// runtime to carry it.
+/// Starts what is due in the background, if there is a runtime to carry it.
 pub(super) fn spawn_due(state: &Arc<State>) {
     // Outside a runtime the next call inside one starts it.
     let Ok(runtime) = Runtime::current() else {
         return;
     };
-    if let Some(start) = state.check() {
-        spawn(state, start, &runtime);
+    match state.check() {
+        Some(Due::Fetch(start)) => spawn(state, start, &runtime),
+        Some(Due::CheckCredentials) => {
+            let state = Arc::clone(state);
+            runtime.spawn(async move {
+                if state.credentials_changed().await {
+                    spawn_due(&state);
+                }
+            });
+        }
+        None => {}
     }
 }
 

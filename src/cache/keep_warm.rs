@@ -57,9 +57,6 @@ async fn keep_warm(state: Weak<State>) {
             }
             used = Some(generation);
         }
-        if strong.check_credentials() {
-            strong.credentials_changed().await;
-        }
         spawn_due(&strong);
         let clock = Arc::clone(&strong.settings.clock);
         let until = strong.next_check_at().min(later(clock.now(), INTERVAL));

@@ -50,6 +50,15 @@ pub(super) enum Decision {
     Failed(Error),
 }
 
+/// What is to be done in the background.
+#[derive(Debug)]
+pub(super) enum Due {
+    Fetch(StartFetch),
+    /// Ask the provider whether it has other credentials than those that the
+    /// server refused. If so, tell the machine and check again.
+    CheckCredentials,
+}
+
 /// Every moment that a decision waits for.
 #[derive(Debug, Clone, Copy)]
 enum Deadline {
@@ -61,6 +70,8 @@ enum Deadline {
     Expired,
     /// A failed fetch may be tried again, not before.
     BackoffEnds,
+    /// Refused credentials are compared with the source's, not before.
+    CredentialsCheck,
     /// The allowance has a request to spare, not before.
     WindowReopens,
     /// A rejected token is replaced, at the latest.
@@ -150,13 +161,17 @@ impl Lifecycle {
         Ok((patience.min(overdue), Some(start)))
     }
 
-    /// A request found a token that is not fresh, or the timer fired: starts
-    /// what is due in the background.
-    pub(super) fn check(&mut self, now: Now) -> Option<StartFetch> {
+    /// A request found a token that is not fresh, or the timer fired: what is
+    /// due in the background.
+    pub(super) fn check(&mut self, now: Now) -> Option<Due> {
         self.fetch.drop_overdue(now);
-        let idle = self.fetch.running().is_none();
-        let due = idle && self.next_check_at(now) <= now.monotonic;
-        due.then(|| self.start(Urgency::Background, false, now))
+        if self.fetch.running().is_some() || self.next_check_at(now) > now.monotonic {
+            return None;
+        }
+        Some(match self.fetch.check_credentials(now) {
+            true => Due::CheckCredentials,
+            false => Due::Fetch(self.start(Urgency::Background, false, now)),
+        })
     }
 
     /// Before this, nothing is due in the background.
@@ -169,7 +184,10 @@ impl Lifecycle {
         // tries again when requests begin to wait.
         let soon = at(Deadline::ExpiringSoon).filter(|&soon| soon > now.monotonic);
         let reopens = at(Deadline::WindowReopens).map(|at| soon.map_or(at, |soon| soon.min(at)));
-        let allowed = at(Deadline::BackoffEnds).or(reopens);
+        // Other credentials end a backoff.
+        let allowed = at(Deadline::CredentialsCheck)
+            .or(at(Deadline::BackoffEnds))
+            .or(reopens);
         self.due_at(now).max(allowed).unwrap_or(now.monotonic)
     }
 
@@ -191,6 +209,7 @@ impl Lifecycle {
             Deadline::ExpiringSoon => age(|life| life.expiring_soon),
             Deadline::Expired => age(|life| life.expired),
             Deadline::BackoffEnds => self.fetch.backoff_ends(false, now),
+            Deadline::CredentialsCheck => self.fetch.credentials_check_at(now),
             Deadline::WindowReopens => self.fetch.backoff_ends(true, now),
             Deadline::ReplaceRejected => self.rejection.replace_at(now),
             Deadline::FetchOverdue => self.fetch.overdue_at(),

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::attempt::{Caller, Completed, StartFetch};
+use super::attempt::{Caller, Completed};
 use super::backoff::BackoffBounds;
-use super::lifecycle::{Decision, Lifecycle};
+use super::lifecycle::{Decision, Due, Lifecycle};
 use super::lifetime::RefreshPolicy;
 use super::slot::{CachedToken, Slot};
 use super::status::TokenStatus;
@@ -124,14 +124,14 @@ impl State {
         Some(usable.token.clone())
     }
 
-    /// The refresh that is due in the background.
-    pub(super) fn check(&self) -> Option<StartFetch> {
+    /// What is due in the background.
+    pub(super) fn check(&self) -> Option<Due> {
         self.lock(|locked, now| {
-            let start = locked.lifecycle.check(now);
-            if start.is_some() {
+            let due = locked.lifecycle.check(now);
+            if let Some(Due::Fetch(_)) = &due {
                 self.publish_status(locked, now);
             }
-            start
+            due
         })
     }
 
@@ -210,11 +210,6 @@ impl State {
         self.lock(|locked, now| locked.lifecycle.fetch.credentials_changed(now));
         self.wake();
         true
-    }
-
-    /// Whether the timer should look at the credentials.
-    pub(super) fn check_credentials(&self) -> bool {
-        self.lock(|locked, now| locked.lifecycle.fetch.check_credentials(now))
     }
 
     /// The fetch has ended without a result: its runtime ended, or it panicked.

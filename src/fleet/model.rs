@@ -4,6 +4,12 @@
 //!
 //! Time is relative: a tick brings every end closer, so the states are finite.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test: its indices and texts are its own"
+)]
+
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 

@@ -110,7 +110,7 @@ impl HttpTokenProvider {
     /// layer's requests share. Requests that wait for a token hold their
     /// permits, and the token request would never get one. A client that is not
     /// ready after nine tenths of the `fetch_timeout` is a
-    /// [`Timeout`](ErrorKind::Timeout) that names `poll_ready`.
+    /// [`Timeout`](crate::ErrorKind::Timeout) that names `poll_ready`.
     ///
     /// # Errors
     ///

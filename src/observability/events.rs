@@ -62,12 +62,12 @@ impl Refresh {
         if error.is_not_attempted() {
             Span::current().record("outcome", outcome);
             debug!(
-                name: event::REFRESH_PUT_OFF,
+                name: event::REFRESH_DEFERRED,
                 cause,
                 attempt,
                 outcome,
                 %error,
-                "the token refresh is put off; nothing was sent"
+                "the token refresh is deferred; nothing was sent"
             );
             return;
         }
@@ -85,7 +85,7 @@ impl Refresh {
             error.type = outcome,
             %error,
             duration,
-            retry_after = error.retry_after().map(|after| after.as_secs_f64()),
+            next_attempt_in = error.retry_after().map(|after| after.as_secs_f64()),
             "token refresh failed"
         );
     }
@@ -178,7 +178,7 @@ pub(crate) fn rejected(generation: u64, replace_in: Duration) {
 
 pub(crate) fn credentials_unreadable(error: &dyn std::error::Error) {
     warn!(
-        name: event::SECRET_UNREADABLE,
+        name: event::CREDENTIALS_UNREADABLE,
         error = %error,
         "the credentials cannot be loaded again; the last ones are used"
     );

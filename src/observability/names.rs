@@ -9,11 +9,11 @@ pub(super) mod span {
 pub(super) mod event {
     pub(crate) const REFRESHED: &str = "officernd_auth.refreshed";
     pub(crate) const REFRESH_FAILED: &str = "officernd_auth.refresh_failed";
-    pub(crate) const REFRESH_PUT_OFF: &str = "officernd_auth.refresh_put_off";
+    pub(crate) const REFRESH_DEFERRED: &str = "officernd_auth.refresh_deferred";
     pub(crate) const REFRESH_ABANDONED: &str = "officernd_auth.refresh_abandoned";
     pub(crate) const REFRESH_LOST: &str = "officernd_auth.refresh_lost";
     pub(crate) const TOKEN_REJECTED: &str = "officernd_auth.token_rejected";
-    pub(crate) const SECRET_UNREADABLE: &str = "officernd_auth.secret_unreadable";
+    pub(crate) const CREDENTIALS_UNREADABLE: &str = "officernd_auth.credentials_unreadable";
     pub(crate) const SCOPE_NARROWED: &str = "officernd_auth.scope_narrowed";
     #[cfg(feature = "store")]
     pub(crate) const STORE_FAILED: &str = "officernd_auth.store_failed";

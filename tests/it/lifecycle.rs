@@ -67,7 +67,7 @@ async fn what_the_allowance_told_a_refresh_does_not_hold_back_a_waiting_request(
     other.token().await.unwrap();
     clock.advance(s(27));
     third.token().await.unwrap();
-    // One's refresh ahead is told to wait for a place; then its token expires.
+    // The refresh of one waits for a place; then its token expires.
     assert!(one.try_token().is_some());
     settle().await;
     clock.advance(s(9));

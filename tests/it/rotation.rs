@@ -159,3 +159,24 @@ async fn an_app_is_replaced_without_a_failed_request() {
     let token_requests = scene.world().token_requests;
     assert!(token_requests <= 3, "{token_requests}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_app_deleted_too_early_fails_requests_for_at_most_5_s_more() {
+    let scene = Scene::default();
+    scene.make_app("old");
+    scene.store_pair("old");
+    let client = scene.client("https://rotation.test/bad-order");
+    let requests = tokio::spawn(failures(client, s(30)));
+    sleep(s(2)).await;
+    scene.delete_app("old");
+    sleep(s(12)).await;
+    scene.make_app("new");
+    scene.store_pair("new");
+    let failures = requests.await.unwrap();
+    // The old token is gone, and nothing can replace it before the new pair is there.
+    assert!(failures.iter().any(|&at| at > s(13)), "{failures:?}");
+    let last = failures.last().unwrap();
+    assert!(*last < s(14 + 5), "{last:?}");
+    let token_requests = scene.world().token_requests;
+    assert!(token_requests <= 4, "{token_requests}");
+}

@@ -136,11 +136,6 @@ async fn cold_without_store(count: usize, limit: Duration) -> (usize, u64) {
         sleep(S(5)).await;
     }
     let requests = endpoint.requests.load(Ordering::SeqCst);
-    println!(
-        "{count} cold without a store: {} served after {:?}, {requests} token requests",
-        served(&pods),
-        now() - start
-    );
     (served(&pods), requests)
 }
 
