@@ -107,7 +107,7 @@ pub use self::key::{KeyMaterial, KeyedProvider, Minted};
 #[cfg(feature = "testing")]
 pub(crate) use self::name::random;
 pub use self::name::{Holder, StoreKey};
-#[cfg(any(feature = "testing", feature = "file"))]
+#[cfg(feature = "testing")]
 pub(crate) use self::record::{Record, Window};
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
