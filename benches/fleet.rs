@@ -112,7 +112,7 @@ async fn run(scene: &Scene) -> Result<(), BoxError> {
     if !scene.full.is_zero() {
         // Another token of the same endpoint has used up the window.
         let other = pod(
-            &credentials(&officernd).form_param("other", "1"),
+            &officernd.credentials().form_param("other", "1"),
             redis.port,
             1,
             minute,
@@ -181,7 +181,11 @@ async fn run(scene: &Scene) -> Result<(), BoxError> {
         last - first,
         redis.commands()? as f64 / ends.len() as f64,
     );
-    Ok(())
+    let all_failed = failed == ends.len();
+    match if scene.fails { all_failed } else { failed == 0 } {
+        true => Ok(()),
+        false => Err(format!("{}: {failed} failed", scene.name).into()),
+    }
 }
 
 /// A process with its share of the pods, which start at the given instant.
@@ -190,7 +194,9 @@ async fn process(line: &str) -> Result<(), BoxError> {
     let [redis, id, secret, url, pods, start, minute, five] = words[..] else {
         return Err("eight words".into());
     };
-    let credentials = ClientCredentials::new(id, secret).token_url(url);
+    let credentials = ClientCredentials::new(id, secret)
+        .scope("officernd.api.read")
+        .token_url(url);
     let minute = Duration::from_millis(minute.parse()?);
     let requests = if five == "1" { 5 } else { 1 };
     let redis = redis.parse()?;
@@ -213,11 +219,6 @@ async fn process(line: &str) -> Result<(), BoxError> {
     tokio::time::sleep(Duration::from_millis(500)).await;
     std::io::stdout().write_all(lines.as_bytes())?;
     Ok(())
-}
-
-fn credentials(officernd: &Simulator) -> ClientCredentials {
-    ClientCredentials::new(officernd.client_id(), officernd.client_secret())
-        .token_url(officernd.token_url())
 }
 
 /// A cache with a provider, a client, a connection and an allowance of its own.

@@ -16,8 +16,7 @@ use std::time::Duration;
 use officernd_auth::fleet::RedisStore;
 use officernd_auth::testing::Simulator;
 use officernd_auth::{
-    Allowance, BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer,
-    SharedTokenProvider, TokenCache,
+    Allowance, BoxError, HttpTokenProvider, OfficeRndAuthLayer, SharedTokenProvider, TokenCache,
 };
 
 const PODS: usize = 30;
@@ -74,10 +73,9 @@ async fn main() -> Result<(), BoxError> {
 
 /// A pod with a provider, a connection, an allowance and a cache of its own.
 fn pod(officernd: &Simulator, redis: u16) -> Result<TokenCache, BoxError> {
-    let credentials = ClientCredentials::new(officernd.client_id(), officernd.client_secret())
-        .token_url(officernd.token_url());
     let store = RedisStore::new(&format!("redis://127.0.0.1:{redis}"))?;
-    let provider = SharedTokenProvider::new(HttpTokenProvider::new(credentials)?, store);
+    let provider = HttpTokenProvider::new(officernd.credentials())?;
+    let provider = SharedTokenProvider::new(provider, store);
     let layer = OfficeRndAuthLayer::builder(provider)
         .allowance(Allowance::new(5, Duration::from_secs(60)))
         .build()?;
