@@ -1,6 +1,7 @@
 //! Explores the protocol exhaustively, breadth first, on the pure record and
-//! the pure verdict: three processes, a window of two requests; crashes, pauses
-//! past the lease, lost answers, and steps of a process's wall clock.
+//! the pure verdict: three processes and a window of two requests, with one
+//! crash, pauses past the lease, lost answers, rejected tokens, and steps of a
+//! process's wall clock.
 //!
 //! Time is relative: a tick brings every end closer, so the states are finite.
 
@@ -11,55 +12,58 @@
 )]
 
 use std::collections::{HashSet, VecDeque};
+use std::rc::Rc;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use super::acceptance::{Candidate, Verdict};
+use super::acceptance::{Candidate, CurrentToken, Verdict};
 use super::claim::{Claim, Claimed, Finish, Limits};
 use super::name::{Holder, StoreKey};
 use super::record::{Record, Window};
 use crate::provider::Cause;
 
-/// In ticks. A process sends less than `LEASE - REQUEST` after its claim.
-const LEASE: u64 = 3;
-const REQUEST: u64 = 2;
-const PER: u64 = 2;
-const LIFE: u64 = 3;
+/// In ticks. A request takes at most one, so a process sends within the tick of
+/// its claim.
+const LEASE: u64 = 2;
+const PER: u64 = 1;
+const LIFE: u64 = 1;
 const REQUESTS: u32 = 2;
 const NOW: u64 = 1000;
+const PROCESSES: usize = 3;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct State {
     record: Record,
     window: Window,
-    processes: Vec<Process>,
-    /// Ticks since the answer, of requests that still count at the endpoint.
-    answered: Vec<u64>,
+    processes: [Process; PROCESSES],
+    /// Requests whose answer is less than `PER` ago: they count at the endpoint.
+    answered: u8,
     /// Which request brought the entry; later ones are greater.
-    saved: u32,
-    sent: u32,
+    saved: u8,
+    sent: u8,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Process {
-    /// Has no token, and claims.
+    /// Has no token, and claims. Has seen an entry of this process.
     Waiting {
-        seen: Option<Holder>,
+        seen: Option<usize>,
     },
-    /// Was granted the fetch so many ticks ago.
+    /// Was granted the fetch; in this tick, or earlier.
     Granted {
-        age: u64,
-        seen: Option<Holder>,
+        fresh: bool,
+        seen: Option<usize>,
     },
-    /// Sent a request; it is answered within `REQUEST` ticks.
+    /// Sent a request; it is answered within a tick.
     Sent {
-        age: u64,
-        number: u32,
+        number: u8,
     },
     /// The answer is there; the store does not know yet. May be paused here.
     Answered {
-        number: u32,
+        number: u8,
         token: bool,
     },
+    /// Has a token.
     Served,
     /// Knows of a failure, and when to ask again.
     Told,
@@ -68,13 +72,24 @@ enum Process {
 
 use Process::{Answered, Crashed, Granted, Sent, Served, Told, Waiting};
 
+/// What a process knows about the entry that the store returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    /// Nothing: it has no token.
+    New,
+    /// A server has answered 401 to this very token.
+    Rejected,
+    /// By the process's wall clock, the token has expired.
+    Expired,
+}
+
 impl State {
     fn new() -> Self {
         Self {
             record: Record::default(),
             window: Window::default(),
-            processes: vec![Waiting { seen: None }; 3],
-            answered: Vec::new(),
+            processes: [Waiting { seen: None }; PROCESSES],
+            answered: 0,
             saved: 0,
             sent: 0,
         }
@@ -83,63 +98,72 @@ impl State {
     /// Every state that can follow.
     fn next(&self) -> Vec<Self> {
         let mut next = vec![self.tick()];
-        for at in 0..self.processes.len() {
-            match self.processes[at].clone() {
+        let crashed = self.processes.contains(&Crashed);
+        for at in 0..PROCESSES {
+            match self.processes[at] {
                 Waiting { seen } => {
-                    next.push(self.claim(at, seen.clone(), true, true));
+                    for sight in [Sight::New, Sight::Rejected, Sight::Expired] {
+                        next.push(self.claim(at, seen, true, sight));
+                    }
+                    next.push(self.claim(at, seen, false, Sight::New));
                     // The answer is lost: the store has acted.
-                    next.push(self.claim(at, seen.clone(), true, false));
-                    next.push(self.claim(at, seen, false, true));
+                    let acted = self.claim(at, seen, true, Sight::New);
+                    next.push(acted.with(at, self.processes[at]));
                 }
-                Granted { age, seen } => {
-                    // The wall clock says more than the monotonic one, or it
-                    // was stopped: claim again.
+                Granted { fresh, seen } => {
+                    // The process stood still, by one of its clocks.
                     next.push(self.with(at, Waiting { seen }));
-                    if age < LEASE - REQUEST {
+                    if fresh {
                         next.push(self.send(at));
                     }
                 }
-                Sent { number, .. } => {
+                Sent { number } => {
                     next.push(self.answer(at, number, true));
                     next.push(self.answer(at, number, false));
                 }
                 Answered { number, token } => {
-                    next.push(self.finish(at, number, token));
+                    let finished = self.finish(at, number, token);
+                    next.push(finished.with(at, self.processes[at]));
+                    next.push(finished);
                 }
                 Served | Told | Crashed => continue,
             }
-            next.push(self.with(at, Crashed));
+            if !crashed {
+                next.push(self.crash(at));
+            }
         }
         next
     }
 
     fn with(&self, at: usize, process: Process) -> Self {
         let mut state = self.clone();
-        if let (Sent { .. }, Crashed) = (&state.processes[at], &process) {
-            // The endpoint answers all the same, at the latest moment.
-            state.answered.push(0);
-        }
         state.processes[at] = process;
+        state
+    }
+
+    fn crash(&self, at: usize) -> Self {
+        let mut state = self.with(at, Crashed);
+        if let Sent { .. } = self.processes[at] {
+            // The endpoint answers all the same, at the latest moment.
+            state.answered += 1;
+        }
         state
     }
 
     fn tick(&self) -> Self {
         let mut state = self.clone();
-        state.record.age(1);
-        state.window.age(1);
-        for age in &mut state.answered {
-            *age += 1;
-        }
-        state.answered.retain(|age| *age < PER);
-        state.answered.sort_unstable();
-        for at in 0..state.processes.len() {
-            match &mut state.processes[at] {
-                Granted { age, .. } => *age = (*age + 1).min(LEASE),
-                Sent { age, .. } if *age + 1 < REQUEST => *age += 1,
-                Sent { number, .. } => {
-                    let (number, token) = (*number, true);
-                    state.answered.push(0);
-                    state.processes[at] = Answered { number, token };
+        state.record.age(NOW);
+        state.window.age(NOW);
+        state.answered = 0;
+        for process in &mut state.processes {
+            match process {
+                Granted { fresh, .. } => *fresh = false,
+                Sent { number } => {
+                    state.answered += 1;
+                    *process = Answered {
+                        number: *number,
+                        token: true,
+                    };
                 }
                 _ => {}
             }
@@ -147,67 +171,69 @@ impl State {
         state
     }
 
-    fn claim(&self, at: usize, seen: Option<Holder>, may_fetch: bool, heard: bool) -> Self {
+    fn claim(&self, at: usize, seen: Option<usize>, may_fetch: bool, sight: Sight) -> Self {
         let mut state = self.clone();
         let ticks = Duration::from_millis;
         let limits = Limits::new(ticks(LEASE), Some(REQUESTS), ticks(PER));
         let mut claim = Claim::new(key(), key(), holder(at), limits);
-        (claim.seen, claim.may_fetch) = (seen.clone(), may_fetch);
+        (claim.seen, claim.may_fetch) = (seen.map(holder), may_fetch);
         let claimed = state.record.claim(&mut state.window, &claim, NOW);
-        let process = match claimed {
+        if let Claimed::Entry(entry) = &claimed {
+            assert!(
+                claim.seen.as_ref() != Some(&entry.id),
+                "it has seen this entry"
+            );
+        }
+        state.processes[at] = match claimed {
             Claimed::Entry(entry) if entry.sealed == b"failure" => Told,
-            Claimed::Entry(entry) => match verdict(entry.expires_in) {
-                Verdict::Accept => Served,
+            Claimed::Entry(entry) => match sight.verdict(entry.expires_in) {
+                Verdict::Accept => {
+                    assert_eq!(sight, Sight::New, "a token that cannot be used");
+                    Served
+                }
                 _ => Waiting {
-                    seen: Some(entry.id),
+                    seen: (0..PROCESSES).find(|at| holder(*at) == entry.id),
                 },
             },
-            Claimed::Granted => Granted { age: 0, seen },
+            Claimed::Granted => {
+                assert!(may_fetch, "granted to a process that may not fetch");
+                Granted { fresh: true, seen }
+            }
             Claimed::Leased(wait) => {
                 assert!(!wait.is_zero() && wait <= ticks(LEASE), "{wait:?}");
                 Waiting { seen }
             }
             Claimed::RateLimited(wait) => {
                 assert!(wait <= ticks(LEASE + PER), "{wait:?}");
-                assert!(!may_fetch || !wait.is_zero());
+                assert!(!may_fetch || !wait.is_zero(), "a wait without an end");
                 Waiting { seen }
             }
         };
-        if heard {
-            state.processes[at] = process;
-        }
         state
     }
 
     fn send(&self, at: usize) -> Self {
         let mut state = self.clone();
         state.sent += 1;
-        let number = state.sent;
-        state.processes[at] = Sent { age: 0, number };
+        state.processes[at] = Sent { number: state.sent };
         state
     }
 
-    fn answer(&self, at: usize, number: u32, token: bool) -> Self {
-        let mut state = self.clone();
-        state.answered.push(0);
-        state.answered.sort_unstable();
-        state.processes[at] = Answered { number, token };
+    fn answer(&self, at: usize, number: u8, token: bool) -> Self {
+        let mut state = self.with(at, Answered { number, token });
+        state.answered += 1;
         state
     }
 
-    fn finish(&self, at: usize, number: u32, token: bool) -> Self {
-        let mut state = self.clone();
+    fn finish(&self, at: usize, number: u8, token: bool) -> Self {
+        let mut state = self.with(at, if token { Served } else { Told });
         let finish = Finish::new(key(), key(), holder(at), Duration::from_millis(PER));
         let sealed = if token { &b"token"[..] } else { b"failure" };
         let finish = finish.entry(sealed.to_vec(), Duration::from_millis(LIFE));
         if state.record.finish(&mut state.window, &finish, NOW) {
-            assert!(
-                number > state.saved,
-                "an older entry in place of a newer one"
-            );
+            assert!(number >= state.saved, "an older entry replaced a newer one");
             state.saved = number;
         }
-        state.processes[at] = if token { Served } else { Told };
         state
     }
 
@@ -215,66 +241,103 @@ impl State {
         let in_flight = self.processes.iter().filter(|it| matches!(it, Sent { .. }));
         let in_flight = in_flight.count();
         assert!(in_flight <= 1, "two live grants: {self:?}");
-        let counted = in_flight + self.answered.len();
+        let counted = in_flight + usize::from(self.answered);
         assert!(counted <= 2, "more than the window allows: {self:?}");
     }
 
-    /// If all answers arrive from here on, everybody is served or told in time.
+    /// If all answers arrive from here on, each process is served or told in
+    /// time, for one more token request.
     fn comes_to_an_end(&self) {
         let mut state = self.clone();
-        for _ in 0..4 * (LEASE + PER) {
-            // Often enough to claim and to send in one tick.
-            for at in (0..3).flat_map(|_| 0..3) {
-                state = match state.processes[at].clone() {
-                    Waiting { seen } => state.claim(at, seen, true, true),
-                    Granted { age: 0, .. } => state.send(at),
+        let ended = |it: &Process| matches!(it, Served | Told | Crashed);
+        for _ in 0..3 * (LEASE + PER) {
+            // Often enough to claim, to send and to finish in one tick.
+            for at in (0..6).flat_map(|_| 0..PROCESSES) {
+                state = match state.processes[at] {
+                    Waiting { seen } => state.claim(at, seen, true, Sight::New),
+                    Granted { fresh: true, .. } => state.send(at),
                     Granted { seen, .. } => state.with(at, Waiting { seen }),
-                    Sent { number, .. } => state.answer(at, number, true),
+                    Sent { number } => state.answer(at, number, true),
                     Answered { number, token } => state.finish(at, number, token),
-                    Served | Told | Crashed => state,
+                    Served | Told | Crashed => continue,
                 };
+            }
+            if state.processes.iter().all(ended) {
+                break;
             }
             state = state.tick();
         }
-        let ended = |it: &Process| matches!(it, Served | Told | Crashed);
-        assert!(state.processes.iter().all(ended), "{self:?} ... {state:?}");
+        assert!(
+            state.processes.iter().all(ended),
+            "without end: {self:?} ... {state:?}"
+        );
+        assert!(
+            state.sent <= self.sent + 1,
+            "one request is enough: {self:?} ... {state:?}"
+        );
     }
 }
 
-/// A tick is a sixth of an hour's token.
-fn verdict(left: Duration) -> Verdict {
-    let ticks = u64::try_from(left.as_millis()).unwrap();
-    let candidate = Candidate {
-        left: Duration::from_secs(600 * ticks),
-        granted: Duration::from_secs(600 * LIFE),
-        replaced_rejected: false,
-        current: None,
-    };
-    candidate.verdict(Cause::Cold)
+impl Sight {
+    /// A tick is ten minutes.
+    fn verdict(self, expires_in: Duration) -> Verdict {
+        let ticks = |ticks| Duration::from_secs(600 * ticks);
+        let left = ticks(u64::try_from(expires_in.as_millis()).unwrap());
+        let candidate = Candidate {
+            left,
+            granted: ticks(LIFE),
+            replaced_rejected: false,
+            current: None,
+        };
+        match self {
+            Self::New => candidate.verdict(Cause::Cold),
+            Self::Rejected => {
+                let current = Some(CurrentToken {
+                    left,
+                    same: true,
+                    is_older: false,
+                });
+                let candidate = Candidate {
+                    current,
+                    ..candidate
+                };
+                candidate.verdict(Cause::Rejected)
+            }
+            Self::Expired => {
+                let left = Duration::ZERO;
+                Candidate { left, ..candidate }.verdict(Cause::Cold)
+            }
+        }
+    }
 }
 
 fn key() -> StoreKey {
-    StoreKey::digest_of(b"")
+    static KEY: LazyLock<StoreKey> = LazyLock::new(|| StoreKey::digest_of(b""));
+    KEY.clone()
 }
 
+/// The name of a process.
 fn holder(at: usize) -> Holder {
-    Holder::parse(&format!("{at:032x}")).unwrap()
+    static HOLDERS: LazyLock<[Holder; PROCESSES]> =
+        LazyLock::new(|| [0, 1, 2].map(|at| Holder::parse(&format!("{at:032x}")).unwrap()));
+    HOLDERS[at].clone()
 }
 
 #[test]
 fn no_order_of_events_breaks_the_protocol() {
-    let start = State::new();
-    let mut known = HashSet::from([start.clone()]);
+    let start = Rc::new(State::new());
+    let mut known = HashSet::from([Rc::clone(&start)]);
     let mut queue = VecDeque::from([start]);
     while let Some(state) = queue.pop_front() {
         state.check();
         state.comes_to_an_end();
         for next in state.next() {
-            if known.insert(next.clone()) {
+            let next = Rc::new(next);
+            if known.insert(Rc::clone(&next)) {
                 queue.push_back(next);
             }
         }
     }
-    println!("{} states", known.len());
+    println!("explored: {} states of the fleet's protocol", known.len());
     assert!(known.len() > 10_000, "{}", known.len());
 }

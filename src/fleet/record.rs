@@ -95,13 +95,16 @@ impl Record {
         true
     }
 
-    /// Brings every end closer, for the exploration of the protocol.
+    /// Brings every end closer by one, for the exploration of the protocol.
     #[cfg(all(test, feature = "testing"))]
-    pub(crate) fn age(&mut self, by: u64) {
-        let ends = self.entry.as_mut().map(|entry| &mut entry.until);
-        let lease = self.lease.as_mut().map(|lease| &mut lease.until);
-        for until in ends.into_iter().chain(lease) {
-            *until -= by;
+    pub(crate) fn age(&mut self, now: u64) {
+        if let Some(entry) = &mut self.entry {
+            entry.until -= 1;
+        }
+        self.entry.take_if(|entry| entry.until <= now);
+        if let Some(lease) = &mut self.lease {
+            // An ended lease may stay: each operation has to notice.
+            lease.until = now.max(lease.until - 1);
         }
     }
 
@@ -133,10 +136,11 @@ impl Record {
 
 impl Window {
     #[cfg(all(test, feature = "testing"))]
-    pub(crate) fn age(&mut self, by: u64) {
+    pub(crate) fn age(&mut self, now: u64) {
         for place in &mut self.places {
-            place.until -= by;
+            place.until -= 1;
         }
+        self.places.retain(|place| place.until > now);
     }
 
     /// Drops places that have ended and shortens those that end later than any
