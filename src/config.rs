@@ -22,7 +22,7 @@
 //!             per = "1m"
 //!         "#,
 //!     ))
-//!     // OFFICERND_REFRESH_AHEAD=5m, OFFICERND_ALLOWANCE__REQUESTS=2, …
+//!     // OFFICERND_REFRESH_AHEAD=5m, OFFICERND_ALLOWANCE__REQUESTS=2, ...
 //!     .merge(Env::prefixed("OFFICERND_").split("__").ignore(&["org_slug"]))
 //!     .extract()?;
 //! assert_eq!(settings.refresh_ahead.as_secs(), 600);
@@ -44,14 +44,16 @@
 //! figment takes a variable that is all digits for a number: write
 //! `OFFICERND_CLIENT_SECRET='"12345678"'`, or use the file.
 
+mod allowance;
+mod check;
+mod read;
 mod text;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
-
+pub use self::allowance::AllowanceSettings;
 use crate::credentials::ClientCredentials;
 use crate::error::ConfigError;
 use crate::secret::Secret;
@@ -78,6 +80,12 @@ use crate::secret::Secret;
 /// | `acquire_timeout` | `"30s"` |
 /// | `allowance.requests`, `allowance.per` | 5 in `"60s"`, shared by all caches on one token URL |
 /// | `keep_warm` | `false` |
+/// | `default_organization` | none: a path without a slug is an error |
+/// | `max_organizations` | 10,000 |
+/// | `idle_after` | `"1h"` |
+///
+/// The last three are for several organizations
+/// ([`per_organization`](Self::per_organization)).
 ///
 /// ```
 /// use officernd_auth::config::Settings;
@@ -97,27 +105,24 @@ use crate::secret::Secret;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Settings {
     /// The app's client id. Needed.
-    #[serde(deserialize_with = "text::optional")]
     pub client_id: Option<String>,
     /// The app's client secret. Needed, unless there is a file of it.
-    #[serde(deserialize_with = "text::secret")]
     pub client_secret: Option<Secret>,
     /// The file that holds the client secret; read again at each fetch.
     pub client_secret_file: Option<PathBuf>,
     /// The scopes to ask for; at least one. As text: separated by spaces or
     /// commas.
-    #[serde(alias = "scope", deserialize_with = "text::list")]
     pub scopes: Vec<String>,
+    /// The other name of `scopes`, while settings are read.
+    scope: Vec<String>,
     /// The token endpoint. `None` is OfficeRnD's.
     pub token_url: Option<String>,
     /// Origins that may see the token, besides `https://*.officernd.com`.
     /// Default: none.
-    #[serde(deserialize_with = "text::list")]
     pub allow_origins: Vec<String>,
     /// Whether requests to other origins go out without a token instead of
     /// failing. Default: `false`.
@@ -127,20 +132,16 @@ pub struct Settings {
     pub if_not_present: bool,
     /// How long before its expiry a token is refreshed in the background.
     /// Default: 15 min, at most half the life.
-    #[serde(deserialize_with = "text::duration")]
     pub refresh_ahead: Duration,
     /// By which share (0.0 to 1.0) the time up to the refresh may be shortened
     /// at random. Default: 0.1.
     pub jitter: f32,
     /// How long before its expiry requests wait for the next token. Default:
     /// 10 s, at most a tenth of the life.
-    #[serde(deserialize_with = "text::duration")]
     pub expiry_margin: Duration,
     /// How long one token request may take. Default: 10 s.
-    #[serde(deserialize_with = "text::duration")]
     pub fetch_timeout: Duration,
     /// How long a request may wait for a token in all. Default: 30 s.
-    #[serde(deserialize_with = "text::duration")]
     pub acquire_timeout: Duration,
     /// How many token requests may be sent. `None` is 5 in 60 s, shared by all
     /// caches on one token URL in the process.
@@ -148,35 +149,12 @@ pub struct Settings {
     /// Whether a timer keeps the token fresh while no requests come. Default:
     /// `false`.
     pub keep_warm: bool,
-}
-
-/// [`Settings::allowance`]: an [`Allowance`](crate::Allowance) as data.
-///
-/// ```
-/// use officernd_auth::config::AllowanceSettings;
-///
-/// let allowance: AllowanceSettings =
-///     serde_json::from_str(r#"{ "requests": 3, "per": "1m" }"#).unwrap();
-/// assert_eq!(allowance.per.as_secs(), 60);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct AllowanceSettings {
-    /// At most so many token requests … Default: 5.
-    pub requests: u32,
-    /// … in any window of this length. Default: 60 s.
-    #[serde(deserialize_with = "text::duration")]
-    pub per: Duration,
-}
-
-impl Default for AllowanceSettings {
-    fn default() -> Self {
-        Self {
-            requests: 5,
-            per: Duration::from_secs(60),
-        }
-    }
+    /// The organization of requests whose path names none. Default: none.
+    pub default_organization: Option<String>,
+    /// How many organizations are kept at most. Default: 10,000.
+    pub max_organizations: usize,
+    /// How long an organization without a request is kept, at least. Default: 1 h.
+    pub idle_after: Duration,
 }
 
 impl Default for Settings {
@@ -186,6 +164,7 @@ impl Default for Settings {
             client_secret: None,
             client_secret_file: None,
             scopes: Vec::new(),
+            scope: Vec::new(),
             token_url: None,
             allow_origins: Vec::new(),
             pass_foreign_origins: false,
@@ -197,11 +176,19 @@ impl Default for Settings {
             acquire_timeout: Duration::from_secs(30),
             allowance: None,
             keep_warm: false,
+            default_organization: None,
+            max_organizations: 10_000,
+            idle_after: Duration::from_secs(60 * 60),
         }
     }
 }
 
 impl Settings {
+    /// Checks that numbers and durations are in their ranges.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        check::check(self)
+    }
+
     /// The credentials in these settings.
     ///
     /// # Errors
@@ -269,6 +256,9 @@ impl fmt::Debug for Settings {
             .field("acquire_timeout", &self.acquire_timeout)
             .field("allowance", &self.allowance)
             .field("keep_warm", &self.keep_warm)
+            .field("default_organization", &self.default_organization)
+            .field("max_organizations", &self.max_organizations)
+            .field("idle_after", &self.idle_after)
             .finish()
     }
 }

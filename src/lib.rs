@@ -114,7 +114,7 @@
 )]
 
 pub mod allowance;
-mod builder;
+pub mod builder;
 mod cache;
 pub mod clock;
 pub mod config;
@@ -143,7 +143,8 @@ mod token;
 
 #[doc(inline)]
 pub use self::allowance::Allowance;
-pub use self::builder::{Builder, CachedBuilder, OrganizationsBuilder};
+#[doc(inline)]
+pub use self::builder::Builder;
 pub use self::cache::{Phase, TokenCache, TokenStatus};
 pub use self::credentials::ClientCredentials;
 pub use self::error::{BoxError, ConfigError, Error, ErrorKind};

@@ -24,9 +24,13 @@ use self::closures::Client;
 pub(crate) use self::endpoints::for_endpoint;
 use self::window::Window;
 use crate::clock::Clock;
+use crate::config::AllowanceSettings;
 
 /// OfficeRnD answers five token requests a minute, failed or successful.
-pub(crate) const OFFICERND: (u32, Duration) = (5, Duration::from_secs(60));
+pub(crate) const OFFICERND: (u32, Duration) = (
+    AllowanceSettings::OFFICERND.requests,
+    AllowanceSettings::OFFICERND.per,
+);
 
 /// Whether requests wait for the token.
 ///
@@ -169,6 +173,12 @@ impl Allowance {
 impl Default for Allowance {
     fn default() -> Self {
         Self::new(OFFICERND.0, OFFICERND.1)
+    }
+}
+
+impl From<AllowanceSettings> for Allowance {
+    fn from(settings: AllowanceSettings) -> Self {
+        Self::new(settings.requests, settings.per)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::clock::{Age, Now, later};
+use crate::config::Settings;
 use crate::error::{Error, ErrorKind};
 use crate::token::AccessToken;
 
@@ -17,13 +18,19 @@ pub(crate) struct RefreshPolicy {
     pub(crate) expiry_margin: Duration,
 }
 
+impl From<&Settings> for RefreshPolicy {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            refresh_ahead: settings.refresh_ahead,
+            jitter: settings.jitter,
+            expiry_margin: settings.expiry_margin,
+        }
+    }
+}
+
 impl Default for RefreshPolicy {
     fn default() -> Self {
-        Self {
-            refresh_ahead: Duration::from_secs(15 * 60),
-            jitter: 0.1,
-            expiry_margin: Duration::from_secs(10),
-        }
+        Self::from(&Settings::default())
     }
 }
 

@@ -25,7 +25,6 @@ use self::attempt::Caller;
 pub(crate) use self::backoff::Backoff;
 use self::lifecycle::Decision;
 use self::lifetime::Freshness;
-pub(crate) use self::lifetime::RefreshPolicy;
 use self::slot::{CachedToken, Verdict};
 pub(crate) use self::slot::{SlotReader, TokenHeader};
 pub(crate) use self::state::Settings;
@@ -34,6 +33,7 @@ pub use self::status::{Phase, TokenStatus};
 pub(crate) use self::token_id::TokenId;
 use crate::allowance::Allowance;
 use crate::clock::{Clock, TokioClock, later, timeout_at};
+use crate::config;
 use crate::error::{Error, ErrorKind};
 use crate::provider::{DynProvider, TokenProvider};
 use crate::sync::{Ordering, Runtime};
@@ -69,25 +69,13 @@ pub struct TokenCache {
     state: Arc<State>,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            policy: RefreshPolicy::default(),
-            fetch_timeout: Duration::from_secs(10),
-            acquire_timeout: Duration::from_secs(30),
-            keep_warm: false,
-            one_of_many: false,
-            clock: Arc::new(TokioClock),
-        }
-    }
-}
-
 impl TokenCache {
     /// A cache of this provider's tokens, with every setting at its default.
     /// The [builder](crate::OfficeRndAuthLayer::builder) has the settings.
     #[must_use]
     pub fn new(provider: impl TokenProvider) -> Self {
-        Self::with_settings(Box::new(provider), None, Settings::default())
+        let settings = Settings::new(&config::Settings::default(), Arc::new(TokioClock));
+        Self::with_settings(Box::new(provider), None, settings)
     }
 
     pub(crate) fn with_settings(
@@ -108,6 +96,7 @@ impl TokenCache {
     /// [`token`](Self::token) does.
     #[must_use]
     pub fn try_token(&self) -> Option<AccessToken> {
+        self.mark_used();
         let cached = self.state.slot.load();
         let cached = cached.as_deref()?;
         let usable = self.look(cached) != Verdict::Unusable;
@@ -144,6 +133,15 @@ impl TokenCache {
         let cached = loaded.as_deref()?;
         let clock = &*self.state.settings.clock;
         cached.header(clock, || self.look(cached)).map(insert)
+    }
+
+    /// A request asks for the token: the timer of `keep_warm` goes on.
+    #[inline]
+    pub(crate) fn mark_used(&self) {
+        let used = &self.state.used;
+        if !used.load(Ordering::Relaxed) {
+            used.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Reads both clocks, and starts what is due.

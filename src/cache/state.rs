@@ -17,6 +17,7 @@ use super::status::TokenStatus;
 use super::token_id::TokenId;
 use crate::allowance::{Allowance, Applicant, Permit, Urgency};
 use crate::clock::{Age, Clock, Now, later, timeout_at};
+use crate::config;
 use crate::error::{Error, ErrorKind};
 use crate::observability;
 use crate::provider::DynProvider;
@@ -34,6 +35,19 @@ pub(crate) struct Settings {
     /// request asks for it.
     pub(crate) one_of_many: bool,
     pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Settings {
+    pub(crate) fn new(settings: &config::Settings, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            policy: RefreshPolicy::from(settings),
+            fetch_timeout: settings.fetch_timeout,
+            acquire_timeout: settings.acquire_timeout,
+            keep_warm: settings.keep_warm,
+            one_of_many: false,
+            clock,
+        }
+    }
 }
 
 pub(super) struct State {

@@ -10,18 +10,10 @@ use http::header::AUTHORIZATION;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{AuthRequest, AuthResponse, Source, TokenRejected, challenge};
+use super::source::Acquire;
+use super::{AuthRequest, AuthResponse, ServerOrigin, TokenRejected, challenge};
 use crate::cache::TokenId;
-use crate::clock::Clock;
 use crate::error::{BoxError, Error};
-use crate::observability::{RequestOutcome, WaitTimer};
-use crate::token::AccessToken;
-
-/// A token for a request that waits, and its id.
-type Acquired = Result<(AccessToken, Arc<TokenId>), Error>;
-
-/// The wait for it.
-pub(super) type Acquire = Pin<Box<dyn Future<Output = Acquired> + Send>>;
 
 pin_project! {
     /// The response of an [`OfficeRndAuth`](super::OfficeRndAuth) service.
@@ -58,10 +50,16 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<F, P> {
-        Sent { #[pin] inner: F, token: Option<Arc<TokenId>> },
+        Sent { #[pin] inner: F, sent: Option<SentToken> },
         // Boxed: rare, and must not make every hit's future large.
         Pending { call: Box<P> },
     }
+}
+
+/// The token that a request was sent with, and where it was sent.
+pub(super) struct SentToken {
+    pub(super) id: Arc<TokenId>,
+    pub(super) to: ServerOrigin,
 }
 
 /// A request that has not been sent.
@@ -74,56 +72,13 @@ enum PendingCall<S, Req> {
     Completed,
 }
 
-impl Source {
-    /// Waits for the token of a request to this path.
-    #[cold]
-    pub(super) fn acquire(&self, path: &str) -> Acquire {
-        match self {
-            Self::Single(cache) => {
-                let cache = cache.clone();
-                Box::pin(async move {
-                    let acquired = async {
-                        let token = cache.token().await?;
-                        let id = cache.id_of(&token);
-                        Ok((token, id))
-                    };
-                    counted(cache.clock(), acquired).await
-                })
-            }
-            Self::PerOrganization(organizations) => {
-                let organizations = organizations.clone();
-                let slug = organizations.slug_of(path).map(str::to_owned);
-                Box::pin(async move {
-                    let acquired = async {
-                        let slug = slug?;
-                        let named = |error: Error| error.of_organization(&slug);
-                        let cache = organizations.find(&slug).await.map_err(named)?;
-                        let token = cache.token().await.map_err(named)?;
-                        let id = cache.id_of(&token);
-                        Ok((token, id))
-                    };
-                    counted(organizations.clock(), acquired).await
-                })
-            }
-        }
-    }
-}
-
-/// Counts a request that has waited.
-async fn counted(clock: &dyn Clock, acquired: impl Future<Output = Acquired>) -> Acquired {
-    let waiter = WaitTimer::new(|| clock.now());
-    let acquired = acquired.await;
-    let outcome = match &acquired {
-        Ok(_) => RequestOutcome::Waited,
-        Err(_) => RequestOutcome::Failed,
-    };
-    waiter.finish(outcome, || clock.now());
-    acquired
-}
-
 /// Handles a 401 to our token: reports it to the cache, and marks the response.
 #[cold]
-fn unauthorized<R: AuthResponse>(response: &mut R, token: Arc<TokenId>) {
+fn unauthorized<R: AuthResponse>(response: &mut R, SentToken { id: token, to }: SentToken) {
+    // The client followed a redirect: that server got no token.
+    if !response.origin().is_of(&to) {
+        return;
+    }
     // No new token brings a missing scope (RFC 6750 section 3.1).
     if challenge::insufficient_scope(response.headers()) {
         return;
@@ -144,8 +99,8 @@ fn accepted(token: &TokenId) {
 }
 
 impl<F, S, Req> ResponseFuture<F, S, Req> {
-    pub(super) fn sent(inner: F, token: Option<Arc<TokenId>>) -> Self {
-        let state = State::Sent { inner, token };
+    pub(super) fn sent(inner: F, sent: Option<SentToken>) -> Self {
+        let state = State::Sent { inner, sent };
         Self { state }
     }
 
@@ -168,7 +123,7 @@ impl<F, S, Req> ResponseFuture<F, S, Req> {
 }
 
 /// The inner future, and the token that went out with its request.
-type SendResult<F> = Result<(F, Arc<TokenId>), BoxError>;
+type SendResult<F> = Result<(F, Option<SentToken>), BoxError>;
 
 impl<S, Req> PendingCall<S, Req> {
     /// Sends the request once its token is there.
@@ -186,10 +141,14 @@ impl<S, Req> PendingCall<S, Req> {
         match (mem::replace(self, Self::Completed), acquired) {
             (Self::Waiting { held, .. }, Some(acquired)) => {
                 let (mut service, mut request) = held;
-                let (token, id) = acquired?;
-                let value = token.header_value().clone();
-                request.headers_mut().insert(AUTHORIZATION, value);
-                Poll::Ready(Ok((service.call(request), id)))
+                // `None`: an origin that may not see the token, and `pass_foreign_origins`.
+                let sent = acquired?.map(|(token, id)| {
+                    let value = token.header_value().clone();
+                    request.headers_mut().insert(AUTHORIZATION, value);
+                    let to = request.origin();
+                    SentToken { id, to }
+                });
+                Poll::Ready(Ok((service.call(request), sent)))
             }
             (Self::Rejected(error), _) => Poll::Ready(Err(error.into())),
             // Polled after completion: the caller's mistake. Stay pending.
@@ -213,24 +172,23 @@ where
         let mut state = self.project().state;
         loop {
             match state.as_mut().project() {
-                StateProj::Sent { inner, token } => {
+                StateProj::Sent { inner, sent } => {
                     let mut response = ready!(inner.poll(cx)).map_err(Into::into)?;
                     let status = response.status();
                     if status == StatusCode::UNAUTHORIZED {
-                        if let Some(token) = token.take() {
-                            unauthorized(&mut response, token);
+                        if let Some(sent) = sent.take() {
+                            unauthorized(&mut response, sent);
                         }
                     } else if status.is_success() {
-                        if let Some(token) = token.as_ref().filter(|token| token.is_doubted()) {
-                            accepted(token);
+                        if let Some(sent) = sent.as_ref().filter(|sent| sent.id.is_doubted()) {
+                            accepted(&sent.id);
                         }
                     }
                     return Poll::Ready(Ok(response));
                 }
                 StateProj::Pending { call } => {
-                    let (inner, id) = ready!(call.poll_send(cx))?;
-                    let token = Some(id);
-                    state.set(State::Sent { inner, token });
+                    let (inner, sent) = ready!(call.poll_send(cx))?;
+                    state.set(State::Sent { inner, sent });
                 }
             }
         }

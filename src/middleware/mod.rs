@@ -9,21 +9,22 @@
 
 mod challenge;
 mod future;
+mod host;
 mod layer;
 mod request;
 mod response;
 mod retry;
 mod service;
+mod source;
 
 pub use self::future::ResponseFuture;
 pub use self::layer::OfficeRndAuthLayer;
 pub use self::request::{AuthRequest, RequestTarget, SkipAuth};
-pub use self::response::{AuthResponse, ResponseOrigin, TokenRejected};
+pub use self::response::{AuthResponse, ServerOrigin, TokenRejected};
 pub use self::retry::{RetryFuture, RetryUnauthorized};
 pub use self::service::OfficeRndAuth;
 
-use crate::cache::TokenCache;
-use crate::organizations::Organizations;
+use self::source::Source;
 use crate::origin::OriginPolicy;
 
 /// What a layer and its services share. On cache lines of its own, away from
@@ -36,19 +37,12 @@ struct Shared {
     policy: Policy,
 }
 
-/// Where a layer's tokens come from.
-#[derive(Debug)]
-enum Source {
-    Single(TokenCache),
-    PerOrganization(Organizations),
-}
-
 /// Decides which requests carry the token.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Policy {
     pub(crate) origins: OriginPolicy,
     /// Requests to other origins go out without a token, instead of failing.
     pub(crate) pass_foreign: bool,
-    /// A caller's own `Authorization` stays.
+    /// Requests keep an `Authorization` header that they have.
     pub(crate) if_not_present: bool,
 }

@@ -1,8 +1,13 @@
 //! What the layer reads and writes of a request.
 
 use std::fmt;
+#[cfg(feature = "reqwest")]
+use std::mem;
 
 use http::{Extensions, HeaderMap};
+
+use super::ServerOrigin;
+use crate::organizations::OrganizationSlug;
 
 /// Request extension: sends this request as it is, without the token and without
 /// a check of its origin.
@@ -37,6 +42,13 @@ pub trait AuthRequest {
 
     /// The request's headers, for the token.
     fn headers_mut(&mut self) -> &mut HeaderMap;
+
+    /// The organization that the request's extensions name.
+    fn organization(&mut self) -> Option<OrganizationSlug>;
+
+    /// The server that the request goes to, where the type of response knows it
+    /// too.
+    fn origin(&self) -> ServerOrigin;
 }
 
 /// Where an [`AuthRequest`] goes.
@@ -77,6 +89,16 @@ impl<B> AuthRequest for http::Request<B> {
     fn headers_mut(&mut self) -> &mut HeaderMap {
         self.headers_mut()
     }
+
+    #[inline]
+    fn organization(&mut self) -> Option<OrganizationSlug> {
+        self.extensions().get().cloned()
+    }
+
+    #[inline]
+    fn origin(&self) -> ServerOrigin {
+        ServerOrigin::UNKNOWN
+    }
 }
 
 #[cfg(feature = "reqwest")]
@@ -97,6 +119,22 @@ impl AuthRequest for reqwest::Request {
 
     fn headers_mut(&mut self) -> &mut HeaderMap {
         self.headers_mut()
+    }
+
+    /// reqwest shows a request's extensions only in an `http::Request`: a clone
+    /// becomes one, without headers and body.
+    fn organization(&mut self) -> Option<OrganizationSlug> {
+        let headers = mem::take(self.headers_mut());
+        let body = self.body_mut().take();
+        let clone = self.try_clone();
+        *self.headers_mut() = headers;
+        *self.body_mut() = body;
+        let request = http::Request::<reqwest::Body>::try_from(clone?).ok()?;
+        request.extensions().get().cloned()
+    }
+
+    fn origin(&self) -> ServerOrigin {
+        ServerOrigin::of(self.url())
     }
 }
 

@@ -7,7 +7,8 @@ use http::{Extensions, HeaderMap, StatusCode};
 use crate::cache::TokenId;
 
 /// Response extension: the server answered 401 to the token that the layer had
-/// put on the request.
+/// put on the request. A 401 of another server, to which a client below the
+/// layer followed a redirect, is not marked.
 ///
 /// ```
 /// use officernd_auth::TokenRejected;
@@ -33,7 +34,7 @@ impl TokenRejected {
 /// A response whose status the layer can read: `http::Response<B>` with any
 /// body, and `reqwest::Response` (feature `reqwest`).
 ///
-/// Sealed: only this crate can make a [`ResponseOrigin`].
+/// Sealed: only this crate can make a [`ServerOrigin`].
 ///
 /// ```
 /// fn takes(_: &impl officernd_auth::middleware::AuthResponse) {}
@@ -50,18 +51,39 @@ pub trait AuthResponse {
     fn extensions_mut(&mut self) -> &mut Extensions;
 
     /// The server that the response is from, where the type of response knows it.
-    fn origin(&self) -> ResponseOrigin;
+    fn origin(&self) -> ServerOrigin;
 }
 
-/// The server that an [`AuthResponse`] is from.
+/// The server that an [`AuthRequest`](super::AuthRequest) goes to, or that an
+/// [`AuthResponse`] is from, where a client below the layer may follow
+/// redirects.
 ///
 /// ```
 /// use officernd_auth::middleware::AuthResponse;
 ///
 /// println!("{:?}", http::Response::new(()).origin());
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ResponseOrigin(());
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerOrigin(Option<Box<str>>);
+
+impl ServerOrigin {
+    /// The type of message does not say.
+    pub(super) const UNKNOWN: Self = Self(None);
+
+    #[cfg(feature = "reqwest")]
+    pub(super) fn of(url: &reqwest::Url) -> Self {
+        let (scheme, authority) = (url.scheme(), url.authority());
+        Self(Some(format!("{scheme}://{authority}").into()))
+    }
+
+    /// Whether a response of this origin answers a request to that one.
+    pub(super) fn is_of(&self, request: &Self) -> bool {
+        match (&self.0, &request.0) {
+            (Some(response), Some(request)) => response == request,
+            _ => true,
+        }
+    }
+}
 
 impl<B> AuthResponse for http::Response<B> {
     #[inline]
@@ -77,8 +99,8 @@ impl<B> AuthResponse for http::Response<B> {
         self.extensions_mut()
     }
 
-    fn origin(&self) -> ResponseOrigin {
-        ResponseOrigin(())
+    fn origin(&self) -> ServerOrigin {
+        ServerOrigin::UNKNOWN
     }
 }
 
@@ -96,7 +118,11 @@ impl AuthResponse for reqwest::Response {
         self.extensions_mut()
     }
 
-    fn origin(&self) -> ResponseOrigin {
-        ResponseOrigin(())
+    fn origin(&self) -> ServerOrigin {
+        // What reqwest says of a response that was made without a URL, as in tests.
+        match self.url().host_str() {
+            Some("no.url.provided.local") => ServerOrigin::UNKNOWN,
+            _ => ServerOrigin::of(self.url()),
+        }
     }
 }

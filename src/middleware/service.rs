@@ -6,9 +6,10 @@ use std::task::{Context, Poll};
 use http::header::AUTHORIZATION;
 use tower_service::Service;
 
-use super::future::ResponseFuture;
-use super::{AuthRequest, AuthResponse, Policy, Shared, SkipAuth, Source};
-use crate::cache::{SlotReader, TokenHeader, TokenId};
+use super::future::{ResponseFuture, SentToken};
+use super::source::Lookup;
+use super::{AuthRequest, AuthResponse, Policy, Shared, SkipAuth, host};
+use crate::cache::SlotReader;
 use crate::error::{BoxError, Error};
 use crate::observability::{RequestOutcome, count_request};
 
@@ -77,6 +78,14 @@ impl<S> OfficeRndAuth<S> {
         mem::replace(&mut self.inner, clone)
     }
 
+    fn pass_through<Req>(&mut self, request: Req) -> ResponseFuture<S::Future, S, Req>
+    where
+        S: Service<Req>,
+    {
+        count_request(RequestOutcome::Passed);
+        ResponseFuture::sent(self.inner.call(request), None)
+    }
+
     #[cold]
     fn reject<F, Req>(&mut self, error: Error) -> ResponseFuture<F, S, Req>
     where
@@ -123,56 +132,27 @@ where
     }
 
     fn call(&mut self, mut request: Req) -> Self::Future {
-        match classify(&self.shared.policy, &request) {
+        let Shared { policy, source } = &*self.shared;
+        match classify(policy, &request) {
             Action::Authorize => {}
-            Action::PassThrough => {
-                count_request(RequestOutcome::Passed);
-                return ResponseFuture::sent(self.inner.call(request), None);
-            }
+            Action::PassThrough => return self.pass_through(request),
             Action::Reject(error) => return self.reject(error),
         }
-        match self.try_header(&mut request) {
-            Ok(Some(token)) => {
+        match source.try_header(&mut self.reader, &mut request) {
+            Ok(Lookup::Inserted(id)) => {
                 count_request(RequestOutcome::Hit);
-                ResponseFuture::sent(self.inner.call(request), Some(token))
+                let to = request.origin();
+                let sent = Some(SentToken { id, to });
+                ResponseFuture::sent(self.inner.call(request), sent)
             }
-            Ok(None) => {
-                let token = self.shared.source.acquire(request.target().path);
+            Ok(Lookup::Missing) => {
+                let token = source.acquire(&mut request, policy.pass_foreign);
                 ResponseFuture::waiting(self.take_ready(), request, token)
             }
-            Err(error) => self.reject(error),
+            Ok(Lookup::Foreign(_)) if policy.pass_foreign => self.pass_through(request),
+            Ok(Lookup::Foreign(error)) | Err(error) => self.reject(error),
         }
     }
-}
-
-impl<S> OfficeRndAuth<S> {
-    /// Puts the token on the request if there is one that it may carry now.
-    #[inline(always)]
-    fn try_header<Req: AuthRequest>(
-        &mut self,
-        request: &mut Req,
-    ) -> Result<Option<Arc<TokenId>>, Error> {
-        match &self.shared.source {
-            Source::Single(cache) => Ok(cache.try_header(&mut self.reader, |header| {
-                insert_authorization(request, header)
-            })),
-            Source::PerOrganization(organizations) => {
-                let caches = organizations.pin();
-                let slug = organizations.slug_of(request.target().path)?;
-                let cache = caches.get(slug);
-                Ok(cache.and_then(|cache| {
-                    cache.try_header_once(|header| insert_authorization(request, header))
-                }))
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn insert_authorization<Req: AuthRequest>(request: &mut Req, header: &TokenHeader) -> Arc<TokenId> {
-    let headers = request.headers_mut();
-    headers.insert(AUTHORIZATION, header.value.clone());
-    Arc::clone(&header.id)
 }
 
 #[inline(always)]
@@ -182,7 +162,8 @@ fn classify<Req: AuthRequest>(policy: &Policy, request: &Req) -> Action {
     if skip.is_some() {
         return Action::PassThrough;
     }
-    if let Err(error) = policy.origins.check(target.scheme, target.authority) {
+    let origin = policy.origins.check(target.scheme, target.authority);
+    if let Err(error) = origin.and_then(|()| host::check(request.headers(), &target)) {
         return match policy.pass_foreign {
             true => Action::PassThrough,
             false => Action::Reject(error),

@@ -2,114 +2,104 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use papaya::{HashMap, LocalGuard};
-use tokio::sync::OnceCell;
 
+use super::entry::{Entry, Known};
+use super::organization::Organization;
+use super::resolver::Resolve;
 use crate::allowance::Allowance;
-use crate::cache::{Backoff, Settings, TokenCache, TokenStatus};
+use crate::cache::{self, Backoff, TokenCache, TokenStatus};
 use crate::clock::{Clock, Now, later, timeout_at};
+use crate::config::Settings;
 use crate::error::{Error, ErrorKind};
-use crate::provider::DynProvider;
+use crate::provider::{BoxProvider, FetchContext, TokenProvider};
+use crate::token::AccessToken;
 
-/// How long an unknown organization is not asked for again.
+/// How long the resolver is not asked again for an unknown organization.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
-pub(crate) type Resolved = Result<Option<Box<dyn DynProvider>>, Error>;
-
-/// Finds the provider of an organization, without its type.
-pub(crate) trait Resolve: Send + Sync {
-    fn resolve<'a>(&'a self, slug: &'a str) -> Pin<Box<dyn Future<Output = Resolved> + Send + 'a>>;
-}
-
-/// How many organizations are kept, and for how long.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
-    pub(crate) most: usize,
-    pub(crate) idle_after: Duration,
-}
-
 /// The caches by slug. Reads take no lock; the number is bounded; idle caches
-/// are evicted.
+/// are dropped.
 pub(crate) struct OrganizationMap {
     resolver: Box<dyn Resolve>,
-    settings: Settings,
-    /// For providers that name none: one for all organizations.
+    settings: cache::Settings,
+    /// As the user gave it: wins over the providers'.
     allowance: Option<Allowance>,
-    bounds: Bounds,
-    organizations: HashMap<Box<str>, Arc<Organization>, RandomState>,
+    /// For providers that name none: one for all organizations.
+    shared: Allowance,
+    max: usize,
+    idle_after: Duration,
+    entries: HashMap<Box<str>, Arc<Entry>, RandomState>,
     next_eviction: Mutex<Option<Instant>>,
+    this: Weak<Self>,
 }
 
 /// The map while it is read: what it lends outlives the slug.
 pub(crate) struct PinnedMap<'a>(
-    papaya::HashMapRef<'a, Box<str>, Arc<Organization>, RandomState, LocalGuard<'a>>,
+    papaya::HashMapRef<'a, Box<str>, Arc<Entry>, RandomState, LocalGuard<'a>>,
 );
 
-impl PinnedMap<'_> {
-    /// The cache of this organization, if there is one already.
-    #[inline]
-    pub(crate) fn get(&self, slug: &str) -> Option<&TokenCache> {
-        let organization = self.0.get(slug)?;
-        let cache = organization.cache.get()?;
-        organization.mark_used();
-        Some(cache)
-    }
+/// An organization's provider. Each fetch also drops idle organizations: it
+/// happens once in a token's life, and on no request's way.
+struct EvictingProvider {
+    provider: BoxProvider,
+    map: Weak<OrganizationMap>,
 }
 
-#[derive(Default)]
-struct Organization {
-    cache: OnceCell<TokenCache>,
-    /// Why there is no cache, and until when nobody asks again.
-    backoff: Mutex<Option<(Backoff, u32)>>,
-    /// Whether anybody asked since the last eviction. Written once per eviction, so
-    /// that hits do not fight over it.
-    used: AtomicBool,
+impl PinnedMap<'_> {
+    /// This organization, if it is known already.
+    #[inline]
+    pub(crate) fn get(&self, slug: &str) -> Option<&Known> {
+        let entry = self.0.get(slug)?;
+        let known = entry.known.get()?;
+        entry.mark_used();
+        known.cache.mark_used();
+        Some(known)
+    }
 }
 
 impl OrganizationMap {
     pub(crate) fn new(
         resolver: Box<dyn Resolve>,
-        settings: Settings,
+        mut cache_settings: cache::Settings,
         allowance: Option<Allowance>,
-        bounds: Bounds,
-    ) -> Self {
-        Self {
+        settings: &Settings,
+    ) -> Arc<Self> {
+        cache_settings.one_of_many = true;
+        Arc::new_cyclic(|this| Self {
             resolver,
-            settings,
+            settings: cache_settings,
             allowance,
-            bounds,
-            organizations: HashMap::builder()
+            shared: Allowance::default(),
+            max: settings.max_organizations,
+            idle_after: settings.idle_after,
+            entries: HashMap::builder()
                 .resize_mode(papaya::ResizeMode::Blocking)
                 .hasher(RandomState::default())
                 .build(),
             next_eviction: Mutex::new(None),
-        }
+            this: Weak::clone(this),
+        })
     }
 
     /// The caches, for as long as one request looks for its own.
     #[inline]
     pub(crate) fn pin(&self) -> PinnedMap<'_> {
-        PinnedMap(self.organizations.pin())
+        PinnedMap(self.entries.pin())
     }
 
-    /// The cache of this organization; asks the resolver once if there is none.
+    /// This organization; asks the resolver once if it is not known.
     ///
-    /// Cancel safe: another caller who waits asks in one's stead.
-    pub(crate) async fn find(&self, slug: &str) -> Result<TokenCache, Error> {
-        let clock = &*self.settings.clock;
-        let deadline = later(clock.now(), self.settings.acquire_timeout);
-        let organization = self.enter(slug);
-        let cache = organization
-            .cache
-            .get_or_try_init(|| self.resolve(slug, &organization));
-        match timeout_at(clock, deadline, cache).await {
-            Some(cache) => cache.cloned(),
+    /// Cancel safe: another caller that waits asks instead.
+    pub(crate) async fn find(&self, slug: &str, deadline: Instant) -> Result<Known, Error> {
+        let entry = self.enter(slug);
+        let known = entry.known.get_or_try_init(|| self.resolve(slug, &entry));
+        match timeout_at(self.clock(), deadline, known).await {
+            Some(known) => known.cloned(),
             None => Err(Error::new(
                 ErrorKind::Timeout,
                 "the organization's credentials were not found within the acquire timeout",
@@ -117,10 +107,10 @@ impl OrganizationMap {
         }
     }
 
-    async fn resolve(&self, slug: &str, organization: &Organization) -> Result<TokenCache, Error> {
+    async fn resolve(&self, slug: &str, entry: &Entry) -> Result<Known, Error> {
         let earlier = {
             let now = Now::read(self.clock());
-            let backoff = organization.backoff();
+            let backoff = entry.backoff();
             match &*backoff {
                 Some((backoff, _)) if !backoff.is_over(now) => return Err(backoff.error(now)),
                 Some((_, failures)) => *failures,
@@ -128,17 +118,7 @@ impl OrganizationMap {
             }
         };
         let error = match self.resolver.resolve(slug).await {
-            Ok(Some(provider)) => {
-                let allowance = self
-                    .allowance
-                    .clone()
-                    .filter(|_| provider.allowance().is_none());
-                return Ok(TokenCache::with_settings(
-                    provider,
-                    allowance,
-                    self.settings.clone(),
-                ));
-            }
+            Ok(Some(organization)) => return Ok(self.known(organization)),
             Ok(None) => Error::new(
                 ErrorKind::Organization,
                 "the resolver knows no credentials for this organization",
@@ -149,49 +129,70 @@ impl OrganizationMap {
         let now = Now::read(self.clock());
         let backoff = Backoff::after_try(error, earlier, now, fastrand::f32());
         let error = backoff.error(now);
-        *organization.backoff() = Some((backoff, earlier.saturating_add(1)));
+        *entry.backoff() = Some((backoff, earlier.saturating_add(1)));
         Err(error)
     }
 
-    fn enter(&self, slug: &str) -> Arc<Organization> {
-        self.evict_idle();
-        let organizations = self.organizations.pin();
-        let organization = organizations.get_or_insert_with(slug.into(), Arc::default);
-        organization.mark_used();
-        Arc::clone(organization)
+    fn known(&self, organization: Organization) -> Known {
+        let Organization {
+            provider,
+            allowance,
+            origins,
+        } = organization;
+        let explicit = allowance.or_else(|| self.allowance.clone());
+        // `None` is the provider's own.
+        let or_shared = || {
+            let has_own = provider.allowance().is_some();
+            (!has_own).then(|| self.shared.clone())
+        };
+        let allowance = explicit.or_else(or_shared);
+        let provider = EvictingProvider {
+            provider,
+            map: Weak::clone(&self.this),
+        };
+        let settings = self.settings.clone();
+        let cache = TokenCache::with_settings(Box::new(provider), allowance, settings);
+        Known { cache, origins }
     }
 
-    /// Lets go of organizations that nobody asked for since the last eviction;
-    /// at the bound, of some more. Called on the way to a resolver or a token,
-    /// never on a hit.
+    fn enter(&self, slug: &str) -> Arc<Entry> {
+        self.evict_idle();
+        let entries = self.entries.pin();
+        let entry = entries.get_or_insert_with(slug.into(), Arc::default);
+        entry.mark_used();
+        Arc::clone(entry)
+    }
+
+    /// Drops organizations without a request since the last eviction; above the
+    /// bound, some more. Called on the way to a resolver or a token, never on a
+    /// hit.
     fn evict_idle(&self) {
-        let now = self.settings.clock.now();
+        let now = self.clock().now();
         let mut next = self
             .next_eviction
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let full = self.organizations.len() >= self.bounds.most;
+        let full = self.entries.len() >= self.max;
         let due = next.is_none_or(|next| now >= next);
         if due {
-            *next = Some(later(now, self.bounds.idle_after));
+            *next = Some(later(now, self.idle_after));
         }
         if !due && !full {
             return;
         }
-        let organizations = self.organizations.pin();
+        let entries = self.entries.pin();
         if due {
-            organizations
-                .retain(|_, organization| organization.used.swap(false, Ordering::Relaxed));
+            entries.retain(|_, entry| entry.take_used());
         }
         // A sixteenth at once, so that a flood of slugs costs each newcomer
         // little. Those without credentials go first.
-        let mut surplus = match organizations.len().checked_sub(self.bounds.most) {
-            Some(over) => over + self.bounds.most / 16 + 1,
+        let mut surplus = match entries.len().checked_sub(self.max) {
+            Some(over) => over + self.max / 16 + 1,
             None => return,
         };
         for unknown_only in [true, false] {
-            organizations.retain(|_, organization| {
-                let keep = surplus == 0 || (unknown_only && organization.cache.initialized());
+            entries.retain(|_, entry| {
+                let keep = surplus == 0 || (unknown_only && entry.known.initialized());
                 surplus -= usize::from(!keep);
                 keep
             });
@@ -202,30 +203,43 @@ impl OrganizationMap {
         &*self.settings.clock
     }
 
+    /// Until when a request that comes now waits, for resolver and token.
+    pub(crate) fn deadline(&self) -> Instant {
+        later(self.clock().now(), self.settings.acquire_timeout)
+    }
+
     pub(crate) fn len(&self) -> usize {
-        self.organizations.len()
+        self.entries.len()
     }
 
     pub(crate) fn statuses(&self) -> Vec<(String, TokenStatus)> {
-        let organizations = self.organizations.pin();
-        let known = organizations.iter().filter_map(|(slug, organization)| {
-            let cache = organization.cache.get()?;
-            Some((slug.to_string(), cache.status()))
+        let entries = self.entries.pin();
+        let known = entries.iter().filter_map(|(slug, entry)| {
+            let known = entry.known.get()?;
+            Some((slug.to_string(), known.cache.status()))
         });
         known.collect()
     }
 }
 
-impl Organization {
-    #[inline]
-    fn mark_used(&self) {
-        if !self.used.load(Ordering::Relaxed) {
-            self.used.store(true, Ordering::Relaxed);
+impl TokenProvider for EvictingProvider {
+    fn fetch(&self, cx: FetchContext) -> impl Future<Output = Result<AccessToken, Error>> + Send {
+        if let Some(map) = self.map.upgrade() {
+            map.evict_idle();
         }
+        TokenProvider::fetch(&self.provider, cx)
     }
 
-    fn backoff(&self) -> std::sync::MutexGuard<'_, Option<(Backoff, u32)>> {
-        self.backoff.lock().unwrap_or_else(PoisonError::into_inner)
+    fn allowance(&self) -> Option<Allowance> {
+        TokenProvider::allowance(&self.provider)
+    }
+
+    fn spends_allowance(&self) -> bool {
+        TokenProvider::spends_allowance(&self.provider)
+    }
+
+    fn credentials_changed(&self) -> impl Future<Output = bool> + Send {
+        TokenProvider::credentials_changed(&self.provider)
     }
 }
 
@@ -233,7 +247,8 @@ impl fmt::Debug for OrganizationMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OrganizationMap")
             .field("organizations", &self.len())
-            .field("bounds", &self.bounds)
+            .field("max", &self.max)
+            .field("idle_after", &self.idle_after)
             .finish_non_exhaustive()
     }
 }

@@ -2,16 +2,26 @@
 //!
 //! [`OfficeRndAuthLayer::per_organization`](crate::OfficeRndAuthLayer::per_organization)
 //! takes an [`OrganizationResolver`]: a map from slug to provider, or a lookup of your
-//! own. [`Organizations`] is the set of caches behind the layer.
+//! own. An [`Organization`] in place of a provider has origins and an allowance of its
+//! own. [`Organizations`] is the set of caches behind the layer. The request extension
+//! [`OrganizationSlug`] selects an organization whatever the path says.
 
+mod entry;
+mod extension;
 mod map;
+mod organization;
 mod resolver;
 pub(crate) mod slug;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
-pub(crate) use self::map::{Bounds, OrganizationMap, PinnedMap, Resolve, Resolved};
+pub(crate) use self::entry::Known;
+pub use self::extension::OrganizationSlug;
+pub(crate) use self::map::{OrganizationMap, PinnedMap};
+pub use self::organization::Organization;
+pub(crate) use self::resolver::Resolve;
 pub use self::resolver::{OrganizationResolver, ResolverFn, resolver_fn};
 use self::slug::{Slug, rejected};
 use crate::cache::{TokenCache, TokenStatus};
@@ -42,8 +52,7 @@ pub struct Organizations {
 }
 
 impl Organizations {
-    pub(crate) fn new(map: OrganizationMap, default: Option<Arc<str>>) -> Self {
-        let map = Arc::new(map);
+    pub(crate) fn new(map: Arc<OrganizationMap>, default: Option<Arc<str>>) -> Self {
         Self { map, default }
     }
 
@@ -60,10 +69,9 @@ impl Organizations {
     ///
     /// Cancel safe.
     pub async fn cache(&self, slug: &str) -> Result<TokenCache, Error> {
-        let slug = Slug::new(slug).ok_or_else(|| {
-            rejected("not a slug: letters, digits, '-' and '_', at most 63 of them")
-        })?;
-        self.find(slug.as_str()).await
+        let slug = Slug::new(slug).ok_or_else(not_a_slug)?;
+        let known = self.find(slug.as_str(), self.deadline()).await?;
+        Ok(known.cache)
     }
 
     /// The state of every organization in use.
@@ -102,14 +110,23 @@ impl Organizations {
         })
     }
 
-    /// The cache of an organization; asks the resolver if there is none.
-    pub(crate) async fn find(&self, slug: &str) -> Result<TokenCache, Error> {
-        self.map.find(slug).await
+    /// An organization; asks the resolver if it is not known.
+    pub(crate) async fn find(&self, slug: &str, deadline: Instant) -> Result<Known, Error> {
+        self.map.find(slug, deadline).await
+    }
+
+    /// Until when a request that comes now waits, for resolver and token.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.map.deadline()
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {
         self.map.clock()
     }
+}
+
+fn not_a_slug() -> Error {
+    rejected("not a slug: letters, digits, '-' and '_', at most 63 of them")
 }
 
 impl fmt::Debug for Organizations {

@@ -1,17 +1,19 @@
-//! Which provider mints an organization's tokens.
+//! Finds the provider of an organization.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::hash::BuildHasher;
+use std::pin::Pin;
 
+use super::Organization;
 use crate::error::Error;
-use crate::provider::TokenProvider;
 
 /// Finds the provider of an organization by its slug.
 ///
-/// OfficeRnD's credentials belong to an app made in one organization; a company
-/// with several has several. A map of providers is a resolver, and so is an
-/// async closure of the slug.
+/// OfficeRnD's credentials belong to an app of one organization; a company with
+/// several organizations has several apps. A map from slug to provider is a
+/// resolver, and so is an async closure of the slug ([`resolver_fn`]). An
+/// [`Organization`] in place of a provider has settings of its own.
 ///
 /// ```
 /// use officernd_auth::{Error, OfficeRndAuthLayer, StaticToken};
@@ -37,8 +39,9 @@ use crate::provider::TokenProvider;
 /// # }
 /// ```
 pub trait OrganizationResolver: Send + Sync + 'static {
-    /// What mints the organization's tokens.
-    type Provider: TokenProvider;
+    /// What fetches the organization's tokens: a
+    /// [`TokenProvider`](crate::TokenProvider), or an [`Organization`].
+    type Provider: Into<Organization>;
 
     /// The provider of this organization; `None` if it has no credentials.
     /// Called once for each organization in use; an answer of `None` is
@@ -46,17 +49,34 @@ pub trait OrganizationResolver: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The kind decides how long nobody asks again, as for
-    /// [`TokenProvider::fetch`].
+    /// The kind decides when the resolver is asked again, as for
+    /// [`TokenProvider::fetch`](crate::TokenProvider::fetch).
     fn resolve(
         &self,
         slug: &str,
     ) -> impl Future<Output = Result<Option<Self::Provider>, Error>> + Send;
 }
 
+/// What a resolver found, without the provider's type.
+pub(crate) type Resolved = Result<Option<Organization>, Error>;
+
+/// [`OrganizationResolver`] as an object: the map has no type parameter.
+pub(crate) trait Resolve: Send + Sync {
+    fn resolve<'a>(&'a self, slug: &'a str) -> Pin<Box<dyn Future<Output = Resolved> + Send + 'a>>;
+}
+
+impl<R: OrganizationResolver> Resolve for R {
+    fn resolve<'a>(&'a self, slug: &'a str) -> Pin<Box<dyn Future<Output = Resolved> + Send + 'a>> {
+        Box::pin(async move {
+            let provider = OrganizationResolver::resolve(self, slug).await?;
+            Ok(provider.map(Into::into))
+        })
+    }
+}
+
 impl<P, H> OrganizationResolver for HashMap<String, P, H>
 where
-    P: TokenProvider + Clone,
+    P: Into<Organization> + Clone + Send + Sync + 'static,
     H: BuildHasher + Send + Sync + 'static,
 {
     type Provider = P;
@@ -66,7 +86,10 @@ where
     }
 }
 
-impl<P: TokenProvider + Clone> OrganizationResolver for BTreeMap<String, P> {
+impl<P> OrganizationResolver for BTreeMap<String, P>
+where
+    P: Into<Organization> + Clone + Send + Sync + 'static,
+{
     type Provider = P;
 
     async fn resolve(&self, slug: &str) -> Result<Option<P>, Error> {
@@ -100,7 +123,7 @@ pub struct ResolverFn<F> {
 ///
 /// # fn main() -> Result<(), officernd_auth::ConfigError> {
 /// let layer = OfficeRndAuthLayer::per_organization(resolver_fn(|slug: String| async move {
-///     // … look the organization up …
+///     // ... look the organization up ...
 ///     StaticToken::new(format!("token-of-{slug}")).map(Some)
 /// }))
 /// .build()?;
@@ -112,7 +135,7 @@ pub fn resolver_fn<F, Fut, P>(resolve: F) -> ResolverFn<F>
 where
     F: Fn(String) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Option<P>, Error>> + Send,
-    P: TokenProvider,
+    P: Into<Organization>,
 {
     ResolverFn { resolve }
 }
@@ -121,7 +144,7 @@ impl<F, Fut, P> OrganizationResolver for ResolverFn<F>
 where
     F: Fn(String) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Option<P>, Error>> + Send,
-    P: TokenProvider,
+    P: Into<Organization>,
 {
     type Provider = P;
 

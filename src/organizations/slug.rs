@@ -1,11 +1,11 @@
-//! Which organization a request is about, by its path.
+//! Reads the organization out of a request's path.
 
 use crate::error::{Error, ErrorKind};
 
-/// No slug is longer.
-const LONGEST: usize = 63;
+/// The length of the longest slug.
+const MAX_LEN: usize = 63;
 
-/// Which bytes a slug is made of: a look is quicker than five comparisons.
+/// The bytes that a slug may have: a table is faster than five comparisons.
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const IN_SLUG: [bool; 256] = {
     let mut table = [false; 256];
@@ -22,7 +22,7 @@ const IN_SLUG: [bool; 256] = {
 pub(crate) struct Slug<'a>(&'a str);
 
 impl<'a> Slug<'a> {
-    /// `None` for what is no slug.
+    /// `None` for a text that is not a slug.
     pub(crate) fn new(slug: &'a str) -> Option<Self> {
         let (slug, rest) = Self::leading(slug)?;
         rest.is_empty().then_some(slug)
@@ -34,7 +34,7 @@ impl<'a> Slug<'a> {
         let in_slug = |byte: u8| IN_SLUG.get(usize::from(byte)) == Some(&true);
         let end = text.bytes().position(|byte| !in_slug(byte));
         let (slug, rest) = text.split_at_checked(end.unwrap_or(text.len()))?;
-        (1..=LONGEST)
+        (1..=MAX_LEN)
             .contains(&slug.len())
             .then_some((Self(slug), rest))
     }
@@ -44,7 +44,7 @@ impl<'a> Slug<'a> {
         self.0
     }
 
-    /// The `{slug}` of `/api/v1|v2/organizations/{slug}/…`; `None` for a path
+    /// The `{slug}` of `/api/v1|v2/organizations/{slug}/...`; `None` for a path
     /// that is about no organization.
     ///
     /// Strict, since this decides whose token goes out and the server, which
@@ -68,15 +68,15 @@ impl<'a> Slug<'a> {
             return match slug.filter(|(_, rest)| rest.starts_with('/')) {
                 Some((slug, _)) => Ok(Some(slug)),
                 None => Err(rejected(
-                    "the path's organization is no slug of letters, digits, '-' and '_'",
+                    "the path's organization is not a slug of letters, digits, '-' and '_'",
                 )),
             };
         }
         let mut segments = path.split('/');
-        if segments.any(|segment| decoded_is(segment, "organizations")) {
+        if segments.any(|segment| decoded_starts_with(segment, "organizations")) {
             return Err(rejected(
                 "the path names an organization in another way than \
-                 /api/v1|v2/organizations/{slug}/…",
+                 /api/v1|v2/organizations/{slug}/...",
             ));
         }
         Ok(None)
@@ -88,8 +88,8 @@ pub(crate) fn rejected(problem: &str) -> Error {
     Error::new(ErrorKind::Organization, problem)
 }
 
-/// Whether this is the end of a path in which there is nothing that anybody
-/// decodes, resolves or drops: nearly every path, at a glance.
+/// Whether this is the end of a path without anything that a server may decode,
+/// resolve or drop: nearly every path, at a glance.
 #[inline]
 fn is_plain(rest: &str) -> bool {
     let mut before = b'/';
@@ -102,10 +102,10 @@ fn is_plain(rest: &str) -> bool {
             })
 }
 
-/// Whether a server might read another path out of this one.
+/// Whether a server may read another path out of this one.
 fn is_ambiguous(path: &str) -> bool {
     let mut segments = path.split('/');
-    // What stands before the first slash is nothing, and so may be the end.
+    // Nothing stands before the first slash, and the last segment may be empty.
     let first = segments.next().unwrap_or_default();
     let mut segments = segments.peekable();
     while let Some(segment) = segments.next() {
@@ -157,31 +157,22 @@ fn hides_a_slash(segment: &str) -> bool {
     false
 }
 
-/// Whether a segment is this word to a server that decodes and ignores case.
-fn decoded_is(segment: &str, word: &str) -> bool {
+/// Whether a segment starts with this word to a server that decodes and ignores
+/// case. What follows the word may be parameters, which some servers drop.
+fn decoded_starts_with(segment: &str, word: &str) -> bool {
     let mut rest = segment.as_bytes();
-    let mut letters = word.bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        let (byte, tail) = match (byte, tail) {
-            (b'%', [high, low, tail @ ..]) => match (hex(*high), hex(*low)) {
+    word.bytes().all(|letter| {
+        let (byte, tail) = match rest {
+            [b'%', high, low, tail @ ..] => match (hex(*high), hex(*low)) {
                 (Some(high), Some(low)) => (high * 16 + low, tail),
                 _ => return false,
             },
-            other => other,
+            [byte, tail @ ..] => (*byte, tail),
+            [] => return false,
         };
         rest = tail;
-        // Some servers let parameters follow a segment.
-        if byte == b';' {
-            break;
-        }
-        if !letters
-            .next()
-            .is_some_and(|letter| letter.eq_ignore_ascii_case(&byte))
-        {
-            return false;
-        }
-    }
-    letters.next().is_none()
+        letter.eq_ignore_ascii_case(&byte)
+    })
 }
 
 fn hex(digit: u8) -> Option<u8> {
@@ -223,7 +214,7 @@ mod tests {
             "/",
             "/api/v2/users/me",
             "/health",
-            "/api/v2/organizationsx/acme",
+            "/api/v2/organization/acme",
             "",
         ] {
             assert!(matches!(Slug::of_path(path), Ok(None)), "{path}");
@@ -254,6 +245,10 @@ mod tests {
             "/api/v3/organizations/acme/x",
             "/api/v2/%6Frganizations/acme/x",
             "/api/v2/organizations;x/acme/y",
+            "/api/v2/organizationsx/acme",
+            "/api/v2/organizations-all/acme",
+            "/api/v2/%4frganizations.json/acme",
+            "/organizations%20/acme",
             "/api/v2/organizations/acme/x%",
             "api/v2/organizations/acme/x",
         ] {

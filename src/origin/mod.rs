@@ -6,6 +6,8 @@
 mod authority;
 mod pattern;
 mod rejection;
+#[cfg(test)]
+mod tests;
 
 use self::authority::{default_port, is_https};
 pub(crate) use self::authority::{is_loopback, split};
@@ -30,6 +32,14 @@ impl Default for OriginPolicy {
 }
 
 impl OriginPolicy {
+    /// No origin at all.
+    pub(crate) fn empty() -> Self {
+        Self {
+            patterns: Vec::new(),
+            any_https: false,
+        }
+    }
+
     /// Adds one origin to the list.
     pub(crate) fn allow(&mut self, text: &str) -> Result<(), ConfigError> {
         let pattern = Pattern::parse(text)?;
@@ -56,8 +66,13 @@ impl OriginPolicy {
         }
     }
 
+    /// The same without the exception for OfficeRnD's own host.
     #[inline(never)]
-    fn check_listed(&self, scheme: Option<&str>, authority: Option<&str>) -> Result<(), Error> {
+    pub(crate) fn check_listed(
+        &self,
+        scheme: Option<&str>,
+        authority: Option<&str>,
+    ) -> Result<(), Error> {
         let (scheme, authority) = match (scheme, authority) {
             (Some(scheme), Some(authority)) => (scheme, authority),
             // Origin-form and `*`: the inner service knows where that goes.
@@ -97,200 +112,11 @@ impl OriginPolicy {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use http::Uri;
-
-    use super::*;
-    use crate::error::ErrorKind;
-
-    impl OriginPolicy {
-        fn check_uri(&self, uri: &Uri) -> Result<(), Error> {
-            self.check(uri.scheme_str(), uri.authority().map(|host| host.as_str()))
-        }
-    }
-
-    fn policy(list: &[&str]) -> OriginPolicy {
-        let mut policy = OriginPolicy::default();
-        for origin in list {
-            policy.allow(origin).unwrap();
-        }
-        policy
-    }
-
-    fn kind(policy: &OriginPolicy, uri: &str) -> Option<ErrorKind> {
-        policy
-            .check_uri(&uri.parse().unwrap())
-            .err()
-            .map(|error| error.kind())
-    }
-
-    #[test]
-    fn the_default_list_is_officernd_over_https() {
-        use ErrorKind::{ForeignOrigin, InsecureOrigin};
-        let policy = policy(&[]);
-        let table = [
-            ("https://app.officernd.com/api/v2/organizations/x", None),
-            ("HTTPS://APP.OfficeRnD.com", None),
-            ("https://app.officernd.com:443/", None),
-            ("https://a.b.c.officernd.com/", None),
-            ("/api/v2", None),
-            ("*", None),
-            ("https://officernd.com/", Some(ForeignOrigin)),
-            ("https://.officernd.com/", Some(ForeignOrigin)),
-            ("https://a..officernd.com/", Some(ForeignOrigin)),
-            ("https://a;b.officernd.com/", Some(ForeignOrigin)),
-            ("https://evilofficernd.com/", Some(ForeignOrigin)),
-            (
-                "https://app.officernd.com.evil.example/",
-                Some(ForeignOrigin),
-            ),
-            ("https://app.officernd.com./", Some(ForeignOrigin)),
-            ("https://app.officernd.com:8443/", Some(ForeignOrigin)),
-            ("https://app.officernd.com:99999/", Some(ForeignOrigin)),
-            ("https://app.officernd.com:/", Some(ForeignOrigin)),
-            ("https://app.officernd.com:+443/", Some(ForeignOrigin)),
-            ("https://me@app.officernd.com/", Some(ForeignOrigin)),
-            ("https://me:pw@app.officernd.com/", Some(ForeignOrigin)),
-            (
-                "https://app.officernd.com@evil.example/",
-                Some(ForeignOrigin),
-            ),
-            ("app.officernd.com:443", Some(ForeignOrigin)),
-            ("app.officernd.com", Some(ForeignOrigin)),
-            ("wss://app.officernd.com/", Some(ForeignOrigin)),
-            ("https://[::1]/", Some(ForeignOrigin)),
-            ("http://app.officernd.com/", Some(InsecureOrigin)),
-            ("http://app.officernd.com:443/", Some(InsecureOrigin)),
-            ("http://127.0.0.1:8080/", Some(InsecureOrigin)),
-        ];
-        for (uri, wanted) in table {
-            assert_eq!(kind(&policy, uri), wanted, "{uri}");
-        }
-    }
-
-    #[test]
-    fn allowing_adds_to_the_list() {
-        let policy = policy(&[
-            "https://Gateway.Example",
-            "https://*.example:8443/",
-            "http://127.0.0.1:8080",
-            "http://LOCALHOST",
-            "http://[::1]:1",
-        ]);
-        for good in [
-            "https://app.officernd.com/",
-            "https://gateway.example:443/x",
-            "https://a.b.example:8443",
-            "http://127.0.0.1:8080/x?y",
-            "http://localhost:80",
-            "http://localhost",
-            "http://[::1]:1/",
-        ] {
-            assert_eq!(kind(&policy, good), None, "{good}");
-        }
-        for bad in [
-            "https://a.example",
-            "https://example:8443",
-            "https://x.gateway.example",
-            "http://gateway.example",
-            "https://127.0.0.1:8080",
-            "http://127.0.0.1:8081",
-            "http://127.0.0.2:8080",
-            "http://[::1]",
-            "http://a.localhost",
-        ] {
-            assert!(kind(&policy, bad).is_some(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn any_https_is_https_only_and_still_strict_about_form() {
-        let mut policy = policy(&[]);
-        policy.allow_any_https();
-        for (uri, wanted) in [
-            ("https://any.example:1234/", None),
-            ("https://[2001:db8::1]/", None),
-            ("http://any.example/", Some(ErrorKind::InsecureOrigin)),
-            ("http://localhost/", Some(ErrorKind::InsecureOrigin)),
-            ("https://me@any.example/", Some(ErrorKind::ForeignOrigin)),
-            ("https://any.example./", Some(ErrorKind::ForeignOrigin)),
-            ("https://any.example:x/", Some(ErrorKind::ForeignOrigin)),
-            ("any.example:443", Some(ErrorKind::ForeignOrigin)),
-        ] {
-            assert_eq!(kind(&policy, uri), wanted, "{uri}");
-        }
-    }
-
-    #[cfg(feature = "reqwest")]
-    #[test]
-    fn a_reqwest_url_is_checked_the_same() {
-        let policy = policy(&["http://127.0.0.1:8080"]);
-        for (url, wanted) in [
-            ("https://app.officernd.com/x", true),
-            ("https://app.officernd.com:443/x", true),
-            ("http://127.1:8080/", true),
-            ("https://app.officernd.com./x", false),
-            ("https://me:pw@app.officernd.com/x", false),
-            ("https://app.officernd.com:8443/x", false),
-            ("http://app.officernd.com/x", false),
-            ("https://evil.example\\.officernd.com/", false),
-            ("data:text/plain,x", false),
-        ] {
-            let url = reqwest::Url::parse(url).unwrap();
-            let verdict = policy.check(Some(url.scheme()), Some(url.authority()));
-            assert_eq!(verdict.is_ok(), wanted, "{url}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn the_decision_is_the_naive_one(
-            https: bool,
-            user in prop::option::of("[a-z]{1,3}(:[a-z]{0,3})?"),
-            front in "([aB]\\.){0,2}",
-            domain in prop::sample::select(vec![
-                "officernd.com", "OFFICERND.com", "xofficernd.com", "gate.example", "localhost", "127.0.0.1",
-            ]),
-            dot in prop::sample::select(vec!["", "", "", "."]),
-            port in prop::option::of(prop::sample::select(vec![80u32, 443, 8080, 65536, 99999])),
-            path in "(/[a-z@:.]{0,6})?",
-        ) {
-            let host = format!("{front}{domain}");
-            let scheme = if https { "https" } else { "http" };
-            let mut text = format!("{scheme}://");
-            if let Some(user) = &user {
-                text += &format!("{user}@");
-            }
-            text += &format!("{host}{dot}");
-            if let Some(port) = port {
-                text += &format!(":{port}");
-            }
-            text += &path;
-
-            let name = host.to_lowercase();
-            let effective = port.unwrap_or(if https { 443 } else { 80 });
-            let listed = [
-                https && name.ends_with(".officernd.com") && effective == 443,
-                https && name == "gate.example" && effective == 8080,
-                !https && name == "localhost" && effective == 80,
-            ];
-            let wanted = user.is_none() && dot.is_empty() && listed.contains(&true);
-
-            let mut policy = policy(&["https://gate.example:8080", "http://localhost"]);
-            let uri: Uri = text.parse().unwrap();
-            let verdict = policy.check_uri(&uri);
-            prop_assert_eq!(verdict.is_ok(), wanted, "{}", text);
-
-            // What the error proposes does work.
-            let message = verdict.err().map(|error| error.to_string()).unwrap_or_default();
-            let proposal = message.split("allow_origin(\"").nth(1).and_then(|rest| rest.split('"').next());
-            if let Some(proposal) = proposal {
-                prop_assert!(policy.allow(proposal).is_ok(), "{}", proposal);
-                prop_assert!(policy.check_uri(&uri).is_ok() || !https, "{}", proposal);
-            }
-        }
-    }
+/// Whether two authorities name the same host and port under this scheme.
+pub(crate) fn is_same_host(scheme: &str, one: &str, other: &str) -> bool {
+    let default = is_https(scheme).map(default_port);
+    let (Ok((host, port)), Ok((other_host, other_port))) = (split(one), split(other)) else {
+        return false;
+    };
+    host.eq_ignore_ascii_case(other_host) && port.or(default) == other_port.or(default)
 }

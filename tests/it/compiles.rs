@@ -11,14 +11,15 @@ use http_body_util::Empty;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use officernd_auth::allowance::{Permit, Urgency};
+use officernd_auth::builder::{New, Resolver};
 use officernd_auth::clock::TokioClock;
 use officernd_auth::middleware::{ResponseFuture, RetryFuture};
 use officernd_auth::provider::{Cause, ProviderFn};
 use officernd_auth::testing::{ManualClock, ScriptedProvider};
 use officernd_auth::{
-    AccessToken, Allowance, Builder, CachedBuilder, ConfigError, Error, ErrorKind, FetchContext,
-    OfficeRndAuth, OfficeRndAuthLayer, Phase, RetryUnauthorized, Secret, SkipAuth, StaticToken,
-    TokenCache, TokenRejected, TokenStatus,
+    AccessToken, Allowance, Builder, ConfigError, Error, ErrorKind, FetchContext, OfficeRndAuth,
+    OfficeRndAuthLayer, Phase, RetryUnauthorized, Secret, SkipAuth, StaticToken, TokenCache,
+    TokenRejected, TokenStatus,
 };
 use tokio::task::LocalSet;
 use tower::util::{BoxCloneService, BoxCloneSyncService, BoxService};
@@ -131,7 +132,8 @@ fn every_public_type_has_debug() {
     debug::<RetryUnauthorized>();
     debug::<RetryFuture>();
     debug::<Builder>();
-    debug::<CachedBuilder>();
+    debug::<Builder<TokenCache>>();
+    debug::<Builder<New<Resolver>>>();
     debug::<TokenCache>();
     debug::<TokenStatus>();
     debug::<Phase>();

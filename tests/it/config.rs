@@ -1,5 +1,6 @@
 //! Settings as data: what is read, what is refused, what is never shown.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use figment::Figment;
 use figment::providers::{Env, Format, Toml};
 use officernd_auth::ConfigError;
 use officernd_auth::config::Settings;
+use officernd_auth::testing::ScriptedProvider;
 
 fn toml(text: &str) -> Result<Settings, Box<figment::Error>> {
     Figment::from(Toml::string(text))
@@ -37,6 +39,9 @@ fn every_setting_can_be_written_in_toml() {
         fetch_timeout = "2s"
         acquire_timeout = "1m"
         keep_warm = true
+        default_organization = "acme"
+        max_organizations = 20
+        idle_after = "2h"
         [allowance]
         requests = 3
         per = "30s"
@@ -52,7 +57,8 @@ fn every_setting_can_be_written_in_toml() {
         (allowance.requests, allowance.per),
         (3, Duration::from_secs(30))
     );
-    let layer = settings.builder(officernd_auth::testing::ScriptedProvider::new());
+    let resolver = BTreeMap::<String, ScriptedProvider>::new();
+    let layer = settings.per_organization(resolver);
     let shown = format!("{layer:?}");
     for part in [
         "refresh_ahead: 5400s",
@@ -61,7 +67,10 @@ fn every_setting_can_be_written_in_toml() {
         "fetch_timeout: 2s",
         "acquire_timeout: 60s",
         "keep_warm: true",
-        "pass_foreign: true",
+        "default_organization: Some(\"acme\")",
+        "max_organizations: 20",
+        "idle_after: 7200s",
+        "pass_foreign_origins: true",
         "if_not_present: true",
         "b.example",
     ] {
@@ -120,6 +129,34 @@ fn what_is_missing_or_doubled_is_named() {
 }
 
 #[test]
+fn both_names_of_the_scopes_are_one_setting() {
+    let merged = |file: &str, variable: &str| {
+        let environment = Toml::string(variable);
+        let settings = Figment::from(Toml::string(file)).merge(environment);
+        settings
+            .extract::<Settings>()
+            .map_err(|error| error.to_string())
+    };
+    let settings = merged("scopes = ['a', 'b']", "scope = 'a b'").unwrap();
+    assert_eq!(settings.scopes, ["a", "b"]);
+    let error = merged("scopes = ['a', 'b']", "scope = 'c'").unwrap_err();
+    assert!(error.contains("scope and scopes are two names"), "{error}");
+    assert!(!error.contains("duplicate"), "{error}");
+}
+
+#[test]
+fn a_default_organization_needs_several_organizations() {
+    let settings = toml("default_organization = 'acme'").unwrap();
+    let error = settings
+        .builder(ScriptedProvider::new())
+        .build()
+        .unwrap_err();
+    assert!(error.to_string().contains("per_organization"), "{error}");
+    let none = BTreeMap::<String, ScriptedProvider>::new();
+    settings.per_organization(none).build().unwrap();
+}
+
+#[test]
 fn nothing_secret_is_shown() {
     let text = format!(
         "{SOUND}\ntoken_url = 'https://me:hunter2@host/'\nallow_origins = 'https://me:hunter2@a.example'"
@@ -128,6 +165,8 @@ fn nothing_secret_is_shown() {
     let shown = format!("{settings:?} {settings:#?}");
     assert!(!shown.contains("hunter2"), "{shown}");
     assert!(shown.contains("[redacted]"));
+    let builder = settings.builder(ScriptedProvider::new());
+    assert!(!format!("{builder:?}").contains("hunter2"), "{builder:?}");
     // A secret that is no text is refused without being shown.
     for bad in ["31415926", "3.1415926", "[31415926]", "['31415926', 1]"] {
         let error = toml(&format!("client_secret = {bad}")).unwrap_err();
@@ -141,7 +180,7 @@ const IN_A_CHILD: &str = "CONFIG_TEST_CHILD";
 
 /// The environment belongs to the process: this test runs itself in a second.
 #[test]
-fn the_environment_lies_over_a_file() {
+fn the_environment_lies_merged() {
     if std::env::var_os(IN_A_CHILD).is_some() {
         let settings: Settings = Figment::new()
             .merge(Toml::string(SOUND))
@@ -157,7 +196,7 @@ fn the_environment_lies_over_a_file() {
         return;
     }
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "config::the_environment_lies_over_a_file"])
+        .args(["--exact", "config::the_environment_lies_merged"])
         .env(IN_A_CHILD, "1")
         .env("OFFICERND_CLIENT_SECRET", "from-env")
         .env("OFFICERND_SCOPES", "one two")

@@ -21,6 +21,7 @@ mod leaks;
 mod lifecycle;
 mod middleware;
 mod observability;
+mod organization_settings;
 mod organizations;
 mod packaging;
 mod raw;

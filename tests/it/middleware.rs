@@ -5,7 +5,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::HeaderValue;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HOST};
 use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ScriptedProvider, Step};
 use officernd_auth::{Error, ErrorKind, OfficeRndAuthLayer, SkipAuth, TokenRejected};
@@ -228,6 +228,63 @@ async fn a_foreign_origin_is_refused_even_with_the_callers_own_credentials() {
     let error = refuse(&mut client, request);
     assert_eq!(kind(&error), Some(ErrorKind::ForeignOrigin));
     assert!(no_request(&mut server));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_header_that_names_another_host_than_the_uri_is_refused() {
+    let layer = OfficeRndAuthLayer::builder(ScriptedProvider::new())
+        .allow_any_https_origin()
+        .build()
+        .unwrap();
+    layer.cache().token().await.unwrap();
+    let (mut client, mut server) = over_mock(&layer);
+    let with_hosts = |hosts: &[&str]| {
+        let mut request = get(URL);
+        for host in hosts {
+            let value = HeaderValue::from_bytes(host.as_bytes()).unwrap();
+            request.headers_mut().append(HOST, value);
+        }
+        request
+    };
+    for hosts in [
+        &["evil.example"][..],
+        &["app.officernd.com.evil.example"],
+        &["app.officernd.com:8443"],
+        &["app.officernd.com:80"],
+        &["me@app.officernd.com"],
+        &["app.officernd.com", "evil.example"],
+        &["evil.example", "app.officernd.com"],
+        &[""],
+        &["app.officernd.com\u{e9}"],
+    ] {
+        let error = refuse(&mut client, with_hosts(hosts));
+        assert_eq!(kind(&error), Some(ErrorKind::ForeignOrigin), "{hosts:?}");
+        assert!(!error.to_string().contains("evil"), "{error}");
+    }
+    assert!(no_request(&mut server));
+    for host in [
+        "app.officernd.com",
+        "APP.OfficeRnD.com",
+        "app.officernd.com:443",
+    ] {
+        let _response = send(&mut client, with_hosts(&[host]));
+        let sent = serve(&mut server, answer(200)).await;
+        assert_eq!(sent, ["Bearer scripted-1"], "{host}");
+    }
+    // The inner service knows where an origin-form URI goes.
+    let mut relative = with_hosts(&["gateway.example"]);
+    *relative.uri_mut() = http::Uri::from_static("/api/v2");
+    let _response = send(&mut client, relative);
+    let sent = serve(&mut server, answer(200)).await;
+    assert_eq!(sent, ["Bearer scripted-1"]);
+
+    let layer = OfficeRndAuthLayer::from_cache(layer.cache().clone())
+        .pass_foreign_origins()
+        .build()
+        .unwrap();
+    let (mut client, mut server) = over_mock(&layer);
+    let _response = send(&mut client, with_hosts(&["evil.example"]));
+    assert_eq!(serve(&mut server, answer(200)).await, [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -530,6 +587,10 @@ fn outside_a_runtime_a_hit_and_its_401_work_and_a_miss_is_an_error() {
 mod over_reqwest {
     //! The same branches for `reqwest::Request`, as far as they differ.
 
+    use officernd_auth::testing::Simulator;
+    use reqwest::ResponseBuilderExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tower::ServiceExt;
     use tower_test::mock;
 
     use super::*;
@@ -567,6 +628,69 @@ mod over_reqwest {
             assert_eq!(rejected.generation(), generation);
             settle().await;
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_401_of_another_server_says_nothing_of_the_token() {
+        let provider = ScriptedProvider::new();
+        let layer = warm_layer(&provider).await;
+        let (inner, mut server) = mock::pair::<reqwest::Request, reqwest::Response>();
+        let mut client = layer.layer(inner);
+        for (from, counts) in [
+            ("https://elsewhere.example/", false),
+            ("http://app.officernd.com/api/v2", false),
+            ("https://app.officernd.com:8443/api/v2", false),
+            ("https://other.officernd.com/api/v2", false),
+            ("https://app.officernd.com:443/elsewhere?x", true),
+        ] {
+            let call = tokio::spawn(send(&mut client, get(URL)));
+            let (_, reply) = next(&mut server).await;
+            let response = http::Response::builder()
+                .status(401)
+                .url(from.parse().unwrap())
+                .body("")
+                .unwrap();
+            reply.send_response(response.into());
+            let response = call.await.unwrap().unwrap();
+            assert_eq!(response.status(), 401);
+            let marked = response.extensions().get::<TokenRejected>().is_some();
+            assert_eq!(marked, counts, "{from}");
+            settle().await;
+            assert_eq!(provider.calls(), 1 + usize::from(counts), "{from}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_401_that_a_redirect_leads_to_does_not_count() {
+        let start = || Simulator::builder().start();
+        let (ours, elsewhere) = (start().await.unwrap(), start().await.unwrap());
+        let layer = ours.layer().unwrap();
+        layer.cache().token().await.unwrap();
+        // Answers every request with a redirect to the other server, which answers 401.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let location = format!("{}/api/v2/organizations/x/locations", elsewhere.url());
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let length = stream.read(&mut request).await.unwrap();
+            let response =
+                format!("HTTP/1.1 307 Moved\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n");
+            stream.write_all(response.as_bytes()).await.unwrap();
+            String::from_utf8_lossy(&request[..length]).to_ascii_lowercase()
+        });
+        let layer = OfficeRndAuthLayer::from_cache(layer.cache().clone())
+            .allow_origin(&url)
+            .build()
+            .unwrap();
+        let client = layer.with_retry().layer(reqwest::Client::new());
+        let response = client.oneshot(get(&url)).await.unwrap();
+        assert_eq!(response.status(), 401);
+        assert!(response.url().as_str().starts_with(elsewhere.url()));
+        assert!(response.extensions().get::<TokenRejected>().is_none());
+        assert!(server.await.unwrap().contains("authorization: bearer"));
+        assert_eq!(elsewhere.requests()[0].authorization(), None);
+        assert_eq!(ours.token_requests(), 1);
     }
 
     #[tokio::test(start_paused = true)]

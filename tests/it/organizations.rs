@@ -1,4 +1,4 @@
-//! Several organisations behind one layer.
+//! Several organizations behind one layer.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
+use officernd_auth::builder::{New, Resolver};
 use officernd_auth::organizations::{OrganizationResolver, Organizations, ResolverFn};
 use officernd_auth::testing::{ManualClock, ScriptedProvider};
 use officernd_auth::{
-    AccessToken, Allowance, BoxError, Error, ErrorKind, OfficeRndAuthLayer, OrganizationsBuilder,
-    StaticToken, provider_fn, resolver_fn,
+    AccessToken, Allowance, BoxError, Builder, Error, ErrorKind, OfficeRndAuthLayer, StaticToken,
+    provider_fn, resolver_fn,
 };
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -35,12 +36,15 @@ fn by_name() -> (impl OrganizationResolver, Arc<AtomicUsize>) {
     (resolver, asked)
 }
 
-fn builder(resolver: impl OrganizationResolver) -> OrganizationsBuilder {
+fn builder(resolver: impl OrganizationResolver) -> Builder<New<Resolver>> {
     OfficeRndAuthLayer::per_organization(resolver).allowance(Allowance::unlimited())
 }
 
 /// What reached the inner service: the token, or none.
-async fn send(layer: &OfficeRndAuthLayer<Organizations>, path: &str) -> Result<String, BoxError> {
+pub(crate) async fn send(
+    layer: &OfficeRndAuthLayer<Organizations>,
+    path: &str,
+) -> Result<String, BoxError> {
     let echo = service_fn(|request: Request<()>| async move {
         let value = request.headers().get("authorization");
         let token = value.map_or("none", |value| value.to_str().unwrap());
@@ -53,7 +57,7 @@ async fn send(layer: &OfficeRndAuthLayer<Organizations>, path: &str) -> Result<S
     Ok(response.into_body())
 }
 
-fn kind(result: Result<String, BoxError>) -> ErrorKind {
+pub(crate) fn kind(result: Result<String, BoxError>) -> ErrorKind {
     Error::find(&result.unwrap_err()).unwrap().kind()
 }
 
@@ -88,7 +92,7 @@ async fn tokens_that_are_asked_of_nobody_spend_no_allowance() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_requests_of_a_new_organisation_ask_the_resolver_once() {
+async fn a_thousand_requests_of_a_new_organization_ask_the_resolver_once() {
     let (resolver, asked) = by_name();
     let layer = builder(resolver).build().unwrap();
     let requests: Vec<_> = (0..1000)
@@ -107,7 +111,7 @@ async fn a_thousand_requests_of_a_new_organisation_ask_the_resolver_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_organisation_is_an_error_and_is_remembered_for_a_minute() {
+async fn an_unknown_organization_is_an_error_and_is_remembered_for_a_minute() {
     let (resolver, asked) = by_name();
     let layer = builder(resolver).build().unwrap();
     for _ in 0..3 {
@@ -159,7 +163,7 @@ async fn a_path_without_a_slug_is_an_error_or_the_defaults() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_number_of_organisations_is_bounded_and_the_unknown_go_first() {
+async fn the_number_of_organizations_is_bounded_and_the_unknown_go_first() {
     let layer = builder(by_name().0).max_organizations(8).build().unwrap();
     assert_eq!(
         send(&layer, "/api/v2/organizations/acme/x").await.unwrap(),
@@ -176,7 +180,7 @@ async fn the_number_of_organisations_is_bounded_and_the_unknown_go_first() {
 }
 
 #[tokio::test]
-async fn an_idle_organisation_is_let_go_and_made_anew() {
+async fn an_idle_organization_is_dropped_and_made_anew() {
     let clock = ManualClock::new();
     let (resolver, asked) = by_name();
     let layer = builder(resolver)
@@ -202,7 +206,7 @@ async fn an_idle_organisation_is_let_go_and_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_organisations_share_one_allowance() {
+async fn all_organizations_share_one_allowance() {
     let resolver: ResolverFn<_> =
         resolver_fn(|_slug: String| async { Ok(Some(ScriptedProvider::new())) });
     let layer = OfficeRndAuthLayer::per_organization(resolver)
@@ -218,7 +222,7 @@ async fn all_organisations_share_one_allowance() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_401_heals_the_organisation_that_it_was_answered_to() {
+async fn a_401_replaces_the_token_of_its_own_organization() {
     let providers = HashMap::from([
         ("acme".to_owned(), ScriptedProvider::new()),
         ("globex".to_owned(), ScriptedProvider::new()),
@@ -246,9 +250,54 @@ async fn a_401_heals_the_organisation_that_it_was_answered_to() {
 
 #[test]
 fn settings_that_make_no_sense_are_named() {
-    let wrong = |builder: OrganizationsBuilder| builder.build().unwrap_err().to_string();
+    let wrong = |builder: Builder<New<Resolver>>| builder.build().unwrap_err().to_string();
     assert!(wrong(builder(by_name().0).max_organizations(0)).contains("max_organizations"));
     assert!(wrong(builder(by_name().0).idle_after(Duration::ZERO)).contains("idle_after"));
     let message = wrong(builder(by_name().0).default_organization("a/b"));
     assert!(message.contains("default_organization"), "{message}");
+}
+
+/// Sends a request of each of these organizations once a minute.
+async fn minutes(layer: &OfficeRndAuthLayer<Organizations>, count: u32, slugs: &[&str]) {
+    for _ in 0..count {
+        for slug in slugs {
+            let path = format!("/api/v2/organizations/{slug}/x");
+            send(layer, &path).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_organization_is_dropped_although_no_request_misses() {
+    let layer = builder(by_name().0).build().unwrap();
+    minutes(&layer, 1, &["idle", "busy"]).await;
+    minutes(&layer, 4 * 60, &["busy"]).await;
+    let statuses = layer.organizations().statuses();
+    assert_eq!(statuses.len(), 1, "{statuses:?}");
+    assert_eq!(statuses[0].0, "busy");
+}
+
+#[tokio::test(start_paused = true)]
+async fn keep_warm_ends_for_an_organization_that_no_request_asks_for() {
+    let providers = HashMap::from([
+        ("idle".to_owned(), ScriptedProvider::new()),
+        ("busy".to_owned(), ScriptedProvider::new()),
+    ]);
+    let layer = builder(providers.clone())
+        .keep_warm(true)
+        .idle_after(Duration::from_secs(24 * 60 * 60))
+        .build()
+        .unwrap();
+    minutes(&layer, 1, &["idle", "busy"]).await;
+    minutes(&layer, 10 * 60, &["busy"]).await;
+    assert!(providers["idle"].calls() <= 2);
+    assert!(providers["busy"].calls() >= 10);
+
+    // Its next request starts the timer again.
+    minutes(&layer, 1, &["idle"]).await;
+    let calls = providers["idle"].calls();
+    tokio::time::sleep(Duration::from_secs(50 * 60)).await;
+    assert_eq!(providers["idle"].calls(), calls + 1);
+    assert_eq!(layer.organizations().len(), 2);
 }

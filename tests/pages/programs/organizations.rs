@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 
+use officernd_auth::organizations::Organization;
 use officernd_auth::{BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer};
 use tower::{Layer, ServiceExt};
 
@@ -15,13 +16,17 @@ async fn main() -> Result<(), BoxError> {
         .scope("officernd.api.read")
         .token_url("https://identity-staging.officernd.com/oauth/token"),
     )?;
-    let providers = HashMap::from([
+    // No token of one goes to the service of the other, whatever slug a URL names.
+    let production =
+        Organization::new(production).restrict_to_origin("https://app.officernd.com")?;
+    let staging = Organization::new(staging).restrict_to_origin("https://staging.officernd.com")?;
+    let organizations = HashMap::from([
         ("acme".to_owned(), production),
         ("acme-staging".to_owned(), staging),
     ]);
 
     // The slug in the path selects the token. Each organization has a cache, made when it is first used.
-    let layer = OfficeRndAuthLayer::per_organization(providers).build()?;
+    let layer = OfficeRndAuthLayer::per_organization(organizations).build()?;
     let client = layer.layer(reqwest::Client::new());
     for url in [
         "https://app.officernd.com/api/v2/organizations/acme/locations",

@@ -1,0 +1,174 @@
+//! Where layers and builders come from.
+
+use std::sync::Arc;
+
+use super::{Builder, New, Provider, Resolver};
+use crate::allowance::Allowance;
+use crate::cache::TokenCache;
+use crate::clock::TokioClock;
+use crate::config::Settings;
+#[cfg(feature = "reqwest")]
+use crate::error::ConfigError;
+use crate::middleware::{OfficeRndAuthLayer, Policy};
+use crate::organizations::OrganizationResolver;
+use crate::provider::TokenProvider;
+
+impl OfficeRndAuthLayer {
+    /// A layer with everything at its default, and the credentials of the
+    /// environment: `OFFICERND_CLIENT_ID`; `OFFICERND_CLIENT_SECRET` or
+    /// `OFFICERND_CLIENT_SECRET_FILE`; `OFFICERND_SCOPE` or `OFFICERND_SCOPES`;
+    /// optionally `OFFICERND_TOKEN_URL`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], naming the variable that is missing, doubled or wrong.
+    #[cfg(feature = "reqwest")]
+    pub fn from_env() -> Result<Self, ConfigError> {
+        let credentials = crate::ClientCredentials::from_env()?;
+        Ok(Self::new(crate::HttpTokenProvider::new(credentials)?))
+    }
+
+    /// A layer with everything at its default: tokens go to
+    /// `https://*.officernd.com` only.
+    #[must_use]
+    pub fn new(provider: impl TokenProvider) -> Self {
+        Self::over_cache(TokenCache::new(provider), Policy::default())
+    }
+
+    /// A layer to be set up.
+    pub fn builder(provider: impl TokenProvider) -> Builder {
+        Settings::default().builder(provider)
+    }
+
+    /// A layer with a cache for each organization: the `{orgSlug}` of
+    /// `/api/v1|v2/organizations/{orgSlug}/...` selects the credentials. Caches
+    /// are made on demand, bounded in number, and dropped when idle.
+    ///
+    /// A path that could be read as another organization's (dot segments,
+    /// encoded slashes, doubled slashes, another case) is refused with
+    /// [`ErrorKind::Organization`](crate::ErrorKind::Organization).
+    ///
+    /// ```
+    /// use officernd_auth::{OfficeRndAuthLayer, StaticToken};
+    /// use std::collections::HashMap;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tokens = HashMap::from([("acme".to_owned(), StaticToken::new("abc")?)]);
+    /// let layer = OfficeRndAuthLayer::per_organization(tokens)
+    ///     .default_organization("acme")
+    ///     .build()?;
+    /// # drop(layer);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn per_organization(resolver: impl OrganizationResolver) -> Builder<New<Resolver>> {
+        Settings::default().per_organization(resolver)
+    }
+
+    /// A layer over an existing cache, to share its token under another policy.
+    ///
+    /// ```
+    /// use officernd_auth::{OfficeRndAuthLayer, StaticToken, TokenCache};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cache = TokenCache::new(StaticToken::new("abc")?);
+    /// let strict = OfficeRndAuthLayer::from_cache(cache.clone()).build()?;
+    /// let proxy = OfficeRndAuthLayer::from_cache(cache).pass_foreign_origins().build()?;
+    /// # drop((strict, proxy));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_cache(cache: TokenCache) -> Builder<TokenCache> {
+        Settings::default().over(cache)
+    }
+}
+
+impl Settings {
+    /// The layer that these settings describe.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], naming what is missing or wrong.
+    ///
+    /// ```
+    /// use officernd_auth::config::Settings;
+    ///
+    /// # fn main() -> Result<(), officernd_auth::ConfigError> {
+    /// let mut settings = Settings::default();
+    /// settings.client_id = Some("client-id".to_owned());
+    /// settings.client_secret = Some("client-secret".into());
+    /// settings.scopes = vec!["officernd.api.read".to_owned()];
+    /// let layer = settings.layer()?;
+    /// # drop(layer);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "reqwest")]
+    pub fn layer(self) -> Result<OfficeRndAuthLayer, ConfigError> {
+        let provider = crate::HttpTokenProvider::new(self.credentials()?)?;
+        self.builder(provider).build()
+    }
+
+    /// A builder with these settings over a provider of your own. The
+    /// [`credentials`](Self::credentials) in the settings are not used.
+    ///
+    /// ```
+    /// use officernd_auth::StaticToken;
+    /// use officernd_auth::config::Settings;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let layer = Settings::default()
+    ///     .builder(StaticToken::new("abc")?)
+    ///     .allow_any_https_origin()
+    ///     .build()?;
+    /// # drop(layer);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder(&self, provider: impl TokenProvider) -> Builder {
+        self.over(self.new_of(Provider(Box::new(provider))))
+    }
+
+    /// A builder with these settings and a cache for each organization, as
+    /// [`OfficeRndAuthLayer::per_organization`]. The
+    /// [`credentials`](Self::credentials) in the settings are not used.
+    pub fn per_organization(&self, resolver: impl OrganizationResolver) -> Builder<New<Resolver>> {
+        self.over(self.new_of(Resolver(Box::new(resolver))))
+    }
+
+    fn new_of<T>(&self, from: T) -> New<T> {
+        New {
+            from,
+            allowance: self.allowance.map(Allowance::from),
+            clock: Arc::new(TokioClock),
+        }
+    }
+
+    fn over<S>(&self, source: S) -> Builder<S> {
+        let mut settings = self.clone();
+        // A builder needs no credentials, and so keeps none.
+        settings.client_id = None;
+        settings.client_secret = None;
+        Builder {
+            settings,
+            any_https_origin: false,
+            source,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::StaticToken;
+
+    #[test]
+    fn a_builder_starts_with_the_default_settings() {
+        let builder = OfficeRndAuthLayer::builder(StaticToken::new("abc").unwrap());
+        let shown = format!("{builder:?}");
+        assert!(
+            shown.contains(&format!("{:?}", Settings::default())),
+            "{shown}"
+        );
+    }
+}
