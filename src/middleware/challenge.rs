@@ -1,226 +1,114 @@
-//! What a 401 or 403 asks for: `WWW-Authenticate` (RFC 9110 §11.6.1).
+//! Reads the `error` of a `Bearer` challenge in `WWW-Authenticate` (RFC 6750
+//! section 3, RFC 9110 section 11.6.1).
 //!
-//! A comma separates challenges, the parameters of one challenge, and sentences
-//! inside a quoted string; so the header is parsed, not searched.
+//! A comma separates challenges, the parameters of one challenge, and parts of
+//! a quoted sentence; so the header is parsed, not searched.
 
 use http::HeaderMap;
 use http::header::WWW_AUTHENTICATE;
 
-use crate::syntax::is_b64;
+use crate::syntax::valid_b64token;
+
+const SPACE: [char; 2] = [' ', '\t'];
+
+/// A parameter of a challenge: scheme, name, value.
+type Param<'a> = (&'a str, &'a str, String);
 
 /// Whether the server says that the token is good and its scopes are not: no
-/// new token cures that (RFC 6750 §3.1).
-#[must_use]
-pub(crate) fn insufficient_scope(headers: &HeaderMap) -> bool {
-    has_error(headers, b"insufficient_scope")
+/// new token helps (RFC 6750 section 3.1).
+pub(super) fn insufficient_scope(headers: &HeaderMap) -> bool {
+    has_error(headers, "insufficient_scope")
 }
 
 /// Whether the server says that the token itself is not good.
-#[must_use]
-pub(crate) fn invalid_token(headers: &HeaderMap) -> bool {
-    has_error(headers, b"invalid_token")
+pub(super) fn invalid_token(headers: &HeaderMap) -> bool {
+    has_error(headers, "invalid_token")
 }
 
-fn has_error(headers: &HeaderMap, error: &[u8]) -> bool {
-    let values = headers.get_all(WWW_AUTHENTICATE).iter();
-    values
-        .flat_map(|value| Params::new(value.as_bytes()))
-        .any(|param| {
-            param.scheme.eq_ignore_ascii_case(b"bearer")
-                && param.name.eq_ignore_ascii_case(b"error")
-                && param.value.is(error)
-        })
+fn has_error(headers: &HeaderMap, error: &str) -> bool {
+    let is_error = |(scheme, name, value): &Param<'_>| {
+        let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+        is_bearer && name.eq_ignore_ascii_case("error") && value == error
+    };
+    headers.get_all(WWW_AUTHENTICATE).iter().any(|value| {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        params(&value).iter().any(is_error)
+    })
 }
 
-/// Every auth-param of one header value, each with its challenge's scheme.
-/// Ends at the first thing that is not in the grammar: what follows may belong
-/// to anything.
-#[derive(Debug)]
-struct Params<'a> {
-    rest: &'a [u8],
-    /// The challenge that parameters belong to; none after a token68, which
-    /// stands in the place of parameters.
-    scheme: Option<&'a [u8]>,
+/// The parameters of all challenges in one header value. Ends at the first
+/// element that is not in the grammar: what follows may belong to anything.
+fn params(header: &str) -> Vec<Param<'_>> {
+    let mut scheme = "";
+    let elements = elements(header).filter(|element| !element.is_empty());
+    let params = elements.map_while(|element| element_param(element, &mut scheme));
+    params.flatten().collect()
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct Param<'a> {
-    scheme: &'a [u8],
-    name: &'a [u8],
-    value: Value<'a>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Value<'a> {
-    Token(&'a [u8]),
-    /// What stands between the quotes, escapes and all.
-    Quoted(&'a [u8]),
-}
-
-impl<'a> Iterator for Params<'a> {
-    type Item = Param<'a>;
-
-    fn next(&mut self) -> Option<Param<'a>> {
-        let param = self.step();
-        if param.is_none() {
-            self.rest = &[];
+/// The list elements of a header value, split at commas outside of quotes.
+fn elements(header: &str) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    let elements = header.split(move |c| {
+        let is_escaped = std::mem::replace(&mut escaped, false);
+        match c {
+            '"' if !is_escaped => quoted = !quoted,
+            '\\' if quoted => escaped = !is_escaped,
+            _ => {}
         }
-        param
-    }
+        c == ',' && !quoted
+    });
+    elements.map(|element| element.trim_matches(SPACE))
 }
 
-impl<'a> Params<'a> {
-    const fn new(value: &'a [u8]) -> Self {
-        Self {
-            rest: value,
-            scheme: None,
-        }
+/// `None` for an element that is not in the grammar. `scheme` is empty where no
+/// parameter may follow.
+fn element_param<'a>(element: &'a str, scheme: &mut &'a str) -> Option<Option<Param<'a>>> {
+    if let Some((name, value)) = param(element) {
+        return (!scheme.is_empty()).then_some(Some((*scheme, name, value)));
     }
-
-    fn step(&mut self) -> Option<Param<'a>> {
-        loop {
-            // Lists may have empty elements (RFC 9110 §5.6.1.2).
-            self.take(|byte| byte == b',' || is_space(byte));
-            let name = self.take_token()?;
-            let space = self.take(is_space);
-            if self.eat(b'=') {
-                return self.value_of(name);
-            }
-            self.scheme = Some(name);
-            if self.at_delimiter() {
-                continue;
-            }
-            // A scheme is followed by a space, then token68 or parameters.
-            if space.is_empty() {
-                return None;
-            }
-            if self.eat_token68() {
-                self.scheme = None;
-                continue;
-            }
-            let name = self.take_token()?;
-            self.take(is_space);
-            return if self.eat(b'=') {
-                self.value_of(name)
-            } else {
-                None
-            };
-        }
+    let (first, rest) = split_token(element);
+    *scheme = first;
+    if rest.is_empty() {
+        return Some(None);
     }
-
-    /// The rest of an auth-param after its `=`.
-    fn value_of(&mut self, name: &'a [u8]) -> Option<Param<'a>> {
-        let scheme = self.scheme?;
-        self.take(is_space);
-        let value = if self.eat(b'"') {
-            Value::Quoted(self.take_quoted()?)
-        } else {
-            Value::Token(self.take_token()?)
-        };
-        self.take(is_space);
-        self.at_delimiter().then_some(Param {
-            scheme,
-            name,
-            value,
-        })
+    let rest = rest.strip_prefix(SPACE)?.trim_start_matches(SPACE);
+    if valid_b64token(rest.as_bytes()) {
+        // A token68 stands in the place of parameters.
+        *scheme = "";
+        return Some(None);
     }
-
-    /// After the opening quote: up to the closing one, which is eaten.
-    fn take_quoted(&mut self) -> Option<&'a [u8]> {
-        let mut escaped = false;
-        let text = self.take(|byte| {
-            let inside = escaped || byte != b'"';
-            escaped = !escaped && byte == b'\\';
-            inside
-        });
-        self.eat(b'"').then_some(text)
-    }
-
-    /// `abc==` is a token68 only when the list goes on after it: `abc=d` is a parameter.
-    fn eat_token68(&mut self) -> bool {
-        let start = self.rest;
-        let text = self.take(is_b64);
-        self.take(|byte| byte == b'=');
-        self.take(is_space);
-        if !text.is_empty() && self.at_delimiter() {
-            return true;
-        }
-        self.rest = start;
-        false
-    }
-
-    fn take_token(&mut self) -> Option<&'a [u8]> {
-        let token = self.take(is_token);
-        (!token.is_empty()).then_some(token)
-    }
-
-    fn take(&mut self, mut want: impl FnMut(u8) -> bool) -> &'a [u8] {
-        let end = self
-            .rest
-            .iter()
-            .position(|&byte| !want(byte))
-            .unwrap_or(self.rest.len());
-        let (taken, rest) = self.rest.split_at_checked(end).unwrap_or((self.rest, &[]));
-        self.rest = rest;
-        taken
-    }
-
-    fn eat(&mut self, byte: u8) -> bool {
-        match self.rest.strip_prefix(&[byte]) {
-            Some(rest) => {
-                self.rest = rest;
-                true
-            }
-            None => false,
-        }
-    }
-
-    const fn at_delimiter(&self) -> bool {
-        matches!(self.rest.first(), None | Some(b','))
-    }
+    let (name, value) = param(rest)?;
+    Some(Some((first, name, value)))
 }
 
-impl Value<'_> {
-    /// Compares without building the unescaped text.
-    fn is(&self, wanted: &[u8]) -> bool {
-        match self {
-            Self::Token(text) => *text == wanted,
-            Self::Quoted(raw) => {
-                let mut escaped = false;
-                let text = raw.iter().copied().filter(|&byte| {
-                    escaped = !escaped && byte == b'\\';
-                    !escaped
-                });
-                text.eq(wanted.iter().copied())
-            }
-        }
-    }
+/// `name = value`
+fn param(text: &str) -> Option<(&str, String)> {
+    let (name, rest) = split_token(text);
+    let value = rest.trim_start_matches(SPACE).strip_prefix('=')?;
+    let value = value.trim_start_matches(SPACE);
+    let value = match (value.strip_prefix('"'), split_token(value)) {
+        (Some(quoted), _) => unescape(quoted.strip_suffix('"')?)?,
+        (None, (token, "")) if !token.is_empty() => token.to_owned(),
+        _ => return None,
+    };
+    (!name.is_empty()).then_some((name, value))
 }
 
-const fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t')
+/// `None` if there is a quote in the text.
+fn unescape(quoted: &str) -> Option<String> {
+    let mut chars = quoted.chars();
+    let next = || match chars.next()? {
+        '\\' => Some(chars.next()),
+        c => Some(Some(c).filter(|&c| c != '"')),
+    };
+    std::iter::from_fn(next).collect()
 }
 
-/// RFC 9110 §5.6.2 `tchar`.
-const fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
+/// The token (RFC 9110 section 5.6.2) that a text starts with, and the rest.
+fn split_token(text: &str) -> (&str, &str) {
+    let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    let end = text.find(|c| !is_token(c)).unwrap_or(text.len());
+    text.split_at(end)
 }
 
 #[cfg(test)]
@@ -308,29 +196,25 @@ mod tests {
                     tail.push(token68.clone());
                 } else {
                     for (name, value) in params {
-                        let value = value.replace('\\', r"\\").replace('"', "\\\"");
-                        tail.push(format!("{name}=\"{value}\""));
-                        wanted.push((scheme.clone(), name.clone(), value));
+                        let escaped = value.replace('\\', r"\\").replace('"', "\\\"");
+                        tail.push(format!("{name}=\"{escaped}\""));
+                        wanted.push((scheme.clone(), name.clone(), value.clone()));
                     }
                 }
                 parts.push(format!("{scheme} {}", tail.join(", ")));
             }
             let text = parts.join(", ");
-            let read: Vec<_> = Params::new(text.as_bytes()).collect();
-            prop_assert_eq!(read.len(), wanted.len(), "{}", text);
-            for (read, (scheme, name, value)) in read.iter().zip(&wanted) {
-                prop_assert_eq!(read, &Param {
-                    scheme: scheme.as_bytes(),
-                    name: name.as_bytes(),
-                    value: Value::Quoted(value.as_bytes()),
-                });
-            }
+            let read = params(&text).into_iter();
+            let read: Vec<_> = read
+                .map(|(scheme, name, value)| (scheme.to_owned(), name.to_owned(), value))
+                .collect();
+            prop_assert_eq!(read, wanted, "{}", text);
         }
 
         #[test]
-        fn any_bytes_come_to_an_end(raw: Vec<u8>, dense in "[ab=, \"\\\\]{0,60}") {
-            for bytes in [&raw[..], dense.as_bytes()] {
-                prop_assert!(Params::new(bytes).count() <= bytes.len());
+        fn any_text_comes_to_an_end(raw: String, dense in "[ab=, \"\\\\]{0,60}") {
+            for text in [&raw, &dense] {
+                prop_assert!(params(text).len() <= text.len());
             }
         }
 

@@ -28,21 +28,20 @@ const LAYERS: [&[&str]; 7] = [
 const ABOVE: [&str; 3] = ["guide", "lib", "testing"];
 
 /// Pairs of modules that still import each other.
-const CIRCLES: [(&str, &str); 3] = [
+const CIRCLES: [(&str, &str); 2] = [
     ("cache::state", "cache::token_id"),
     ("fleet::redis::connect", "fleet::redis::target"),
-    ("middleware", "organizations"),
 ];
 
-/// Types that still have an inherent `impl` outside the file that declares them.
-const SPREAD: [&str; 4] = ["Connection", "OfficeRndAuthLayer", "Settings", "Source"];
+/// Types with an inherent `impl` outside the file that declares them. Two of them have constructors in `builder`, the
+/// only module that may use what these need.
+const SPREAD: [&str; 3] = ["Connection", "OfficeRndAuthLayer", "Settings"];
 
 const MAX_LINES: usize = 300;
 const MAX_MEDIAN: usize = 165;
 
 /// Files that are still longer than [`MAX_LINES`].
-const LONG: [&str; 12] = [
-    "builder.rs",
+const LONG: [&str; 10] = [
     "cache/attempt.rs",
     "cache/lifecycle.rs",
     "cache/lifecycle_tests.rs",
@@ -52,7 +51,6 @@ const LONG: [&str; 12] = [
     "fleet/entry.rs",
     "fleet/redis/connect.rs",
     "fleet/redis/mod.rs",
-    "middleware/challenge.rs",
     "testing/conformance/rules.rs",
 ];
 
