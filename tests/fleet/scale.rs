@@ -161,7 +161,7 @@ async fn without_resp3_pods_poll() {
     are_served(&format!("redis://app:hunter2@127.0.0.1:{}", server.port)).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscriptions_that_are_killed_are_made_again() {
     let server = Server::start();
     let officernd = Simulator::start().await.unwrap();
