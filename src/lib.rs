@@ -89,6 +89,7 @@
 //! | `rustls` | yes | TLS for both, by rustls with aws-lc-rs |
 //! | `rustls-no-provider` | no | TLS by rustls with the cryptography provider that your program installs |
 //! | `native-tls` | no | TLS by the operating system, OpenSSL on Linux |
+//! | `reqwest-middleware` | no | the layer as a middleware of reqwest-middleware's client |
 //! | `store` | no | [`SharedTokenProvider`] over a [`TokenStore`](fleet::TokenStore) of your own |
 //! | `file` | no | [`FileStore`](fleet::FileStore): one token for the processes of a host |
 //! | `redis` | no | [`RedisStore`](fleet::RedisStore): one token for a fleet, over Redis or Valkey |

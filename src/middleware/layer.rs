@@ -3,9 +3,11 @@ use std::sync::Arc;
 
 use tower::retry::RetryLayer;
 use tower_layer::{Layer, Stack};
+use tower_service::Service;
 
-use super::{OfficeRndAuth, Policy, RetryUnauthorized, Shared, Source};
+use super::{AuthRequest, OfficeRndAuth, Policy, RetryUnauthorized, Shared, Source};
 use crate::cache::TokenCache;
+use crate::error::BoxError;
 use crate::organizations::Organizations;
 
 /// Puts a live bearer token on every request.
@@ -97,6 +99,30 @@ impl<C> OfficeRndAuthLayer<C> {
     #[must_use]
     pub fn with_retry(self) -> Stack<Self, RetryLayer<RetryUnauthorized>> {
         Stack::new(self, RetryLayer::new(RetryUnauthorized::of_any()))
+    }
+
+    /// Puts the layer around an HTTP client, as [`Layer::layer`] does, and has
+    /// the compiler check that the two fit: a client of an unsupported type or
+    /// version is one error, in this line.
+    ///
+    /// ```
+    /// use officernd_auth::{OfficeRndAuthLayer, StaticToken};
+    ///
+    /// # fn main() -> Result<(), officernd_auth::Error> {
+    /// let layer = OfficeRndAuthLayer::new(StaticToken::new("abc")?);
+    /// # #[cfg(feature = "reqwest")]
+    /// let client = layer.client(reqwest::Client::new());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn client<S, Req>(&self, http_client: S) -> OfficeRndAuth<S>
+    where
+        S: Service<Req> + Clone,
+        // Not `S::Response: AuthResponse` too: a wrong client would be two errors.
+        S::Error: Into<BoxError>,
+        Req: AuthRequest,
+    {
+        self.layer(http_client)
     }
 }
 

@@ -7,6 +7,8 @@
 //!
 //! Knows HTTP and the cache, not providers.
 
+#[cfg(feature = "reqwest-middleware")]
+mod adapter;
 mod challenge;
 mod future;
 mod host;

@@ -33,6 +33,12 @@ pub struct SkipAuth;
 /// fn takes(_: &impl officernd_auth::middleware::AuthRequest) {}
 /// takes(&http::Request::new("any body"));
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "officernd-auth cannot put a token on a `{Self}`",
+    label = "sends requests of an unsupported type, or of another version of its crate",
+    note = "supported: `http::Request<B>` of http 1, and `reqwest::Request` of reqwest 0.13 with the feature `reqwest`",
+    note = "for reqwest 0.12, see \"reqwest 0.12\" in the cookbook: docs.rs/officernd-auth/latest/officernd_auth/cookbook"
+)]
 pub trait AuthRequest {
     /// Where the request goes.
     fn target(&self) -> RequestTarget<'_>;

@@ -40,6 +40,11 @@ impl TokenRejected {
 /// fn takes(_: &impl officernd_auth::middleware::AuthResponse) {}
 /// takes(&http::Response::new("any body"));
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "officernd-auth cannot read the status of a `{Self}`",
+    label = "responds with an unsupported type, or of another version of its crate",
+    note = "supported: `http::Response<B>` of http 1, and `reqwest::Response` of reqwest 0.13 with the feature `reqwest`"
+)]
 pub trait AuthResponse {
     /// The status.
     fn status(&self) -> StatusCode;

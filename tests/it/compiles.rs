@@ -262,3 +262,43 @@ async fn a_call_over_a_buffer_whose_error_is_boxed_can_be_spawned() {
     .await
     .unwrap();
 }
+
+/// Builds tests/wrong_client.rs with what this test was built with.
+#[test]
+fn a_client_of_another_version_is_one_readable_error() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = std::process::Command::new(cargo)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args([
+            "test",
+            "--locked",
+            "--offline",
+            "--workspace",
+            "--all-features",
+        ])
+        .args(["--no-run", "--test", "wrong_client"])
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(errors.matches("error[E").count(), 1, "{errors}");
+    for part in [
+        "error[E0277]: officernd-auth cannot put a token on a `reqwest::Request`",
+        "let _client = layer.client(reqwest012::Client::new());",
+        "reqwest 0.13",
+        "cookbook",
+    ] {
+        assert!(errors.contains(part), "no {part:?} in {errors}");
+    }
+}
+
+#[tokio::test]
+async fn the_paved_constructor_takes_the_supported_clients() {
+    let layer = default_layer(&ScriptedProvider::new());
+    let _reqwest: OfficeRndAuth<reqwest::Client> = layer.client(reqwest::Client::new());
+    let hyper = hyper_util::client::legacy::Client::builder(TokioExecutor::new());
+    let _hyper = layer.client(hyper.build::<_, Empty<Bytes>>(HttpConnector::new()));
+    let _function = layer.client(service_fn(|_: Request| async {
+        Ok::<Response, Infallible>(Response::new(Bytes::new()))
+    }));
+}

@@ -27,6 +27,8 @@ mod packaging;
 mod raw;
 mod readiness;
 mod rejection;
+#[cfg(feature = "reqwest-middleware")]
+mod reqwest_client_middleware;
 mod retry;
 mod rotation;
 mod runtimes;

@@ -1,0 +1,93 @@
+//! The layer as a middleware of `reqwest_middleware`'s client.
+
+use std::fmt;
+
+use http::Extensions;
+use reqwest::{Request, Response};
+use reqwest_middleware::{Error, Middleware, Next, Result};
+use tokio::sync::Mutex;
+use tower::retry::RetryLayer;
+use tower::util::{ServiceExt, service_fn};
+use tower_layer::Layer;
+
+use super::{OfficeRndAuthLayer, RetryUnauthorized, SkipAuth};
+use crate::error::BoxError;
+use crate::organizations::OrganizationSlug;
+
+/// Sends each request through the layer, with its origin check and its replay
+/// after a 401 ([`with_retry`](OfficeRndAuthLayer::with_retry)).
+///
+/// Middlewares that are added after it see each try, with its token. Of the
+/// extensions that `RequestBuilder::with_extension` adds, it reads [`SkipAuth`]
+/// and [`OrganizationSlug`]. [`Error::find_in`](crate::Error::find_in) gets this
+/// crate's error out of `reqwest_middleware::Error`.
+///
+/// ```
+/// use officernd_auth::{OfficeRndAuthLayer, StaticToken};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let layer = OfficeRndAuthLayer::new(StaticToken::new("abc")?);
+/// let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+///     .with(layer)
+///     .build();
+/// # drop(client);
+/// # Ok(())
+/// # }
+/// ```
+#[async_trait::async_trait]
+impl<C: Send + Sync + 'static> Middleware for OfficeRndAuthLayer<C> {
+    async fn handle(
+        &self,
+        request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<Response> {
+        if extensions.get::<SkipAuth>().is_some() {
+            return next.run(request, extensions).await;
+        }
+        let request = match extensions.get::<OrganizationSlug>() {
+            Some(slug) => of_organization(request, slug.clone())?,
+            None => request,
+        };
+        let extensions = &Mutex::new(extensions);
+        let rest = service_fn(move |request| {
+            let next = next.clone();
+            async move { next.run(request, &mut **extensions.lock().await).await }
+        });
+        let retry = RetryLayer::new(RetryUnauthorized::of_any());
+        let client = retry.layer(self.layer(rest));
+        client.oneshot(request).await.map_err(into_error)
+    }
+}
+
+/// reqwest shows a request's extensions only in an `http::Request`.
+fn of_organization(request: Request, slug: OrganizationSlug) -> Result<Request> {
+    let mut request = http::Request::<reqwest::Body>::try_from(request)?;
+    request.extensions_mut().insert(slug);
+    Ok(Request::try_from(request)?)
+}
+
+/// The error of the rest of the client as it was, or this crate's.
+fn into_error(error: BoxError) -> Error {
+    match error.downcast::<Error>() {
+        Ok(inner) => *inner,
+        Err(error) => Error::middleware(NotSent(error)),
+    }
+}
+
+/// `reqwest_middleware::Error` shows only the sources of a middleware's error:
+/// this crate's error has to be one to be found.
+#[derive(Debug)]
+struct NotSent(BoxError);
+
+impl fmt::Display for NotSent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("officernd-auth did not send the request")
+    }
+}
+
+impl std::error::Error for NotSent {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.0)
+    }
+}
