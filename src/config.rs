@@ -193,8 +193,8 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], naming what is missing, or given twice. What is wrong
-    /// with a value is found when a provider is made of it.
+    /// [`ConfigError`], naming what is missing, or given twice. A value that
+    /// cannot be used is reported when a provider is made of it.
     ///
     /// ```
     /// use officernd_auth::config::Settings;

@@ -1,4 +1,4 @@
-//! What a new cache, or a cache for each organization, is made of.
+//! The sources of new caches.
 
 use std::fmt;
 use std::sync::Arc;

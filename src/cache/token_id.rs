@@ -20,6 +20,9 @@ pub(crate) struct TokenId {
     /// The last response to the token that counts was a 401: a 2xx would be
     /// evidence that the token is good.
     doubted: AtomicBool,
+    /// The origin of the one request that this id is of, if its response says
+    /// where it is from.
+    sent_to: Option<Box<str>>,
 }
 
 impl TokenId {
@@ -28,13 +31,27 @@ impl TokenId {
             cache: Weak::clone(cache),
             generation,
             doubted: AtomicBool::new(false),
+            sent_to: None,
         })
     }
 
     pub(super) fn copy(&self) -> Arc<Self> {
-        let copy = Self::new(&self.cache, self.generation);
-        copy.doubt(self.is_doubted());
-        copy
+        self.sent_to(None)
+    }
+
+    /// A copy for one request. In place of the id itself, so that the response
+    /// future keeps one pointer for every type of request.
+    pub(crate) fn sent_to(&self, origin: Option<Box<str>>) -> Arc<Self> {
+        Arc::new(Self {
+            cache: Weak::clone(&self.cache),
+            generation: self.generation,
+            doubted: AtomicBool::new(self.is_doubted()),
+            sent_to: origin,
+        })
+    }
+
+    pub(crate) fn origin(&self) -> Option<&str> {
+        self.sent_to.as_deref()
     }
 
     pub(super) fn doubt(&self, doubted: bool) {

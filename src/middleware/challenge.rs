@@ -143,7 +143,7 @@ mod tests {
             &[r#"Basic realm="y""#, r#"Bearer error="insufficient_scope""#],
             &["=garbage=", r#"Bearer error="insufficient_scope""#],
             &[r#"Bearer error="invalid_token", Bearer error="insufficient_scope""#],
-            // What stood before the garbage was said.
+            // An error before the garbage counts.
             &[r#"Bearer error="insufficient_scope", @"#],
         ];
         for values in yes {

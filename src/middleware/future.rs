@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::source::Acquire;
-use super::{AuthRequest, AuthResponse, ServerOrigin, TokenRejected, challenge};
+use super::{AuthRequest, AuthResponse, TokenRejected, challenge};
 use crate::cache::TokenId;
 use crate::error::{BoxError, Error};
 
@@ -50,16 +50,10 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<F, P> {
-        Sent { #[pin] inner: F, sent: Option<SentToken> },
+        Sent { #[pin] inner: F, token: Option<Arc<TokenId>> },
         // Boxed: rare, and must not make every hit's future large.
         Pending { call: Box<P> },
     }
-}
-
-/// The token that a request was sent with, and where it was sent.
-pub(super) struct SentToken {
-    pub(super) id: Arc<TokenId>,
-    pub(super) to: ServerOrigin,
 }
 
 /// A request that has not been sent.
@@ -74,9 +68,9 @@ enum PendingCall<S, Req> {
 
 /// Handles a 401 to our token: reports it to the cache, and marks the response.
 #[cold]
-fn unauthorized<R: AuthResponse>(response: &mut R, SentToken { id: token, to }: SentToken) {
-    // The client followed a redirect: that server got no token.
-    if !response.origin().is_of(&to) {
+fn unauthorized<R: AuthResponse>(response: &mut R, token: Arc<TokenId>) {
+    // The client followed a redirect to another server, which got no token.
+    if !response.origin().got(&token) {
         return;
     }
     // No new token brings a missing scope (RFC 6750 section 3.1).
@@ -99,8 +93,8 @@ fn accepted(token: &TokenId) {
 }
 
 impl<F, S, Req> ResponseFuture<F, S, Req> {
-    pub(super) fn sent(inner: F, sent: Option<SentToken>) -> Self {
-        let state = State::Sent { inner, sent };
+    pub(super) fn sent(inner: F, token: Option<Arc<TokenId>>) -> Self {
+        let state = State::Sent { inner, token };
         Self { state }
     }
 
@@ -123,7 +117,7 @@ impl<F, S, Req> ResponseFuture<F, S, Req> {
 }
 
 /// The inner future, and the token that went out with its request.
-type SendResult<F> = Result<(F, Option<SentToken>), BoxError>;
+type SendResult<F> = Result<(F, Option<Arc<TokenId>>), BoxError>;
 
 impl<S, Req> PendingCall<S, Req> {
     /// Sends the request once its token is there.
@@ -142,13 +136,12 @@ impl<S, Req> PendingCall<S, Req> {
             (Self::Waiting { held, .. }, Some(acquired)) => {
                 let (mut service, mut request) = held;
                 // `None`: an origin that may not see the token, and `pass_foreign_origins`.
-                let sent = acquired?.map(|(token, id)| {
+                let token = acquired?.map(|(token, id)| {
                     let value = token.header_value().clone();
                     request.headers_mut().insert(AUTHORIZATION, value);
-                    let to = request.origin();
-                    SentToken { id, to }
+                    request.origin().id_of(id)
                 });
-                Poll::Ready(Ok((service.call(request), sent)))
+                Poll::Ready(Ok((service.call(request), token)))
             }
             (Self::Rejected(error), _) => Poll::Ready(Err(error.into())),
             // Polled after completion: the caller's mistake. Stay pending.
@@ -172,23 +165,23 @@ where
         let mut state = self.project().state;
         loop {
             match state.as_mut().project() {
-                StateProj::Sent { inner, sent } => {
+                StateProj::Sent { inner, token } => {
                     let mut response = ready!(inner.poll(cx)).map_err(Into::into)?;
                     let status = response.status();
                     if status == StatusCode::UNAUTHORIZED {
-                        if let Some(sent) = sent.take() {
-                            unauthorized(&mut response, sent);
+                        if let Some(token) = token.take() {
+                            unauthorized(&mut response, token);
                         }
                     } else if status.is_success() {
-                        if let Some(sent) = sent.as_ref().filter(|sent| sent.id.is_doubted()) {
-                            accepted(&sent.id);
+                        if let Some(token) = token.as_ref().filter(|token| token.is_doubted()) {
+                            accepted(token);
                         }
                     }
                     return Poll::Ready(Ok(response));
                 }
                 StateProj::Pending { call } => {
-                    let (inner, sent) = ready!(call.poll_send(cx))?;
-                    state.set(State::Sent { inner, sent });
+                    let (inner, token) = ready!(call.poll_send(cx))?;
+                    state.set(State::Sent { inner, token });
                 }
             }
         }

@@ -81,9 +81,18 @@ impl ServerOrigin {
         Self(Some(format!("{scheme}://{authority}").into()))
     }
 
-    /// Whether a response of this origin answers a request to that one.
-    pub(super) fn is_of(&self, request: &Self) -> bool {
-        match (&self.0, &request.0) {
+    /// The id of the token on a request to this server.
+    #[inline(always)]
+    pub(super) fn id_of(self, token: Arc<TokenId>) -> Arc<TokenId> {
+        match self.0 {
+            Some(origin) => token.sent_to(Some(origin)),
+            None => token,
+        }
+    }
+
+    /// Whether the token was sent to this server, as far as is known.
+    pub(super) fn got(&self, token: &TokenId) -> bool {
+        match (self.0.as_deref(), token.origin()) {
             (Some(response), Some(request)) => response == request,
             _ => true,
         }

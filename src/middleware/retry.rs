@@ -15,10 +15,11 @@ use crate::cache::TokenCache;
 ///
 /// It goes above the auth layer, so that the replay gets the new token;
 /// [`with_retry`](super::OfficeRndAuthLayer::with_retry) stacks the two. It
-/// waits within the cache's `acquire_timeout` for the fetch that is under way.
+/// waits within the cache's `acquire_timeout` for the fetch in flight.
 /// If that brings no token, the replay carries the old one: the 401 may have
-/// been a passing fault. A second 401 is the caller's. While rejections are
-/// damped no fetch is under way, and nothing is replayed.
+/// been a passing fault. The caller gets a second 401. While the cache
+/// backs off from replacing tokens no fetch is in flight, and nothing is
+/// replayed.
 ///
 /// tower clones each request before it is sent: `http::Request<B>` needs
 /// `B: Clone`; a `reqwest::Request` with a streaming body cannot be cloned, and

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use http::header::AUTHORIZATION;
 use tower_service::Service;
 
-use super::future::{ResponseFuture, SentToken};
+use super::future::ResponseFuture;
 use super::source::Lookup;
 use super::{AuthRequest, AuthResponse, Policy, Shared, SkipAuth, host};
 use crate::cache::SlotReader;
@@ -22,7 +22,7 @@ use crate::observability::{RequestOutcome, count_request};
 /// # Errors
 ///
 /// The inner service's, and this crate's [`Error`] in the same [`BoxError`]
-/// ([`Error::find`] tells them apart): a request that should carry a token and
+/// ([`Error::find`] distinguishes them): a request that should carry a token and
 /// got none is not sent.
 ///
 /// # Cancel safety
@@ -49,7 +49,7 @@ pub struct OfficeRndAuth<S> {
     reader: SlotReader,
 }
 
-/// What the layer does with a request.
+/// How the layer treats a request.
 enum Action {
     /// Put the token on it.
     Authorize,
@@ -139,11 +139,10 @@ where
             Action::Reject(error) => return self.reject(error),
         }
         match source.try_header(&mut self.reader, &mut request) {
-            Ok(Lookup::Inserted(id)) => {
+            Ok(Lookup::Inserted(token)) => {
                 count_request(RequestOutcome::Hit);
-                let to = request.origin();
-                let sent = Some(SentToken { id, to });
-                ResponseFuture::sent(self.inner.call(request), sent)
+                let token = request.origin().id_of(token);
+                ResponseFuture::sent(self.inner.call(request), Some(token))
             }
             Ok(Lookup::Missing) => {
                 let token = source.acquire(&mut request, policy.pass_foreign);

@@ -1,4 +1,4 @@
-//! What the map keeps of one organization.
+//! One organization in the map.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};

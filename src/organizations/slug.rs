@@ -61,7 +61,7 @@ impl<'a> Slug<'a> {
         if is_ambiguous(path) {
             return Err(rejected(
                 "the path has dot segments, empty segments, back slashes or their encodings: \
-                 which organization it is about cannot be told for sure",
+                 its organization is ambiguous",
             ));
         }
         if documented.is_some() {

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioExecutor;
 use officernd_auth::allowance::{Permit, Urgency};
 use officernd_auth::builder::{New, Resolver};
 use officernd_auth::clock::TokioClock;
-use officernd_auth::middleware::{ResponseFuture, RetryFuture};
+use officernd_auth::middleware::{AuthRequest, AuthResponse, ResponseFuture, RetryFuture};
 use officernd_auth::provider::{Cause, ProviderFn};
 use officernd_auth::testing::{ManualClock, ScriptedProvider};
 use officernd_auth::{
@@ -93,6 +93,23 @@ async fn the_response_future_is_send_when_the_inner_one_is() {
 
     fn send_type<T: Send>() {}
     send_type::<<OfficeRndAuth<reqwest::Client> as Service<reqwest::Request>>::Future>();
+}
+
+/// A hit moves the future, so its size is part of the cost.
+#[test]
+fn the_response_future_is_one_pointer_larger_than_the_inner_one() {
+    fn extra<S, Req>() -> usize
+    where
+        S: Service<Req> + Clone,
+        S::Response: AuthResponse,
+        S::Error: Into<BoxError>,
+        Req: AuthRequest,
+    {
+        let ours = size_of::<<OfficeRndAuth<S> as Service<Req>>::Future>();
+        ours - size_of::<S::Future>()
+    }
+    assert!(extra::<Inner, Request>() <= size_of::<usize>());
+    assert!(extra::<reqwest::Client, reqwest::Request>() <= size_of::<usize>());
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! README's table of settings shows the defaults of `config::Settings`.
+//! The tables of settings in README and in the docs show the defaults of `config::Settings`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use officernd_auth::config::Settings;
@@ -54,4 +55,60 @@ fn the_readme_shows_the_defaults() {
         .map(|(name, default)| (*name, &**default))
         .collect();
     assert_eq!(shown, defaults);
+}
+
+/// The default of each setting in the tables of a source file's docs.
+fn documented(source: &str) -> BTreeMap<&str, &str> {
+    let rows = source
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("/// | "));
+    let cells = rows.filter_map(|row| row.strip_suffix(" |")?.split_once(" | "));
+    cells
+        .filter_map(|(name, default)| Some((name.split('`').nth(1)?, default)))
+        .collect()
+}
+
+#[test]
+fn the_docs_show_the_defaults() {
+    let settings = Settings::default();
+    let durations = [
+        ("refresh_ahead", settings.refresh_ahead),
+        ("expiry_margin", settings.expiry_margin),
+        ("fetch_timeout", settings.fetch_timeout),
+        ("acquire_timeout", settings.acquire_timeout),
+        ("idle_after", settings.idle_after),
+    ];
+    let max = settings.max_organizations;
+    let others = [
+        ("jitter", settings.jitter.to_string()),
+        ("keep_warm", format!("`{}`", settings.keep_warm)),
+        (
+            "max_organizations",
+            format!("{},{:03}", max / 1000, max % 1000),
+        ),
+    ];
+    assert_eq!(settings.default_organization, None);
+    for (source, count) in [
+        (include_str!("../../src/builder/mod.rs"), 11),
+        (include_str!("../../src/config.rs"), 17),
+    ] {
+        let shown = documented(source);
+        assert_eq!(shown.len(), count, "{shown:?}");
+        for (name, default) in durations {
+            let text = shown[name]
+                .split(',')
+                .next()
+                .unwrap()
+                .replace(['`', '"'], "");
+            assert_eq!(humantime::parse_duration(&text).unwrap(), default, "{name}");
+        }
+        for (name, default) in &others {
+            assert_eq!(
+                shown[name].trim_matches('`'),
+                default.trim_matches('`'),
+                "{name}"
+            );
+        }
+        assert!(shown["default_organization"].starts_with("none"));
+    }
 }
