@@ -46,6 +46,7 @@ struct Inner {
     retry_after: Option<Duration>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
     not_attempted: bool,
+    max_backoff: Option<Duration>,
 }
 
 impl Error {
@@ -59,6 +60,7 @@ impl Error {
                 retry_after: None,
                 source: None,
                 not_attempted: false,
+                max_backoff: None,
             }),
         }
     }
@@ -86,6 +88,21 @@ impl Error {
 
     pub(crate) fn is_not_attempted(&self) -> bool {
         self.inner.not_attempted
+    }
+
+    /// The longest backoff after it: something other than the token endpoint
+    /// may bring a token sooner.
+    #[cfg_attr(
+        not(feature = "store"),
+        expect(dead_code, reason = "for shared stores")
+    )]
+    pub(crate) fn with_max_backoff(mut self, longest: Duration) -> Self {
+        self.inner_mut().max_backoff = Some(longest);
+        self
+    }
+
+    pub(crate) fn max_backoff(&self) -> Option<Duration> {
+        self.inner.max_backoff
     }
 
     /// What kind of failure this is.

@@ -183,7 +183,8 @@ fn backoff_length(error: &Error, bounds: &BackoffBounds, chance: f32) -> Duratio
         _ if error.is_transient() => transient(bounds, chance),
         _ => doubled(MINUTE, bounds.earlier, bounds.max_permanent),
     };
-    asked.map_or(own, |asked| asked.max(own))
+    let length = asked.map_or(own, |asked| asked.max(own));
+    error.max_backoff().map_or(length, |most| length.min(most))
 }
 
 fn transient(bounds: &BackoffBounds, chance: f32) -> Duration {

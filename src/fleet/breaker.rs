@@ -17,7 +17,7 @@ const OPERATION_TIMEOUT: Duration = Duration::from_millis(500);
 /// that was dropped comes again after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The store is not used for this long after a failure.
-const OPEN_FOR: Duration = Duration::from_secs(10);
+pub(super) const OPEN_FOR: Duration = Duration::from_secs(10);
 
 /// The store cannot be used now: go on without it.
 #[derive(Debug, Clone, Copy)]

@@ -1,12 +1,12 @@
 //! One fetch: claim; then use the entry, fetch, or wait; and again.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::breaker::{Source, StoreUnavailable};
+use super::alone::Pause;
+use super::breaker::{OPEN_FOR, Source, StoreUnavailable};
 use super::claim::{Claim, Claimed, Limits, StoredEntry};
 use super::grant;
 use super::key::KeyedProvider;
@@ -15,7 +15,8 @@ use super::name::Holder;
 use super::reader::EntryReader;
 use super::reservation::Reservation;
 use super::session::Session;
-use super::store::{TokenStore, poll_interval};
+use super::store::TokenStore;
+use super::watch::{MAX_WAIT, Watch};
 use super::{Inner, LEASE_MARGIN};
 use crate::allowance::{OFFICERND, Urgency};
 use crate::clock::later;
@@ -23,26 +24,15 @@ use crate::error::{Error, ErrorKind};
 use crate::provider::{Cause, FetchContext};
 use crate::token::AccessToken;
 
-/// A process that waits claims again after this at the latest, because a
-/// notification can be lost.
-const MAX_WAIT: Duration = Duration::from_secs(5);
 /// A fetch in the background leaves a free place to waiting requests for this
 /// long, in whatever process they are.
 const BACKGROUND_DELAY: Duration = Duration::from_secs(1);
-
-type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// One fetch.
 pub(super) struct SharedFetch<P, S> {
     session: Session<P, S>,
     claim: Claim,
     reader: EntryReader,
-}
-
-/// A future of [`TokenStore::changed`].
-struct Watch {
-    changed: Boxed<Option<StoredEntry>>,
-    round: u32,
 }
 
 impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
@@ -73,8 +63,11 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
         let mut reservation = Reservation::new(provider_spends);
         let mut watch: Option<Watch> = None;
         loop {
-            reservation.ask(&self.session.cx).await;
-            self.claim.may_fetch = reservation.may_fetch();
+            let pause = self.session.inner.alone().pause(self.now());
+            if pause.is_none() {
+                reservation.ask(&self.session.cx).await;
+            }
+            self.claim.may_fetch = pause.is_none() && reservation.may_fetch();
             let claimed = self.session.age();
             let wait = match self.claim().await? {
                 Claimed::Entry(entry) => match self.read(&entry) {
@@ -92,31 +85,37 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
                     }
                 }
                 Claimed::Leased(left) => left,
-                Claimed::RateLimited(wait) => match self.rate_limited(wait, &reservation) {
-                    Ok(wait) => wait,
-                    Err(error) => return Ok(Err(error)),
+                Claimed::RateLimited(wait) => match (pause, &reservation) {
+                    (Some(pause), _) => pause.until.saturating_duration_since(self.now()),
+                    (None, reservation) => match self.rate_limited(wait, reservation) {
+                        Ok(wait) => wait,
+                        Err(error) => return Ok(Err(error)),
+                    },
                 },
             };
             if self.now() >= self.session.cx.deadline() {
-                return Ok(Err(Error::new(
-                    ErrorKind::Timeout,
-                    "another process's token request did not end in time",
-                )));
+                return Ok(Err(match pause {
+                    Some(pause) => paused(pause).with_retry_after(wait.min(OPEN_FOR)),
+                    None => Error::new(
+                        ErrorKind::Timeout,
+                        "another process's token request did not end in time",
+                    ),
+                }));
             }
             let round = match &mut watch {
                 None => 0,
-                Some(watched) => match self.wait(wait, watched, &mut reservation).await {
+                Some(watched) => match watched.wait(&self.session, wait, &mut reservation).await {
                     Some(heard) => {
                         if let Some(result) = heard.and_then(|entry| self.read(&entry)) {
                             return Ok(result);
                         }
-                        watched.round.saturating_add(1)
+                        watched.round().saturating_add(1)
                     }
                     None => continue,
                 },
             };
             // Watch first and then claim again: nothing falls between.
-            watch = Some(self.watch(round).await);
+            watch = Some(Watch::begin(&self.session, &self.claim, round).await);
         }
     }
 
@@ -152,6 +151,13 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
                 inner.alone().refused(per, error.retry_after(), now, chance);
                 None
             }
+            Err(error) if error.is_transient() && !error.is_not_attempted() => {
+                let (now, chance) = (self.now(), fastrand::f32());
+                inner.alone().failed(error, now, chance);
+                // The store may have a token before the endpoint does.
+                let longest = self.look_at().saturating_duration_since(now);
+                Some(Err(error.clone().with_max_backoff(longest)))
+            }
             Err(error) => Some(Err(error.clone())),
         }
     }
@@ -160,29 +166,31 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
     fn must_wait_for_store(&self) -> Option<(Instant, Error)> {
         let (cx, now) = (&self.session.cx, self.now());
         let mut alone = self.session.inner.alone();
-        let (until, kind, message) = if let Some(until) = alone.refused_until(now) {
-            let message = "the token endpoint answered 429 to this process, and the token \
-                           store is away";
-            (until, ErrorKind::RateLimited, message)
+        let (until, error) = if let Some(pause) = alone.pause(now) {
+            (pause.until, paused(pause))
         } else {
             let ahead = cx.cause() == Cause::Ahead && cx.urgency() == Urgency::Background;
             let previous = cx.previous.as_ref().filter(|_| ahead)?;
             let (generation, ends_at) = (previous.token.generation(), previous.ends_at);
             let message = "the token store is away; the token still serves, so its refresh waits";
-            let until = alone.refresh_at(generation, ends_at, now);
-            (until, ErrorKind::Store, message)
+            let error = Error::new(ErrorKind::Store, message).not_attempted();
+            (alone.refresh_at(generation, ends_at, now), error)
         };
         drop(alone);
         if until <= now {
             return None;
         }
-        // Not all at once: each look at the store is a connection.
+        let look_at = self.look_at();
+        let wait = look_at.saturating_duration_since(now);
+        Some((look_at.min(until), error.with_retry_after(wait)))
+    }
+
+    /// When the store may work again. Not all at once: each look at the store
+    /// is a connection.
+    fn look_at(&self) -> Instant {
         let spread = Duration::from_millis(fastrand::u64(100..1000));
-        let look_at = self.session.inner.breaker.open_until();
-        let look_at = later(look_at.unwrap_or(now).max(now), spread).min(until);
-        let wait = look_at.saturating_duration_since(now).max(spread);
-        let error = Error::new(kind, message).with_retry_after(wait);
-        Some((look_at, error.not_attempted()))
+        let (now, open_until) = (self.now(), self.session.inner.breaker.open_until());
+        later(open_until.unwrap_or(now).max(now), spread)
     }
 
     /// Waits until the store may work again, or a request begins to wait for
@@ -250,48 +258,11 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
         }
         Ok(pause)
     }
+}
 
-    /// Begins to watch the key. A watch that ends at once would let the loop
-    /// spin: a pause takes its place.
-    async fn watch(&self, round: u32) -> Watch {
-        let (inner, claim) = (Arc::clone(&self.session.inner), self.claim.clone());
-        let mut changed: Boxed<_> =
-            Box::pin(async move { inner.store.changed(&claim, round).await });
-        let ended = poll_fn(|cx| Poll::Ready(changed.as_mut().poll(cx).is_ready())).await;
-        if ended {
-            let clock = Arc::clone(&self.session.cx.clock);
-            let until = later(clock.now(), poll_interval(round));
-            changed = Box::pin(async move {
-                clock.sleep_until(until).await;
-                None
-            });
-        }
-        Watch { changed, round }
-    }
-
-    /// Waits for a change of the key, for the end of `wait`, or for a permit if
-    /// it was missing. `Some` if the watch has ended.
-    async fn wait(
-        &self,
-        wait: Duration,
-        watch: &mut Watch,
-        reservation: &mut Reservation,
-    ) -> Option<Option<StoredEntry>> {
-        reservation.release();
-        let clock = self.session.cx.clock();
-        // Spread processes that all wait for the end of one lease.
-        let spread = Duration::from_millis(fastrand::u64(50..500));
-        let until = later(clock.now(), wait.saturating_add(spread).min(MAX_WAIT));
-        let mut timer = clock.sleep_until(until.min(self.session.cx.deadline()));
-        poll_fn(|cx| {
-            if let Poll::Ready(entry) = watch.changed.as_mut().poll(cx) {
-                return Poll::Ready(Some(entry));
-            }
-            if reservation.poll_pending(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            timer.as_mut().poll(cx).map(|()| None)
-        })
-        .await
-    }
+/// Nothing was sent, because the last request without the store has failed.
+fn paused(pause: Pause) -> Error {
+    let message = "the last token request failed while the token store was away, and the store \
+                   has no token yet";
+    Error::new(pause.kind, message).not_attempted()
 }

@@ -90,6 +90,7 @@ mod reservation;
 pub(crate) mod seal;
 mod session;
 mod store;
+mod watch;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -177,10 +178,12 @@ const LEASE_MARGIN: Duration = Duration::from_secs(5);
 /// # Without the store
 ///
 /// A refresh ahead of time waits for the store, for up to half of what is left
-/// of the token. After a 429 a process waits for at least the allowance's
-/// window (60 s), doubling to 60 min with a wide jitter, and looks into the
-/// store about every 10 s meanwhile. A token that was fetched without the store
-/// is left there, and announced, as soon as the store works again.
+/// of the token. After a 429 a process sends nothing for at least the
+/// allowance's window (60 s), tripling, with a jitter of up to four times that,
+/// to 60 min at most; after another failure that may pass, for up to 1 s,
+/// doubling to 60 s. It looks into the store about every 10 s meanwhile. A token
+/// that was fetched without the store is left there, and announced, as soon as
+/// the store works again.
 pub struct SharedTokenProvider<P, S> {
     inner: Arc<Inner<P, S>>,
 }

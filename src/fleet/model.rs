@@ -11,19 +11,20 @@
     reason = "a test: its indices and texts are its own"
 )]
 
+mod sight;
+
 use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use super::acceptance::{Candidate, CurrentToken, Verdict};
+use self::sight::Sight;
+use super::acceptance::Verdict;
 use super::claim::{Claim, Claimed, Finish, Limits};
 use super::name::{Holder, StoreKey};
 use super::record::{Record, Window};
-use crate::provider::Cause;
 
-/// In ticks. A request takes at most one, so a process sends within the tick of
-/// its claim.
+/// In ticks. A request takes at most one: it is sent in the tick of its claim.
 const LEASE: u64 = 2;
 const PER: u64 = 1;
 const LIFE: u64 = 1;
@@ -71,17 +72,6 @@ enum Process {
 }
 
 use Process::{Answered, Crashed, Granted, Sent, Served, Told, Waiting};
-
-/// What a process knows about the entry that the store returns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sight {
-    /// Nothing: it has no token.
-    New,
-    /// A server has answered 401 to this very token.
-    Rejected,
-    /// By the process's wall clock, the token has expired.
-    Expired,
-}
 
 impl State {
     fn new() -> Self {
@@ -186,7 +176,7 @@ impl State {
         }
         state.processes[at] = match claimed {
             Claimed::Entry(entry) if entry.sealed == b"failure" => Told,
-            Claimed::Entry(entry) => match sight.verdict(entry.expires_in) {
+            Claimed::Entry(entry) => match sight.verdict(entry.expires_in, LIFE) {
                 Verdict::Accept => {
                     assert_eq!(sight, Sight::New, "a token that cannot be used");
                     Served
@@ -275,39 +265,6 @@ impl State {
             state.sent <= self.sent + 1,
             "one request is enough: {self:?} ... {state:?}"
         );
-    }
-}
-
-impl Sight {
-    /// A tick is ten minutes.
-    fn verdict(self, expires_in: Duration) -> Verdict {
-        let ticks = |ticks| Duration::from_secs(600 * ticks);
-        let left = ticks(u64::try_from(expires_in.as_millis()).unwrap());
-        let candidate = Candidate {
-            left,
-            granted: ticks(LIFE),
-            replaced_rejected: false,
-            current: None,
-        };
-        match self {
-            Self::New => candidate.verdict(Cause::Cold),
-            Self::Rejected => {
-                let current = Some(CurrentToken {
-                    left,
-                    same: true,
-                    is_older: false,
-                });
-                let candidate = Candidate {
-                    current,
-                    ..candidate
-                };
-                candidate.verdict(Cause::Rejected)
-            }
-            Self::Expired => {
-                let left = Duration::ZERO;
-                Candidate { left, ..candidate }.verdict(Cause::Cold)
-            }
-        }
     }
 }
 

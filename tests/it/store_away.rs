@@ -193,23 +193,69 @@ async fn a_store_that_is_late_once_costs_no_extra_request() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_fetched_without_the_store_is_there_when_it_is_back() {
-    let (endpoint, store) = (Strict::default(), Switched::default());
-    store.set_away(true);
-    let pods: Vec<_> = (0..30).map(|_| pod(&endpoint, &store).1).collect();
-    for pod in &pods {
-        drive(pod);
+    for seed in 0..15 {
+        fastrand::seed(seed);
+        let (endpoint, store) = (Strict::default(), Switched::default());
+        store.set_away(true);
+        let pods: Vec<_> = (0..30).map(|_| pod(&endpoint, &store).1).collect();
+        for pod in &pods {
+            drive(pod);
+        }
+        sleep(S(5)).await;
+        // Five had luck; the others are refused, and would be for a long time.
+        let requests = endpoint.requests.load(Ordering::SeqCst);
+        assert_eq!((served(&pods), requests), (5, 30));
+        store.set_away(false);
+        sleep(S(12)).await;
+        assert_eq!(served(&pods), 30, "seed {seed}");
+        let (provider, late) = pod(&endpoint, &store);
+        late.token().await.unwrap();
+        assert_eq!(provider.status().taken, 1);
+        assert_eq!(endpoint.requests.load(Ordering::SeqCst), requests);
     }
-    sleep(S(5)).await;
-    // Five had luck; the others are refused, and would be for a long time.
-    let requests = endpoint.requests.load(Ordering::SeqCst);
-    assert_eq!((served(&pods), requests), (5, 30));
-    store.set_away(false);
-    sleep(S(12)).await;
-    assert_eq!(served(&pods), 30);
-    let (provider, late) = pod(&endpoint, &store);
-    late.token().await.unwrap();
-    assert_eq!(provider.status().taken, 1);
-    assert_eq!(endpoint.requests.load(Ordering::SeqCst), requests);
+}
+
+/// The endpoint of `Strict`, down.
+#[derive(Clone, Default)]
+struct Down(Arc<AtomicU64>);
+
+impl TokenProvider for Down {
+    async fn fetch(&self, _: FetchContext) -> Result<AccessToken, Error> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Err(Error::new(ErrorKind::Transport, "503"))
+    }
+}
+
+impl KeyedProvider for Down {
+    async fn key_material(&self) -> Result<KeyMaterial, Error> {
+        Strict::default().key_material().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backoff_without_the_store_does_not_keep_a_process_from_looking_into_it() {
+    for seed in 0..5 {
+        fastrand::seed(seed);
+        let (endpoint, store) = (Down::default(), Switched::default());
+        store.set_away(true);
+        let pods: Vec<_> = (0..10).map(|_| pod(&endpoint, &store).1).collect();
+        for pod in &pods {
+            drive(pod);
+        }
+        // So many failures in a row that the backoff is a minute.
+        sleep(S(10 * 60)).await;
+        let requests = endpoint.0.load(Ordering::SeqCst);
+        // Half a minute apart on average, once it has grown.
+        assert!(requests <= 10 * 30, "{requests}");
+        store.set_away(false);
+        pod(&Strict::default(), &store).1.token().await.unwrap();
+        let sent = endpoint.0.load(Ordering::SeqCst);
+        sleep(S(17)).await;
+        assert_eq!(served(&pods), 10, "seed {seed}");
+        // At most one each, before it has noticed that the store is back.
+        let more = endpoint.0.load(Ordering::SeqCst) - sent;
+        assert!(more <= 10, "seed {seed}: {more}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
