@@ -1,9 +1,10 @@
-//! At most one fetch at a time, and what callers remember of it. Pure.
+//! At most one fetch at a time. Pure.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backoff::{Backoff, BackoffBounds, lost_error};
+use super::caller::Caller;
 use super::lifetime::{Freshness, IssuedToken};
 use crate::allowance::Urgency;
 use crate::clock::{Now, later};
@@ -79,49 +80,6 @@ pub(super) enum Completed {
     },
     /// `retry_after` says when the next fetch may start.
     Failed(Error),
-}
-
-/// A caller that wants a token, and all that it remembers while it waits.
-#[derive(Debug)]
-pub(crate) struct Caller {
-    pub(super) deadline: Instant,
-    /// Only a token of a later generation will do.
-    pub(super) newer_than: Option<u64>,
-    /// Only a token with so much life left will do.
-    pub(super) min_life: Duration,
-    /// The fetch that it last waited for.
-    pub(super) waited_for: Option<u64>,
-    /// Fetches that ended with neither a usable token nor an error.
-    lost_fetches: u32,
-}
-
-impl Caller {
-    /// A caller that takes any living token, and waits for it until `deadline`.
-    pub(super) fn until(deadline: Instant) -> Self {
-        Self {
-            deadline,
-            newer_than: None,
-            min_life: Duration::ZERO,
-            waited_for: None,
-            lost_fetches: 0,
-        }
-    }
-
-    /// A caller that takes only a token with so much life left.
-    pub(super) fn for_life(min_life: Duration, deadline: Instant) -> Self {
-        Self {
-            min_life,
-            ..Self::until(deadline)
-        }
-    }
-
-    /// A caller that takes only a token of a later generation.
-    pub(super) fn newer_than(generation: u64, deadline: Instant) -> Self {
-        Self {
-            newer_than: Some(generation),
-            ..Self::until(deadline)
-        }
-    }
 }
 
 impl Attempts {

@@ -12,8 +12,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::attempt::{Attempt, Attempts, Caller, Completed, StartFetch};
+use super::attempt::{Attempt, Attempts, Completed, StartFetch};
 use super::backoff::BackoffBounds;
+use super::caller::Caller;
 use super::lifetime::{Freshness, IssuedToken, Lifetime, RefreshPolicy};
 use super::rejection::{Rejection, Unauthorized};
 use super::status::TokenStatus;

@@ -5,15 +5,18 @@
 
 mod attempt;
 mod backoff;
+mod caller;
 mod fetch;
 mod keep_warm;
 mod lifecycle;
 mod lifetime;
+mod next_check;
 mod rejection;
 mod slot;
 mod state;
 mod status;
 mod token_id;
+mod wait;
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,26 +24,24 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use self::attempt::Caller;
 pub(crate) use self::backoff::Backoff;
-use self::lifecycle::Decision;
+use self::caller::Caller;
 use self::lifetime::Freshness;
 use self::slot::{CachedToken, Verdict};
 pub(crate) use self::slot::{SlotReader, TokenHeader};
 pub(crate) use self::state::Settings;
 use self::state::State;
 pub use self::status::{Phase, TokenStatus};
-pub(crate) use self::token_id::TokenId;
 use crate::allowance::Allowance;
-use crate::clock::{Clock, TokioClock, later, timeout_at};
+use crate::clock::{Clock, TokioClock, later};
 use crate::config;
 use crate::error::{Error, ErrorKind};
 use crate::provider::{DynProvider, TokenProvider};
-use crate::sync::{Ordering, Runtime};
+use crate::sync::Ordering;
 use crate::token::AccessToken;
 
-/// So many callers may wait for one token; one more is refused at once.
-const MAX_WAITING: usize = 65_536;
+/// Identifies the token that a request carries.
+pub(crate) type TokenId = token_id::TokenId<State>;
 
 /// The handle of a token cache. Clones share the cache.
 ///
@@ -196,7 +197,7 @@ impl TokenCache {
     pub(crate) async fn token_until(&self, deadline: Instant) -> Result<AccessToken, Error> {
         match self.try_token() {
             Some(token) => Ok(token),
-            None => self.acquire(Caller::until(deadline)).await,
+            None => wait::acquire(&self.state, Caller::until(deadline)).await,
         }
     }
 
@@ -226,8 +227,7 @@ impl TokenCache {
     /// Cancel safe; the fetch goes on.
     pub async fn token_for(&self, min_life: Duration) -> Result<AccessToken, Error> {
         self.start_due();
-        self.acquire(Caller::for_life(min_life, self.deadline()))
-            .await
+        wait::acquire(&self.state, Caller::for_life(min_life, self.deadline())).await
     }
 
     /// Fetches a new token now, or joins the fetch that is in flight. Returns
@@ -244,8 +244,7 @@ impl TokenCache {
     pub async fn refresh(&self) -> Result<AccessToken, Error> {
         let cached = self.state.slot.get();
         let generation = cached.map_or(0, |cached| cached.issued.token.generation());
-        self.acquire(Caller::newer_than(generation, self.deadline()))
-            .await
+        wait::acquire(&self.state, Caller::newer_than(generation, self.deadline())).await
     }
 
     /// Waits until there is a token, and keeps the cache warm from then on, as
@@ -340,6 +339,12 @@ impl TokenCache {
         later(self.clock().now(), self.state.settings.acquire_timeout)
     }
 
+    /// The cache of a token, while it lives.
+    pub(crate) fn of(token: &TokenId) -> Option<Self> {
+        let state = token.cache()?;
+        Some(Self { state })
+    }
+
     /// Whether this is a handle of the same cache.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.state, &other.state)
@@ -366,65 +371,12 @@ impl TokenCache {
         let caller = Caller::newer_than(rejected, self.deadline());
         // Without a newer token, the replay carries the old one: the 401 may
         // have been a passing fault.
-        let _ = self.acquire(caller).await;
-    }
-
-    async fn acquire(&self, mut caller: Caller) -> Result<AccessToken, Error> {
-        let _waiting = Waiting::enter(&self.state)?;
-        let mut changes = self.state.changes.subscribe();
-        loop {
-            // Before the decision: a change after it ends the wait.
-            changes.mark_unchanged();
-            let runtime = match Runtime::current() {
-                Ok(runtime) => runtime,
-                Err(error) => return self.state.usable(&caller).ok_or(error),
-            };
-            match self.state.acquire(&mut caller) {
-                Decision::Ready(token) => return Ok(token),
-                Decision::Failed(error) => return Err(error),
-                Decision::CheckCredentials(error) => {
-                    if !self.state.credentials_changed().await {
-                        return Err(error);
-                    }
-                }
-                Decision::Wait { until, start } => {
-                    if let Some(start) = start {
-                        keep_warm::ensure(&self.state);
-                        fetch::spawn(&self.state, start, &runtime);
-                    }
-                    let clock = &*self.state.settings.clock;
-                    timeout_at(clock, until, changes.changed()).await;
-                }
-            }
-        }
+        let _ = wait::acquire(&self.state, caller).await;
     }
 }
 
 impl fmt::Debug for TokenCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.state.fmt(f)
-    }
-}
-
-/// Bounds the number of waiting callers.
-struct Waiting<'a>(&'a State);
-
-impl<'a> Waiting<'a> {
-    fn enter(state: &'a State) -> Result<Self, Error> {
-        let waiting = Self(state);
-        if state.waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING {
-            return Ok(waiting);
-        }
-        let error = Error::new(
-            ErrorKind::RateLimited,
-            "65,536 requests wait for a token already; this one was not added",
-        );
-        Err(error.with_retry_after(Duration::from_secs(1)))
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }

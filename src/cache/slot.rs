@@ -7,8 +7,8 @@ use std::thread::available_parallelism;
 
 use http::HeaderValue;
 
+use super::TokenId;
 use super::lifetime::IssuedToken;
-use super::token_id::TokenId;
 use crate::clock::{self, Clock, runs_with_the_system};
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Guard, Ordering, Swap};
 

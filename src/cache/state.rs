@@ -8,20 +8,22 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::attempt::{Caller, Completed};
+use super::TokenId;
+use super::attempt::Completed;
 use super::backoff::BackoffBounds;
+use super::caller::Caller;
 use super::lifecycle::{Decision, Due, Lifecycle};
 use super::lifetime::RefreshPolicy;
+use super::next_check::NextCheck;
 use super::slot::{CachedToken, Slot};
 use super::status::TokenStatus;
-use super::token_id::TokenId;
 use crate::allowance::{Allowance, Applicant, Permit, Urgency};
 use crate::clock::{Age, Clock, Now, later, timeout_at};
 use crate::config;
 use crate::error::{Error, ErrorKind};
 use crate::observability;
 use crate::provider::DynProvider;
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering};
 use crate::token::AccessToken;
 
 /// What a cache is set up with.
@@ -50,7 +52,7 @@ impl Settings {
     }
 }
 
-pub(super) struct State {
+pub(crate) struct State {
     pub(super) slot: Slot,
     /// For the ids of this cache's tokens.
     pub(super) this: Weak<Self>,
@@ -312,47 +314,6 @@ impl State {
         drop(locked);
         drop(permit);
         result
-    }
-}
-
-/// When there may be something to start, by both clocks.
-struct NextCheck {
-    born: Now,
-    /// Nanoseconds after `born`.
-    monotonic: AtomicU64,
-    wall: AtomicU64,
-}
-
-impl NextCheck {
-    fn new(born: Now) -> Self {
-        let (monotonic, wall) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self {
-            born,
-            monotonic,
-            wall,
-        }
-    }
-
-    fn set(&self, at: Instant, now: Now) {
-        let wall = now.wall + at.saturating_duration_since(now.monotonic);
-        let (at, wall) = self.nanos(Now {
-            monotonic: at,
-            wall,
-        });
-        self.monotonic.store(at, Ordering::Relaxed);
-        self.wall.store(wall, Ordering::Relaxed);
-    }
-
-    fn is_over(&self, now: Now) -> bool {
-        let (now, wall) = self.nanos(now);
-        now >= self.monotonic.load(Ordering::Relaxed) || wall >= self.wall.load(Ordering::Relaxed)
-    }
-
-    fn nanos(&self, now: Now) -> (u64, u64) {
-        let nanos = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
-        let monotonic = now.monotonic.saturating_duration_since(self.born.monotonic);
-        let wall = now.wall.duration_since(self.born.wall).unwrap_or_default();
-        (nanos(monotonic), nanos(wall))
     }
 }
 

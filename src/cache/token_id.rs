@@ -3,8 +3,6 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use super::TokenCache;
-use super::state::State;
 use crate::sync::{AtomicBool, Ordering};
 
 /// One token of one cache.
@@ -14,8 +12,8 @@ use crate::sync::{AtomicBool, Ordering};
 /// on its cache lines: a count that all threads write would cost more than the
 /// rest of a hit.
 #[repr(align(128))]
-pub(crate) struct TokenId {
-    cache: Weak<State>,
+pub(crate) struct TokenId<C> {
+    cache: Weak<C>,
     generation: u64,
     /// The last response to the token that counts was a 401: a 2xx would be
     /// evidence that the token is good.
@@ -25,8 +23,8 @@ pub(crate) struct TokenId {
     sent_to: Option<Box<str>>,
 }
 
-impl TokenId {
-    pub(super) fn new(cache: &Weak<State>, generation: u64) -> Arc<Self> {
+impl<C> TokenId<C> {
+    pub(super) fn new(cache: &Weak<C>, generation: u64) -> Arc<Self> {
         Arc::new(Self {
             cache: Weak::clone(cache),
             generation,
@@ -67,13 +65,12 @@ impl TokenId {
     }
 
     /// The cache that the token is from, while it lives.
-    pub(crate) fn cache(&self) -> Option<TokenCache> {
-        let state = self.cache.upgrade()?;
-        Some(TokenCache { state })
+    pub(super) fn cache(&self) -> Option<Arc<C>> {
+        self.cache.upgrade()
     }
 }
 
-impl fmt::Debug for TokenId {
+impl<C> fmt::Debug for TokenId<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenId")
             .field("generation", &self.generation)

@@ -12,7 +12,7 @@ use tower_service::Service;
 
 use super::source::Acquire;
 use super::{AuthRequest, AuthResponse, TokenRejected, challenge};
-use crate::cache::TokenId;
+use crate::cache::{TokenCache, TokenId};
 use crate::error::{BoxError, Error};
 
 pin_project! {
@@ -77,7 +77,7 @@ fn unauthorized<R: AuthResponse>(response: &mut R, token: Arc<TokenId>) {
     if challenge::insufficient_scope(response.headers()) {
         return;
     }
-    if let Some(cache) = token.cache() {
+    if let Some(cache) = TokenCache::of(&token) {
         let challenged = challenge::invalid_token(response.headers());
         cache.reject_generation(token.generation(), challenged);
     }
@@ -87,7 +87,7 @@ fn unauthorized<R: AuthResponse>(response: &mut R, token: Arc<TokenId>) {
 /// A 2xx to our own token, after a 401 to it: evidence that it is good.
 #[cold]
 fn accepted(token: &TokenId) {
-    if let Some(cache) = token.cache() {
+    if let Some(cache) = TokenCache::of(token) {
         cache.accept_generation(token.generation());
     }
 }

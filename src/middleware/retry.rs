@@ -63,7 +63,7 @@ impl RetryUnauthorized {
         let response = result.as_mut().ok()?;
         let rejected = response.extensions_mut().get::<TokenRejected>()?;
         let generation = rejected.generation();
-        let cache = rejected.token.cache()?;
+        let cache = TokenCache::of(&rejected.token)?;
         let ours = self.of.as_ref().is_none_or(|own| own.is_same(&cache));
         if self.replayed || !ours || !cache.replacement_pending(generation) {
             return None;

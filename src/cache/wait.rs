@@ -1,0 +1,73 @@
+//! Waits for a token: asks the [lifecycle](super::lifecycle), acts on what it
+//! decides, and asks again after each change.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::caller::Caller;
+use super::fetch;
+use super::keep_warm;
+use super::lifecycle::Decision;
+use super::state::State;
+use crate::clock::timeout_at;
+use crate::error::{Error, ErrorKind};
+use crate::sync::{Ordering, Runtime};
+use crate::token::AccessToken;
+
+/// So many callers may wait for one token; one more is refused at once.
+const MAX_WAITING: usize = 65_536;
+
+/// The token for this caller, or why there is none. Cancel safe: the fetch goes
+/// on.
+pub(super) async fn acquire(state: &Arc<State>, mut caller: Caller) -> Result<AccessToken, Error> {
+    let _waiting = Waiting::enter(state)?;
+    let mut changes = state.changes.subscribe();
+    loop {
+        // Before the decision: a change after it ends the wait.
+        changes.mark_unchanged();
+        let runtime = match Runtime::current() {
+            Ok(runtime) => runtime,
+            Err(error) => return state.usable(&caller).ok_or(error),
+        };
+        match state.acquire(&mut caller) {
+            Decision::Ready(token) => return Ok(token),
+            Decision::Failed(error) => return Err(error),
+            Decision::CheckCredentials(error) => {
+                if !state.credentials_changed().await {
+                    return Err(error);
+                }
+            }
+            Decision::Wait { until, start } => {
+                if let Some(start) = start {
+                    keep_warm::ensure(state);
+                    fetch::spawn(state, start, &runtime);
+                }
+                let clock = &*state.settings.clock;
+                timeout_at(clock, until, changes.changed()).await;
+            }
+        }
+    }
+}
+
+/// Bounds the number of waiting callers.
+struct Waiting<'a>(&'a State);
+
+impl<'a> Waiting<'a> {
+    fn enter(state: &'a State) -> Result<Self, Error> {
+        let waiting = Self(state);
+        if state.waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING {
+            return Ok(waiting);
+        }
+        let error = Error::new(
+            ErrorKind::RateLimited,
+            "65,536 requests wait for a token already; this one was not added",
+        );
+        Err(error.with_retry_after(Duration::from_secs(1)))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
