@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::backoff::{Backoff, BackoffBounds, lost_error};
-use super::caller::Caller;
-use super::lifetime::{Freshness, IssuedToken};
+use super::backoff::{Backoff, BackoffBounds};
+use super::lifetime::IssuedToken;
 use crate::allowance::Urgency;
 use crate::clock::{Now, later};
 use crate::error::{Error, ErrorKind};
@@ -14,9 +13,6 @@ use crate::provider::Cause;
 /// A fetch whose runtime runs ends in time. One that is later than this has
 /// lost its runtime, or the runtime is blocked.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// A fetch that ends without a result is started anew for a caller once.
-const MAX_LOST: u32 = 1;
 
 /// The fetch of the next token: under way, or held back.
 #[derive(Debug)]
@@ -27,7 +23,7 @@ pub(super) struct Attempts {
     /// The last failure since the last success.
     pub(super) last_failure: Option<Failure>,
     /// The last fetch that ended without a result, and how many did in a row.
-    lost: (u64, u32),
+    pub(super) lost: (u64, u32),
 }
 
 #[derive(Debug)]
@@ -253,47 +249,6 @@ impl Attempts {
         }
     }
 
-    /// Whether the caller may go on waiting, by what became of the fetch that
-    /// it waited for. `token` is the current one.
-    pub(super) fn check(
-        &self,
-        caller: &mut Caller,
-        token: Option<&IssuedToken>,
-        now: Now,
-    ) -> Result<(), Error> {
-        let brought = token.filter(|token| Some(token.fetch) == caller.waited_for);
-        let expired = brought.is_some_and(|token| token.freshness(now) == Freshness::Expired);
-        let too_short = |token: &IssuedToken| token.lifetime.expired < caller.min_life;
-        if token.is_some_and(too_short) || (brought.is_some() && !expired) {
-            return Err(Error::new(
-                ErrorKind::Denied,
-                "the server grants tokens for a shorter life than this caller needs",
-            ));
-        }
-        if caller.waited_for.is_none() {
-            return Ok(());
-        }
-        if expired || caller.waited_for == Some(self.lost.0) {
-            caller.waited_for = None;
-            caller.lost_fetches += 1;
-            if caller.lost_fetches > MAX_LOST {
-                return Err(if expired {
-                    expired_error()
-                } else {
-                    lost_error()
-                });
-            }
-        }
-        let failed = self.last_failure.as_ref().map(|failure| failure.fetch);
-        match &self.state {
-            // Also if the backoff is over: this is the answer to its fetch.
-            Attempt::BackingOff(backoff) if failed == caller.waited_for && failed.is_some() => {
-                backoff.answer(now).map_or(Ok(()), Err)
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// The error of a caller whose time is up.
     pub(super) fn too_late(&self) -> Error {
         let error = Error::new(
@@ -305,12 +260,4 @@ impl Attempts {
             None => error,
         }
     }
-}
-
-fn expired_error() -> Error {
-    Error::new(
-        ErrorKind::Timeout,
-        "each new token had expired before it could be used: the machine was suspended, or the \
-         tokens live too short",
-    )
 }

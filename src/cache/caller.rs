@@ -2,6 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use super::attempt::{Attempt, Attempts};
+use super::backoff::lost_error;
+use super::lifetime::{Freshness, IssuedToken};
+use crate::clock::Now;
+use crate::error::{Error, ErrorKind};
+
+/// A fetch that ends without a result is started anew for a caller once.
+const MAX_LOST: u32 = 1;
+
 /// A caller that wants a token, and all that it remembers while it waits.
 #[derive(Debug)]
 pub(super) struct Caller {
@@ -13,7 +22,7 @@ pub(super) struct Caller {
     /// The fetch that it last waited for.
     pub(super) waited_for: Option<u64>,
     /// Fetches that ended with neither a usable token nor an error.
-    pub(super) lost_fetches: u32,
+    lost_fetches: u32,
 }
 
 impl Caller {
@@ -43,4 +52,53 @@ impl Caller {
             ..Self::until(deadline)
         }
     }
+
+    /// Whether it may go on waiting, by what became of the fetch that it waited
+    /// for. `token` is the current one.
+    pub(super) fn check(
+        &mut self,
+        fetches: &Attempts,
+        token: Option<&IssuedToken>,
+        now: Now,
+    ) -> Result<(), Error> {
+        let brought = token.filter(|token| Some(token.fetch) == self.waited_for);
+        let expired = brought.is_some_and(|token| token.freshness(now) == Freshness::Expired);
+        let too_short = |token: &IssuedToken| token.lifetime.expired < self.min_life;
+        if token.is_some_and(too_short) || (brought.is_some() && !expired) {
+            return Err(Error::new(
+                ErrorKind::Denied,
+                "the server grants tokens for a shorter life than this caller needs",
+            ));
+        }
+        if self.waited_for.is_none() {
+            return Ok(());
+        }
+        if expired || self.waited_for == Some(fetches.lost.0) {
+            self.waited_for = None;
+            self.lost_fetches += 1;
+            if self.lost_fetches > MAX_LOST {
+                return Err(if expired {
+                    expired_error()
+                } else {
+                    lost_error()
+                });
+            }
+        }
+        let failed = fetches.last_failure.as_ref().map(|failure| failure.fetch);
+        match &fetches.state {
+            // Also if the backoff is over: this is the answer to its fetch.
+            Attempt::BackingOff(backoff) if failed == self.waited_for && failed.is_some() => {
+                backoff.answer(now).map_or(Ok(()), Err)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn expired_error() -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        "each new token had expired before it could be used: the machine was suspended, or the \
+         tokens live too short",
+    )
 }

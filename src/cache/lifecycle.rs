@@ -137,7 +137,7 @@ impl Lifecycle {
         now: Now,
     ) -> Result<(Instant, Option<StartFetch>), Error> {
         self.fetch.drop_overdue(now);
-        self.fetch.check(caller, self.token.as_deref(), now)?;
+        caller.check(&self.fetch, self.token.as_deref(), now)?;
         if patience <= now.monotonic {
             return Err(self.fetch.too_late());
         }

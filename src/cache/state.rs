@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::atomic::AtomicU64 as Count;
 use std::sync::{Arc, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
@@ -13,44 +13,17 @@ use super::attempt::Completed;
 use super::backoff::BackoffBounds;
 use super::caller::Caller;
 use super::lifecycle::{Decision, Due, Lifecycle};
-use super::lifetime::RefreshPolicy;
 use super::next_check::NextCheck;
+use super::settings::Settings;
 use super::slot::{CachedToken, Slot};
 use super::status::TokenStatus;
 use crate::allowance::{Allowance, Applicant, Permit, Urgency};
-use crate::clock::{Age, Clock, Now, later, timeout_at};
-use crate::config;
+use crate::clock::{Age, Now, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::observability;
 use crate::provider::DynProvider;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering};
 use crate::token::AccessToken;
-
-/// What a cache is set up with.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) policy: RefreshPolicy,
-    pub(crate) fetch_timeout: Duration,
-    pub(crate) acquire_timeout: Duration,
-    pub(crate) keep_warm: bool,
-    /// One of many caches: it fails for longer, and is not kept warm while no
-    /// request asks for it.
-    pub(crate) one_of_many: bool,
-    pub(crate) clock: Arc<dyn Clock>,
-}
-
-impl Settings {
-    pub(crate) fn new(settings: &config::Settings, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            policy: RefreshPolicy::from(settings),
-            fetch_timeout: settings.fetch_timeout,
-            acquire_timeout: settings.acquire_timeout,
-            keep_warm: settings.keep_warm,
-            one_of_many: false,
-            clock,
-        }
-    }
-}
 
 pub(crate) struct State {
     pub(super) slot: Slot,
