@@ -1,13 +1,13 @@
-//! Does a hit cost the same with one organisation and with ten thousand, and what does each weigh?
+//! Does a hit cost the same with one organization and with ten thousand, and what does each weigh?
 //!
 //! ```text
 //! cargo bench -p benches --bench organizations
 //! ```
 //!
-//! Requests go to one of so many organisations, which is what the look-up
+//! Requests go to one of so many organizations, which is what the look-up
 //! itself costs; to sixteen of them in turn; and to all, which is the worst
 //! for any map: of 10,000 none is in the processor's caches. `map` shows how
-//! much of each is memory's: a plain `HashMap` from the organisation to its
+//! much of each is memory's: a plain `HashMap` from the organization to its
 //! header value, and nothing else. What a request to the same path costs
 //! without a layer is subtracted.
 
@@ -70,7 +70,7 @@ fn main() -> Result<(), BoxError> {
     };
     say(format!(
         "{:<10} {:>13} {:>6} {:>9} {:>6} {:>11}",
-        "scene", "organisations", "asked", "added ns", "ratio", "bytes each"
+        "scene", "organizations", "asked", "added ns", "ratio", "bytes each"
     ));
     let mut rows = Vec::new();
     for ((scene, size, asked, bytes), added) in scenes.into_iter().zip(added) {
@@ -83,7 +83,7 @@ fn main() -> Result<(), BoxError> {
             "ratio": ratio, "bytes": bytes,
         }));
         if effort == Effort::Full && scene == "ours" && asked == 1 {
-            let what = format!("a hit among {size} organisations, over one cache's");
+            let what = format!("a hit among {size} organizations, over one cache's");
             goal(&what, ratio, 1.5);
         }
     }
@@ -92,7 +92,7 @@ fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// The least that several organisations can cost.
+/// The least that several organizations can cost.
 struct MapLayer {
     values: Arc<HashMap<String, HeaderValue, RandomState>>,
 }
@@ -143,7 +143,7 @@ impl<S: Service<Request<()>>> Service<Request<()>> for Map<S> {
 }
 
 fn slug(number: usize) -> String {
-    format!("organisation-{number}")
+    format!("organization-{number}")
 }
 
 /// As long as OfficeRnD's.
@@ -151,7 +151,7 @@ fn token(number: usize) -> String {
     format!("{number:a>1000}")
 }
 
-/// Paths to so many of the organisations, in an order that nothing guesses.
+/// Paths to so many of the organizations, in an order that nothing guesses.
 fn uris(organizations: usize, asked: usize) -> Result<Vec<Uri>, BoxError> {
     let mut numbers: Vec<usize> = (0..organizations).collect();
     let mut dice = fastrand::Rng::with_seed(6_749);
@@ -166,7 +166,7 @@ fn uris(organizations: usize, asked: usize) -> Result<Vec<Uri>, BoxError> {
     Ok(uris)
 }
 
-/// A service that has the token of every organisation at hand, and the bytes
+/// A service that has the token of every organization at hand, and the bytes
 /// on the heap for each.
 fn organizations(
     runtime: &tokio::runtime::Runtime,
@@ -200,12 +200,12 @@ async fn warm(
     }
     let warm = layer.organizations().len();
     if warm != count {
-        return Err(format!("{warm} caches for {count} organisations").into());
+        return Err(format!("{warm} caches for {count} organizations").into());
     }
     Ok(service)
 }
 
-/// Sends so many requests, each to the next organisation.
+/// Sends so many requests, each to the next organization.
 fn lane<S>(mut service: S, uris: Vec<Uri>) -> Lane
 where
     S: Service<Request<()>> + Send + 'static,

@@ -158,8 +158,8 @@ impl<F: Future> Future for Timeout<F> {
 
 /// `now + after`, or far in the future where that overflows.
 pub(crate) fn later(now: Instant, after: Duration) -> Instant {
-    const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-    now.checked_add(after.min(FAR)).unwrap_or(now)
+    const MAX_WAIT: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+    now.checked_add(after.min(MAX_WAIT)).unwrap_or(now)
 }
 
 /// One reading of both clocks.

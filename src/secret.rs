@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 /// A client secret or a token: wiped when dropped, never printed.
 ///
 /// `Debug` shows `[redacted]`; there is no `Display` and no `Serialize`.
-/// [`expose`](Self::expose) is the one door.
+/// [`expose`](Self::expose) is the only way to read it.
 ///
 /// ```
 /// use officernd_auth::Secret;

@@ -153,7 +153,7 @@ impl Backoff {
 pub(super) struct BackoffBounds {
     /// Failures in a row before this one.
     pub(crate) earlier: u32,
-    /// What is left of a token that still serves.
+    /// The rest of the life of a token that still serves.
     pub(crate) token_left: Option<Duration>,
     /// The longest backoff after a permanent failure.
     pub(crate) max_permanent: Duration,

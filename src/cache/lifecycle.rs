@@ -51,7 +51,7 @@ pub(super) enum Decision {
     Failed(Error),
 }
 
-/// What is to be done in the background.
+/// An action that is due in the background.
 #[derive(Debug)]
 pub(super) enum Due {
     Fetch(StartFetch),

@@ -129,7 +129,7 @@ fn started(start: &StartFetch) -> String {
 }
 
 /// A decision in one line, as ARCHITECTURE.md has it.
-fn told(decision: &Decision, now: Now) -> String {
+fn described(decision: &Decision, now: Now) -> String {
     match decision {
         Decision::Ready(token) => format!("ready {}", token.generation()),
         Decision::CheckCredentials(_) => "check credentials, or fail".to_owned(),
@@ -220,8 +220,8 @@ fn decision_table() {
                 Some(Due::CheckCredentials) => "check credentials".to_owned(),
                 None => "-".to_owned(),
             },
-            Acquire => { let mut caller = world.caller(); told(&world.acquire(&mut caller), world.now) }
-            Refresh => { let mut caller = world.refresher(); told(&world.acquire(&mut caller), world.now) }
+            Acquire => { let mut caller = world.caller(); described(&world.acquire(&mut caller), world.now) }
+            Refresh => { let mut caller = world.refresher(); described(&world.acquire(&mut caller), world.now) }
         };
         assert_eq!(decision, expected, "{state}, {event:?}");
     }
@@ -298,7 +298,7 @@ impl Happens {
     }
 }
 
-/// What an observer knows who sees only events and decisions.
+/// What an observer of events and decisions knows.
 struct Observer {
     world: World,
     callers: [Option<Caller>; 4],
@@ -311,7 +311,7 @@ struct Observer {
     began: Now,
     /// Fetches started since time last passed, by callers and by checks.
     at_once: [u32; 5],
-    /// Before this no fetch starts, whoever asks.
+    /// Before this no fetch starts.
     held_until: Option<Now>,
 }
 

@@ -168,7 +168,7 @@ impl IssuedToken {
         self.lifetime.freshness(self.age(now))
     }
 
-    /// What is left of its life.
+    /// The rest of its life.
     pub(crate) fn left(&self, now: Now) -> Duration {
         self.lifetime.expired.saturating_sub(self.age(now))
     }

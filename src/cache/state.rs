@@ -113,7 +113,7 @@ impl State {
         Some(usable.token.clone())
     }
 
-    /// What is due in the background.
+    /// Returns what is due in the background.
     pub(super) fn check(&self) -> Option<Due> {
         self.lock(|locked, now| {
             let due = locked.lifecycle.check(now);

@@ -34,7 +34,7 @@ pub struct TokenStatus {
     pub phase: Phase,
     /// How many tokens there have been; 0 is none yet.
     pub generation: u64,
-    /// What is left of the token's life.
+    /// The rest of the token's life.
     #[serde(serialize_with = "seconds")]
     pub expires_in: Option<Duration>,
     /// The scope that the server granted, where it named one.

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind};
 use crate::sync::{Ordering, Runtime};
 use crate::token::AccessToken;
 
-/// So many callers may wait for one token; one more is refused at once.
+/// The largest number of callers that wait for one token. One more is refused at once.
 const MAX_WAITING: usize = 65_536;
 
 /// The token for this caller, or why there is none. Cancel safe: the fetch goes

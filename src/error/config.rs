@@ -38,7 +38,7 @@ pub enum ConfigError {
     InvalidVariable {
         /// Its name.
         name: &'static str,
-        /// What is wrong with it.
+        /// The problem with it.
         problem: String,
     },
     /// The client id or the client secret cannot be used.
@@ -46,7 +46,7 @@ pub enum ConfigError {
     Credential {
         /// `client_id` or `client_secret`.
         field: &'static str,
-        /// What is wrong with it; never its value.
+        /// The problem with it; never its value.
         problem: &'static str,
     },
     /// The file of the client id or the client secret cannot be used.
@@ -56,13 +56,13 @@ pub enum ConfigError {
         field: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with it.
         problem: String,
     },
     /// A scope has characters that RFC 6749 section 3.3 does not allow.
     #[non_exhaustive]
     Scope {
-        /// What is wrong with it.
+        /// The problem with it.
         problem: String,
     },
     /// A form parameter cannot be sent.
@@ -70,19 +70,19 @@ pub enum ConfigError {
     FormParam {
         /// Its name.
         name: String,
-        /// What is wrong with it.
+        /// The problem with it.
         problem: &'static str,
     },
     /// The token URL cannot be used.
     #[non_exhaustive]
     TokenUrl {
-        /// What is wrong with it.
+        /// The problem with it.
         problem: String,
     },
     /// An allowed origin is not `scheme://host[:port]`.
     #[non_exhaustive]
     Origin {
-        /// What is wrong with it.
+        /// The problem with it.
         problem: String,
     },
     /// A duration, number or limit is out of its range.
@@ -90,13 +90,13 @@ pub enum ConfigError {
     Setting {
         /// Its name, as in the builder.
         name: &'static str,
-        /// What is wrong with it.
+        /// The problem with it.
         problem: String,
     },
     /// A token store cannot be used as it is set up.
     #[non_exhaustive]
     Store {
-        /// What is wrong with it; never a password.
+        /// The problem with it; never a password.
         problem: String,
     },
     /// The HTTP client of the token endpoint could not be built.

@@ -13,7 +13,7 @@ const MIN_LIFE_LEFT: Duration = Duration::from_secs(60);
 /// A stored token, beside the one that this process has.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidate {
-    /// What is left of it.
+    /// The rest of its life.
     pub(super) left: Duration,
     /// Its whole life.
     pub(super) granted: Duration,
@@ -45,7 +45,7 @@ pub(super) enum Verdict {
 }
 
 impl Candidate {
-    /// What is left that can be relied on, after clocks and rounding.
+    /// The rest that can be relied on, after clocks and rounding.
     pub(super) fn safe_life(&self) -> Duration {
         let margin = Duration::from_secs(1).min(self.granted / 20);
         self.left.saturating_sub(margin)

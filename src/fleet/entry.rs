@@ -1,4 +1,4 @@
-//! What is under the seal: a token, a failure, or both. Pure; JSON.
+//! The content of a sealed entry: a token, a failure, or both. Pure; JSON.
 //!
 //! A failed refresh keeps the token that still lives, so that a process that
 //! starts meanwhile finds both.

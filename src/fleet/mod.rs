@@ -158,7 +158,7 @@ const LEASE_MARGIN: Duration = Duration::from_secs(5);
 /// # }
 /// ```
 ///
-/// # What is shared
+/// # Shared and not shared
 ///
 /// Processes share a token only if everything that it depends on is the same:
 /// endpoint, client id, secret, the set of scopes, every form parameter

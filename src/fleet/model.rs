@@ -235,7 +235,7 @@ impl State {
         assert!(counted <= 2, "more than the window allows: {self:?}");
     }
 
-    /// If all answers arrive from here on, each process is served or told in
+    /// If all answers arrive from here on, each process is served or refused in
     /// time, for one more token request.
     fn comes_to_an_end(&self) {
         let mut state = self.clone();

@@ -54,7 +54,7 @@ impl fmt::Display for StoreKey {
 /// let holder = Holder::random()?;
 /// assert_ne!(holder, Holder::random()?);
 /// assert_eq!(Holder::parse(holder.as_str()), Some(holder));
-/// assert_eq!(Holder::parse("somebody"), None);
+/// assert_eq!(Holder::parse("not hex"), None);
 /// # Ok(())
 /// # }
 /// ```

@@ -16,7 +16,7 @@ use super::store::{MAX_ENTRY_SIZE, millis};
 /// written to by something else.
 const MAX_PLACES: usize = 1000;
 
-/// What is saved under one key.
+/// The content of one key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Record {

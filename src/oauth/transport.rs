@@ -101,7 +101,7 @@ where
 
 /// The client could not bring a whole answer.
 fn failed(error: BoxError) -> Error {
-    // From a layer of this crate below, or a client that told the kinds apart.
+    // From a layer of this crate below, or a client that distinguished the kinds.
     match Error::find(&error) {
         Some(ours) => ours.clone(),
         None => Error::new(ErrorKind::Transport, "the token request failed").with_source(error),

@@ -16,7 +16,7 @@ use super::names::metric;
 /// The names are listed in `docs/observability.md`.
 ///
 /// ```
-/// // … install an exporter, such as metrics-exporter-prometheus, then:
+/// // ... install an exporter, such as metrics-exporter-prometheus, then:
 /// officernd_auth::observability::describe_metrics();
 /// ```
 pub fn describe() {
@@ -201,7 +201,7 @@ pub(super) fn rejected() {
     counter!(metric::REJECTIONS).increment(1);
 }
 
-/// A refresh took a sibling's token, or went to the endpoint.
+/// A refresh took another process's token, or went to the endpoint.
 #[cfg(feature = "store")]
 pub(crate) fn store_served(source: &'static str) {
     counter!(metric::STORE_REFRESHES, "source" => source).increment(1);

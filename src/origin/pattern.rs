@@ -116,8 +116,8 @@ impl fmt::Display for Redacted<'_> {
         let authority = rest.split(['/', '\\', '?', '#']).next().unwrap_or_default();
         let secret = rest.contains('@') || rest.contains("%40");
         let (shown, more) = match (secret, authority.len() < rest.len()) {
-            (true, _) => ("", "…"),
-            (false, true) => (authority, "/…"),
+            (true, _) => ("", "..."),
+            (false, true) => (authority, "/..."),
             (false, false) => (authority, ""),
         };
         write!(f, "{}{more}", OneLine(&[scheme, separator, shown]))
@@ -142,19 +142,19 @@ mod tests {
             ("https:///", "no host"),
             (
                 "https://a.example/hunter2",
-                "\"https://a.example/…\" has more",
+                "\"https://a.example/...\" has more",
             ),
             ("https://a.example//", "has more"),
             (
                 "https://a.example?key=hunter2",
-                "\"https://a.example/…\" has more",
+                "\"https://a.example/...\" has more",
             ),
             (
                 "https://me:hunter2@a.example",
-                "\"https://…\" carries user info",
+                "\"https://...\" carries user info",
             ),
-            ("https://me:hunter2/@a.example", "\"https://…\" has more"),
-            ("me:hunter2@a.example", "\"…\" has no scheme"),
+            ("https://me:hunter2/@a.example", "\"https://...\" has more"),
+            ("me:hunter2@a.example", "\"...\" has no scheme"),
             ("https://a.example.", "ends in a dot"),
             ("https://a..example", "host that is none"),
             ("https:// a.example", "host that is none"),

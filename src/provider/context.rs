@@ -137,7 +137,7 @@ impl FetchContext {
     /// Hold the permit until the answer is there: the request counts until a
     /// whole window after that.
     ///
-    /// A cache has spent one before it calls `fetch`, unless the provider
+    /// A cache has taken one before it calls `fetch`, unless the provider
     /// [spends itself](super::TokenProvider::spends_allowance): call this
     /// before each request beyond that.
     ///
@@ -148,12 +148,12 @@ impl FetchContext {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, it has spent nothing.
+    /// Dropped before it is ready, it has taken nothing.
     pub async fn permit(&self) -> Result<Permit, Error> {
         Ok(self.spend(self.reserve().await?))
     }
 
-    /// A permit that is not spent yet: dropped, it goes back.
+    /// A permit that no request has used yet: dropped, it goes back.
     pub(crate) async fn reserve(&self) -> Result<Permit, Error> {
         let urgency = self.urgency.clone();
         self.applicant

@@ -46,7 +46,7 @@ async fn foreign_files_are_nothing() {
         "{".to_owned(),
         "[]".to_owned(),
         with(r#"{"entry":{"id":"?","sealed":"?","until":99999999999999}}"#),
-        with(r#"{"lease":{"holder":"somebody","until":99999999999999}}"#),
+        with(r#"{"lease":{"holder":"another","until":99999999999999}}"#),
         with(&format!(
             r#"{{"entry":{{"id":"?","sealed":"{sealed}","until":99999999999999}}}}"#
         )),

@@ -164,7 +164,7 @@ async fn a_store_that_comes_back_empty_is_used_again() {
     let officernd = Simulator::start().await.unwrap();
     let (provider, one) = pod(&officernd, &server.url());
     one.token().await.unwrap();
-    // The connection is dead, and nobody told us: no failure.
+    // The connection is dead and the client does not know: no failure.
     server.restart();
     one.refresh().await.unwrap();
     assert_eq!(
@@ -191,7 +191,7 @@ async fn a_store_that_comes_back_empty_is_used_again() {
 #[tokio::test]
 async fn a_store_that_stops_and_goes_on_in_any_order_fails_no_request() {
     let mut server = Server::start();
-    // Whoever is cut off fetches by itself: what is counted here is failures.
+    // A pod that is cut off fetches by itself: only failures are counted here.
     let officernd = Simulator::builder()
         .token_life(Duration::from_secs(2))
         .no_rate_limit()

@@ -88,7 +88,7 @@ impl Server {
         Self::with(&[&["--cluster-enabled", "yes"], args].concat())
     }
 
-    /// On a free port; on another if somebody was quicker to take it.
+    /// On a free port; on another if that was taken meanwhile.
     fn launch(program: &'static str, dir: PathBuf, args: Vec<String>, tls: bool) -> Self {
         for _ in 0..5 {
             let port = free_port();

@@ -90,7 +90,7 @@ async fn redis_over_tls_with_user_password_and_database() {
     for shown in [format!("{wrong:?}"), format!("{error:?} {error}")] {
         assert!(!shown.contains("hunter"), "{shown}");
     }
-    // What is outside its prefix is outside its rights.
+    // Keys outside its prefix are outside its rights.
     let elsewhere = store.key_prefix("elsewhere:").unwrap();
     assert!(elsewhere.claim(&look(b"")).await.is_err());
     // The library leaves the choice of cryptography to the program.
@@ -236,7 +236,7 @@ async fn foreign_keys_are_nothing_and_never_in_the_way() {
     server.ask_text(&["SET", &name("entry"), "short", "PX", "9999"]);
     assert!(granted().await);
     // A lease that no process can have.
-    server.ask_text(&["SET", &name("lease"), "somebody"]);
+    server.ask_text(&["SET", &name("lease"), "another"]);
     assert!(granted().await);
     server.ask_text(&["SET", &name("lease"), "junk", "PX", "600000"]);
     assert!(granted().await);

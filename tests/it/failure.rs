@@ -1,4 +1,4 @@
-//! What is remembered of failures, and what the allowance lets through.
+//! Failures: what a cache remembers of them, and what the allowance lets through.
 
 use std::pin::pin;
 

@@ -1,4 +1,4 @@
-//! What is published, and what is said of it, kept true.
+//! The package, and whether README and manifest describe it truly.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -104,9 +104,9 @@ async fn a_thousand_401s_at_once_cost_one_fetch() {
     let provider = ScriptedProvider::new();
     let (cache, _clock) = stepped(&provider);
     let token = cache.token().await.unwrap();
-    let news = (0..1000).filter(|_| cache.reject(&token)).count();
+    let first = (0..1000).filter(|_| cache.reject(&token)).count();
     settle().await;
-    assert_eq!((news, provider.calls()), (1, 2));
+    assert_eq!((first, provider.calls()), (1, 2));
 }
 
 #[tokio::test]

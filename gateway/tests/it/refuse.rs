@@ -1,4 +1,4 @@
-//! What is turned away at the door.
+//! Requests that the gateway refuses.
 
 use axum::http::Request;
 use http_body_util::{BodyExt as _, channel::Channel};

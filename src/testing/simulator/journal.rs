@@ -21,7 +21,7 @@ const MAX_LOG: usize = 10_000;
 /// # async fn main() -> std::io::Result<()> {
 /// let officernd = Simulator::start().await?;
 /// # let mut stream = tokio::net::TcpStream::connect(officernd.addr()).await?;
-/// // … your service sends `GET /api/v2/organizations/acme/members` without a token …
+/// // ... your service sends `GET /api/v2/organizations/acme/members` without a token ...
 /// # stream.write_all(b"GET /api/v2/organizations/acme/members HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
 /// # stream.read_to_end(&mut Vec::new()).await?;
 /// for request in officernd.requests() {

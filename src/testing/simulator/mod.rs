@@ -36,7 +36,7 @@ use crate::{ConfigError, HttpTokenProvider, OfficeRndAuthLayer};
 /// - `POST /oauth/token` follows the token endpoint's rules: a form of four
 ///   fields, all scopes or none, and five requests a minute whatever becomes of
 ///   them.
-/// - `/api/v1|v2/organizations/{slug}/…` wants a live token and the right slug,
+/// - `/api/v1|v2/organizations/{slug}/...` wants a live token and the right slug,
 ///   and answers any path with a small list.
 ///
 /// What OfficeRnD leaves open is a setting of [`SimulatorBuilder`].

@@ -48,7 +48,7 @@ impl Shared {
     }
 }
 
-/// The simulator's one door for time.
+/// The only place where the simulator reads time.
 #[expect(
     clippy::disallowed_methods,
     reason = "a server of its own, which must follow tokio's clock, paused or not"

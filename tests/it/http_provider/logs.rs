@@ -1,4 +1,4 @@
-//! What is traced and what `Debug` shows.
+//! Traces, and the text of `Debug`.
 
 use std::io;
 use std::sync::{Arc, Mutex};
