@@ -66,7 +66,7 @@ use crate::secret::Secret;
 ///
 /// | setting | default |
 /// |---|---|
-/// | `client_id` | none; needed |
+/// | `client_id`, `client_id_file` | none; one of them is needed |
 /// | `client_secret`, `client_secret_file` | none; one of them is needed |
 /// | `scopes` (or `scope`) | none; needed: a list, or text separated by spaces or commas |
 /// | `token_url` | `https://identity.officernd.com/oauth/token` |
@@ -108,8 +108,11 @@ use crate::secret::Secret;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Settings {
-    /// The app's client id. Needed.
+    /// The app's client id. Needed, unless there is a file of it.
     pub client_id: Option<String>,
+    /// The file that holds the client id; read again at each fetch, together
+    /// with the secret's.
+    pub client_id_file: Option<PathBuf>,
     /// The app's client secret. Needed, unless there is a file of it.
     pub client_secret: Option<Secret>,
     /// The file that holds the client secret; read again at each fetch.
@@ -161,6 +164,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             client_id: None,
+            client_id_file: None,
             client_secret: None,
             client_secret_file: None,
             scopes: Vec::new(),
@@ -200,25 +204,38 @@ impl Settings {
     /// use officernd_auth::config::Settings;
     ///
     /// let error = Settings::default().credentials().unwrap_err();
-    /// assert_eq!(error.to_string(), "client_id is not set");
+    /// assert_eq!(error.to_string(), "client_id (or client_id_file) is not set");
     /// ```
     pub fn credentials(&self) -> Result<ClientCredentials, ConfigError> {
         let lacks = |field| ConfigError::Credential {
             field,
             problem: "is not set",
         };
-        let client_id = self.client_id.clone().ok_or(lacks("client_id"))?;
-        let credentials = match (&self.client_secret, &self.client_secret_file) {
-            (Some(secret), None) => ClientCredentials::new(client_id, secret.clone()),
-            (None, Some(file)) => ClientCredentials::new(client_id, "").secret_from_file(file),
-            (None, None) => return Err(lacks("client_secret (or client_secret_file)")),
-            (Some(_), Some(_)) => {
-                return Err(ConfigError::Credential {
-                    field: "client_secret",
-                    problem: "and client_secret_file are both set; keep one",
-                });
-            }
+        let both = |field, problem| Err(ConfigError::Credential { field, problem });
+        if self.client_id.is_some() && self.client_id_file.is_some() {
+            return both("client_id", "and client_id_file are both set; keep one");
+        }
+        if self.client_secret.is_some() && self.client_secret_file.is_some() {
+            return both(
+                "client_secret",
+                "and client_secret_file are both set; keep one",
+            );
+        }
+        let id = match (&self.client_id, &self.client_id_file) {
+            (None, None) => return Err(lacks("client_id (or client_id_file)")),
+            (id, _) => id.clone().unwrap_or_default(),
         };
+        let secret = match (&self.client_secret, &self.client_secret_file) {
+            (None, None) => return Err(lacks("client_secret (or client_secret_file)")),
+            (secret, _) => secret.clone().unwrap_or_else(|| "".into()),
+        };
+        let mut credentials = ClientCredentials::new(id, secret);
+        if let Some(file) = &self.client_id_file {
+            credentials = credentials.id_from_file(file);
+        }
+        if let Some(file) = &self.client_secret_file {
+            credentials = credentials.secret_from_file(file);
+        }
         if self.scopes.is_empty() {
             return Err(ConfigError::Scope {
                 problem: "is not set; OfficeRnD wants at least one".to_owned(),
@@ -242,6 +259,7 @@ impl fmt::Debug for Settings {
         let origins: Vec<String> = self.allow_origins.iter().map(shown).collect();
         f.debug_struct("Settings")
             .field("client_id", &self.client_id)
+            .field("client_id_file", &self.client_id_file)
             .field("client_secret", &self.client_secret)
             .field("client_secret_file", &self.client_secret_file)
             .field("scopes", &self.scopes)

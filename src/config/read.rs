@@ -36,6 +36,7 @@ impl<'de> Deserialize<'de> for Settings {
 struct Fields {
     #[serde(deserialize_with = "text::optional")]
     client_id: Option<String>,
+    client_id_file: Option<PathBuf>,
     #[serde(deserialize_with = "text::secret")]
     client_secret: Option<Secret>,
     client_secret_file: Option<PathBuf>,

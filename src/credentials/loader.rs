@@ -76,7 +76,8 @@ impl Loader {
         }
     }
 
-    /// Remembers that a token request was sent with this pair.
+    /// Remembers that a token request was sent with this pair, here or by
+    /// another process.
     pub(crate) fn used(&self, pair: &AppCredentials) {
         self.lock().last_used = Some(pair.clone());
     }

@@ -261,6 +261,10 @@ impl<P: KeyedProvider, S: TokenStore> TokenProvider for SharedTokenProvider<P, S
     fn spends_allowance(&self) -> bool {
         true
     }
+
+    async fn credentials_changed(&self) -> bool {
+        self.inner.provider.credentials_changed().await
+    }
 }
 
 /// So that a second store can stand before this one.

@@ -204,6 +204,8 @@ impl crate::fleet::KeyedProvider for HttpTokenProvider {
         let until = later(TokioClock.now(), LOAD_TIMEOUT);
         let client = &self.inner.client;
         let credentials = client.loader.load(&TokioClock, until).await?;
+        // Other processes send requests with this pair, and share their failures.
+        client.loader.used(&credentials);
         Ok(client.material(&credentials))
     }
 

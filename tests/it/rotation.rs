@@ -9,7 +9,10 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use officernd_auth::credentials::AppCredentials;
-use officernd_auth::{BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer};
+use officernd_auth::testing::MemoryStore;
+use officernd_auth::{
+    BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer, SharedTokenProvider,
+};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tower::{Service, ServiceBuilder, ServiceExt as _, service_fn};
@@ -87,6 +90,7 @@ impl Scene {
     fn client(
         &self,
         url: &str,
+        store: Option<MemoryStore>,
     ) -> impl Service<
         Request<Full<Bytes>>,
         Response = Response<Full<Bytes>>,
@@ -106,7 +110,10 @@ impl Scene {
         });
         let credentials = credentials.scope("officernd.api.read").token_url(url);
         let provider = HttpTokenProvider::with_service(credentials, endpoint).unwrap();
-        let layer = OfficeRndAuthLayer::new(provider);
+        let layer = match store {
+            Some(store) => OfficeRndAuthLayer::new(SharedTokenProvider::new(provider, store)),
+            None => OfficeRndAuthLayer::new(provider),
+        };
         ServiceBuilder::new()
             .layer(layer.with_retry())
             .service(service_fn(move |request| api.clone().api(request)))
@@ -147,7 +154,7 @@ async fn an_app_is_replaced_without_a_failed_request() {
     let scene = Scene::default();
     scene.make_app("old");
     scene.store_pair("old");
-    let client = scene.client("https://rotation.test/good-order");
+    let client = scene.client("https://rotation.test/good-order", None);
     let requests = tokio::spawn(failures(client, s(10)));
     sleep(s(2)).await;
     scene.make_app("new");
@@ -160,23 +167,41 @@ async fn an_app_is_replaced_without_a_failed_request() {
     assert!(token_requests <= 3, "{token_requests}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_app_deleted_too_early_fails_requests_for_at_most_5_s_more() {
+/// The old app is deleted 2 s after the start, the new pair arrives at 14 s.
+/// Counts token requests.
+async fn bad_order(url: &str, stores: &[Option<MemoryStore>]) -> usize {
     let scene = Scene::default();
     scene.make_app("old");
     scene.store_pair("old");
-    let client = scene.client("https://rotation.test/bad-order");
-    let requests = tokio::spawn(failures(client, s(30)));
+    let clients = stores.iter().map(|store| scene.client(url, store.clone()));
+    let clients: Vec<_> = clients
+        .map(|client| tokio::spawn(failures(client, s(30))))
+        .collect();
     sleep(s(2)).await;
     scene.delete_app("old");
     sleep(s(12)).await;
     scene.make_app("new");
     scene.store_pair("new");
-    let failures = requests.await.unwrap();
-    // The old token is gone, and nothing can replace it before the new pair is there.
-    assert!(failures.iter().any(|&at| at > s(13)), "{failures:?}");
-    let last = failures.last().unwrap();
-    assert!(*last < s(14 + 5), "{last:?}");
-    let token_requests = scene.world().token_requests;
+    for requests in clients {
+        let failures = requests.await.unwrap();
+        // The old token is gone, and nothing can replace it before the new pair is there.
+        assert!(failures.iter().any(|&at| at > s(13)), "{failures:?}");
+        let last = failures.last().unwrap();
+        assert!(*last < s(14 + 5), "{last:?}");
+    }
+    scene.world().token_requests
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_deleted_too_early_fails_requests_for_at_most_5_s_more() {
+    let token_requests = bad_order("https://rotation.test/bad-order", &[None]).await;
+    assert!(token_requests <= 4, "{token_requests}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_behind_a_store_whichever_pod_was_refused() {
+    let store = MemoryStore::new();
+    let pods = [Some(store.clone()), Some(store)];
+    let token_requests = bad_order("https://rotation.test/shared", &pods).await;
     assert!(token_requests <= 4, "{token_requests}");
 }

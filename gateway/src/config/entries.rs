@@ -113,18 +113,6 @@ impl Entries {
         Self { entries, prefix }
     }
 
-    /// Takes out one text.
-    pub(super) fn take(&mut self, key: &str, mistakes: &mut Mistakes) -> Option<String> {
-        let Entry { place, value } = self.entries.remove(key)?;
-        match value.into_string() {
-            Some(text) => Some(text),
-            None => {
-                mistakes.add(place, "must be text");
-                None
-            }
-        }
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -51,21 +51,9 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// The app in these settings, tried on a provider. A client id in a file
-    /// is read again before each token request, as the secret is.
-    fn new(settings: &Settings, id_file: Option<String>) -> Result<Self, String> {
-        let credentials = match id_file {
-            None => settings.credentials(),
-            Some(_) if settings.client_id.is_some() => {
-                return Err("client_id and client_id_file are both set; keep one".to_owned());
-            }
-            Some(file) => {
-                let mut settings = settings.clone();
-                settings.client_id = Some(String::new());
-                let credentials = settings.credentials();
-                credentials.map(|credentials| credentials.id_from_file(file))
-            }
-        };
+    /// The app in these settings, tried on a provider.
+    fn new(settings: &Settings) -> Result<Self, String> {
+        let credentials = settings.credentials();
         let credentials = credentials.map_err(|error| error.to_string())?;
         let provider = HttpTokenProvider::new(credentials.clone());
         provider.map_err(|error| error.to_string())?;
@@ -123,9 +111,8 @@ impl Config {
     fn read_all(file: Option<PathBuf>, mistakes: &mut Mistakes) -> Option<Self> {
         let mut file = File::read(file, mistakes)?;
         let organizations = file.take("organizations", mistakes);
-        let mut library = Entries::library(&mut file, mistakes);
+        let library = Entries::library(&mut file, mistakes);
         let is_configured = file.is_named() || !library.is_empty();
-        let id_file = library.take("client_id_file", mistakes);
         let gateway = Entries::gateway(&mut file);
 
         let options: Options = gateway.check(mistakes);
@@ -144,9 +131,6 @@ impl Config {
         let slug = std::env::var("OFFICERND_ORG_SLUG").ok();
         let is_configured = is_configured || options.upstream.is_some() || options.store.is_some();
         let apps = if !organizations.is_empty() {
-            if id_file.is_some() {
-                mistakes.add("client_id_file", organizations::BELONGS_TO_EACH);
-            }
             let apps = organizations::read(&organizations, &library, &file, mistakes);
             let default = options.default_organization.clone();
             if let Some(default) = &default
@@ -157,7 +141,7 @@ impl Config {
             }
             Apps::PerOrganization { apps, default }
         } else if is_configured {
-            let app = App::new(&settings, id_file).map_err(|error| {
+            let app = App::new(&settings).map_err(|error| {
                 mistakes.add("credentials", error);
             });
             // The other mistakes are named all the same.

@@ -19,8 +19,7 @@ const OWN: [&str; 6] = [
     "token_url",
 ];
 
-pub(super) const BELONGS_TO_EACH: &str =
-    "belongs into each [organizations.SLUG], as there are several";
+const BELONGS_TO_EACH: &str = "belongs into each [organizations.SLUG], as there are several";
 
 /// The apps by slug. `scopes` and `token_url` may come from
 /// `[officernd]`.
@@ -32,7 +31,7 @@ pub(super) fn read(
 ) -> BTreeMap<String, App> {
     let mut shared = Dict::new();
     library.each(|place, key, value| match key {
-        "client_id" | "client_secret" | "client_secret_file" => {
+        "client_id" | "client_id_file" | "client_secret" | "client_secret_file" => {
             mistakes.add(place, BELONGS_TO_EACH);
         }
         "scopes" | "scope" => {
@@ -73,12 +72,10 @@ fn one(table: &Dict, mut all: Dict, place: &str, mistakes: &mut Mistakes) -> Res
             mistakes.add(format_args!("{place}.{key}"), problem);
         }
     }
-    let id_file = all.remove("client_id_file");
-    let id_file = id_file.and_then(Value::into_string);
     let settings: Settings = Value::from(all)
         .deserialize()
         .map_err(|error: figment::Error| error.kind.to_string())?;
-    App::new(&settings, id_file)
+    App::new(&settings)
 }
 
 fn is_slug(text: &str) -> bool {
