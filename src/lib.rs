@@ -2,7 +2,7 @@
 //!
 //! OfficeRnD's token endpoint takes five requests a minute, failed ones included, and a token lives an hour. This crate
 //! fetches one token, refreshes it in the background before it expires, and never has two token requests in flight. A
-//! request that finds its token waits for nothing: no lock, no allocation.
+//! request that finds its token waits for nothing: no lock and, for an `http::Request`, no allocation.
 //!
 //! # Start here
 //!

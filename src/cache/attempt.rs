@@ -231,7 +231,8 @@ impl Attempts {
         }
     }
 
-    /// When the backoff ends that is, or is not, the allowance's.
+    /// When the backoff ends: that of the allowance if `rate_limited`, else that
+    /// of a failure.
     pub(super) fn backoff_ends(&self, rate_limited: bool, now: Now) -> Option<Instant> {
         match &self.state {
             Attempt::BackingOff(backoff) if backoff.is_rate_limited() == rate_limited => {

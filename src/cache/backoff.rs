@@ -25,8 +25,8 @@ const CREDENTIALS_INTERVAL: Duration = Duration::from_secs(5);
 enum Reason {
     /// The last one failed.
     Failed,
-    /// The same, for the first time and so briefly that callers wait for the
-    /// next try.
+    /// The first failure in a row, with a backoff of at most 1 s: callers wait
+    /// for the next try.
     FailedOnce,
     /// The allowance refused a fetch of this urgency; nothing was sent.
     RateLimited(Urgency),
@@ -118,7 +118,7 @@ impl Backoff {
         matches!(self.reason, Reason::RateLimited(_))
     }
 
-    /// Whether the server refused the credentials, so that others end this.
+    /// Whether the server refused the credentials. Changed ones end this backoff.
     pub(super) fn is_refused(&self, now: Now) -> bool {
         self.error.kind() == ErrorKind::InvalidClient && !self.is_over(now)
     }

@@ -105,8 +105,8 @@ impl Rejection {
         if self.replace.is_none() {
             return;
         }
-        // A token that counted as revoked is accepted, or its replacement is
-        // rejected here and accepted there like itself: that was wrong.
+        // A 2xx refutes the decision that the token was revoked: its 401s meant
+        // a missing scope.
         let wrong = self.verdict.take().unwrap_or(0);
         self.longest = self.longest.max(self.run).max(wrong);
         self.run = 0;
@@ -114,8 +114,8 @@ impl Rejection {
         self.alive = true;
     }
 
-    /// A new token replaces the current one, which served until its refresh was
-    /// due, or did not.
+    /// A new token replaces the current one. `until_refresh_due`: the current
+    /// one lived until its refresh was due.
     pub(crate) fn replaced(&mut self, until_refresh_due: bool) {
         if self.replace.is_none() && until_refresh_due {
             self.forget();

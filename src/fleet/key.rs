@@ -50,8 +50,7 @@ pub trait KeyedProvider: TokenProvider {
     ///
     /// # Errors
     ///
-    /// If the credentials cannot be read. The fetch then goes on without the
-    /// store.
+    /// If the credentials cannot be read. The fetch then fails.
     fn key_material(&self) -> impl Future<Output = Result<KeyMaterial, Error>> + Send;
 
     /// Fetches a token and says which material it was minted with.

@@ -50,7 +50,7 @@ pub trait TokenProvider: Send + Sync + 'static {
     ///
     /// The kind decides what the cache does next: after a transient kind
     /// ([`Error::is_transient`]) it backs off for up to 60 s, with jitter; after
-    /// any other for 60 s, doubling to 10 min, or to 60 min where several caches
+    /// `RateLimited` for 30 to 60 s, doubling to 15 min; after any other for 60 s, doubling to 10 min, or to 60 min where several caches
     /// share an allowance. If [`Error::retry_after`] is longer, for that time.
     fn fetch(&self, cx: FetchContext) -> impl Future<Output = Result<AccessToken, Error>> + Send;
 
