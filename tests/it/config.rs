@@ -108,7 +108,7 @@ fn what_is_missing_or_doubled_is_named() {
         settings.layer().unwrap_err().to_string()
     };
     for (text, message) in [
-        ("", "client_id is not set"),
+        ("", "client_id (or client_id_file) is not set"),
         (
             "client_id = 'a'",
             "client_secret (or client_secret_file) is not set",
