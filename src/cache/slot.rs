@@ -90,8 +90,17 @@ impl CachedToken {
         clock: &dyn Clock,
         look: impl FnOnce() -> Verdict,
     ) -> Option<&TokenHeader> {
+        self.header_at(clock::tick(), clock, look)
+    }
+
+    #[inline(always)]
+    fn header_at(
+        &self,
+        tick: u64,
+        clock: &dyn Clock,
+        look: impl FnOnce() -> Verdict,
+    ) -> Option<&TokenHeader> {
         let shard = self.shard();
-        let tick = clock::tick();
         if shard.fresh_at.load(Ordering::Relaxed) != tick {
             let verdict = look();
             if verdict == Verdict::Unusable {
@@ -254,3 +263,7 @@ fn thread_number() -> usize {
     }
     NUMBER.try_with(|number| *number).unwrap_or(1)
 }
+
+#[cfg(test)]
+#[path = "slot_tests.rs"]
+mod tests;

@@ -1,0 +1,201 @@
+//! Ticks, which release builds on Linux have, as arguments.
+
+use std::cell::Cell;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::*;
+use crate::cache::lifetime::RefreshPolicy;
+use crate::clock::{Age, Now, Sleep, TokioClock};
+use crate::token::AccessToken;
+
+const LIFE: Duration = Duration::from_secs(3600);
+
+fn cached(name: &str, generation: u64) -> CachedToken {
+    let now = Now::read(&TokioClock);
+    let token = AccessToken::bearer(name, LIFE).unwrap();
+    let minted = (
+        token.with_generation(generation),
+        Age::starting(now.monotonic, now.wall),
+    );
+    let policy = RefreshPolicy::default();
+    let issued = IssuedToken::replacing(None, &policy, minted, (generation, 0.0), now).unwrap();
+    CachedToken::new(TokenId::new(&Weak::new(), generation), Arc::new(issued))
+}
+
+/// A clock that stands still.
+#[derive(Debug)]
+struct Stopped(Instant);
+
+impl Clock for Stopped {
+    fn now(&self) -> Instant {
+        self.0
+    }
+
+    fn wall(&self) -> SystemTime {
+        TokioClock.wall()
+    }
+
+    fn sleep_until(&self, until: Instant) -> Sleep {
+        TokioClock.sleep_until(until)
+    }
+}
+
+/// What requests of one thread get at these ticks, when a look says this, and
+/// whether there was a look.
+struct Requests<'a> {
+    token: &'a CachedToken,
+    clock: &'a dyn Clock,
+    looks: Cell<usize>,
+}
+
+impl<'a> Requests<'a> {
+    fn new(token: &'a CachedToken, clock: &'a dyn Clock) -> Self {
+        let looks = Cell::new(0);
+        Self {
+            token,
+            clock,
+            looks,
+        }
+    }
+
+    /// Whether the request carries the token, and whether both clocks were read.
+    fn at(&self, tick: u64, verdict: Verdict) -> (bool, bool) {
+        let before = self.looks.get();
+        let header = self.token.header_at(tick, self.clock, || {
+            self.looks.set(before + 1);
+            verdict
+        });
+        (header.is_some(), self.looks.get() > before)
+    }
+}
+
+#[test]
+fn a_fresh_token_is_believed_for_one_tick() {
+    let token = cached("a", 1);
+    let requests = Requests::new(&token, &TokioClock);
+    assert_eq!(requests.at(1, Verdict::Fresh), (true, true));
+    for _ in 0..100 {
+        // The look would say no.
+        assert_eq!(requests.at(1, Verdict::Unusable), (true, false));
+    }
+    assert_eq!(requests.at(2, Verdict::Fresh), (true, true));
+    assert_eq!(requests.at(2, Verdict::Unusable), (true, false));
+}
+
+#[test]
+fn a_token_dies_at_the_next_tick_whichever_way_the_clock_went() {
+    for next in [0, 1, 9, 11, u64::MAX] {
+        let token = cached("a", 1);
+        let requests = Requests::new(&token, &TokioClock);
+        assert_eq!(requests.at(10, Verdict::Fresh), (true, true));
+        for _ in 0..3 {
+            assert_eq!(
+                requests.at(next, Verdict::Unusable),
+                (false, true),
+                "{next}"
+            );
+        }
+    }
+}
+
+#[test]
+fn only_a_fresh_token_is_believed() {
+    let token = cached("a", 1);
+    let requests = Requests::new(&token, &TokioClock);
+    for verdict in [Verdict::Usable, Verdict::Unusable] {
+        for _ in 0..3 {
+            let usable = verdict == Verdict::Usable;
+            assert_eq!(requests.at(1, verdict), (usable, true), "{verdict:?}");
+        }
+    }
+    // Nor does an earlier tick come back.
+    assert_eq!(requests.at(1, Verdict::Fresh), (true, true));
+    assert_eq!(requests.at(2, Verdict::Usable), (true, true));
+    assert_eq!(requests.at(2, Verdict::Unusable), (false, true));
+}
+
+#[test]
+fn without_ticks_every_request_looks() {
+    let token = cached("a", 1);
+    let requests = Requests::new(&token, &TokioClock);
+    for _ in 0..3 {
+        assert_eq!(requests.at(clock::NO_TICK, Verdict::Fresh), (true, true));
+    }
+    assert_eq!(
+        requests.at(clock::NO_TICK, Verdict::Unusable),
+        (false, true)
+    );
+}
+
+#[test]
+fn ticks_say_nothing_of_a_clock_that_does_not_run_with_the_systems() {
+    let now = TokioClock.now();
+    for now in [now - LIFE, now + LIFE] {
+        let clock = Stopped(now);
+        let token = cached("a", 1);
+        let requests = Requests::new(&token, &clock);
+        for _ in 0..3 {
+            assert_eq!(requests.at(1, Verdict::Fresh), (true, true));
+        }
+        assert_eq!(requests.at(1, Verdict::Unusable), (false, true));
+    }
+}
+
+#[test]
+fn each_thread_looks_for_itself() {
+    let token = cached("a", 1);
+    assert_eq!(
+        Requests::new(&token, &TokioClock).at(1, Verdict::Fresh),
+        (true, true)
+    );
+    thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let requests = Requests::new(&token, &TokioClock);
+            let first = requests.at(1, Verdict::Fresh);
+            (first, requests.at(1, Verdict::Unusable))
+        });
+        assert_eq!(other.join().unwrap(), ((true, true), (true, false)));
+    });
+}
+
+/// The header that a request of this reader carries at this tick.
+fn carried(reader: &mut SlotReader, slot: &Slot, tick: u64) -> String {
+    let value = |token: &CachedToken| {
+        let header = token.header_at(tick, &TokioClock, || Verdict::Fresh);
+        header.unwrap().value.to_str().unwrap().to_owned()
+    };
+    if let Some(token) = reader.current(slot) {
+        return value(token);
+    }
+    reader.update(slot);
+    value(slot.load().as_deref().unwrap())
+}
+
+#[test]
+fn a_replaced_token_is_not_carried_again_within_the_tick() {
+    let slot = Slot::default();
+    slot.publish(cached("a", 1));
+    let mut reader = SlotReader::default();
+    for _ in 0..3 {
+        assert_eq!(carried(&mut reader, &slot, 1), "Bearer a");
+    }
+    assert!(reader.current(&slot).is_some(), "kept");
+    slot.publish(cached("b", 2));
+    assert!(reader.current(&slot).is_none());
+    for _ in 0..3 {
+        assert_eq!(carried(&mut reader, &slot, 1), "Bearer b");
+    }
+}
+
+#[test]
+fn a_clone_of_a_reader_starts_empty() {
+    let slot = Slot::default();
+    slot.publish(cached("a", 1));
+    let mut reader = SlotReader::default();
+    carried(&mut reader, &slot, 1);
+    carried(&mut reader, &slot, 1);
+    assert!(reader.current(&slot).is_some());
+    assert!(reader.clone().current(&slot).is_none());
+}
