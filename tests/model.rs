@@ -255,6 +255,46 @@ fn a_service_carries_the_new_token_on_its_first_request_after_the_refresh() {
 }
 
 #[test]
+fn a_service_that_races_with_a_refresh_never_goes_back_to_an_older_token() {
+    explore(|| {
+        let layer = layer(&Provider::default(), &ManualClock::new());
+        block_on(layer.cache().token()).unwrap();
+        let cache = layer.cache().clone();
+        let refresher = spawn(async move { cache.refresh().await.unwrap().generation() });
+        let callers: Vec<_> = (0..2)
+            .map(|_| {
+                let mut service = layer.layer(service_fn(async |request: Request<()>| {
+                    let header = request.headers()["authorization"].to_str().unwrap();
+                    let number: u64 = header.rsplit('-').next().unwrap().parse().unwrap();
+                    Ok::<_, Infallible>(Response::new(number))
+                }));
+                spawn(async move {
+                    let mut newest = 0;
+                    // The third request begins to use the token that it keeps.
+                    for _ in 0..5 {
+                        let url = "https://app.officernd.com/api/v2/organizations/acme/locations";
+                        let request = Request::get(url).body(()).unwrap();
+                        let number = service.call(request).await.unwrap().into_body();
+                        assert!(number >= newest, "token {number} after token {newest}");
+                        newest = number;
+                    }
+                    (service, newest)
+                })
+            })
+            .collect();
+        assert_eq!(block_on(refresher).unwrap(), 2);
+        for caller in callers {
+            let (mut service, _) = block_on(caller).unwrap();
+            for _ in 0..2 {
+                let url = "https://app.officernd.com/api/v2/organizations/acme/locations";
+                let request = Request::get(url).body(()).unwrap();
+                assert_eq!(block_on(service.call(request)).unwrap().into_body(), 2);
+            }
+        }
+    });
+}
+
+#[test]
 fn a_rejection_hits_its_own_generation_whatever_lands_meanwhile() {
     explore(|| {
         let provider = Provider {

@@ -118,11 +118,13 @@ impl TokenCache {
         let loaded;
         let cached = match reader.current(slot) {
             Some(cached) => cached,
-            None => {
-                reader.update(slot);
-                loaded = slot.load();
-                loaded.as_deref()?
-            }
+            None => match reader.update(slot) {
+                Some(cached) => cached,
+                None => {
+                    loaded = slot.load();
+                    loaded.as_deref()?
+                }
+            },
         };
         let clock = &*self.state.settings.clock;
         cached.header(clock, || self.look(cached)).map(insert)

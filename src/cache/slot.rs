@@ -235,14 +235,19 @@ impl SlotReader {
         self.token.as_deref().filter(|_| current)
     }
 
-    /// Keeps the current token, from the second time on.
-    pub(super) fn update(&mut self, slot: &Slot) {
-        if self.used {
-            let version = slot.version.load(Ordering::Acquire);
-            self.token = slot.get();
-            self.version = version;
+    /// Keeps the current token, from the second time on, and returns it.
+    ///
+    /// The request carries the token that is kept. One that is loaded
+    /// afterwards may be newer: then the next request would go back.
+    pub(super) fn update(&mut self, slot: &Slot) -> Option<&CachedToken> {
+        if !self.used {
+            self.used = true;
+            return None;
         }
-        self.used = true;
+        // Before the token: one that is published in between is loaded again.
+        self.version = slot.version.load(Ordering::Acquire);
+        self.token = slot.get();
+        self.token.as_deref()
     }
 }
 

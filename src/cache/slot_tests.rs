@@ -169,8 +169,10 @@ fn carried(reader: &mut SlotReader, slot: &Slot, tick: u64) -> String {
     if let Some(token) = reader.current(slot) {
         return value(token);
     }
-    reader.update(slot);
-    value(slot.load().as_deref().unwrap())
+    match reader.update(slot) {
+        Some(token) => value(token),
+        None => value(slot.load().as_deref().unwrap()),
+    }
 }
 
 #[test]
