@@ -9,14 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::error::{Error, ErrorKind};
+use super::failure::{Failure, FailureJson};
 use crate::secret::Secret;
 use crate::token::AccessToken;
-
-/// Failures this far apart are not in a row.
-const FAILURE_MEMORY: Duration = Duration::from_secs(60);
-/// The longest pause after a failure.
-const MAX_FAILURE_HOLD: Duration = Duration::from_secs(60 * 60);
 
 /// The content of a sealed entry, with durations counted from `sealed_at`.
 #[derive(Debug)]
@@ -37,16 +32,6 @@ pub(super) struct StoredToken {
     pub(super) minted_by: String,
     /// It replaced a token that a server had answered 401 to.
     pub(super) replaced_rejected: bool,
-}
-
-/// A token request that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Failure {
-    pub(super) kind: ErrorKind,
-    /// In a row, this one included.
-    failures: u32,
-    /// How long no process asks the endpoint again.
-    hold: Duration,
 }
 
 // No `Debug`: it would show the token.
@@ -73,20 +58,11 @@ struct TokenJson<'a> {
     replaced_rejected: bool,
 }
 
-#[derive(Serialize, Deserialize)]
-struct FailureJson<'a> {
-    kind: &'a str,
-    failures: u32,
-    hold: u64,
-}
-
 impl Entry {
     /// How long the store keeps it.
     pub(super) fn life(&self) -> Duration {
         let token = self.token.as_ref().map_or(Duration::ZERO, |t| t.left);
-        let failure = self.failure.map_or(Duration::ZERO, |failure| {
-            failure.hold.saturating_add(FAILURE_MEMORY)
-        });
+        let failure = self.failure.map_or(Duration::ZERO, |it| it.life());
         token.max(failure)
     }
 
@@ -99,11 +75,7 @@ impl Entry {
             scope: stored.token.scope().map(Cow::Borrowed),
             replaced_rejected: stored.replaced_rejected,
         });
-        let failure = self.failure.as_ref().map(|failure| FailureJson {
-            kind: failure.kind.as_str(),
-            failures: failure.failures,
-            hold: millis(failure.hold),
-        });
+        let failure = self.failure.map(Failure::to_json);
         // Room from the start: a buffer that grows leaves its old bytes behind.
         let scope = token.as_ref().and_then(|token| token.scope.as_ref());
         let text = token.as_ref().map_or(0, |token| token.value.len());
@@ -166,78 +138,6 @@ impl StoredToken {
     }
 }
 
-impl Failure {
-    /// What other processes should know of this error; `None` if it says
-    /// nothing about the endpoint. `earlier` is the last failure and how long
-    /// ago it was sealed; `chance` in `0.0..1.0` spreads processes.
-    pub(super) fn after(error: &Error, earlier: Option<(Self, Duration)>) -> Option<Self> {
-        kind(error.kind().as_str())?;
-        if error.is_not_attempted() {
-            return None;
-        }
-        let in_a_row =
-            |(failure, age): &(Self, Duration)| *age < failure.hold.saturating_add(FAILURE_MEMORY);
-        let earlier = earlier
-            .filter(in_a_row)
-            .map_or(0, |(failure, _)| failure.failures);
-        let doublings = 2u32.saturating_pow(earlier);
-        let doubled = |base: u64, most: u64| {
-            Duration::from_secs(base)
-                .saturating_mul(doublings)
-                .min(Duration::from_secs(most))
-        };
-        let own = match error.kind() {
-            ErrorKind::RateLimited => doubled(60, 900),
-            _ if error.is_transient() => doubled(1, 30),
-            _ => doubled(60, 600),
-        };
-        let hold = match error.retry_after() {
-            Some(after) if error.kind() == ErrorKind::RateLimited => after,
-            Some(after) => after.max(own),
-            None => own,
-        };
-        Some(Self {
-            kind: error.kind(),
-            failures: earlier.saturating_add(1),
-            hold: hold.clamp(Duration::from_secs(1), MAX_FAILURE_HOLD),
-        })
-    }
-
-    /// How long it still holds.
-    pub(super) fn left(&self, age: Duration) -> Duration {
-        self.hold.saturating_sub(age)
-    }
-
-    /// The error for a process that did not ask.
-    pub(super) fn error(&self, left: Duration) -> Error {
-        let kind = self.kind;
-        let message = format!("another process's token request has just failed ({kind})");
-        Error::new(kind, message).with_retry_after(left)
-    }
-
-    fn from_json(json: &FailureJson<'_>) -> Option<Self> {
-        Some(Self {
-            kind: kind(json.kind)?,
-            failures: json.failures,
-            hold: Duration::from_millis(json.hold).min(MAX_FAILURE_HOLD),
-        })
-    }
-}
-
-/// The kinds of answer that a token endpoint can give.
-fn kind(name: &str) -> Option<ErrorKind> {
-    const KINDS: [ErrorKind; 7] = [
-        ErrorKind::InvalidClient,
-        ErrorKind::InvalidScope,
-        ErrorKind::Denied,
-        ErrorKind::RateLimited,
-        ErrorKind::Timeout,
-        ErrorKind::Transport,
-        ErrorKind::Malformed,
-    ];
-    KINDS.into_iter().find(|kind| kind.as_str() == name)
-}
-
 /// `Bearer ...` without `Bearer `.
 fn bare(token: &AccessToken) -> &str {
     let header = token.header_value().to_str().unwrap_or_default();
@@ -255,6 +155,7 @@ fn wall_millis(wall: SystemTime) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Error, ErrorKind};
 
     const S: fn(u64) -> Duration = Duration::from_secs;
 
@@ -315,42 +216,5 @@ mod tests {
         assert_eq!(age(at(0), S(2999)), S(600));
         // The writer's clock is ahead of ours: the store's says it.
         assert_eq!(age(at(0) - S(7200), S(2999)), S(600));
-    }
-
-    #[test]
-    fn the_more_failures_in_a_row_the_longer_the_pause() {
-        let holds = |error: &Error| {
-            let mut earlier = None;
-            let mut holds = Vec::new();
-            for _ in 0..7 {
-                let failure = Failure::after(error, earlier).unwrap();
-                holds.push(failure.hold.as_secs());
-                earlier = Some((failure, failure.hold));
-            }
-            holds
-        };
-        let down = Error::new(ErrorKind::Transport, "");
-        assert_eq!(holds(&down), [1, 2, 4, 8, 16, 30, 30]);
-        let limited = Error::new(ErrorKind::RateLimited, "");
-        assert_eq!(holds(&limited), [60, 120, 240, 480, 900, 900, 900]);
-        assert_eq!(holds(&limited.with_retry_after(S(20)))[..2], [20, 20]);
-        let wrong = Error::new(ErrorKind::InvalidClient, "");
-        assert_eq!(holds(&wrong)[..5], [60, 120, 240, 480, 600]);
-        assert_eq!(holds(&down.clone().with_retry_after(S(20)))[..2], [20, 20]);
-        let last = Failure::after(&down, None).unwrap();
-        let after_a_while = Failure::after(&down, Some((last, S(62)))).unwrap();
-        assert_eq!(after_a_while.failures, 1);
-    }
-
-    #[test]
-    fn errors_that_say_nothing_about_the_endpoint_are_not_shared() {
-        let not_attempted = Error::new(ErrorKind::RateLimited, "").not_attempted();
-        for error in [
-            not_attempted,
-            Error::new(ErrorKind::Store, ""),
-            Error::new(ErrorKind::Runtime, ""),
-        ] {
-            assert!(Failure::after(&error, None).is_none());
-        }
     }
 }

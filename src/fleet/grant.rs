@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::breaker::{Source, StoreUnavailable};
 use super::claim::{Claim, Finish};
-use super::entry::{Entry, Failure, StoredToken};
+use super::entry::{Entry, StoredToken};
+use super::failure::Failure;
 use super::key::KeyedProvider;
 use super::reader::EntryReader;
 use super::session::{Answer, Session};

@@ -72,6 +72,7 @@ mod alone;
 mod breaker;
 mod claim;
 mod entry;
+mod failure;
 mod fetch;
 #[cfg(feature = "file")]
 mod file;

@@ -1,4 +1,5 @@
 mod rules;
+mod subject;
 
 use std::fmt;
 

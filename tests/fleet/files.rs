@@ -1,7 +1,8 @@
 //! `FileStore` in a directory that others have meddled with.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -10,6 +11,8 @@ use officernd_auth::fleet::{Claimed, FileStore, TokenStore};
 
 use crate::pods::{claim, finish, look};
 use crate::server::scratch;
+
+const DIRECTORY: &str = "FLEET_TEST_DIRECTORY";
 
 fn record(dir: &Path, name: &[u8]) -> PathBuf {
     dir.join(format!("officernd-{}.json", claim(name).key))
@@ -94,6 +97,45 @@ async fn a_record_that_cannot_be_read_is_replaced() {
     fs::write(record(&dir, b"x"), "{").unwrap();
     fs::set_permissions(record(&dir, b"x"), fs::Permissions::from_mode(0o000)).unwrap();
     works(&store, b"x").await;
+    fs::remove_dir_all(dir).unwrap();
+}
+
+/// Not a test: what another user does, as a process that a test starts.
+#[tokio::test]
+async fn use_directory() {
+    if let Ok(dir) = std::env::var(DIRECTORY) {
+        works(&FileStore::new(dir).unwrap(), b"x").await;
+    }
+}
+
+#[tokio::test]
+async fn a_record_of_root_is_replaced_by_the_owner_of_the_directory() {
+    let (dir, user) = (scratch(), 65534);
+    let record = record(&dir, b"x");
+    fs::write(&record, "{}").unwrap();
+    fs::set_permissions(&record, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+    if std::os::unix::fs::chown(&dir, Some(user), None).is_err() {
+        println!("skipped: only root can give a directory away");
+        return;
+    }
+    // Where that user can run it, whatever the rights of the folder of builds.
+    let program = std::env::temp_dir().join(format!("fleet-tests-{}", std::process::id()));
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let ran = Command::new(&program)
+        .args(["--exact", "files::use_directory"])
+        .env(DIRECTORY, &dir)
+        .current_dir("/")
+        .uid(user)
+        .output();
+    fs::remove_file(program).unwrap();
+    let ran = ran.unwrap();
+    let shown = String::from_utf8_lossy(&ran.stdout);
+    assert!(
+        ran.status.success() && shown.contains("1 passed"),
+        "{shown}"
+    );
+    assert_eq!(fs::metadata(&record).unwrap().uid(), user);
     fs::remove_dir_all(dir).unwrap();
 }
 

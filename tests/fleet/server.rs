@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 pub(crate) struct Server {
-    program: &'static str,
+    program: String,
     process: Child,
     pub(crate) port: u16,
     pub(crate) dir: PathBuf,
@@ -25,7 +25,7 @@ impl Server {
         Self::run("redis-server", args)
     }
 
-    pub(crate) fn run(program: &'static str, args: &[&str]) -> Self {
+    pub(crate) fn run(program: &str, args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         Self::launch(program, scratch(), args, false)
     }
@@ -89,13 +89,13 @@ impl Server {
     }
 
     /// On a free port; on another if that was taken meanwhile.
-    fn launch(program: &'static str, dir: PathBuf, args: Vec<String>, tls: bool) -> Self {
+    fn launch(program: &str, dir: PathBuf, args: Vec<String>, tls: bool) -> Self {
         for _ in 0..5 {
             let port = free_port();
             let mut process = spawn(program, port, &dir, &args, tls);
             if listens(port, &mut process) {
                 return Self {
-                    program,
+                    program: program.to_owned(),
                     process,
                     port,
                     dir,
@@ -129,7 +129,7 @@ impl Server {
     /// Comes back without its data.
     pub(crate) fn restart(&mut self) {
         self.kill();
-        self.process = spawn(self.program, self.port, &self.dir, &self.args, self.tls);
+        self.process = spawn(&self.program, self.port, &self.dir, &self.args, self.tls);
         assert!(listens(self.port, &mut self.process), "its port is taken");
     }
 

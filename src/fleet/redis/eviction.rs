@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ::redis::{RedisResult, Value, cmd};
 
 use super::Shared;
-use super::connect::Connection;
+use super::connection::Connection;
 use crate::observability;
 
 /// Asks in a task of its own, and warns. Without the right to ask, says nothing.

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use ::redis::{RedisError, RedisResult, ServerErrorKind};
 
 use super::bell::Bell;
-use super::connect::{Connected, Connection, Connector, Driver};
+use super::connect::{Connected, Connector, Driver};
+use super::connection::Connection;
 use crate::clock::{Clock as _, TokioClock, later};
 
 /// A connection that was idle for this long may have been cut by something on

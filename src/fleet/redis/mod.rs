@@ -1,33 +1,30 @@
 //! The store for a fleet: Redis or Valkey.
 
+mod answer;
 mod bell;
 mod connect;
+mod connection;
 mod eviction;
 mod link;
+mod operations;
 mod script;
+mod subscription;
 mod target;
+mod tls;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
 
+use ::redis::Script;
 use ::redis::aio::ConnectionLike;
-use ::redis::{
-    ErrorKind as Kind, FromRedisValue as _, RedisError, RedisResult, Script, ServerErrorKind,
-    Value, cmd,
-};
 
-use self::bell::Listener;
-use self::connect::{Connection, Connector};
-use self::link::{Link, Live};
-use self::script::Invocation;
+use self::connect::Connector;
+use self::connection::Connection;
+use self::link::Link;
 use self::target::Target;
-use super::claim::{Claim, Claimed, Finish, StoredEntry};
 use super::name::StoreKey;
-use super::store::{MAX_ENTRY_SIZE, TokenStore, millis, poll_interval};
-use crate::clock::{Clock as _, TokioClock, later};
-use crate::error::{ConfigError, Error, ErrorKind};
+use crate::error::ConfigError;
 
 /// What keys begin with by default. ACLs depend on it.
 const PREFIX: &str = "officernd:";
@@ -251,194 +248,6 @@ impl RedisStore {
     fn channel(&self, key: &StoreKey, window: &StoreKey) -> String {
         format!("{}{{{window}}}:{key}:changed", self.prefix)
     }
-
-    async fn invoke(&self, script: &Script, invocation: &Invocation<'_>) -> Result<Value, Error> {
-        let run = |connection| invocation.run(connection, script);
-        self.shared
-            .link
-            .run(run)
-            .await
-            .map_err(|error| failed(&error))
-    }
-
-    /// Subscribes, and waits for a message. `None` if that is not possible.
-    async fn hear(&self, claim: &Claim) -> Option<Option<StoredEntry>> {
-        let live = self.shared.link.live()?;
-        let bell = Arc::clone(live.bell.as_ref()?);
-        let mut subscription = Subscription {
-            listener: bell.listen(self.channel(&claim.key, &claim.window))?,
-            live: Some(live.clone()),
-        };
-        let mut connection = live.connection.clone();
-        let mut command = cmd(live.connection.subscribe());
-        command.arg(subscription.listener.channel());
-        let mut subscribing = std::pin::pin!(async move {
-            let subscribed: RedisResult<Value> = command.query_async(&mut connection).await;
-            subscribed.is_ok()
-        });
-        let mut subscribed = false;
-        std::future::poll_fn(|cx| {
-            if !subscribed {
-                if let std::task::Poll::Ready(done) = subscribing.as_mut().poll(cx) {
-                    if !done {
-                        bell.refuse();
-                        return std::task::Poll::Ready(None);
-                    }
-                    subscribed = true;
-                }
-            }
-            let heard = std::pin::Pin::new(&mut subscription.listener.heard);
-            heard.poll(cx).map(|heard| Some(heard.unwrap_or(None)))
-        })
-        .await
-    }
-}
-
-/// Ends the subscription when the wait ends.
-struct Subscription {
-    listener: Listener,
-    live: Option<Live>,
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        let (true, Some(mut live)) = (self.listener.is_last(), self.live.take()) else {
-            return;
-        };
-        let channel = self.listener.channel().to_owned();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                let mut command = cmd(live.connection.unsubscribe());
-                let answer = command.arg(channel).exec_async(&mut live.connection);
-                // A server that does not answer has lost its connection soon.
-                let until = later(TokioClock.now(), Duration::from_secs(1));
-                crate::clock::timeout_at(&TokioClock, until, answer).await;
-                drop(live.driver);
-            });
-        }
-    }
-}
-
-impl Connection {
-    fn subscribe(&self) -> &'static str {
-        match self {
-            Self::Cluster(_) => "SSUBSCRIBE",
-            _ => "SUBSCRIBE",
-        }
-    }
-
-    fn unsubscribe(&self) -> &'static str {
-        match self {
-            Self::Cluster(_) => "SUNSUBSCRIBE",
-            _ => "UNSUBSCRIBE",
-        }
-    }
-}
-
-impl TokenStore for RedisStore {
-    async fn claim(&self, claim: &Claim) -> Result<Claimed, Error> {
-        let keys = self.keys(&claim.key, &claim.window);
-        let invocation = Invocation::new(script::CLAIM, &keys)
-            .text(claim.holder.as_str())
-            .text(claim.seen.as_ref().map_or("", |seen| seen.as_str()))
-            .number(u64::from(claim.may_fetch))
-            .number(millis(claim.limits.lease));
-        let invocation = match claim.limits.requests {
-            Some(requests) => invocation.number(u64::from(requests)),
-            None => invocation.no_limit(),
-        };
-        let invocation = invocation
-            .number(millis(claim.limits.per))
-            .number(u64::try_from(MAX_ENTRY_SIZE).unwrap_or(u64::MAX));
-        let answer = self.invoke(&self.shared.claim, &invocation).await?;
-        claimed(answer).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Store,
-                "Redis answered something else than the script",
-            )
-        })
-    }
-
-    async fn finish(&self, finish: &Finish) -> Result<bool, Error> {
-        let keys = self.keys(&finish.key, &finish.window);
-        let channel = self.channel(&finish.key, &finish.window);
-        let (sealed, life) = match &finish.entry {
-            Some(entry) => (&*entry.sealed, entry.expires_in),
-            None => (&[][..], Duration::ZERO),
-        };
-        let frees_after = u64::try_from(finish.frees_after.as_millis()).unwrap_or(u64::MAX);
-        let invocation = Invocation::new(script::FINISH, &keys)
-            .text(finish.holder.as_str())
-            .bytes(sealed)
-            .number(millis(life))
-            .number(frees_after)
-            .text(&channel)
-            .text(self.shared.publish);
-        let answer = self.invoke(&self.shared.finish, &invocation).await?;
-        if !self.shared.policy_checked.swap(true, Ordering::Relaxed) {
-            eviction::check(&self.shared);
-        }
-        Ok(answer == Value::Int(1))
-    }
-
-    async fn changed(&self, claim: &Claim, round: u32) -> Option<StoredEntry> {
-        if let Some(heard) = self.hear(claim).await {
-            return heard;
-        }
-        let until = later(TokioClock.now(), poll_interval(round));
-        TokioClock.sleep_until(until).await;
-        None
-    }
-
-    async fn connect(&self) -> Result<(), Error> {
-        let connected = self.shared.link.connect().await;
-        connected.map_err(|error| failed(&error))
-    }
-}
-
-fn claimed(answer: Value) -> Option<Claimed> {
-    let parts = <Vec<Value>>::from_redis_value(answer).ok()?;
-    let number = |at: usize| {
-        let millis = parts.get(at).cloned().map(u64::from_redis_value)?.ok()?;
-        Some(Duration::from_millis(millis))
-    };
-    Some(match parts.first()? {
-        Value::BulkString(word) => match &**word {
-            b"granted" => Claimed::Granted,
-            b"leased" => Claimed::Leased(number(1)?),
-            b"limited" => Claimed::RateLimited(number(1)?),
-            b"entry" => {
-                let Some(Value::BulkString(stored)) = parts.get(1) else {
-                    return None;
-                };
-                Claimed::Entry(bell::entry(stored, number(2)?)?)
-            }
-            _ => return None,
-        },
-        _ => return None,
-    })
-}
-
-/// Of what the server wrote, only the code is passed on: the first word, such
-/// as `OOM` or `WRONGPASS`.
-fn failed(error: &RedisError) -> Error {
-    let message = match error.kind() {
-        Kind::Io if error.is_timeout() => "Redis did not answer in time".to_owned(),
-        Kind::Io if error.is_connection_refusal() => "Redis refuses connections".to_owned(),
-        Kind::Io => "the connection to Redis failed".to_owned(),
-        Kind::AuthenticationFailed => "Redis refuses the user or password".to_owned(),
-        Kind::Server(ServerErrorKind::ReadOnly) => "Redis is read-only".to_owned(),
-        _ if error.code() == Some("WRONGPASS") => "Redis refuses the user or password".to_owned(),
-        kind => match error.code().filter(|code| is_code(code)) {
-            Some(code) => format!("Redis answered {code}"),
-            None => format!("Redis cannot be used: {kind:?}"),
-        },
-    };
-    Error::new(ErrorKind::Store, message)
-}
-
-fn is_code(code: &str) -> bool {
-    code.len() <= 32 && code.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
 impl fmt::Debug for RedisStore {

@@ -5,11 +5,9 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::{Violation, all, fresh, must};
-use crate::error::Error;
-use crate::fleet::{
-    Claim, Claimed, Finish, Holder, Limits, MAX_ENTRY_SIZE, StoreKey, StoredEntry, TokenStore,
-};
+use super::subject::Subject;
+use super::{Violation, all, must};
+use crate::fleet::{Claimed, Holder, Limits, MAX_ENTRY_SIZE, TokenStore};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
@@ -18,79 +16,6 @@ const LONG: Duration = Duration::from_secs(30);
 
 /// Short enough to wait for.
 const SHORT: Duration = Duration::from_millis(300);
-
-/// One token at one endpoint.
-struct Subject<'a, S> {
-    store: &'a S,
-    key: StoreKey,
-    window: StoreKey,
-    limits: Limits,
-}
-
-impl<'a, S: TokenStore> Subject<'a, S> {
-    fn new(store: &'a S, limits: Limits) -> Result<Self, Error> {
-        Ok(Self {
-            store,
-            key: fresh()?,
-            window: fresh()?,
-            limits,
-        })
-    }
-
-    /// Another token at the same endpoint.
-    fn sibling(&self) -> Result<Self, Error> {
-        Ok(Self {
-            key: fresh()?,
-            window: self.window.clone(),
-            ..*self
-        })
-    }
-
-    fn request(&self, holder: &Holder) -> Claim {
-        let (key, window) = (self.key.clone(), self.window.clone());
-        Claim::new(key, window, holder.clone(), self.limits)
-    }
-
-    async fn claim(&self, holder: &Holder) -> Result<Claimed, Error> {
-        self.store.claim(&self.request(holder)).await
-    }
-
-    async fn is_granted(&self, holder: &Holder) -> Result<bool, Error> {
-        Ok(self.claim(holder).await? == Claimed::Granted)
-    }
-
-    /// How long the store says to wait; `None` for another answer.
-    async fn wait(&self, holder: &Holder) -> Result<Option<Duration>, Error> {
-        Ok(match self.claim(holder).await? {
-            Claimed::Leased(wait) | Claimed::RateLimited(wait) => Some(wait),
-            _ => None,
-        })
-    }
-
-    /// The entry, as a process that has seen none gets it.
-    async fn entry(&self) -> Result<Option<StoredEntry>, Error> {
-        let mut look = self.request(&Holder::random()?);
-        look.may_fetch = false;
-        Ok(match self.store.claim(&look).await? {
-            Claimed::Entry(entry) => Some(entry),
-            _ => None,
-        })
-    }
-
-    async fn release(&self, holder: &Holder, frees_after: Duration) -> Result<bool, Error> {
-        self.store.finish(&self.end(holder, frees_after)).await
-    }
-
-    async fn save(&self, holder: &Holder, bytes: &[u8], life: Duration) -> Result<bool, Error> {
-        let finish = self.end(holder, Duration::ZERO);
-        self.store.finish(&finish.entry(bytes.to_vec(), life)).await
-    }
-
-    fn end(&self, holder: &Holder, frees_after: Duration) -> Finish {
-        let (key, window) = (self.key.clone(), self.window.clone());
-        Finish::new(key, window, holder.clone(), frees_after)
-    }
-}
 
 const UNLIMITED: Limits = Limits {
     lease: LONG,
