@@ -1,5 +1,4 @@
-//! What all handles of one cache share. Thin: it reads the clocks, locks the
-//! [`Lifecycle`], and acts on what that decides.
+//! The state that all handles of a cache share: acts on what [`Lifecycle`] decides.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64 as Count;

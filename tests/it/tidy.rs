@@ -27,22 +27,18 @@ const LAYERS: [&[&str]; 7] = [
 /// They stand above the layers, and no layer uses them.
 const ABOVE: [&str; 3] = ["guide", "lib", "testing"];
 
-/// Pairs of modules that still import each other.
-const CIRCLES: &[(&str, &str)] = &[];
-
 /// Types with an inherent `impl` outside the file that declares them. Two of them have constructors in `builder`, the
 /// only module that may use what these need.
 const SPREAD: &[&str] = &["OfficeRndAuthLayer", "Settings"];
 
 const MAX_LINES: usize = 300;
-const MAX_MEDIAN: usize = 165;
+const MAX_MEDIAN: usize = 142;
 
-/// Files that are still longer than [`MAX_LINES`].
+/// Longer files of one concept each: the state machine, its tests, and the handle with its documentation.
 const LONG: &[&str] = &[
     "cache/lifecycle.rs",
     "cache/lifecycle_tests.rs",
     "cache/mod.rs",
-    "cache/state.rs",
 ];
 
 fn root() -> &'static Path {
@@ -186,8 +182,7 @@ fn no_two_modules_import_each_other() {
         for other in used.iter().filter(|other| is_circle(one, other)) {
             // A module and the one that contains it are one concept.
             let related = one.starts_with(other.as_str()) || other.starts_with(one.as_str());
-            let known = CIRCLES.contains(&(one, other)) || CIRCLES.contains(&(other, one));
-            if !related && !known && one < other {
+            if !related && one < other {
                 found.push(format!("{one} and {other}"));
             }
         }
