@@ -1,7 +1,8 @@
 //! Identifies the token that a request carries.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use crate::sync::{AtomicBool, Ordering};
 
@@ -18,42 +19,79 @@ pub(crate) struct TokenId<C> {
     /// The last response to the token that counts was a 401: a 2xx would be
     /// evidence that the token is good.
     doubted: AtomicBool,
-    /// The origin of the one request that this id is of, if its response says
-    /// where it is from.
-    sent_to: Option<Box<str>>,
+    /// The origin of the requests that this id is of, if they can be redirected.
+    sent_to: Option<Cow<'static, str>>,
+    /// The ids for requests to such origins: OfficeRnD's own, made with the
+    /// token so that no request pays for it, and the first other one.
+    officernd: Option<Arc<Self>>,
+    first_other: OnceLock<Arc<Self>>,
 }
+
+/// The origin of nearly all requests.
+const OFFICERND: &str = "https://app.officernd.com";
 
 impl<C> TokenId<C> {
     pub(super) fn new(cache: &Weak<C>, generation: u64) -> Arc<Self> {
-        Arc::new(Self {
-            cache: Weak::clone(cache),
-            generation,
-            doubted: AtomicBool::new(false),
-            sent_to: None,
-        })
+        Self::for_all(cache, generation, false)
     }
 
     pub(super) fn copy(&self) -> Arc<Self> {
-        self.sent_to(None)
+        Self::for_all(&self.cache, self.generation, self.is_doubted())
     }
 
-    /// A copy for one request. In place of the id itself, so that the response
-    /// future keeps one pointer for every type of request.
-    pub(crate) fn sent_to(&self, origin: Option<Box<str>>) -> Arc<Self> {
-        Arc::new(Self {
-            cache: Weak::clone(&self.cache),
-            generation: self.generation,
-            doubted: AtomicBool::new(self.is_doubted()),
-            sent_to: origin,
-        })
+    fn for_all(cache: &Weak<C>, generation: u64, doubted: bool) -> Arc<Self> {
+        let id = |sent_to, officernd| {
+            Arc::new(Self {
+                cache: Weak::clone(cache),
+                generation,
+                doubted: AtomicBool::new(doubted),
+                sent_to,
+                officernd,
+                first_other: OnceLock::new(),
+            })
+        };
+        let officernd = id(Some(OFFICERND.into()), None);
+        id(None, Some(officernd))
     }
 
-    pub(crate) fn origin(&self) -> Option<&str> {
-        self.sent_to.as_deref()
+    /// The id for requests to one origin. In place of the id and the origin, so
+    /// that the response future keeps one pointer for every type of request.
+    pub(crate) fn sent_to(&self, scheme: &str, authority: &str) -> Arc<Self> {
+        let is_it = |id: &&Arc<Self>| id.may_be_of(scheme, authority);
+        if let Some(officernd) = self.officernd.as_ref().filter(is_it) {
+            return Arc::clone(officernd);
+        }
+        let copy = || {
+            Arc::new(Self {
+                cache: Weak::clone(&self.cache),
+                generation: self.generation,
+                doubted: AtomicBool::new(self.is_doubted()),
+                sent_to: Some(format!("{scheme}://{authority}").into()),
+                officernd: None,
+                first_other: OnceLock::new(),
+            })
+        };
+        let first = self.first_other.get_or_init(copy);
+        match is_it(&first) {
+            true => Arc::clone(first),
+            false => copy(),
+        }
+    }
+
+    /// Whether the token may have been sent to this origin.
+    pub(crate) fn may_be_of(&self, scheme: &str, authority: &str) -> bool {
+        let Some(origin) = &self.sent_to else {
+            return true;
+        };
+        let rest = origin.strip_prefix(scheme);
+        rest.and_then(|rest| rest.strip_prefix("://")) == Some(authority)
     }
 
     pub(super) fn doubt(&self, doubted: bool) {
         self.doubted.store(doubted, Ordering::Relaxed);
+        for id in self.officernd.iter().chain(self.first_other.get()) {
+            id.doubt(doubted);
+        }
     }
 
     pub(crate) fn is_doubted(&self) -> bool {

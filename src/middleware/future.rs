@@ -139,7 +139,7 @@ impl<S, Req> PendingCall<S, Req> {
                 let token = acquired?.map(|(token, id)| {
                     let value = token.header_value().clone();
                     request.headers_mut().insert(AUTHORIZATION, value);
-                    request.origin().id_of(id)
+                    request.target().id_of(id)
                 });
                 Poll::Ready(Ok((service.call(request), token)))
             }

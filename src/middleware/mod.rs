@@ -22,7 +22,7 @@ mod source;
 pub use self::future::ResponseFuture;
 pub use self::layer::OfficeRndAuthLayer;
 pub use self::request::{AuthRequest, RequestTarget, SkipAuth};
-pub use self::response::{AuthResponse, ServerOrigin, TokenRejected};
+pub use self::response::{AuthResponse, ResponseOrigin, TokenRejected};
 pub use self::retry::{RetryFuture, RetryUnauthorized};
 pub use self::service::OfficeRndAuth;
 

@@ -3,10 +3,11 @@
 use std::fmt;
 #[cfg(feature = "reqwest")]
 use std::mem;
+use std::sync::Arc;
 
 use http::{Extensions, HeaderMap};
 
-use super::ServerOrigin;
+use crate::cache::TokenId;
 use crate::organizations::OrganizationSlug;
 
 /// Request extension: sends this request as it is, without the token and without
@@ -51,10 +52,6 @@ pub trait AuthRequest {
 
     /// The organization that the request's extensions name.
     fn organization(&mut self) -> Option<OrganizationSlug>;
-
-    /// The server that the request goes to, where the type of response knows it
-    /// too.
-    fn origin(&self) -> ServerOrigin;
 }
 
 /// Where an [`AuthRequest`] goes.
@@ -72,6 +69,20 @@ pub struct RequestTarget<'a> {
     pub(super) path: &'a str,
     /// The extensions, where the type of request shows them.
     pub(super) extensions: Option<&'a Extensions>,
+    /// Whether the client may follow redirects, and its responses say where they
+    /// are from.
+    pub(super) may_redirect: bool,
+}
+
+impl RequestTarget<'_> {
+    /// The id of the token on a request to here.
+    #[inline(always)]
+    pub(super) fn id_of(&self, token: Arc<TokenId>) -> Arc<TokenId> {
+        match (self.may_redirect, self.scheme, self.authority) {
+            (true, Some(scheme), Some(authority)) => token.sent_to(scheme, authority),
+            _ => token,
+        }
+    }
 }
 
 impl<B> AuthRequest for http::Request<B> {
@@ -83,6 +94,7 @@ impl<B> AuthRequest for http::Request<B> {
             authority: uri.authority().map(|authority| authority.as_str()),
             path: uri.path(),
             extensions: Some(self.extensions()),
+            may_redirect: false,
         }
     }
 
@@ -100,11 +112,6 @@ impl<B> AuthRequest for http::Request<B> {
     fn organization(&mut self) -> Option<OrganizationSlug> {
         self.extensions().get().cloned()
     }
-
-    #[inline]
-    fn origin(&self) -> ServerOrigin {
-        ServerOrigin::UNKNOWN
-    }
 }
 
 #[cfg(feature = "reqwest")]
@@ -116,6 +123,7 @@ impl AuthRequest for reqwest::Request {
             authority: Some(url.authority()),
             path: url.path(),
             extensions: None,
+            may_redirect: true,
         }
     }
 
@@ -137,10 +145,6 @@ impl AuthRequest for reqwest::Request {
         *self.body_mut() = body;
         let request = http::Request::<reqwest::Body>::try_from(clone?).ok()?;
         request.extensions().get().cloned()
-    }
-
-    fn origin(&self) -> ServerOrigin {
-        ServerOrigin::of(self.url())
     }
 }
 

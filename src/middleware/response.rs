@@ -34,7 +34,7 @@ impl TokenRejected {
 /// A response whose status the layer can read: `http::Response<B>` with any
 /// body, and `reqwest::Response` (feature `reqwest`).
 ///
-/// Sealed: only this crate can make a [`ServerOrigin`].
+/// Sealed: only this crate can make a [`ResponseOrigin`].
 ///
 /// ```
 /// fn takes(_: &impl officernd_auth::middleware::AuthResponse) {}
@@ -56,12 +56,10 @@ pub trait AuthResponse {
     fn extensions_mut(&mut self) -> &mut Extensions;
 
     /// The server that the response is from, where the type of response knows it.
-    fn origin(&self) -> ServerOrigin;
+    fn origin(&self) -> ResponseOrigin;
 }
 
-/// The server that an [`AuthRequest`](super::AuthRequest) goes to, or that an
-/// [`AuthResponse`] is from, where a client below the layer may follow
-/// redirects.
+/// The server that an [`AuthResponse`] is from.
 ///
 /// ```
 /// use officernd_auth::middleware::AuthResponse;
@@ -69,32 +67,14 @@ pub trait AuthResponse {
 /// println!("{:?}", http::Response::new(()).origin());
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerOrigin(Option<Box<str>>);
+pub struct ResponseOrigin(Option<(String, String)>);
 
-impl ServerOrigin {
-    /// The type of message does not say.
-    pub(super) const UNKNOWN: Self = Self(None);
-
-    #[cfg(feature = "reqwest")]
-    pub(super) fn of(url: &reqwest::Url) -> Self {
-        let (scheme, authority) = (url.scheme(), url.authority());
-        Self(Some(format!("{scheme}://{authority}").into()))
-    }
-
-    /// The id of the token on a request to this server.
-    #[inline(always)]
-    pub(super) fn id_of(self, token: Arc<TokenId>) -> Arc<TokenId> {
-        match self.0 {
-            Some(origin) => token.sent_to(Some(origin)),
-            None => token,
-        }
-    }
-
+impl ResponseOrigin {
     /// Whether the token was sent to this server, as far as is known.
     pub(super) fn got(&self, token: &TokenId) -> bool {
-        match (self.0.as_deref(), token.origin()) {
-            (Some(response), Some(request)) => response == request,
-            _ => true,
+        match &self.0 {
+            Some((scheme, authority)) => token.may_be_of(scheme, authority),
+            None => true,
         }
     }
 }
@@ -113,8 +93,8 @@ impl<B> AuthResponse for http::Response<B> {
         self.extensions_mut()
     }
 
-    fn origin(&self) -> ServerOrigin {
-        ServerOrigin::UNKNOWN
+    fn origin(&self) -> ResponseOrigin {
+        ResponseOrigin(None)
     }
 }
 
@@ -132,11 +112,14 @@ impl AuthResponse for reqwest::Response {
         self.extensions_mut()
     }
 
-    fn origin(&self) -> ServerOrigin {
+    fn origin(&self) -> ResponseOrigin {
         // What reqwest says of a response that was made without a URL, as in tests.
         match self.url().host_str() {
-            Some("no.url.provided.local") => ServerOrigin::UNKNOWN,
-            _ => ServerOrigin::of(self.url()),
+            Some("no.url.provided.local") => ResponseOrigin(None),
+            _ => {
+                let (scheme, authority) = (self.url().scheme(), self.url().authority());
+                ResponseOrigin(Some((scheme.to_owned(), authority.to_owned())))
+            }
         }
     }
 }

@@ -141,7 +141,7 @@ where
         match source.try_header(&mut self.reader, &mut request) {
             Ok(Lookup::Inserted(token)) => {
                 count_request(RequestOutcome::Hit);
-                let token = request.origin().id_of(token);
+                let token = request.target().id_of(token);
                 ResponseFuture::sent(self.inner.call(request), Some(token))
             }
             Ok(Lookup::Missing) => {

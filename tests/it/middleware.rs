@@ -660,6 +660,24 @@ mod over_reqwest {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn each_of_two_origins_answers_for_itself() {
+        let layer = warm_layer(&ScriptedProvider::new()).await;
+        let (inner, mut server) = mock::pair::<reqwest::Request, reqwest::Response>();
+        let mut client = layer.layer(inner);
+        let urls = ["https://app.officernd.com/", "https://api.officernd.com/"];
+        for (to, from) in [(0, 1), (1, 0), (0, 0), (1, 1)] {
+            let call = tokio::spawn(send(&mut client, get(urls[to])));
+            let (_, reply) = next(&mut server).await;
+            let response = http::Response::builder().status(401);
+            let response = response.url(urls[from].parse().unwrap()).body("");
+            reply.send_response(response.unwrap().into());
+            let response = call.await.unwrap().unwrap();
+            let marked = response.extensions().get::<TokenRejected>().is_some();
+            assert_eq!(marked, to == from, "{to} {from}");
+        }
+    }
+
     #[tokio::test]
     async fn a_401_that_a_redirect_leads_to_does_not_count() {
         let start = || Simulator::builder().start();
