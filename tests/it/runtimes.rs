@@ -1,7 +1,9 @@
 //! Runtimes that die, stand still, lack timers, or are none.
 
+use std::panic;
 use std::pin::pin;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
@@ -322,6 +324,56 @@ fn a_runtime_without_timers_is_an_error_and_no_panic() {
     assert_eq!(error.kind(), ErrorKind::Runtime);
     assert_eq!(served(&whole.block_on(cache.token())), FIRST);
     assert_eq!(served(&bare.block_on(cache.token())), FIRST);
+}
+
+#[test]
+fn a_runtime_without_timers_is_found_out_once() {
+    let here = thread::current().id();
+    let panics = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&panics);
+    let others = panic::take_hook();
+    panic::set_hook(Box::new(move |info| match thread::current().id() == here {
+        true => drop(count.fetch_add(1, Ordering::SeqCst)),
+        // Other tests panic, too.
+        false => others(info),
+    }));
+    let cache = cache_with(&ScriptedProvider::new(), |builder| builder.keep_warm(true));
+    let bare = Builder::new_current_thread().build().unwrap();
+    bare.block_on(async {
+        for _ in 0..100 {
+            assert!(cache.try_token().is_none());
+            assert!(cache.token().await.is_err());
+        }
+    });
+    assert_eq!(panics.load(Ordering::SeqCst), 1, "panic hooks report each");
+    assert_eq!(served(&runtime().block_on(cache.token())), FIRST);
+}
+
+#[test]
+fn keep_warm_notices_a_fetch_that_stands_still_with_another_runtime() {
+    let provider = ScriptedProvider::new();
+    let clock = ManualClock::new();
+    let (whole, parked) = (runtime(), runtime());
+    let cache = whole.block_on(async {
+        let cache = cache_with(&provider, |builder| {
+            builder.clock(clock.clone()).keep_warm(true)
+        });
+        cache.token().await.unwrap();
+        settle().await;
+        cache
+    });
+    clock.advance(s(3300));
+    // The last request: its runtime never runs the refresh that it starts.
+    parked.block_on(async { assert!(cache.try_token().is_some()) });
+    assert_eq!(cache.status().phase, Phase::Refreshing);
+    whole.block_on(async {
+        for _ in 0..75 {
+            clock.advance(s(1));
+            settle().await;
+        }
+    });
+    assert_eq!((provider.calls(), cache.status().generation), (2, 2));
+    drop(parked);
 }
 
 #[test]
