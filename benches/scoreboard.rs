@@ -251,7 +251,7 @@ async fn day(keeper: Keeper, forbidden: bool, revoked: bool) -> Result<(Duration
     fastrand::seed(1);
     let world = World::new();
     let mut client = keeper.client(&world, false, &own())?;
-    let (mut recovered, mut count) = (revocation, 0_u32);
+    let (mut over, mut count) = (revocation, 0_u32);
     let mut revoke = revoked;
     while world.time() < 24 * HOUR {
         count += 1;
@@ -263,7 +263,7 @@ async fn day(keeper: Keeper, forbidden: bool, revoked: bool) -> Result<(Duration
         if forbidden && count % 5 == 0 {
             succeeds(&mut client, FORBIDDEN).await;
         } else if !succeeds(&mut client, GOOD).await && world.time() > revocation {
-            recovered = world.time();
+            over = world.time();
         }
         // Ten requests a second for two minutes, one in three seconds else.
         let busy = revocation..revocation + 2 * MINUTE;
@@ -271,7 +271,7 @@ async fn day(keeper: Keeper, forbidden: bool, revoked: bool) -> Result<(Duration
         sleep(Duration::from_millis(if busy { 100 } else { 3_000 })).await;
     }
     let requests = world.facts().requests;
-    Ok((recovered - revocation, requests))
+    Ok((over - revocation, requests))
 }
 
 /// So many processes start at once, each without a token, and send a request

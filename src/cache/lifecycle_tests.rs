@@ -1,7 +1,8 @@
 //! The decision table, and the invariants under random events.
 //!
-//! `OFFICERND_EVENTS=10000000 cargo test --release --lib lifecycle` drives ten
-//! million events through the machine; without it a debug build drives 50,000.
+//! `OFFICERND_EVENTS=10000000 cargo test --all-features --lib lifecycle` drives
+//! ten million events through the machine, in less than a minute on one core;
+//! without it there are 50,000.
 #![expect(clippy::disallowed_methods, reason = "any starting point will do")]
 
 use std::time::SystemTime;
@@ -225,6 +226,24 @@ fn decision_table() {
         };
         assert_eq!(decision, expected, "{state}, {event:?}");
     }
+}
+
+#[test]
+fn a_caller_that_joins_a_refresh_makes_it_urgent() {
+    let mut world = World::new();
+    world.aged(s(2700));
+    world.check();
+    assert_eq!(
+        world.machine.fetch.running(),
+        Some((2, Urgency::Background))
+    );
+    world.acquire(&mut world.caller());
+    assert_eq!(
+        world.machine.fetch.running(),
+        Some((2, Urgency::Background))
+    );
+    world.acquire(&mut world.refresher());
+    assert_eq!(world.machine.fetch.running(), Some((2, Urgency::Waiting)));
 }
 
 /// What happens to a machine.

@@ -6,8 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
+use crate::cache::TokenCache;
 use crate::cache::lifetime::RefreshPolicy;
 use crate::clock::{Age, Now, Sleep, TokioClock};
+use crate::provider::provider_fn;
 use crate::token::AccessToken;
 
 const LIFE: Duration = Duration::from_secs(3600);
@@ -200,4 +202,28 @@ fn a_clone_of_a_reader_starts_empty() {
     carried(&mut reader, &slot, 1);
     assert!(reader.current(&slot).is_some());
     assert!(reader.clone().current(&slot).is_none());
+}
+
+#[tokio::test]
+async fn a_rejected_token_whose_replacement_is_not_due_is_believed_for_a_tick_too() {
+    let count = AtomicU64::new(0);
+    let cache = TokenCache::new(provider_fn(move || {
+        let number = count.fetch_add(1, Ordering::Relaxed);
+        std::future::ready(AccessToken::bearer(format!("t-{number}"), LIFE))
+    }));
+    // The first is replaced at once, the second after a minute.
+    for generation in 1..=2 {
+        cache.token().await.unwrap();
+        assert!(cache.reject_generation(generation, false));
+        while cache.status().generation == 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(cache.status().rejected);
+    let token = cache.state.slot.get().unwrap();
+    assert!(token.is_rejected());
+    let header = token.header_at(1, &TokioClock, || cache.look(&token));
+    assert!(header.is_some());
+    let header = token.header_at(1, &TokioClock, || panic!("looks again"));
+    assert!(header.is_some());
 }

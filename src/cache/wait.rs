@@ -71,3 +71,45 @@ impl Drop for Waiting<'_> {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::TokenCache;
+    use crate::provider::provider_fn;
+
+    fn cache() -> TokenCache {
+        TokenCache::new(provider_fn(|| async {
+            AccessToken::bearer("t", Duration::from_secs(3600))
+        }))
+    }
+
+    #[tokio::test]
+    async fn as_many_callers_wait_as_are_allowed_and_the_next_is_refused() {
+        let cache = cache();
+        let waiting = &cache.state.waiting;
+        waiting.store(MAX_WAITING, Ordering::Relaxed);
+        let error = cache.token().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::RateLimited);
+        assert!(error.retry_after().is_some());
+        // The refused one does not count.
+        assert_eq!(waiting.load(Ordering::Relaxed), MAX_WAITING);
+        waiting.store(MAX_WAITING - 1, Ordering::Relaxed);
+        assert!(cache.token().await.is_ok());
+        assert_eq!(waiting.load(Ordering::Relaxed), MAX_WAITING - 1);
+    }
+
+    #[tokio::test]
+    async fn callers_who_leave_no_longer_count() {
+        let cache = cache();
+        for _ in 0..3 {
+            let mut caller = std::pin::pin!(cache.token());
+            let first = std::future::poll_fn(|cx| {
+                std::task::Poll::Ready(caller.as_mut().poll(cx).is_pending())
+            });
+            assert!(first.await);
+            assert_eq!(cache.state.waiting.load(Ordering::Relaxed), 1);
+        }
+        assert_eq!(cache.state.waiting.load(Ordering::Relaxed), 0);
+    }
+}

@@ -134,4 +134,25 @@ mod tests {
         let after = age.at(now + minute, wall - HOUR + HOUR);
         assert_eq!(after, minute + HOUR);
     }
+
+    #[test]
+    fn a_small_step_counts_from_its_own_threshold_on() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let minute = Duration::from_secs(60);
+        for (step, noticed) in [(900, false), (1_100, true), (30_000, true)] {
+            let step = Duration::from_millis(step);
+            let age = Age::starting(now, wall);
+            assert_eq!(age.at(now + minute, wall + minute - step), minute);
+            // A suspend of the same length.
+            let after = if noticed { minute + step } else { minute };
+            assert_eq!(age.at(now + minute, wall + minute), after, "{step:?}");
+        }
+        for (step, kept) in [(500, false), (1_500, true), (500_000, true)] {
+            let step = Duration::from_micros(step);
+            let age = Age::starting(now, wall);
+            assert_eq!(age.at(now, wall + step), step);
+            let after = if kept { step } else { Duration::ZERO };
+            assert_eq!(age.at(now, wall), after, "{step:?}");
+        }
+    }
 }

@@ -398,6 +398,23 @@ async fn who_looks_late_at_a_fetch_that_has_ended_does_not_get_a_token_that_died
 }
 
 #[tokio::test]
+async fn two_suspends_in_a_row_bring_an_error_and_no_dead_token() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    let mut caller = pin!(cache.token());
+    for _ in 0..2 {
+        assert!(poll(caller.as_mut()).is_pending());
+        // The token arrives, and is dead before the caller looks.
+        settle().await;
+        clock.advance_wall(s(7200));
+    }
+    let error = caller.await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(provider.calls(), 2);
+    assert_eq!(served(&cache.token().await), "Bearer scripted-3");
+}
+
+#[tokio::test]
 async fn the_same_token_again_is_not_asked_for_until_it_is_dead() {
     let same = |left| Step::Token("same".into(), s(left));
     let provider = ScriptedProvider::new().then(same(3600)).then(same(300));

@@ -179,6 +179,27 @@ async fn a_damped_rejection_does_not_put_off_the_refresh_ahead() {
 }
 
 #[tokio::test]
+async fn a_token_fetched_during_the_damping_is_refreshed_in_its_own_time() {
+    let provider = ScriptedProvider::new();
+    let (cache, clock) = stepped(&provider);
+    for hold in [0, 60, 120, 240] {
+        reject_current(&cache).await;
+        clock.advance(s(hold));
+        assert!(cache.try_token().is_some());
+        settle().await;
+    }
+    reject_current(&cache).await;
+    assert_eq!(cache.status().next_attempt_in, Some(s(480)));
+    provider.push(Step::Token("short".into(), s(60)));
+    assert_eq!(served(&cache.refresh().await), "Bearer short");
+    let calls = provider.calls();
+    clock.advance(s(30));
+    assert_eq!(now(&cache).as_deref(), Some("Bearer short"));
+    settle().await;
+    assert_eq!(provider.calls(), calls + 1);
+}
+
+#[tokio::test]
 async fn a_replacement_that_cannot_be_fetched_leaves_the_old_token_in_use() {
     let provider = ScriptedProvider::new();
     let (cache, clock) = stepped(&provider);
