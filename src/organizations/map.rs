@@ -156,7 +156,7 @@ impl OrganizationMap {
     }
 
     fn enter(&self, slug: &str) -> Arc<Entry> {
-        self.evict_idle();
+        self.evict_idle(1);
         let entries = self.entries.pin();
         let entry = entries.get_or_insert_with(slug.into(), Arc::default);
         entry.mark_used();
@@ -164,15 +164,15 @@ impl OrganizationMap {
     }
 
     /// Drops organizations without a request since the last eviction; above the
-    /// bound, some more. Called on the way to a resolver or a token, never on a
-    /// hit.
-    fn evict_idle(&self) {
+    /// bound, some more. Called on the way to a resolver, which adds one, or to
+    /// a token, never on a hit.
+    fn evict_idle(&self, newcomers: usize) {
         let now = self.clock().now();
         let mut next = self
             .next_eviction
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let full = self.entries.len() >= self.max;
+        let full = self.entries.len() + newcomers > self.max;
         let due = next.is_none_or(|next| now >= next);
         if due {
             *next = Some(later(now, self.idle_after));
@@ -186,9 +186,9 @@ impl OrganizationMap {
         }
         // A sixteenth at once, so that a flood of slugs costs each newcomer
         // little. Those without credentials go first.
-        let mut surplus = match entries.len().checked_sub(self.max) {
-            Some(over) => over + self.max / 16 + 1,
-            None => return,
+        let mut surplus = match (entries.len() + newcomers).saturating_sub(self.max) {
+            0 => return,
+            over => over + self.max / 16,
         };
         for unknown_only in [true, false] {
             entries.retain(|_, entry| {
@@ -225,7 +225,7 @@ impl OrganizationMap {
 impl TokenProvider for EvictingProvider {
     fn fetch(&self, cx: FetchContext) -> impl Future<Output = Result<AccessToken, Error>> + Send {
         if let Some(map) = self.map.upgrade() {
-            map.evict_idle();
+            map.evict_idle(0);
         }
         TokenProvider::fetch(&self.provider, cx)
     }

@@ -179,6 +179,26 @@ async fn the_number_of_organizations_is_bounded_and_the_unknown_go_first() {
     assert_eq!(statuses[0].0, "acme");
 }
 
+#[tokio::test(start_paused = true)]
+async fn at_the_bound_a_sixteenth_of_the_known_organizations_makes_room() {
+    let layer = builder(by_name().0).max_organizations(32).build().unwrap();
+    let mut lengths = Vec::new();
+    for nth in 0..100_u8 {
+        let slug: String = [nth / 10, nth % 10]
+            .map(|digit| char::from(b'a' + digit))
+            .iter()
+            .collect();
+        let path = format!("/api/v2/organizations/{slug}/x");
+        let token = send(&layer, &path).await.unwrap();
+        assert_eq!(token, format!("of-{slug}"));
+        lengths.push(layer.organizations().len());
+    }
+    assert_eq!(lengths[..32], (1..=32).collect::<Vec<_>>());
+    // Three leave at once, so that the next two find room.
+    let (least, most) = (lengths[32..].iter().min(), lengths[32..].iter().max());
+    assert_eq!((least, most), (Some(&30), Some(&32)));
+}
+
 #[tokio::test]
 async fn an_idle_organization_is_dropped_and_made_anew() {
     let clock = ManualClock::new();
