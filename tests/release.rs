@@ -1,7 +1,7 @@
 //! Tokens on the default clock, in real time: only a release build on Linux
 //! reads a coarse clock and believes it for a tick.
 //!
-//! `cargo test -p benches --release --test release`
+//! `cargo test -p benches --release --test optimized_release`
 
 #![expect(
     clippy::unwrap_used,
