@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-/// [`Settings::allowance`]: an [`Allowance`](crate::Allowance) as data.
+/// [`Settings::allowance`](super::Settings::allowance): an [`Allowance`](crate::Allowance) as data.
 ///
 /// ```
 /// use officernd_auth::config::AllowanceSettings;

@@ -29,7 +29,7 @@ use crate::error::ConfigError;
 /// What keys begin with by default. ACLs depend on it.
 const PREFIX: &str = "officernd:";
 
-/// A [`TokenStore`] in Redis (6 or newer) or Valkey.
+/// A [`TokenStore`](crate::fleet::TokenStore) in Redis (6 or newer) or Valkey.
 ///
 /// Each operation is one Lua script on the server's own clock: it happens whole
 /// or not at all, and no pod's clock matters. Connects when it is first used,
