@@ -528,6 +528,8 @@ impl Observer {
                 assert_eq!(world.machine.fetch.running(), before);
                 if matches!(world.machine.fetch.state, Attempt::Idle) {
                     self.held_until = None;
+                    // The end of a backoff may start a fetch at once.
+                    self.at_once = [0; 5];
                 }
             }
             Happens::Reject { old, challenged } => {
