@@ -1,6 +1,6 @@
 //! The decision table, and the invariants under random events.
 //!
-//! `OFFICERND_EVENTS=10000000 cargo test --all-features --lib lifecycle` drives
+//! `LIFECYCLE_EVENTS=10000000 cargo test --all-features --lib lifecycle` drives
 //! ten million events through the machine, in less than a minute on one core;
 //! without it there are 50,000.
 #![expect(clippy::disallowed_methods, reason = "any starting point will do")]
@@ -566,7 +566,7 @@ impl Observer {
 
 /// Cases of 100 events each.
 fn cases() -> u32 {
-    let events = std::env::var("OFFICERND_EVENTS").ok();
+    let events = std::env::var("LIFECYCLE_EVENTS").ok();
     let events = events
         .and_then(|text| text.parse().ok())
         .unwrap_or(50_000u32);
