@@ -134,7 +134,7 @@ impl TokenRequest {
         };
         let authority = url.authority().map_or("", |authority| authority.as_str());
         // Without the query: some servers take a key in it.
-        let full = format_args!("{scheme}://{authority}{}", url.path());
+        let full = format!("{scheme}://{authority}{}", url.path());
         Self(info_span!(
             span::TOKEN_REQUEST,
             otel.kind = "client",
