@@ -7,17 +7,13 @@
 
 #![expect(clippy::print_stdout, reason = "an example prints what it found")]
 
-use std::collections::BTreeSet;
-use std::env::var;
-use std::error::Error as _;
-use std::process::ExitCode;
-use std::time::Duration;
+use std::{collections::BTreeSet, env::var, error::Error as _, fmt::Display, process::ExitCode};
 
 use officernd_auth::{
     AccessToken, ClientCredentials, Error, ErrorKind, FetchContext, HttpTokenProvider,
     OfficeRndAuthLayer, TokenProvider,
 };
-use reqwest::{Client, Method, Request, Response, StatusCode, Url, redirect};
+use reqwest::{Client, Method, Request, Response, Url, redirect};
 use tower::{Layer as _, ServiceExt as _};
 
 /// An exit code, and a sentence about the cause.
@@ -36,54 +32,44 @@ impl TokenProvider for Once {
 #[tokio::main]
 pub(crate) async fn main() -> ExitCode {
     let explain = std::env::args().any(|argument| argument == "--explain");
-    match check(explain).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Problem(code, sentence)) => {
-            println!("FAILED        {sentence}");
-            ExitCode::from(code)
-        }
-    }
+    let Err(Problem(code, sentence)) = check(explain).await else {
+        return ExitCode::SUCCESS;
+    };
+    println!("FAILED        {sentence}");
+    ExitCode::from(code)
 }
 
 pub(crate) async fn check(explain: bool) -> Result<(), Problem> {
-    let token_url = or(
-        "OFFICERND_TOKEN_URL",
-        "https://identity.officernd.com/oauth/token",
-    );
+    let or = |name, default: &str| var(name).unwrap_or_else(|_| default.to_owned());
+    let identity = "https://identity.officernd.com/oauth/token";
+    let token_url = or("OFFICERND_TOKEN_URL", identity);
     let api = or("OFFICERND_API_URL", "https://app.officernd.com");
-    let scopes = var("OFFICERND_SCOPE")
-        .or(var("OFFICERND_SCOPES"))
-        .unwrap_or_default();
-    let scopes = scopes.replace(',', " ");
-    let asked: BTreeSet<&str> = scopes.split_whitespace().collect();
-    let locations = var("OFFICERND_ORG_SLUG")
-        .map(|slug| format!("{api}/api/v2/organizations/{slug}/locations"));
+    let scopes = or("OFFICERND_SCOPE", &or("OFFICERND_SCOPES", "")).replace(',', " ");
 
-    let configuration = |error: &dyn std::fmt::Display| Problem(2, error.to_string());
-    let credentials = ClientCredentials::from_env().map_err(|error| configuration(&error))?;
-    let provider = HttpTokenProvider::new(credentials).map_err(|error| configuration(&error))?;
-    let layer = OfficeRndAuthLayer::builder(Once(provider))
-        .allow_origin(&api)
-        .build()
-        .map_err(|error| configuration(&error))?;
+    let credentials = ClientCredentials::from_env().map_err(configuration)?;
+    let provider = HttpTokenProvider::new(credentials).map_err(configuration)?;
+    let layer = OfficeRndAuthLayer::builder(Once(provider)).allow_origin(&api);
+    let layer = layer.build().map_err(configuration)?;
     println!("configuration scopes {scopes}, token URL {token_url}");
+    let slug = var("OFFICERND_ORG_SLUG").ok();
+    let locations = slug.map(|slug| format!("{api}/api/v2/organizations/{slug}/locations"));
     if explain {
-        explain_in_curl(&token_url, &scopes, locations.as_deref().ok());
+        println!("curl {token_url} -d grant_type=client_credentials -d client_secret=*** \\");
+        println!("  -d client_id=$OFFICERND_CLIENT_ID --data-urlencode 'scope={scopes}'");
+        let api = locations.unwrap_or(api);
+        println!("curl {api} -H 'Authorization: Bearer ***'");
         return Ok(());
     }
 
-    let http = Client::builder()
-        .redirect(redirect::Policy::none())
-        .timeout(Duration::from_secs(10));
-    let http = http.build().map_err(|error| configuration(&error))?;
+    let http = Client::builder().redirect(redirect::Policy::none());
+    let http = http.timeout(std::time::Duration::from_secs(10));
+    let http = http.build().map_err(configuration)?;
     for url in [&token_url, &api] {
-        let origin = Url::parse(url)
-            .and_then(|url| url.join("/"))
-            .map_err(|error| configuration(&error))?;
+        let origin = Url::parse(url).and_then(|url| url.join("/"));
+        let origin = origin.map_err(configuration)?;
         // Any answer will do, since it came through DNS, TCP and TLS.
-        if let Err(error) = http.head(origin.clone()).send().await {
-            return Err(Problem(3, unreachable(&origin, &error)));
-        }
+        let answer = http.head(origin.clone()).send().await;
+        answer.map_err(|error| unreachable(&origin, &error))?;
         println!("connection    {origin} answers");
     }
 
@@ -94,46 +80,47 @@ pub(crate) async fn check(explain: bool) -> Result<(), Problem> {
         .map_err(|error| refused(&error))?;
     println!("token         lives {} s", token.expires_in().as_secs());
     // A server that names no scope has granted what was asked for (RFC 6749 section 5.1).
-    let granted: BTreeSet<&str> = token
-        .scope()
-        .unwrap_or(&scopes)
+    let granted: BTreeSet<&str> = token.scope().unwrap_or(&scopes).split(' ').collect();
+    let missing = scopes
         .split_whitespace()
-        .collect();
-    let missing: Vec<&str> = asked.difference(&granted).copied().collect();
-    if !missing.is_empty() {
-        let missing = missing.join(" ");
-        return Err(Problem(
-            5,
-            format!("the app was not granted {missing}: add the scope to the app"),
-        ));
+        .find(|scope| !granted.contains(scope));
+    if let Some(scope) = missing {
+        let sentence = format!("the app was not granted {scope}: add the scope to the app");
+        return Err(Problem(5, sentence));
     }
     println!("scope         {}", Vec::from_iter(granted).join(" "));
 
-    let Ok(locations) = locations else {
+    let Some(locations) = locations else {
         println!("organization  not checked: OFFICERND_ORG_SLUG is not set");
         return Ok(());
     };
-    let url = Url::parse(&locations).map_err(|error| configuration(&error))?;
-    let request = Request::new(Method::GET, url);
-    let response = layer.layer(http).oneshot(request).await;
+    let url = Url::parse(&locations).map_err(configuration)?;
+    let response = layer
+        .layer(http)
+        .oneshot(Request::new(Method::GET, url))
+        .await;
     let response = response.map_err(|error| Problem(6, format!("{locations}: {error}")))?;
     organization(&response)?;
     println!("organization  {locations} answers {}", response.status());
-    budget(&response);
+    // OfficeRnD counts reads and writes, a minute and a day; it need not send the headers.
+    for (name, value) in response.headers() {
+        if let Some(what) = name.as_str().strip_prefix("x-ratelimit-remaining-") {
+            println!(
+                "API budget    {what}: {} left",
+                value.to_str().unwrap_or("?")
+            );
+        }
+    }
     Ok(())
 }
 
-fn or(name: &str, default: &str) -> String {
-    var(name).unwrap_or_else(|_| default.to_owned())
+fn configuration(error: impl Display) -> Problem {
+    Problem(2, error.to_string())
 }
 
-fn unreachable(origin: &Url, error: &reqwest::Error) -> String {
-    let mut causes = String::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        causes = cause.to_string();
-        next = cause.source();
-    }
+fn unreachable(origin: &Url, error: &reqwest::Error) -> Problem {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    let cause = causes.last().map(ToString::to_string).unwrap_or_default();
     let details = format!("{error:?}").to_ascii_lowercase();
     let advice = if details.contains("dns") {
         "its name does not resolve: check the spelling and this machine's DNS"
@@ -144,7 +131,7 @@ fn unreachable(origin: &Url, error: &reqwest::Error) -> String {
     } else {
         "no connection: check the port, and HTTPS_PROXY if this network has a proxy"
     };
-    format!("{origin}: {advice} ({causes})")
+    Problem(3, format!("{origin}: {advice} ({cause})"))
 }
 
 fn refused(error: &Error) -> Problem {
@@ -158,41 +145,18 @@ fn refused(error: &Error) -> Problem {
 }
 
 fn organization(response: &Response) -> Result<(), Problem> {
-    let problem =
-        |code, sentence: &str| Err(Problem(code, format!("{}: {sentence}", response.status())));
-    match response.status() {
-        status if status.is_success() => Ok(()),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => problem(
+    let (code, sentence) = match response.status().as_u16() {
+        200..=299 => return Ok(()),
+        401 | 403 => (
             5,
-            "the token was refused here: the app may lack the scope that reads locations",
+            "the token was refused: the app may lack the scope that reads locations",
         ),
-        StatusCode::NOT_FOUND | StatusCode::INTERNAL_SERVER_ERROR => problem(
+        404 | 500 => (
             6,
-            "no such organization for this app: an app belongs to the one organization that made it",
+            "no such organization for this app: it belongs to the one that made it",
         ),
-        StatusCode::TOO_MANY_REQUESTS => problem(6, "the budget of API requests is used up"),
-        _ => problem(6, "the API did not serve the request"),
-    }
-}
-
-/// OfficeRnD counts reads and writes, a minute and a day; it need not send the headers.
-fn budget(response: &Response) {
-    for (name, value) in response.headers() {
-        if let Some(what) = name.as_str().strip_prefix("x-ratelimit-remaining-") {
-            println!(
-                "API budget    {what}: {} left",
-                String::from_utf8_lossy(value.as_bytes())
-            );
-        }
-    }
-}
-
-fn explain_in_curl(token_url: &str, scopes: &str, locations: Option<&str>) {
-    println!("curl {token_url} -d grant_type=client_credentials \\");
-    println!(
-        "  -d client_id=$OFFICERND_CLIENT_ID -d client_secret=*** --data-urlencode 'scope={scopes}'"
-    );
-    if let Some(locations) = locations {
-        println!("curl {locations} -H 'Authorization: Bearer ***'");
-    }
+        429 => (6, "the budget of API requests is used up"),
+        _ => (6, "the API did not serve the request"),
+    };
+    Err(Problem(code, format!("{}: {sentence}", response.status())))
 }

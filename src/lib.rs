@@ -83,21 +83,23 @@
 //!
 //! # Features
 //!
-//! | feature | default | brings |
-//! |---|---|---|
-//! | `reqwest` | yes | the layer over `reqwest::Client`, and the ready-made client of [`HttpTokenProvider::new`] |
-//! | `rustls` | yes | TLS for both, by rustls with aws-lc-rs |
-//! | `rustls-no-provider` | no | TLS by rustls with the cryptography provider that your program installs |
-//! | `native-tls` | no | TLS by the operating system, OpenSSL on Linux |
-//! | `reqwest-middleware` | no | the layer as a middleware of reqwest-middleware's client |
-//! | `store` | no | [`SharedTokenProvider`] over a [`TokenStore`](fleet::TokenStore) of your own |
-//! | `file` | no | [`FileStore`](fleet::FileStore): one token for the processes of a host |
-//! | `redis` | no | [`RedisStore`](fleet::RedisStore): one token for a fleet, over Redis or Valkey |
-//! | `metrics` | no | counters, gauges and histograms through the `metrics` facade |
-//! | `testing` | no | [`Simulator`](testing::Simulator), an OfficeRnD inside your test, and scripted providers |
+//! | feature | default | brings | crates |
+//! |---|---|---|--:|
+//! | none | | the layer, the cache, [`HttpTokenProvider`] over any tower HTTP service | 47 |
+//! | `reqwest` | yes | the layer over `reqwest::Client`, and the ready-made client of [`HttpTokenProvider::new`] | 87 |
+//! | `rustls` | yes | TLS for both, by rustls with aws-lc-rs | 99 |
+//! | `rustls-no-provider` | no | TLS by rustls with the cryptography provider that your program installs | 97 |
+//! | `native-tls` | no | TLS by the operating system, OpenSSL on Linux | 99 |
+//! | `reqwest-middleware` | no | the layer as a middleware of reqwest-middleware's client | 92 |
+//! | `store` | no | [`SharedTokenProvider`] over a [`TokenStore`](fleet::TokenStore) of your own | 67 |
+//! | `file` | no | [`FileStore`](fleet::FileStore): one token for the processes of a host | 68 |
+//! | `redis` | no | [`RedisStore`](fleet::RedisStore): one token for a fleet, over Redis or Valkey | 126 |
+//! | `metrics` | no | counters, gauges and histograms through the `metrics` facade | 49 |
+//! | `testing` | no | [`Simulator`](testing::Simulator), an OfficeRnD inside your test, and scripted providers | 74 |
 //!
-//! `reqwest` without one of the three TLS features speaks plain http only. Features only add. The library spawns tasks on the tokio runtime of its caller and has no permanent task, unless
-//! [`keep_warm`](Builder::keep_warm) is on. It needs Rust 1.85 and has no `unsafe` code.
+//! `reqwest` without one of the three TLS features speaks plain http only. Features only add. The library spawns tasks
+//! on the tokio runtime of its caller and has no permanent task, unless [`keep_warm`](Builder::keep_warm) is on. It
+//! needs Rust 1.85 and has no `unsafe` code.
 //!
 //! [OfficeRnD]: https://www.officernd.com
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -37,15 +37,8 @@ fn the_readme_shows_the_defaults() {
     );
     let defaults = [
         ("allow_origin", "`https://*.officernd.com`".to_owned()),
-        (
-            "pass_foreign_origins",
-            switch(settings.pass_foreign_origins),
-        ),
         ("if_not_present", switch(settings.if_not_present)),
         ("refresh_ahead", text(settings.refresh_ahead)),
-        ("jitter", settings.jitter.to_string()),
-        ("expiry_margin", text(settings.expiry_margin)),
-        ("fetch_timeout", text(settings.fetch_timeout)),
         ("acquire_timeout", text(settings.acquire_timeout)),
         ("allowance", "5 per 60 s".to_owned()),
         ("keep_warm", switch(settings.keep_warm)),

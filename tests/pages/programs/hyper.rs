@@ -8,25 +8,16 @@ use tower::{Service, ServiceBuilder, ServiceExt};
 async fn main() -> Result<(), tower::BoxError> {
     let api = std::env::var("OFFICERND_API_URL")?; // https://app.officernd.com, or a proxy of yours
     let provider = HttpTokenProvider::new(ClientCredentials::from_env()?)?;
-    let layer = OfficeRndAuthLayer::builder(provider)
-        .allow_origin(&api)
-        .keep_warm(true)
-        .build()?;
+    let layer = OfficeRndAuthLayer::builder(provider).allow_origin(&api);
 
-    let https = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_native_roots()?
-        .https_only()
-        .enable_http1()
-        .build();
+    let https = hyper_rustls::HttpsConnectorBuilder::new().with_native_roots()?;
+    let https = https.https_only().enable_http1().build();
     let http = Client::builder(TokioExecutor::new()).build::<_, Empty<Bytes>>(https);
-    let mut client = ServiceBuilder::new().layer(layer).service(http);
+    let mut client = ServiceBuilder::new().layer(layer.build()?).service(http);
 
-    let request = http::Request::get(format!("{api}/api/v2/organizations/acme/locations"));
-    let response = client
-        .ready()
-        .await?
-        .call(request.body(Empty::new())?)
-        .await?;
+    let url = format!("{api}/api/v2/organizations/acme/locations");
+    let request = http::Request::get(url).body(Empty::new())?;
+    let response = client.ready().await?.call(request).await?;
     println!("{}", response.status());
     Ok(())
 }
