@@ -1,4 +1,4 @@
-//! Reads the time. No other module does.
+//! The clock that a cache reads. No other module reads the time.
 
 mod elapsed;
 

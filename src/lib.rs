@@ -149,6 +149,7 @@ pub use self::allowance::Allowance;
 #[doc(inline)]
 pub use self::builder::Builder;
 pub use self::cache::{Phase, TokenCache, TokenStatus};
+#[doc(inline)]
 pub use self::credentials::ClientCredentials;
 pub use self::error::{BoxError, ConfigError, Error, ErrorKind};
 #[cfg(feature = "store")]

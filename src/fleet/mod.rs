@@ -1,8 +1,8 @@
 //! One token for many processes, over a shared store. For a fleet with Redis:
 //!
 //! ```no_run
-//! use officernd_auth::fleet::RedisStore;
-//! use officernd_auth::{ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer, SharedTokenProvider};
+//! use officernd_auth::fleet::{RedisStore, SharedTokenProvider};
+//! use officernd_auth::{ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let http = HttpTokenProvider::new(ClientCredentials::from_env()?)?;

@@ -14,6 +14,14 @@ use crate::organizations::Organizations;
 ///
 /// Clones, and the services that it makes, share one [`TokenCache`].
 ///
+/// | constructor | for |
+/// |---|---|
+/// | `from_env` | one organization, with settings from environment variables |
+/// | [`new`](Self::new) | another [`TokenProvider`](crate::TokenProvider), such as [`HttpTokenProvider`](crate::HttpTokenProvider) |
+/// | [`builder`](Self::builder) | the same, with settings that differ from the defaults |
+/// | [`per_organization`](Self::per_organization) | several organizations through one client |
+/// | [`from_cache`](Self::from_cache) | a second layer, with other rules, over the same token |
+///
 /// # Where it goes in a stack
 ///
 /// Below everything that sends a request again (retry, redirect), so that each
@@ -21,24 +29,25 @@ use crate::organizations::Organizations;
 /// above it also covers the wait for a token; below, only the request.
 ///
 /// ```
-/// use officernd_auth::{OfficeRndAuthLayer, StaticToken};
-/// use tower::ServiceBuilder;
-/// # use bytes::Bytes;
-/// # use http::{Request, Response};
-/// # use http_body_util::Empty;
-/// # use tower::{Service, ServiceExt, service_fn};
+/// use std::convert::Infallible;
+///
+/// use http::{Request, Response, header::AUTHORIZATION};
+/// use officernd_auth::{BoxError, OfficeRndAuthLayer, StaticToken};
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), tower::BoxError> {
-/// # let http_client = service_fn(|request: Request<Empty<Bytes>>| async move {
-/// #     assert_eq!(request.headers()["authorization"], "Bearer abc");
-/// #     Ok::<_, std::io::Error>(Response::new(Empty::<Bytes>::new()))
-/// # });
-/// let layer = OfficeRndAuthLayer::new(StaticToken::new("abc")?);
-/// let mut client = ServiceBuilder::new().layer(layer).service(http_client);
-/// # let request = Request::get("https://app.officernd.com/api/v2").body(Empty::new())?;
-/// let response = client.ready().await?.call(request).await?;
-/// # assert!(response.status().is_success());
+/// # async fn main() -> Result<(), BoxError> {
+/// // Stands for the HTTP client.
+/// let client = service_fn(|request: Request<()>| async move {
+///     assert_eq!(request.headers()[AUTHORIZATION], "Bearer abc");
+///     Ok::<_, Infallible>(Response::new(()))
+/// });
+/// let client = ServiceBuilder::new()
+///     .layer(OfficeRndAuthLayer::new(StaticToken::new("abc")?))
+///     .service(client);
+///
+/// let request = Request::get("https://app.officernd.com/api/v2/organizations").body(())?;
+/// assert!(client.oneshot(request).await?.status().is_success());
 /// # Ok(())
 /// # }
 /// ```

@@ -1,5 +1,4 @@
-//! Spans, events and metrics, with stable names: docs/observability.md lists
-//! them. Callers pass names and numbers: this module knows no token.
+//! Spans, events and metrics, with stable names: [the page on observability](crate::guide::observability) lists them.
 
 mod events;
 #[cfg(feature = "metrics")]
