@@ -44,6 +44,8 @@ struct Shard {
     header: TokenHeader,
     /// The tick in which this thread last found the token fresh by both clocks.
     fresh_at: AtomicU64,
+    /// How many requests may believe that; at first none.
+    uses_left: AtomicUsize,
 }
 
 /// A header value, and the token that it is made of.
@@ -56,14 +58,18 @@ pub(crate) struct TokenHeader {
 /// More threads than this share shards: a token takes at most about 12 KiB.
 const MAX_SHARDS: usize = 8;
 
-/// No tick has this value.
-const NEVER: u64 = u64::MAX;
+/// At most so many requests of a thread believe one look: so a wall clock that
+/// stands still, as under `faketime`, keeps no token alive.
+const MAX_USES: usize = 1023;
 
 impl Shard {
     fn new(value: HeaderValue, id: Arc<TokenId>) -> Self {
         let header = TokenHeader { value, id };
-        let fresh_at = AtomicU64::new(NEVER);
-        Self { header, fresh_at }
+        Self {
+            header,
+            fresh_at: AtomicU64::new(0),
+            uses_left: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -81,9 +87,9 @@ impl CachedToken {
     /// The header for one request, if it may carry this token. `look` reads
     /// both clocks.
     ///
-    /// That happens once in a tick. An equal tick says that less than one tick
-    /// has passed since, by either clock: a suspend, or a step of the wall
-    /// clock, changes it.
+    /// That happens once in a tick, and again after [`MAX_USES`]. An equal tick
+    /// says that less than one tick has passed since, by either clock, if the
+    /// wall clock runs: a suspend, or a step of it, changes the tick.
     #[inline(always)]
     pub(super) fn header(
         &self,
@@ -101,15 +107,22 @@ impl CachedToken {
         look: impl FnOnce() -> Verdict,
     ) -> Option<&TokenHeader> {
         let shard = self.shard();
-        if shard.fresh_at.load(Ordering::Relaxed) != tick {
-            let verdict = look();
-            if verdict == Verdict::Unusable {
-                return None;
+        match shard.uses_left.load(Ordering::Relaxed).checked_sub(1) {
+            Some(left) if shard.fresh_at.load(Ordering::Relaxed) == tick => {
+                // Not a `fetch_sub`: threads that share a shard may miscount.
+                shard.uses_left.store(left, Ordering::Relaxed);
             }
-            // Ticks are the system's: they say nothing of a clock that is not.
-            let believed = verdict == Verdict::Fresh && tick != clock::NO_TICK;
-            if believed && runs_with_the_system(clock) {
-                shard.fresh_at.store(tick, Ordering::Relaxed);
+            _ => {
+                let verdict = look();
+                if verdict == Verdict::Unusable {
+                    return None;
+                }
+                // Ticks are the system's: they say nothing of a clock that is not.
+                let believed = verdict == Verdict::Fresh && tick != clock::NO_TICK;
+                if believed && runs_with_the_system(clock) {
+                    shard.fresh_at.store(tick, Ordering::Relaxed);
+                    shard.uses_left.store(MAX_USES, Ordering::Relaxed);
+                }
             }
         }
         Some(&shard.header)

@@ -103,6 +103,22 @@ fn a_token_dies_at_the_next_tick_whichever_way_the_clock_went() {
 }
 
 #[test]
+fn a_tick_that_stands_still_keeps_no_token_alive() {
+    let token = cached("a", 1);
+    let requests = Requests::new(&token, &TokioClock);
+    // As often as a look says that it is fresh, and not once for all.
+    for _ in 0..3 {
+        assert_eq!(requests.at(1, Verdict::Fresh), (true, true));
+        for _ in 0..MAX_USES {
+            assert_eq!(requests.at(1, Verdict::Unusable), (true, false));
+        }
+    }
+    for _ in 0..3 {
+        assert_eq!(requests.at(1, Verdict::Unusable), (false, true));
+    }
+}
+
+#[test]
 fn only_a_fresh_token_is_believed() {
     let token = cached("a", 1);
     let requests = Requests::new(&token, &TokioClock);
