@@ -1,6 +1,5 @@
 //! One cache's place in the line: waits for its turn.
 
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
@@ -177,10 +176,6 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl fmt::Debug for Applicant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Applicant")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
-    }
-}
+#[cfg(test)]
+#[path = "applicant_tests.rs"]
+mod tests;

@@ -49,8 +49,9 @@ impl Capacity {
         self.requests.saturating_sub(taken)
     }
 
+    /// Whether no answered request counts any more.
     pub(super) fn is_unused(&self) -> bool {
-        self.in_flight.is_empty() && self.answered.is_empty()
+        self.answered.is_empty()
     }
 
     /// How many of the answered requests stop counting by then.

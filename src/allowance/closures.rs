@@ -151,4 +151,24 @@ mod tests {
         closures.forget(now);
         assert!(closures.is_empty());
     }
+
+    #[test]
+    fn a_flood_of_refused_clients_is_forgotten_and_none_of_them_outlasts_its_time() {
+        let now = Instant::now();
+        let until = now + Duration::from_secs(60);
+        let mut closures = Closures::default();
+        for number in 0..MAX_CLIENTS {
+            closures.close(&client("e", &number.to_string()), until, now);
+        }
+        let elsewhere = client("f", "a");
+        closures.close(&elsewhere, until, now);
+        assert_eq!(closures.closed_until(&elsewhere, now), None);
+        // Of one that is remembered, the time may still grow.
+        closures.close(&client("e", "1"), until + Duration::from_secs(1), now);
+        assert!(closures.closed_until(&client("e", "1"), now) > Some(until));
+        closures.forget(until);
+        assert!(!closures.is_empty());
+        closures.forget(until + Duration::from_secs(1));
+        assert!(closures.is_empty());
+    }
 }

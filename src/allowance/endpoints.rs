@@ -1,7 +1,8 @@
 //! One window for each token endpoint in the process.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Instant;
 
 use super::closures::Client;
 use super::{Allowance, Shared};
@@ -10,7 +11,11 @@ use crate::clock::{Clock, TokioClock};
 /// At most so many endpoints have a window of their own; the rest share one.
 const MAX_ENDPOINTS: usize = 1024;
 
-static WINDOWS: Mutex<Option<HashMap<String, Arc<Shared>>>> = Mutex::new(None);
+static WINDOWS: LazyLock<Mutex<Windows>> = LazyLock::new(Mutex::default);
+
+/// The windows by token URL; that of the empty URL is for the rest.
+#[derive(Default)]
+struct Windows(HashMap<String, Arc<Shared>>);
 
 /// The allowance of this client at this token URL. All clients of the URL share
 /// its window.
@@ -29,23 +34,29 @@ pub(crate) fn for_endpoint(token_url: &str, client_id: &str) -> Allowance {
 
 fn window_of(token_url: &str) -> Arc<Shared> {
     let mut windows = WINDOWS.lock().unwrap_or_else(PoisonError::into_inner);
-    let windows = windows.get_or_insert_default();
-    if windows.len() >= MAX_ENDPOINTS && !windows.contains_key(token_url) {
-        let now = TokioClock.now();
-        windows.retain(|_, shared| {
-            Arc::strong_count(shared) > 1 || !shared.lock().window.is_idle(now)
-        });
+    windows.window_of(token_url, MAX_ENDPOINTS, TokioClock.now())
+}
+
+impl Windows {
+    fn window_of(&mut self, token_url: &str, max: usize, now: Instant) -> Arc<Shared> {
+        if let Some(window) = self.0.get(token_url) {
+            return Arc::clone(window);
+        }
+        if self.0.len() >= max {
+            self.0.retain(|_, shared| {
+                Arc::strong_count(shared) > 1 || !shared.lock().window.is_idle(now)
+            });
+        }
+        let key = if self.0.len() < max { token_url } else { "" };
+        let window = self.0.entry(key.to_owned());
+        Arc::clone(window.or_insert_with(|| Allowance::default().shared))
     }
-    let has_room = windows.len() < MAX_ENDPOINTS || windows.contains_key(token_url);
-    let key = if has_room { token_url } else { "" };
-    let window = windows
-        .entry(key.to_owned())
-        .or_insert_with(|| Allowance::default().shared);
-    Arc::clone(window)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::window::{Decision, Wish};
+    use super::super::{OFFICERND, Standing, Urgency};
     use super::*;
 
     #[test]
@@ -57,5 +68,60 @@ mod tests {
             &one,
             &window("https://identity.test/two", "a")
         ));
+    }
+
+    /// The endpoints "one" and "two", with room for no more. What remains of
+    /// "two" when the last cache is gone is in `trace`.
+    fn two_of_two(trace: impl FnOnce(&Shared, Instant)) -> (Windows, Arc<Shared>, Instant) {
+        let now = TokioClock.now();
+        let mut windows = Windows::default();
+        let one = windows.window_of("one", 2, now);
+        trace(&windows.window_of("two", 2, now), now);
+        (windows, one, now)
+    }
+
+    #[test]
+    fn an_endpoint_without_caches_or_requests_makes_room_and_no_other_does() {
+        let (mut windows, one, now) = two_of_two(|_, _| {});
+        let three = windows.window_of("three", 2, now);
+        assert!(Arc::ptr_eq(&one, &windows.window_of("one", 2, now)));
+        assert!(Arc::ptr_eq(&three, &windows.window_of("three", 2, now)));
+        // From here all endpoints share a window.
+        let two = windows.window_of("two", 2, now);
+        assert!(!Arc::ptr_eq(&two, &one) && !Arc::ptr_eq(&two, &three));
+        assert!(Arc::ptr_eq(&two, &windows.window_of("four", 2, now)));
+    }
+
+    #[test]
+    fn an_endpoint_that_still_counts_requests_keeps_its_window() {
+        let spent = |shared: &Shared, now| {
+            let wish = Wish {
+                applicant: 1,
+                client: &Client::Cache(1),
+                standing: Standing::default(),
+                urgency: Urgency::Waiting,
+            };
+            let window = &mut shared.lock().window;
+            let Decision::Granted(id) = window.try_acquire(&wish, now) else {
+                panic!("no room");
+            };
+            window.answered(id, now);
+        };
+        let closed = |shared: &Shared, now| {
+            let until = now + OFFICERND.1;
+            shared.lock().window.close(&Client::Cache(1), until, now);
+        };
+        let traces: [&dyn Fn(&Shared, Instant); 2] = [&spent, &closed];
+        for trace in traces {
+            let (mut windows, _one, now) = two_of_two(trace);
+            let two = Arc::as_ptr(&windows.window_of("two", 2, now));
+            drop(windows.window_of("three", 2, now));
+            assert_eq!(Arc::as_ptr(&windows.window_of("two", 2, now)), two);
+            // A window later there is nothing to remember.
+            let later = now + OFFICERND.1;
+            let three = windows.window_of("three", 2, later);
+            assert!(Arc::ptr_eq(&three, &windows.window_of("three", 2, later)));
+            assert!(!windows.0.contains_key("two"));
+        }
     }
 }

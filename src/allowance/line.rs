@@ -153,7 +153,7 @@ impl Line {
         }
     }
 
-    /// How many places are before this rank. Counts from the nearer end where
+    /// How many places are before this one. Counts from the nearer end where
     /// that is near: new callers are last, those who come back are first.
     pub(super) fn position(&self, rank: Rank) -> usize {
         let behind = (Bound::Excluded(rank), Bound::Unbounded);
@@ -165,8 +165,7 @@ impl Line {
                 return steps;
             }
             if behind.next().is_none() {
-                let others = self.ranks.len() - usize::from(self.ranks.contains_key(&rank));
-                return others - steps;
+                return self.ranks.len().saturating_sub(steps + 1);
             }
             steps += 1;
         }
@@ -215,10 +214,6 @@ impl Line {
 
     pub(super) fn promise_of(&self, applicant: u64) -> Option<Instant> {
         self.places.get(&applicant)?.promise
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.places.is_empty()
     }
 
     /// Drops the places of caches that did not come back. Looks every ten

@@ -156,11 +156,12 @@ impl Window {
         self.line.present().take(woken)
     }
 
-    /// Whether nothing would be lost with this window.
+    /// Whether nothing would be lost with this window, which no cache has: a
+    /// place in the line and a request in flight hold it.
     pub(super) fn is_idle(&mut self, now: Instant) -> bool {
         self.forget(now);
         let unused = self.capacity.as_ref().is_none_or(Capacity::is_unused);
-        unused && self.line.is_empty() && self.closures.is_empty()
+        unused && self.closures.is_empty()
     }
 
     /// Whether one of the free requests is this rank's: after those that wait

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use officernd_auth::config::Settings;
 use officernd_auth::testing::{ManualClock, ScriptedProvider};
 use officernd_auth::{Allowance, Builder, ConfigError, ErrorKind, OfficeRndAuthLayer, TokenCache};
 
@@ -137,6 +138,23 @@ async fn an_allowance_of_none_for_ever_fails_and_does_not_hang() {
     assert_eq!(error.kind(), ErrorKind::RateLimited);
     // Its text too copes with whatever it names.
     assert!(!error.to_string().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_allowance_of_the_settings_is_the_one_that_holds() {
+    let settings = r#"{ "allowance": { "requests": 2, "per": "30s" } }"#;
+    let settings: Settings = serde_json::from_str(settings).unwrap();
+    let layer = settings.builder(ScriptedProvider::new()).build().unwrap();
+    for _ in 0..2 {
+        layer.cache().refresh().await.unwrap();
+    }
+    let start = tokio::time::Instant::now();
+    layer.cache().refresh().await.unwrap();
+    assert!(
+        start.elapsed() >= Duration::from_secs(29),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[test]

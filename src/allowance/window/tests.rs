@@ -1,6 +1,7 @@
 //! The rules of the window, and what holds after any events.
 #![expect(clippy::disallowed_methods, reason = "any starting point will do")]
 
+mod estimates;
 mod properties;
 
 use super::super::line::MAX_PLACES;
