@@ -111,8 +111,7 @@ mod tests {
             let until = now + OFFICERND.1;
             shared.lock().window.close(&Client::Cache(1), until, now);
         };
-        let traces: [&dyn Fn(&Shared, Instant); 2] = [&spent, &closed];
-        for trace in traces {
+        for trace in [spent as fn(&Shared, Instant), closed] {
             let (mut windows, _one, now) = two_of_two(trace);
             let two = Arc::as_ptr(&windows.window_of("two", 2, now));
             drop(windows.window_of("three", 2, now));

@@ -315,7 +315,7 @@ impl TokenCache {
         first
     }
 
-    /// A server answered 2xx to this token, which was rejected elsewhere.
+    /// A server answered 2xx to this token: its first response, or after a 401.
     pub(crate) fn accept_generation(&self, generation: u64) {
         self.state.accepted(generation);
     }

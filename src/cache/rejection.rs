@@ -4,6 +4,7 @@
 //! doubling to 60 min, for as long as the replacements are rejected too. The
 //! evidence of later responses may bring a replacement forward, never put it off.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use super::backoff::doubled;
@@ -16,6 +17,9 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 const CHALLENGE_WEIGHT: u32 = 8;
 /// A run of 401s is no revocation before it is this long, whatever came before.
 const MIN_RUN: u32 = 8;
+/// After a revocation, so many requests to forbidden paths may come before one
+/// to another path.
+const MAX_STRAY: u32 = 2;
 /// A run of 401s is no revocation before it has lasted for 5 s.
 const MIN_RUN_TIME: Duration = Duration::from_secs(5);
 /// Between two decisions that a token is revoked.
@@ -26,16 +30,19 @@ const MIN_INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) struct Rejection {
     /// Set while the current token is rejected: when to replace it.
     replace: Option<Countdown>,
-    /// The current token was accepted since its first 401.
+    /// The current token was accepted, the one before it was.
     alive: bool,
+    was_alive: bool,
     /// 401s in a row to the current token.
     run: u32,
     run_began: Option<Instant>,
     /// The longest run that an accepted request ended, over all tokens.
     longest: u32,
-    /// The run after which the last token counted as revoked, until it shows
-    /// whether that was right.
+    /// The run after which the current token counted as revoked.
     verdict: Option<u32>,
+    /// The same of the token before it, until the current one shows whether
+    /// that was right.
+    on_trial: Option<u32>,
     decided: Option<Instant>,
     /// Tokens rejected one after the other.
     strikes: u32,
@@ -82,14 +89,26 @@ impl Rejection {
         first
     }
 
-    fn is_revoked(&self, began: Instant, now: Instant) -> bool {
-        let enough = MIN_RUN.saturating_add(self.longest.saturating_mul(2));
+    fn is_revoked(&mut self, began: Instant, now: Instant) -> bool {
+        let was_good = self.alive || (self.was_alive && self.on_trial.is_none());
+        if !was_good || self.run < self.enough() {
+            return false;
+        }
+        if let Some(run) = self.on_trial.take() {
+            // The new token gets as long a run as the one before it, though a
+            // request was accepted: that was no revocation.
+            self.longest = self.longest.max(run);
+        }
         let long_ago = |at: Instant, span| now >= later(at, span);
-        self.alive
-            && self.run >= enough
+        self.run >= self.enough()
             && long_ago(began, MIN_RUN_TIME)
             && self.decided.is_none_or(|at| long_ago(at, MIN_INTERVAL))
             && self.verdict.is_none()
+    }
+
+    /// The shortest run that counts.
+    fn enough(&self) -> u32 {
+        MIN_RUN.saturating_add(self.longest.saturating_mul(2))
     }
 
     fn strike(&mut self, unauthorized: Unauthorized) {
@@ -99,19 +118,19 @@ impl Rejection {
         self.newest_fetch = unauthorized.newest_fetch;
     }
 
-    /// A request with the current token was accepted (2xx). Without effect
-    /// unless the token was rejected before.
+    /// A request with the current token was accepted (2xx): its 401s, if there
+    /// were any, meant a missing scope.
     pub(crate) fn accepted(&mut self) {
-        if self.replace.is_none() {
-            return;
+        if !self.alive && self.run > MAX_STRAY {
+            // The run went on after the replacement: that was no cure.
+            let before = self.on_trial.take().unwrap_or(0);
+            self.run = self.run.saturating_add(before);
         }
-        // A 2xx refutes the decision that the token was revoked: its 401s meant
-        // a missing scope.
-        let wrong = self.verdict.take().unwrap_or(0);
-        self.longest = self.longest.max(self.run).max(wrong);
+        self.alive = true;
+        self.verdict = None;
+        self.longest = self.longest.max(self.run);
         self.run = 0;
         self.run_began = None;
-        self.alive = true;
     }
 
     /// A new token replaces the current one. `until_refresh_due`: the current
@@ -120,8 +139,14 @@ impl Rejection {
         if self.replace.is_none() && until_refresh_due {
             self.forget();
         }
+        if until_refresh_due {
+            // Nothing spoke against the decision: the next takes a little more.
+            let run = self.on_trial.take().unwrap_or(0);
+            self.longest = self.longest.max(run / 2);
+        }
+        self.on_trial = self.verdict.take().or(self.on_trial);
         self.replace = None;
-        self.alive = false;
+        self.was_alive = mem::take(&mut self.alive);
         self.run = 0;
         self.run_began = None;
     }
@@ -130,7 +155,7 @@ impl Rejection {
     pub(crate) fn forget(&mut self) {
         self.strikes = 0;
         self.longest /= 2;
-        self.verdict = None;
+        self.on_trial = None;
     }
 
     /// Whether the current token was rejected.

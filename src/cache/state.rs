@@ -232,7 +232,7 @@ impl State {
         replace_in.is_some()
     }
 
-    /// A server answered 2xx to this token, after a 401.
+    /// A server answered 2xx to this token: its first response, or after a 401.
     pub(super) fn accepted(&self, generation: u64) {
         self.lock(|locked, _| {
             locked.lifecycle.accepted(generation);

@@ -16,7 +16,7 @@ use crate::sync::{AtomicBool, Ordering};
 pub(crate) struct TokenId<C> {
     cache: Weak<C>,
     generation: u64,
-    /// The last response to the token that counts was a 401: a 2xx would be
+    /// No response yet, or the last one that counts was a 401: a 2xx would be
     /// evidence that the token is good.
     doubted: AtomicBool,
     /// The origin of the requests that this id is of, if they can be redirected.
@@ -32,7 +32,7 @@ const OFFICERND: &str = "https://app.officernd.com";
 
 impl<C> TokenId<C> {
     pub(super) fn new(cache: &Weak<C>, generation: u64) -> Arc<Self> {
-        Self::for_all(cache, generation, false)
+        Self::for_all(cache, generation, true)
     }
 
     pub(super) fn copy(&self) -> Arc<Self> {

@@ -84,7 +84,7 @@ fn unauthorized<R: AuthResponse>(response: &mut R, token: Arc<TokenId>) {
     response.extensions_mut().insert(TokenRejected { token });
 }
 
-/// A 2xx to our own token, after a 401 to it: evidence that it is good.
+/// A 2xx to our own token, its first response or after a 401: evidence that it is good.
 #[cold]
 fn accepted(token: &TokenId) {
     if let Some(cache) = TokenCache::of(token) {
