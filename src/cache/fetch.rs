@@ -66,7 +66,7 @@ fn context(state: &State, start: StartFetch) -> FetchContext {
     };
     FetchContext {
         cause: start.cause,
-        urgency: state.urgency.subscribe(),
+        urgency: state.urgency_of(start.id),
         deadline: later(now.monotonic, state.settings.acquire_timeout),
         fetch_timeout: state.settings.fetch_timeout,
         applicant: Arc::clone(&state.applicant),

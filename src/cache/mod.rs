@@ -10,6 +10,7 @@ mod fetch;
 mod keep_warm;
 mod lifecycle;
 mod lifetime;
+mod locked;
 mod next_check;
 mod rejection;
 mod settings;
@@ -330,7 +331,7 @@ impl TokenCache {
     /// token is rejected), with the durations of that moment.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<TokenStatus> {
-        self.state.status.subscribe()
+        self.state.subscribe()
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {

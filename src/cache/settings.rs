@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::backoff::BackoffBounds;
 use super::lifetime::RefreshPolicy;
 use crate::clock::Clock;
 use crate::config;
@@ -29,6 +30,14 @@ impl Settings {
             keep_warm: settings.keep_warm,
             one_of_many: false,
             clock,
+        }
+    }
+
+    /// The longest backoff after a permanent failure.
+    pub(super) fn max_permanent_backoff(&self) -> Duration {
+        match self.one_of_many {
+            true => BackoffBounds::MAX_PERMANENT_SHARED,
+            false => BackoffBounds::MAX_PERMANENT_SINGLE,
         }
     }
 }

@@ -21,7 +21,7 @@ pub(super) struct CachedToken {
     /// The number of that thread; 0 before there is one.
     first_thread: AtomicUsize,
     /// For all threads, once a second one has asked.
-    shards: OnceLock<Box<[Shard]>>,
+    shards: OnceLock<Box<[Alone]>>,
     rejected: AtomicBool,
     pub(super) issued: Arc<IssuedToken>,
 }
@@ -36,10 +36,8 @@ pub(super) enum Verdict {
     Unusable,
 }
 
-/// What one thread copies to a request. Alone on its cache lines: threads that
-/// count references to one value slow each other down.
+/// What one thread copies to a request.
 #[derive(Debug)]
-#[repr(align(128))]
 struct Shard {
     header: TokenHeader,
     /// The tick in which this thread last found the token fresh by both clocks.
@@ -47,6 +45,12 @@ struct Shard {
     /// How many requests may believe that; at first none.
     uses_left: AtomicUsize,
 }
+
+/// A shard on cache lines of its own: threads that write to one line slow each
+/// other down.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Alone(Shard);
 
 /// A header value, and the token that it is made of.
 #[derive(Debug)]
@@ -148,17 +152,15 @@ impl CachedToken {
         }
     }
 
-    fn make_shards(&self) -> &[Shard] {
+    fn make_shards(&self) -> &[Alone] {
         self.shards.get_or_init(|| {
             let threads = available_parallelism().map_or(1, usize::from);
             // A power of two, so that `nth` takes no division; twice the
             // threads, so that few of them share one.
             let count = (2 * threads).next_power_of_two().min(MAX_SHARDS);
             let shard = |_| {
-                Shard::new(
-                    self.issued.token.fresh_header_value(),
-                    self.first.header.id.copy(),
-                )
+                let value = self.issued.token.fresh_header_value();
+                Alone(Shard::new(value, self.first.header.id.copy()))
             };
             (0..count).map(shard).collect()
         })
@@ -187,15 +189,16 @@ impl CachedToken {
             self.rejected.store(true, Ordering::Relaxed);
         }
         self.id().doubt(doubted);
-        for shard in self.shards.get().into_iter().flatten() {
+        for Alone(shard) in self.shards.get().into_iter().flatten() {
             shard.header.id.doubt(doubted);
         }
     }
 }
 
 #[inline(always)]
-fn nth(shards: &[Shard], thread: usize) -> Option<&Shard> {
-    shards.get(thread & (shards.len() - 1))
+fn nth(shards: &[Alone], thread: usize) -> Option<&Shard> {
+    let Alone(shard) = shards.get(thread & (shards.len() - 1))?;
+    Some(shard)
 }
 
 /// Alone on its cache lines: all threads read it, and its neighbors are written.

@@ -9,9 +9,9 @@ use tokio::sync::watch;
 
 use super::TokenId;
 use super::attempt::Completed;
-use super::backoff::BackoffBounds;
 use super::caller::Caller;
 use super::lifecycle::{Decision, Due, Lifecycle};
+use super::locked::Locked;
 use super::next_check::NextCheck;
 use super::settings::Settings;
 use super::slot::{CachedToken, Slot};
@@ -21,7 +21,7 @@ use crate::clock::{Age, Now, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::observability;
 use crate::provider::DynProvider;
-use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex};
 use crate::token::AccessToken;
 
 pub(crate) struct State {
@@ -37,20 +37,11 @@ pub(crate) struct State {
     /// Whether a request asked for the token since the timer last looked.
     pub(super) used: AtomicBool,
     locked: Mutex<Locked>,
-    /// Of the fetch in flight, which may wait for the allowance.
-    pub(super) urgency: watch::Sender<Urgency>,
     next_check: NextCheck,
     /// Counts the changes that end a wait.
     pub(super) changes: watch::Sender<u64>,
-    pub(super) status: watch::Sender<TokenStatus>,
     pub(super) waiting: AtomicUsize,
     pub(super) sent: Arc<Count>,
-}
-
-struct Locked {
-    lifecycle: Lifecycle,
-    /// What the fetch in flight may send, by its id.
-    permit: Option<(u64, Permit)>,
 }
 
 impl State {
@@ -63,12 +54,9 @@ impl State {
             (Some(own), Some(providers)) => own.for_client_of(&providers),
             (own, providers) => own.or(providers).unwrap_or_default(),
         };
-        let max_permanent = match settings.one_of_many {
-            true => BackoffBounds::MAX_PERMANENT_SHARED,
-            false => BackoffBounds::MAX_PERMANENT_SINGLE,
-        };
-        let lifecycle = Lifecycle::new(settings.policy, max_permanent);
+        let lifecycle = Lifecycle::new(settings.policy, settings.max_permanent_backoff());
         let now = Now::read(&*settings.clock);
+        let sent = Arc::default();
         Arc::new_cyclic(|this| Self {
             slot: Slot::default(),
             this: Weak::clone(this),
@@ -79,14 +67,9 @@ impl State {
             used: AtomicBool::new(true),
             next_check: NextCheck::new(now),
             changes: watch::Sender::new(0),
-            status: watch::Sender::new(lifecycle.status(0, now)),
             waiting: AtomicUsize::new(0),
-            sent: Arc::default(),
-            urgency: watch::Sender::new(Urgency::Background),
-            locked: Mutex::new(Locked {
-                lifecycle,
-                permit: None,
-            }),
+            locked: Mutex::new(Locked::new(lifecycle, &sent)),
+            sent,
             settings,
         })
     }
@@ -100,7 +83,7 @@ impl State {
         self.lock(|locked, now| {
             let decision = locked.lifecycle.acquire(caller, now);
             if let Decision::Wait { start: Some(_), .. } = &decision {
-                self.publish_status(locked, now);
+                locked.publish_status(now);
             }
             decision
         })
@@ -117,7 +100,7 @@ impl State {
         self.lock(|locked, now| {
             let due = locked.lifecycle.check(now);
             if let Some(Due::Fetch(_)) = &due {
-                self.publish_status(locked, now);
+                locked.publish_status(now);
             }
             due
         })
@@ -139,10 +122,15 @@ impl State {
         self.lock(|locked, _| {
             let advanced = locked.lifecycle.fetch.advanced(id, until);
             if advanced {
-                locked.permit = permit.map(|permit| (id, permit));
+                locked.running.permit = permit;
             }
             advanced
         })
+    }
+
+    /// How urgent this fetch is, for as long as it is in flight.
+    pub(super) fn urgency_of(&self, id: u64) -> watch::Receiver<Urgency> {
+        self.lock(|locked, _| locked.running.urgency_of(id))
     }
 
     /// The fetch has ended. The slot has the token before any waiting caller
@@ -170,7 +158,7 @@ impl State {
                 }
                 Completed::Failed(_) => {}
             }
-            self.publish_status(locked, now);
+            locked.publish_status(now);
             Some(completed)
         })?;
         self.wake();
@@ -206,7 +194,7 @@ impl State {
         let lost = self.lock(|locked, now| {
             let lost = locked.lifecycle.fetch.lost(id, now);
             if lost {
-                self.publish_status(locked, now);
+                locked.publish_status(now);
             }
             lost
         });
@@ -222,7 +210,7 @@ impl State {
             let at = locked.lifecycle.rejected(generation, challenged, now);
             self.doubt(generation, true);
             if at.is_some() {
-                self.publish_status(locked, now);
+                locked.publish_status(now);
             }
             Some(at?.saturating_duration_since(now.monotonic))
         });
@@ -253,13 +241,11 @@ impl State {
     }
 
     pub(super) fn status(&self) -> TokenStatus {
-        let sent = self.sent.load(Ordering::Relaxed);
-        self.lock(|locked, now| locked.lifecycle.status(sent, now))
+        self.lock(|locked, now| locked.status(now))
     }
 
-    fn publish_status(&self, locked: &Locked, now: Now) {
-        let sent = self.sent.load(Ordering::Relaxed);
-        self.status.send_replace(locked.lifecycle.status(sent, now));
+    pub(super) fn subscribe(&self) -> watch::Receiver<TokenStatus> {
+        self.lock(Locked::subscribe)
     }
 
     fn wake(&self) {
@@ -273,14 +259,8 @@ impl State {
         // Read under the lock, so that the lifecycle sees time in order.
         let now = self.now();
         let result = act(&mut locked, now);
-        let running = locked.lifecycle.fetch.running();
-        if let Some((_, current)) = running {
-            let changes = |urgency: &mut Urgency| std::mem::replace(urgency, current) != current;
-            self.urgency.send_if_modified(changes);
-        }
-        // A permit is given back with its fetch, whatever becomes of the task.
-        let ended = |(id, _): &mut (u64, Permit)| running.is_none_or(|(running, _)| running != *id);
-        let permit = locked.permit.take_if(ended);
+        let fetch = locked.lifecycle.fetch.running();
+        let permit = locked.running.update(fetch);
         self.next_check
             .set(locked.lifecycle.next_check_at(now), now);
         drop(locked);

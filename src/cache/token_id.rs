@@ -1,6 +1,5 @@
 //! Identifies the token that a request carries.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -12,7 +11,7 @@ use crate::sync::{AtomicBool, Ordering};
 /// keeps neither the token nor the cache alive. Each thread has a copy, alone
 /// on its cache lines: a count that all threads write would cost more than the
 /// rest of a hit.
-#[repr(align(128))]
+#[repr(align(64))]
 pub(crate) struct TokenId<C> {
     cache: Weak<C>,
     generation: u64,
@@ -20,7 +19,7 @@ pub(crate) struct TokenId<C> {
     /// evidence that the token is good.
     doubted: AtomicBool,
     /// The origin of the requests that this id is of, if they can be redirected.
-    sent_to: Option<Cow<'static, str>>,
+    sent_to: Option<Box<str>>,
     /// The ids for requests to such origins: OfficeRnD's own, made with the
     /// token so that no request pays for it, and the first other one.
     officernd: Option<Arc<Self>>,
