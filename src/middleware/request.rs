@@ -44,6 +44,9 @@ pub trait AuthRequest {
     /// Where the request goes.
     fn target(&self) -> RequestTarget<'_>;
 
+    /// The path of its URI.
+    fn path(&self) -> &str;
+
     /// The request's headers.
     fn headers(&self) -> &HeaderMap;
 
@@ -66,7 +69,6 @@ pub trait AuthRequest {
 pub struct RequestTarget<'a> {
     pub(super) scheme: Option<&'a str>,
     pub(super) authority: Option<&'a str>,
-    pub(super) path: &'a str,
     /// The extensions, where the type of request shows them.
     pub(super) extensions: Option<&'a Extensions>,
     /// Whether the client may follow redirects, and its responses say where they
@@ -92,10 +94,14 @@ impl<B> AuthRequest for http::Request<B> {
         RequestTarget {
             scheme: uri.scheme_str(),
             authority: uri.authority().map(|authority| authority.as_str()),
-            path: uri.path(),
             extensions: Some(self.extensions()),
             may_redirect: false,
         }
+    }
+
+    #[inline]
+    fn path(&self) -> &str {
+        self.uri().path()
     }
 
     #[inline]
@@ -121,10 +127,13 @@ impl AuthRequest for reqwest::Request {
         RequestTarget {
             scheme: Some(url.scheme()),
             authority: Some(url.authority()),
-            path: url.path(),
             extensions: None,
             may_redirect: true,
         }
+    }
+
+    fn path(&self) -> &str {
+        self.url().path()
     }
 
     fn headers(&self) -> &HeaderMap {

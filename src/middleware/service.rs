@@ -161,8 +161,10 @@ fn classify<Req: AuthRequest>(policy: &Policy, request: &Req) -> Action {
     if skip.is_some() {
         return Action::PassThrough;
     }
-    let origin = policy.origins.check(target.scheme, target.authority);
-    if let Err(error) = origin.and_then(|()| host::check(request.headers(), &target)) {
+    let (scheme, authority) = (target.scheme, target.authority);
+    let origin = policy.origins.check(scheme, authority);
+    let host = || host::check(request.headers(), scheme, authority);
+    if let Err(error) = origin.and_then(|()| host()) {
         return match policy.pass_foreign {
             true => Action::PassThrough,
             false => Action::Reject(error),

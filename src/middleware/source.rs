@@ -52,7 +52,7 @@ impl Source {
                 let target = request.target();
                 let slug = match &chosen {
                     Some(chosen) => chosen.as_str(),
-                    None => organizations.slug_of(target.path)?,
+                    None => organizations.slug_of(request.path())?,
                 };
                 let Some(known) = caches.get(slug) else {
                     return Ok(Lookup::Missing);
@@ -86,7 +86,7 @@ impl Source {
                 let target = request.target();
                 let slug = match &chosen {
                     Some(chosen) => Ok(chosen.as_str()),
-                    None => organizations.slug_of(target.path),
+                    None => organizations.slug_of(request.path()),
                 };
                 let slug = slug.map(str::to_owned);
                 let scheme = target.scheme.map(str::to_owned);
