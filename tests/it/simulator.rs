@@ -367,6 +367,8 @@ async fn the_rate_limit_can_change_under_way() {
     bench.simulator.set_rate_limit(1, seconds(60));
     assert_eq!(bench.token().await.status, 200);
     assert_eq!(bench.token().await.status, 429);
+    bench.simulator.set_rate_limit(0, seconds(60));
+    assert_eq!(bench.token().await.status, 429);
     bench.simulator.reconfigure(SimulatorBuilder::no_rate_limit);
     assert_eq!(bench.token().await.status, 200);
 }

@@ -143,15 +143,15 @@ impl Endpoint {
 /// The requests that arrived, and how they were answered.
 #[derive(Default)]
 pub(super) struct Journal {
-    log: VecDeque<RecordedRequest>,
+    pub(super) log: VecDeque<RecordedRequest>,
     /// Requests that the log has dropped: the number of its first entry.
     dropped: u64,
     /// Apart from the log, so that a busy API doesn't push them out.
     token_arrivals: VecDeque<Duration>,
     in_flight: usize,
-    max_in_flight: usize,
-    api_requests: u64,
-    api_unauthorized: u64,
+    pub(super) max_in_flight: usize,
+    pub(super) api_requests: u64,
+    pub(super) api_unauthorized: u64,
 }
 
 impl Journal {
@@ -213,22 +213,6 @@ impl Journal {
             most = most.max(stretch.len());
         }
         most
-    }
-
-    pub(super) fn requests(&self) -> Vec<RecordedRequest> {
-        self.log.iter().cloned().collect()
-    }
-
-    pub(super) fn max_in_flight(&self) -> usize {
-        self.max_in_flight
-    }
-
-    pub(super) fn api_requests(&self) -> u64 {
-        self.api_requests
-    }
-
-    pub(super) fn api_unauthorized(&self) -> u64 {
-        self.api_unauthorized
     }
 
     /// `None` once the log has dropped it.

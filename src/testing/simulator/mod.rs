@@ -2,11 +2,9 @@
 //! rules, `reply` the answers, `state` what changes.
 
 mod api;
-mod apps;
 mod fault;
 mod journal;
 mod oauth;
-mod rate;
 mod reply;
 mod server;
 mod settings;
@@ -28,6 +26,7 @@ pub use self::journal::RecordedRequest;
 pub use self::settings::SimulatorBuilder;
 use self::state::Shared;
 use crate::credentials::ClientCredentials;
+use crate::secret::Secret;
 #[cfg(feature = "reqwest")]
 use crate::{ConfigError, HttpTokenProvider, OfficeRndAuthLayer};
 
@@ -114,15 +113,16 @@ impl Simulator {
     /// The app's client id.
     #[must_use]
     pub fn client_id(&self) -> String {
-        self.shared.state().settings.apps.main.clone()
+        self.shared.state().settings.client_id.clone()
     }
 
     /// The app's client secret, empty once the app is deleted. It guards nothing
     /// but this simulator.
     #[must_use]
     pub fn client_secret(&self) -> String {
-        let apps = &self.shared.state().settings.apps;
-        apps.secret(&apps.main).unwrap_or_default().to_owned()
+        let settings = &self.shared.state().settings;
+        let secret = settings.secrets.get(&settings.client_id);
+        secret.map_or_else(String::new, |secret| secret.expose().to_owned())
     }
 
     /// The app's credentials, with all its scopes and this simulator's token URL.
@@ -183,14 +183,14 @@ impl Simulator {
 
     /// Makes another app in the same organization, with the same scopes.
     pub fn add_app(&self, client_id: impl Into<String>, client_secret: impl Into<String>) {
-        let (id, secret) = (client_id.into(), client_secret.into());
-        self.shared.state().settings.apps.set(id, secret);
+        let (id, secret) = (client_id.into(), Secret::from(client_secret.into()));
+        self.shared.state().settings.secrets.insert(id, secret);
     }
 
     /// Deletes an app and revokes its tokens.
     pub fn delete_app(&self, client_id: &str) {
         let mut state = self.shared.state();
-        state.settings.apps.delete(client_id);
+        state.settings.secrets.remove(client_id);
         state.tokens.revoke_app(client_id);
     }
 
@@ -246,13 +246,13 @@ impl Simulator {
     /// How many tokens were handed out.
     #[must_use]
     pub fn tokens_issued(&self) -> u64 {
-        self.shared.state().tokens.issued()
+        self.shared.state().tokens.issued
     }
 
     /// The most token requests that were ever in flight at once.
     #[must_use]
     pub fn max_concurrent_token_requests(&self) -> usize {
-        self.shared.state().journal.max_in_flight()
+        self.shared.state().journal.max_in_flight
     }
 
     /// The most token requests in any window of this length, of the last 10,000.
@@ -264,19 +264,19 @@ impl Simulator {
     /// How many requests came to the API (any path below `/api/`).
     #[must_use]
     pub fn api_requests(&self) -> u64 {
-        self.shared.state().journal.api_requests()
+        self.shared.state().journal.api_requests
     }
 
     /// How many of the API's answers were a 401.
     #[must_use]
     pub fn api_unauthorized(&self) -> u64 {
-        self.shared.state().journal.api_unauthorized()
+        self.shared.state().journal.api_unauthorized
     }
 
     /// The last 10,000 requests, oldest first.
     #[must_use]
     pub fn requests(&self) -> Vec<RecordedRequest> {
-        self.shared.state().journal.requests()
+        self.shared.state().journal.log.iter().cloned().collect()
     }
 }
 

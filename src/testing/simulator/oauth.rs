@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::reply::{self, Reply};
 use super::state::State;
+use crate::secret::Secret;
 
 /// The answer of a request that is within the rate limit.
 pub(super) fn answer(
@@ -85,7 +86,8 @@ fn grant(
         ));
     }
     let settings = &state.settings;
-    if settings.apps.secret(&form.client_id) != Some(&form.client_secret) {
+    let secret = settings.secrets.get(&form.client_id);
+    if secret.map(Secret::expose) != Some(&*form.client_secret) {
         return Err(Refusal {
             status: reply::final_status(settings.invalid_client_status),
             error: "invalid_client",

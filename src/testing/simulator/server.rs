@@ -4,9 +4,9 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Request, StatusCode, request};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -72,8 +72,7 @@ fn reset(stream: &TcpStream) {
 async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Reply, Reset> {
     let (parts, body) = request.into_parts();
     let visit = Visit::begin(shared, &parts);
-    // The client left while it sent.
-    let body = read(body).await.map_err(|_| Reset)?;
+    let body = read(body).await?;
     if let (Endpoint::Token, Some(body)) = (visit.endpoint, &body) {
         visit
             .shared
@@ -96,22 +95,13 @@ async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Reply,
 }
 
 /// The body, or `None` if it is too large.
-async fn read(mut body: Incoming) -> hyper::Result<Option<Bytes>> {
-    let mut kept = BytesMut::new();
-    let mut seen = 0_usize;
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else {
-            continue;
-        };
-        seen = seen.saturating_add(data.len());
-        if seen > MAX_DISCARDED {
-            break;
-        }
-        if seen <= MAX_BODY {
-            kept.extend_from_slice(&data);
-        }
+async fn read(body: Incoming) -> Result<Option<Bytes>, Reset> {
+    match Limited::new(body, MAX_DISCARDED).collect().await {
+        Ok(body) => Ok(Some(body.to_bytes()).filter(|body| body.len() <= MAX_BODY)),
+        Err(error) if error.is::<LengthLimitError>() => Ok(None),
+        // The client left while it sent.
+        Err(_) => Err(Reset),
     }
-    Ok((seen <= MAX_BODY).then(|| kept.freeze()))
 }
 
 /// One request, from its arrival to its answer or its client's leaving.

@@ -1,9 +1,9 @@
-use std::fmt;
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
 use super::Simulator;
-use super::apps::Apps;
+use crate::secret::Secret;
 
 /// How a [`Simulator`] behaves: each setting starts as OfficeRnD documents it,
 /// or, where it doesn't, as what asks most of a client.
@@ -26,10 +26,13 @@ use super::apps::Apps;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 #[must_use = "a simulator runs once it is started"]
 pub struct SimulatorBuilder {
-    pub(super) apps: Apps,
+    /// The app that the simulator's accessors describe.
+    pub(super) client_id: String,
+    /// The client secret of each app of the organization.
+    pub(super) secrets: BTreeMap<String, Secret>,
     pub(super) org_slug: String,
     pub(super) scopes: Vec<String>,
     pub(super) required: Vec<(String, String)>,
@@ -45,11 +48,9 @@ pub struct SimulatorBuilder {
 
 impl SimulatorBuilder {
     pub(super) fn new() -> Self {
-        Self {
-            apps: Apps::new(
-                "Kf3xQ9vTz1LmB7cR".into(),
-                "simulatedSecret0simulatedSecret0".into(),
-            ),
+        let defaults = Self {
+            client_id: String::new(),
+            secrets: BTreeMap::new(),
             org_slug: "simulated-org".into(),
             scopes: vec!["officernd.api.read".into(), "officernd.api.write".into()],
             required: Vec::new(),
@@ -61,13 +62,16 @@ impl SimulatorBuilder {
             challenge: false,
             reuse_live_token: false,
             revoke_older: false,
-        }
+        };
+        defaults.credentials("Kf3xQ9vTz1LmB7cR", "simulatedSecret0simulatedSecret0")
     }
 
     /// The app's client id and secret. Default: some of the usual shape, 16 and
     /// 32 letters and digits.
     pub fn credentials(mut self, id: impl Into<String>, secret: impl Into<String>) -> Self {
-        self.apps = Apps::new(id.into(), secret.into());
+        self.client_id = id.into();
+        let secret = Secret::from(secret.into());
+        self.secrets = BTreeMap::from([(self.client_id.clone(), secret)]);
         self
     }
 
@@ -171,25 +175,5 @@ impl SimulatorBuilder {
     /// The runtime was built without `enable_io`.
     pub async fn start(self) -> io::Result<Simulator> {
         Simulator::with(self).await
-    }
-}
-
-/// Without the secret.
-impl fmt::Debug for SimulatorBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SimulatorBuilder")
-            .field("client_id", &self.apps.main)
-            .field("org_slug", &self.org_slug)
-            .field("scopes", &self.scopes)
-            .field("required", &self.required)
-            .field("token_life", &self.token_life)
-            .field("rate_limit", &self.rate_limit)
-            .field("retry_after", &self.retry_after)
-            .field("latency", &self.latency)
-            .field("invalid_client_status", &self.invalid_client_status)
-            .field("challenge", &self.challenge)
-            .field("reuse_live_token", &self.reuse_live_token)
-            .field("revoke_older", &self.revoke_older)
-            .finish_non_exhaustive()
     }
 }

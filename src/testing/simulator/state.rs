@@ -1,11 +1,12 @@
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::fault::Faults;
 use super::journal::Journal;
-use super::rate::Window;
 use super::settings::SimulatorBuilder;
 use super::tokens::Tokens;
 
@@ -45,6 +46,32 @@ impl Shared {
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A sliding window over the token requests, the refused ones among them: of
+/// the ways a limit can work, the one that forgives least.
+#[derive(Default)]
+pub(super) struct Window {
+    arrivals: VecDeque<Instant>,
+}
+
+impl Window {
+    /// Counts a request; if it is over the limit, says when one would fit.
+    pub(super) fn charge(&mut self, now: Instant, limit: u32, per: Duration) -> Option<Duration> {
+        let age = |arrival: &Instant| now.duration_since(*arrival);
+        while self.arrivals.front().is_some_and(|first| age(first) >= per) {
+            self.arrivals.pop_front();
+        }
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let refused = self.arrivals.len() >= limit;
+        self.arrivals.push_back(now);
+        // Only the last `limit` arrivals decide.
+        while self.arrivals.len() > limit {
+            self.arrivals.pop_front();
+        }
+        let oldest = self.arrivals.front().map_or(Duration::ZERO, age);
+        refused.then(|| per.saturating_sub(oldest))
     }
 }
 
