@@ -8,7 +8,6 @@ use tracing::field::Empty;
 use tracing::{Span, debug, info_span, warn};
 
 use super::metrics;
-use super::names::{event, span};
 use crate::error::Error;
 
 /// Emits the events of one refresh of a token, from its start to its end.
@@ -23,7 +22,7 @@ impl Refresh {
         // No parent: the request that happened to start it is not its owner.
         info_span!(
             parent: None,
-            span::REFRESH,
+            "officernd_auth.refresh",
             cause = self.cause,
             attempt = self.attempt,
             outcome = Empty,
@@ -44,7 +43,7 @@ impl Refresh {
             .record("generation", generation);
         metrics::refreshed(cause, "ok", Some(took));
         debug!(
-            name: event::REFRESHED,
+            name: "officernd_auth.refreshed",
             cause,
             attempt,
             outcome = "ok",
@@ -62,7 +61,7 @@ impl Refresh {
         if error.is_not_attempted() {
             Span::current().record("outcome", outcome);
             debug!(
-                name: event::REFRESH_DEFERRED,
+                name: "officernd_auth.refresh_deferred",
                 cause,
                 attempt,
                 outcome,
@@ -78,7 +77,7 @@ impl Refresh {
             .record("otel.status_code", "ERROR");
         metrics::refreshed(cause, outcome, Some(took));
         warn!(
-            name: event::REFRESH_FAILED,
+            name: "officernd_auth.refresh_failed",
             cause,
             attempt,
             outcome,
@@ -97,7 +96,7 @@ impl Refresh {
             .record("otel.status_code", "ERROR");
         metrics::refreshed(cause, "abandoned", None);
         warn!(
-            name: event::REFRESH_ABANDONED,
+            name: "officernd_auth.refresh_abandoned",
             cause,
             attempt,
             outcome = "abandoned",
@@ -110,7 +109,7 @@ impl Refresh {
         let Self { cause, attempt } = *self;
         metrics::refreshed(cause, "lost", None);
         warn!(
-            name: event::REFRESH_LOST,
+            name: "officernd_auth.refresh_lost",
             cause,
             attempt,
             outcome = "lost",
@@ -136,7 +135,7 @@ impl TokenRequest {
         // Without the query: some servers take a key in it.
         let full = format!("{scheme}://{authority}{}", url.path());
         Self(info_span!(
-            span::TOKEN_REQUEST,
+            "officernd_auth.token_request",
             otel.kind = "client",
             otel.status_code = Empty,
             http.request.method = "POST",
@@ -169,7 +168,7 @@ impl TokenRequest {
 pub(crate) fn rejected(generation: u64, replace_in: Duration) {
     metrics::rejected();
     debug!(
-        name: event::TOKEN_REJECTED,
+        name: "officernd_auth.token_rejected",
         generation,
         replace_in = replace_in.as_secs_f64(),
         "a server rejected the token"
@@ -178,7 +177,7 @@ pub(crate) fn rejected(generation: u64, replace_in: Duration) {
 
 pub(crate) fn credentials_unreadable(error: &dyn std::error::Error) {
     warn!(
-        name: event::CREDENTIALS_UNREADABLE,
+        name: "officernd_auth.credentials_unreadable",
         error = %error,
         "the credentials cannot be loaded again; the last ones are used"
     );
@@ -186,7 +185,7 @@ pub(crate) fn credentials_unreadable(error: &dyn std::error::Error) {
 
 pub(crate) fn scope_narrowed(asked: Option<&str>, granted: Option<&str>) {
     warn!(
-        name: event::SCOPE_NARROWED,
+        name: "officernd_auth.scope_narrowed",
         asked,
         granted,
         "the server granted less than was asked for"

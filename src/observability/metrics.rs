@@ -7,7 +7,6 @@ use std::time::{Duration, Instant, SystemTime};
 use ::metrics::{Key, Label, Level, Metadata, Unit, counter, gauge, histogram, with_recorder};
 
 use super::RequestOutcome;
-use super::names::metric;
 
 /// Describes each metric, with help text and unit, to the installed recorder of
 /// `metrics`. Call it once, after the recorder is installed. The metrics work
@@ -23,64 +22,64 @@ pub fn describe() {
     use ::metrics::{describe_counter, describe_gauge, describe_histogram};
 
     describe_counter!(
-        metric::REQUESTS,
+        "officernd_auth_requests_total",
         Unit::Count,
         "Requests that the layer was given, by how they got their token."
     );
     describe_gauge!(
-        metric::WAITING,
+        "officernd_auth_waiting_requests",
         Unit::Count,
         "Requests that wait for a token now."
     );
     describe_histogram!(
-        metric::WAIT,
+        "officernd_auth_wait_seconds",
         Unit::Seconds,
         "How long requests waited for a token that was not at hand."
     );
     describe_counter!(
-        metric::REFRESHES,
+        "officernd_auth_refreshes_total",
         Unit::Count,
         "Token fetches that ended, by cause and outcome."
     );
     describe_histogram!(
-        metric::REFRESH,
+        "officernd_auth_refresh_duration_seconds",
         Unit::Seconds,
         "How long token fetches took, with the wait for the allowance."
     );
     describe_counter!(
-        metric::TOKEN_REQUESTS,
+        "officernd_auth_token_requests_total",
         Unit::Count,
         "Requests sent to the token endpoint: what the allowance counts."
     );
     describe_counter!(
-        metric::REJECTIONS,
+        "officernd_auth_token_rejections_total",
         Unit::Count,
         "Tokens that a server answered 401 to while they were in use."
     );
     describe_histogram!(
-        metric::TOKEN_AGE,
+        "officernd_auth_token_age_seconds",
         Unit::Seconds,
         "How old a token was when the next one took its place."
     );
     describe_gauge!(
-        metric::ISSUED,
+        "officernd_auth_token_issued_timestamp_seconds",
         Unit::Seconds,
         "When the newest token was asked for, in seconds since 1970."
     );
     describe_gauge!(
-        metric::EXPIRES,
+        "officernd_auth_token_expiry_timestamp_seconds",
         Unit::Seconds,
         "When the newest token expires, in seconds since 1970."
     );
     #[cfg(feature = "store")]
     describe_counter!(
-        metric::STORE_REFRESHES,
+        "officernd_auth_store_refreshes_total",
         Unit::Count,
         "Refreshes of a provider with a token store, by where the token was looked for."
     );
     #[cfg(feature = "store")]
     describe_counter!(
-        metric::STORE_FAILURES,
+        "officernd_auth_store_failures_total",
         Unit::Count,
         "Operations of the token store that failed: each takes it out of the path for 10 s."
     );
@@ -94,7 +93,7 @@ pub(crate) struct WaitTimer {
 
 impl WaitTimer {
     pub(crate) fn new(now: impl FnOnce() -> Instant) -> Self {
-        gauge!(metric::WAITING).increment(1.0);
+        gauge!("officernd_auth_waiting_requests").increment(1.0);
         Self {
             since: now(),
             over: false,
@@ -106,20 +105,20 @@ impl WaitTimer {
         let outcome = outcome_of(outcome);
         outcome.count();
         let waited = now().saturating_duration_since(self.since);
-        histogram!(metric::WAIT, "outcome" => outcome.name).record(waited);
+        histogram!("officernd_auth_wait_seconds", "outcome" => outcome.name).record(waited);
     }
 }
 
 impl Drop for WaitTimer {
     fn drop(&mut self) {
-        gauge!(metric::WAITING).decrement(1.0);
+        gauge!("officernd_auth_waiting_requests").decrement(1.0);
         if !self.over {
             LEFT.count();
         }
     }
 }
 
-/// One outcome of [`metric::REQUESTS`]. On the path of every request: made
+/// One outcome of `officernd_auth_requests_total`. On the path of every request: made
 /// beforehand, so that nothing is allocated.
 struct Outcome {
     name: &'static str,
@@ -130,7 +129,7 @@ macro_rules! outcome {
     ($name:literal) => {
         Outcome {
             name: $name,
-            key: Key::from_static_parts(metric::REQUESTS, {
+            key: Key::from_static_parts("officernd_auth_requests_total", {
                 static LABEL: [Label; 1] = [Label::from_static_parts("outcome", $name)];
                 &LABEL
             }),
@@ -174,40 +173,40 @@ pub(crate) fn count_request(outcome: RequestOutcome) {
 
 /// A token request is about to be sent.
 pub(crate) fn token_request() {
-    counter!(metric::TOKEN_REQUESTS).increment(1);
+    counter!("officernd_auth_token_requests_total").increment(1);
 }
 
 /// A new token is in the slot.
 pub(crate) fn token_landed(issued: SystemTime, life: Duration) {
     let issued = issued.duration_since(SystemTime::UNIX_EPOCH);
     let issued = issued.unwrap_or_default();
-    gauge!(metric::ISSUED).set(issued.as_secs_f64());
-    gauge!(metric::EXPIRES).set((issued + life).as_secs_f64());
+    gauge!("officernd_auth_token_issued_timestamp_seconds").set(issued.as_secs_f64());
+    gauge!("officernd_auth_token_expiry_timestamp_seconds").set((issued + life).as_secs_f64());
 }
 
 /// The token before it was of this age.
 pub(crate) fn token_replaced(age: Duration) {
-    histogram!(metric::TOKEN_AGE).record(age);
+    histogram!("officernd_auth_token_age_seconds").record(age);
 }
 
 pub(super) fn refreshed(cause: &'static str, outcome: &'static str, took: Option<Duration>) {
-    counter!(metric::REFRESHES, "cause" => cause, "outcome" => outcome).increment(1);
+    counter!("officernd_auth_refreshes_total", "cause" => cause, "outcome" => outcome).increment(1);
     if let Some(took) = took {
-        histogram!(metric::REFRESH, "outcome" => outcome).record(took);
+        histogram!("officernd_auth_refresh_duration_seconds", "outcome" => outcome).record(took);
     }
 }
 
 pub(super) fn rejected() {
-    counter!(metric::REJECTIONS).increment(1);
+    counter!("officernd_auth_token_rejections_total").increment(1);
 }
 
 /// A refresh took another process's token, or went to the endpoint.
 #[cfg(feature = "store")]
 pub(crate) fn store_served(source: &'static str) {
-    counter!(metric::STORE_REFRESHES, "source" => source).increment(1);
+    counter!("officernd_auth_store_refreshes_total", "source" => source).increment(1);
 }
 
 #[cfg(feature = "store")]
 pub(super) fn store_failed(operation: &'static str) {
-    counter!(metric::STORE_FAILURES, "operation" => operation).increment(1);
+    counter!("officernd_auth_store_failures_total", "operation" => operation).increment(1);
 }

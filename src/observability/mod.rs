@@ -6,7 +6,6 @@ mod metrics;
 #[cfg(not(feature = "metrics"))]
 #[path = "no_metrics.rs"]
 mod metrics;
-mod names;
 #[cfg(feature = "store")]
 mod store;
 

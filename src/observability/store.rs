@@ -5,13 +5,12 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::metrics;
-use super::names::event;
 use crate::error::Error;
 
 pub(crate) fn store_failed(operation: &'static str, error: &Error) {
     metrics::store_failed(operation);
     warn!(
-        name: event::STORE_FAILED,
+        name: "officernd_auth.store_failed",
         operation,
         %error,
         "the token store failed; requests go on without it"
@@ -20,7 +19,7 @@ pub(crate) fn store_failed(operation: &'static str, error: &Error) {
 
 pub(crate) fn store_back(operation: &'static str) {
     info!(
-        name: event::STORE_BACK,
+        name: "officernd_auth.store_back",
         operation,
         "the token store works again"
     );
@@ -28,7 +27,7 @@ pub(crate) fn store_back(operation: &'static str) {
 
 pub(crate) fn store_entry_unusable() {
     warn!(
-        name: event::STORE_ENTRY_UNUSABLE,
+        name: "officernd_auth.store_entry_unusable",
         "what the token store holds here was not sealed with this secret, or is garbled; \
          it counts as nothing"
     );
@@ -36,7 +35,7 @@ pub(crate) fn store_entry_unusable() {
 
 pub(crate) fn store_clock_differs(by: Duration) {
     warn!(
-        name: event::STORE_ENTRY_UNUSABLE,
+        name: "officernd_auth.store_entry_unusable",
         by = by.as_secs(),
         "what the token store holds here is over by this host's clock, though not by the \
          store's: the clocks of two hosts differ; it counts as nothing"
@@ -46,7 +45,7 @@ pub(crate) fn store_clock_differs(by: Duration) {
 #[cfg(feature = "redis")]
 pub(crate) fn store_evicts(policy: &str) {
     warn!(
-        name: event::STORE_EVICTS,
+        name: "officernd_auth.store_evicts",
         policy,
         "Redis may evict the leases and windows that the fleet's allowance depends on; \
          set maxmemory-policy noeviction, or use a server of its own"
@@ -55,7 +54,7 @@ pub(crate) fn store_evicts(policy: &str) {
 
 pub(crate) fn token_shared(cause: &'static str, expires_in: Duration) {
     debug!(
-        name: event::TOKEN_SHARED,
+        name: "officernd_auth.token_shared",
         cause,
         expires_in = expires_in.as_secs(),
         "took the token from the store"
