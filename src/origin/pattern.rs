@@ -126,9 +126,6 @@ impl fmt::Display for Redacted<'_> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
-    use super::super::OriginPolicy;
     use super::*;
 
     #[test]
@@ -181,24 +178,15 @@ mod tests {
             ("http://0.0.0.0:80", "plain http to another machine"),
         ];
         for (text, wanted) in table {
-            let message = Pattern::parse(text).unwrap_err().to_string();
+            let error = Pattern::parse(text).unwrap_err();
+            let message = error.to_string();
             assert!(message.contains(wanted), "{text:?}: {message}");
             assert!(message.contains("https://*.domain"), "{text:?}: {message}");
-            assert!(!message.contains("hunter2"), "{text:?}: {message}");
+            assert!(
+                !format!("{message} {error:?}").contains("hunter2"),
+                "{text:?}: {message}"
+            );
             assert!(!message.contains('\n'), "{text:?}: {message}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_gets_an_answer(text in "\\PC*|[a-z@:/.*\\[\\]\\\\%]*", other: String) {
-            let mut policy = OriginPolicy::default();
-            let _ = policy.allow(&text);
-            let _ = policy.allow(&format!("https://{text}"));
-            let _ = policy.check(Some(&other), Some(&text));
-            let _ = policy.check(Some("http"), Some(&text));
-            let _ = policy.check(None, Some(&text));
-            let _ = is_loopback(&text);
         }
     }
 }

@@ -118,17 +118,6 @@ async fn lasting_failures_hold_for_one_minute_up_to_ten_and_heal_by_themselves()
 }
 
 #[tokio::test]
-async fn a_day_of_wrong_credentials_costs_a_request_each_ten_minutes() {
-    let provider = failing(1000, &Error::new(ErrorKind::InvalidClient, "wrong"));
-    let (cache, clock) = stepped(&provider);
-    for _ in 0..24 * 3600 / 5 {
-        assert!(cache.token().await.is_err());
-        clock.advance(s(5));
-    }
-    assert!(provider.calls() <= 24 * 6 + 5, "{}", provider.calls());
-}
-
-#[tokio::test]
 async fn a_failure_of_the_refresh_ahead_holds_the_next_one_back() {
     let provider = ScriptedProvider::new();
     let (cache, clock) = stepped(&provider);
@@ -339,17 +328,6 @@ async fn a_spent_allowance_leaves_the_old_token_in_use_and_is_not_a_failure() {
     assert!(cache.try_token().is_some());
     settle().await;
     assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-2"));
-}
-
-#[tokio::test]
-async fn an_allowance_of_nothing_fails_every_fetch_at_once() {
-    let provider = ScriptedProvider::new();
-    let cache = cache_with(&provider, |builder| {
-        builder.allowance(Allowance::new(0, s(60)))
-    });
-    let error = cache.token().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::RateLimited);
-    assert_eq!(provider.calls(), 0);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 #[path = "../../fuzz/src/lib.rs"]
 mod properties;
 
-use properties::{TARGETS, origin, token_answer};
+use properties::{TARGETS, origin, retry_after, token_answer};
 
 #[test]
 fn the_seeds_of_the_fuzz_targets_hold() {
@@ -38,6 +38,22 @@ proptest! {
         target in "(https?|HTTPS|ftp)://([a-z@:%;\\[\\]\\\\.#?]{0,6})(officernd\\.com|OfficeRnD\\.COM|127\\.0\\.0\\.1|x\\.a\\.b)[.@:;\\\\/?#]{0,2}[0-9]{0,3}[a-z./@]{0,8}",
     ) {
         origin(format!("{pattern}\n{target}").as_bytes());
+    }
+
+    #[test]
+    fn any_origin_holds(
+        pattern in "\\PC*|[a-z@:/.*\\[\\]\\\\%]*",
+        target in "[a-z@:/.*\\[\\]\\\\%]*",
+    ) {
+        origin(format!("{pattern}\nhttp://{target}").as_bytes());
+        origin(format!("https://{pattern}\nhttps://{target}").as_bytes());
+    }
+
+    #[test]
+    fn nearly_right_waits_hold(
+        values in proptest::collection::vec("[0-9]{0,30}|[ -~]{0,40}|[A-Z][a-z]{2}, [0-9]{2} (Jan|Feb) [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT", 0..4)
+    ) {
+        retry_after(values.join("\n").as_bytes());
     }
 
     #[test]
