@@ -101,13 +101,9 @@ impl TokenClient {
             clock.wall(),
         )?;
         if granted.narrowed && !self.narrowed.swap(true, Ordering::Relaxed) {
-            observability::scope_narrowed(template.scope.as_deref(), granted.scope.as_deref());
+            observability::scope_narrowed(template.scope.as_deref(), granted.token.scope());
         }
-        let token = AccessToken::bearer(granted.token, granted.expires_in)?;
-        Ok(match granted.scope {
-            Some(scope) => token.with_scope(scope),
-            None => token,
-        })
+        Ok(granted.token)
     }
 
     /// What a token of these credentials depends on.

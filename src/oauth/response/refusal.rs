@@ -2,42 +2,8 @@
 
 use http::{HeaderMap, StatusCode};
 
-use super::body::{self, Body};
+use super::{Body, text};
 use crate::error::{Error, ErrorKind};
-
-/// The codes of RFC 6749 section 5.2, and what to do about each.
-const CODES: [(&str, ErrorKind, &str); 6] = [
-    (
-        "invalid_client",
-        ErrorKind::InvalidClient,
-        "check the client id and secret",
-    ),
-    (
-        "invalid_scope",
-        ErrorKind::InvalidScope,
-        "check the scopes and the app's permissions",
-    ),
-    (
-        "invalid_request",
-        ErrorKind::Denied,
-        "check the form parameters and the token URL",
-    ),
-    (
-        "invalid_grant",
-        ErrorKind::Denied,
-        "check the app and the form parameters",
-    ),
-    (
-        "unauthorized_client",
-        ErrorKind::Denied,
-        "check what the app is allowed to do",
-    ),
-    (
-        "unsupported_grant_type",
-        ErrorKind::Denied,
-        "check the token URL: client_credentials is not known there",
-    ),
-];
 
 /// The error of an answer whose status is not 200.
 pub(super) fn error(
@@ -85,17 +51,32 @@ pub(super) fn error(
     )
 }
 
-/// The error of a body with one of the RFC's codes.
+/// The error of a body with one of the codes of RFC 6749 section 5.2.
 pub(super) fn with_code(
     status: StatusCode,
     body: &Body<'_>,
     asked_scope: Option<&str>,
 ) -> Option<Error> {
-    let code = body::text(body.error).ok()??;
-    let known = CODES
-        .into_iter()
-        .find(|(known, ..)| *known == code.as_str());
-    let (code, kind, advice) = known?;
+    let code = text(body.error).ok()??;
+    let code = code.as_str();
+    let (kind, advice) = match code {
+        "invalid_client" => (ErrorKind::InvalidClient, "check the client id and secret"),
+        "invalid_scope" => (
+            ErrorKind::InvalidScope,
+            "check the scopes and the app's permissions",
+        ),
+        "invalid_request" => (
+            ErrorKind::Denied,
+            "check the form parameters and the token URL",
+        ),
+        "invalid_grant" => (ErrorKind::Denied, "check the app and the form parameters"),
+        "unauthorized_client" => (ErrorKind::Denied, "check what the app is allowed to do"),
+        "unsupported_grant_type" => (
+            ErrorKind::Denied,
+            "check the token URL: client_credentials is not known there",
+        ),
+        _ => return None,
+    };
     let status = status.as_u16();
     let mut message = format!("the token endpoint answered {status} with {code}: {advice}");
     if kind == ErrorKind::InvalidScope {
