@@ -1,17 +1,18 @@
 //! Where layers and builders come from.
 
+use std::fmt;
 use std::sync::Arc;
 
-use super::{Builder, New, Provider, Resolver};
+use super::Builder;
 use crate::allowance::Allowance;
 use crate::cache::TokenCache;
-use crate::clock::TokioClock;
+use crate::clock::{Clock, TokioClock};
 use crate::config::Settings;
 #[cfg(feature = "reqwest")]
 use crate::error::ConfigError;
 use crate::middleware::{OfficeRndAuthLayer, Policy};
-use crate::organizations::OrganizationResolver;
-use crate::provider::TokenProvider;
+use crate::organizations::{OrganizationResolver, Resolve};
+use crate::provider::{DynProvider, TokenProvider};
 
 impl OfficeRndAuthLayer {
     /// A layer with everything at its default, and the credentials of the
@@ -157,18 +158,43 @@ impl Settings {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::provider::StaticToken;
+/// The source of a [`Builder`] that makes caches: one for a
+/// [`Provider`], or one for each organization of a [`Resolver`].
+///
+/// ```
+/// use officernd_auth::Builder;
+/// use officernd_auth::builder::{New, Provider, Resolver};
+///
+/// fn one(builder: Builder<New<Provider>>) -> Builder {
+///     builder.keep_warm(true)
+/// }
+/// fn many(builder: Builder<New<Resolver>>) -> Builder<New<Resolver>> {
+///     builder.keep_warm(true).max_organizations(100)
+/// }
+/// # let token = officernd_auth::StaticToken::new("abc").unwrap();
+/// # drop(one(officernd_auth::OfficeRndAuthLayer::builder(token)));
+/// ```
+#[derive(Debug)]
+pub struct New<T> {
+    pub(super) from: T,
+    pub(super) allowance: Option<Allowance>,
+    pub(super) clock: Arc<dyn Clock>,
+}
 
-    #[test]
-    fn a_builder_starts_with_the_default_settings() {
-        let builder = OfficeRndAuthLayer::builder(StaticToken::new("abc").unwrap());
-        let shown = format!("{builder:?}");
-        assert!(
-            shown.contains(&format!("{:?}", Settings::default())),
-            "{shown}"
-        );
+/// The provider of a new cache. [`New`] has an example.
+pub struct Provider(pub(super) Box<dyn DynProvider>);
+
+/// The resolver that finds each organization's provider. [`New`] has an example.
+pub struct Resolver(pub(super) Box<dyn Resolve>);
+
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolver").finish_non_exhaustive()
     }
 }

@@ -3,12 +3,11 @@
 //! The composition root: the only module that depends on all others.
 
 mod constructors;
-mod source;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::source::{New, Provider, Resolver};
+pub use self::constructors::{New, Provider, Resolver};
 use crate::allowance::Allowance;
 use crate::cache::{self, TokenCache};
 use crate::clock::Clock;
