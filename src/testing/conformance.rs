@@ -2,6 +2,8 @@ mod rules;
 mod subject;
 
 use std::fmt;
+use std::future::poll_fn;
+use std::task::Poll;
 
 use crate::error::Error;
 use crate::fleet::{StoreKey, TokenStore, random};
@@ -78,32 +80,28 @@ fn fresh() -> Result<StoreKey, Error> {
     Ok(StoreKey::digest_of(&random::<16>()?))
 }
 
-/// All at once, on this task.
-async fn all<T, F>(futures: impl Iterator<Item = F>) -> Result<Vec<T>, Error>
+/// Makes all claims at once, on this task. Returns how many were granted.
+async fn granted<F>(claims: impl Iterator<Item = F>) -> Result<usize, Error>
 where
-    F: Future<Output = Result<T, Error>>,
+    F: Future<Output = Result<bool, Error>>,
 {
-    let mut running: Vec<_> = futures.map(Box::pin).collect();
+    let mut running: Vec<_> = claims.map(Box::pin).collect();
     let mut done = Vec::new();
-    std::future::poll_fn(|cx| {
-        let mut failed = None;
-        running.retain_mut(|future| match future.as_mut().poll(cx) {
-            std::task::Poll::Pending => true,
-            std::task::Poll::Ready(Ok(output)) => {
-                done.push(output);
-                false
-            }
-            std::task::Poll::Ready(Err(error)) => {
-                failed = Some(error);
+    poll_fn(|cx| {
+        running.retain_mut(|claim| match claim.as_mut().poll(cx) {
+            Poll::Pending => true,
+            Poll::Ready(granted) => {
+                done.push(granted);
                 false
             }
         });
-        match failed {
-            Some(error) => std::task::Poll::Ready(Err(error)),
-            None if running.is_empty() => std::task::Poll::Ready(Ok(())),
-            None => std::task::Poll::Pending,
+        if running.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
         }
     })
-    .await?;
-    Ok(done)
+    .await;
+    let mut results = done.into_iter();
+    results.try_fold(0, |count, granted| Ok(count + usize::from(granted?)))
 }

@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::subject::Subject;
-use super::{Violation, all, must};
+use super::{Violation, granted, must};
 use crate::fleet::{Claimed, Holder, Limits, MAX_ENTRY_SIZE, TokenStore};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -76,9 +76,8 @@ pub(super) async fn leases<S: TokenStore>(store: &S) -> Result<(), Violation> {
     for _ in 0..8 {
         let it = Subject::new(store, UNLIMITED)?;
         let claims = (0..16).map(|_| async { it.is_granted(&Holder::random()?).await });
-        let granted = all(claims).await?.into_iter().filter(|granted| *granted);
         must(
-            granted.count() == 1,
+            granted(claims).await? == 1,
             "of many claims at one instant, one is granted",
         )?;
     }
@@ -227,9 +226,8 @@ pub(super) async fn places<S: TokenStore>(store: &S) -> Result<(), Violation> {
     let claims = siblings
         .iter()
         .map(|it| async { it.is_granted(&Holder::random()?).await });
-    let granted = all(claims).await?.into_iter().filter(|granted| *granted);
     must(
-        granted.count() == 5,
+        granted(claims).await? == 5,
         "of many claims at one instant, as many are granted as there are places",
     )?;
     tokio::time::sleep(SHORT + SHORT + MS(50)).await;
