@@ -56,18 +56,7 @@ impl ClientCredentials {
 
     /// Credentials that come from elsewhere: a secret manager, a database. The
     /// source is asked before each token request, so id and secret may change
-    /// together while the program runs.
-    ///
-    /// ```
-    /// use officernd_auth::ClientCredentials;
-    /// use officernd_auth::credentials::AppCredentials;
-    ///
-    /// let credentials = ClientCredentials::from_source(|| async {
-    ///     // ... ask the secret manager ...
-    ///     Ok(AppCredentials::new("client-id", "client-secret"))
-    /// });
-    /// # drop(credentials);
-    /// ```
+    /// together while the program runs. [`CredentialSource`] has an example.
     #[must_use]
     pub fn from_source(source: impl CredentialSource) -> Self {
         Self::of(Source {
