@@ -162,6 +162,11 @@ pub(crate) fn later(now: Instant, after: Duration) -> Instant {
     now.checked_add(after.min(MAX_WAIT)).unwrap_or(now)
 }
 
+/// `base`, doubled `times` times, at most `cap`.
+pub(crate) fn doubled(base: Duration, times: u32, cap: Duration) -> Duration {
+    base.saturating_mul(2u32.saturating_pow(times)).min(cap)
+}
+
 /// One reading of both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Now {

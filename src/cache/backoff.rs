@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::allowance::Urgency;
-use crate::clock::{Countdown, Now};
+use crate::clock::{Countdown, Now, doubled};
 use crate::error::{Error, ErrorKind};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -199,11 +199,6 @@ fn transient(bounds: &BackoffBounds, chance: f32) -> Duration {
         Some(left) => own.min(left / 2),
         None => own,
     }
-}
-
-/// `base`, doubled `times` times, at most `cap`.
-pub(super) fn doubled(base: Duration, times: u32, cap: Duration) -> Duration {
-    base.saturating_mul(2u32.saturating_pow(times)).min(cap)
 }
 
 /// The error of a caller whose fetches end without a result.

@@ -7,8 +7,7 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use super::backoff::doubled;
-use crate::clock::{Countdown, Now, later};
+use crate::clock::{Countdown, Now, doubled, later};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);

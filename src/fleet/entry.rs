@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::failure::{Failure, FailureJson};
+use super::backoff::{Failure, FailureJson};
+use super::store::whole_millis;
 use crate::secret::Secret;
 use crate::token::AccessToken;
 
@@ -69,8 +70,8 @@ impl Entry {
     pub(super) fn encode(&self) -> Zeroizing<Vec<u8>> {
         let token = self.token.as_ref().map(|stored| TokenJson {
             value: bare(&stored.token),
-            granted: millis(stored.token.expires_in()),
-            left: millis(stored.left),
+            granted: whole_millis(stored.token.expires_in()),
+            left: whole_millis(stored.left),
             minted_by: &stored.minted_by,
             scope: stored.token.scope().map(Cow::Borrowed),
             replaced_rejected: stored.replaced_rejected,
@@ -83,7 +84,7 @@ impl Entry {
         let mut bytes = Zeroizing::new(Vec::with_capacity(room));
         let json = Json {
             sealed_at: wall_millis(self.sealed_at),
-            life: millis(self.life()),
+            life: whole_millis(self.life()),
             token,
             failure,
         };
@@ -144,12 +145,8 @@ fn bare(token: &AccessToken) -> &str {
     header.strip_prefix("Bearer ").unwrap_or(header)
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 fn wall_millis(wall: SystemTime) -> u64 {
-    millis(wall.duration_since(UNIX_EPOCH).unwrap_or_default())
+    whole_millis(wall.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::alone::Pause;
+use super::backoff::Pause;
 use super::breaker::{OPEN_FOR, Source, StoreUnavailable};
 use super::claim::{Claim, Claimed, Limits, StoredEntry};
 use super::grant;

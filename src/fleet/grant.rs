@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::backoff::Failure;
 use super::breaker::{Source, StoreUnavailable};
 use super::claim::{Claim, Finish};
 use super::entry::{Entry, StoredToken};
-use super::failure::Failure;
 use super::key::KeyedProvider;
 use super::reader::EntryReader;
-use super::session::{Answer, Session};
+use super::session::{Answer, Session, with_entry};
 use super::store::TokenStore;
-use super::{Inner, LEASE_MARGIN, late, name};
+use super::{Inner, LEASE_MARGIN, late};
 use crate::allowance::Permit;
 use crate::clock::{Age, Clock, later};
 use crate::error::Error;
+use crate::provider::Cause;
 use crate::sync::Runtime;
 use crate::token::AccessToken;
 
@@ -94,18 +95,11 @@ async fn save<P: KeyedProvider, S: TokenStore>(
         claim.holder.clone(),
         frees_after,
     );
-    let entry = entry(session, claim, reader, answer).and_then(|entry| {
-        let sealed = session.sealer.seal(name::random().ok()?, &entry.encode())?;
-        Some((sealed, entry.life()))
-    });
-    let has_entry = entry.is_some();
-    let finish = match entry {
-        Some((sealed, life)) => finish.entry(sealed, life),
-        None => finish,
-    };
+    let entry = entry(session, claim, reader, answer);
+    let finish = with_entry(finish, &session.sealer, entry);
     let (store, breaker) = (&session.inner.store, &session.inner.breaker);
     let finished = breaker.run(session.store(), "finish", || store.finish(&finish));
-    matches!(finished.await, Ok(true)) && has_entry
+    matches!(finished.await, Ok(true)) && finish.entry.is_some()
 }
 
 /// What the store should hold now; `None` if the request was sent with other
@@ -130,7 +124,7 @@ fn entry<P: KeyedProvider, S: TokenStore>(
                     token: token.clone(),
                     left: Some(left).filter(|left| !left.is_zero())?,
                     minted_by: claim.holder.as_str().to_owned(),
-                    replaced_rejected: answer.replaces_rejected,
+                    replaced_rejected: session.cx.cause() == Cause::Rejected,
                 }),
                 failure: None,
             }

@@ -9,11 +9,11 @@ use super::breaker::StoreUnavailable;
 use super::claim::{Claim, Claimed, Finish};
 use super::entry::{Entry, StoredToken};
 use super::key::KeyedProvider;
-use super::name;
 use super::seal::Sealer;
-use super::session::{Answer, Session};
+use super::session::{Answer, Session, with_entry};
 use super::store::TokenStore;
 use crate::clock::{Age, Clock, later};
+use crate::provider::Cause;
 use crate::sync::Runtime;
 use crate::token::AccessToken;
 
@@ -65,7 +65,7 @@ pub(super) fn share_later<P: KeyedProvider, S: TokenStore>(
         claim,
         token,
         age: answer.age,
-        replaced_rejected: answer.replaces_rejected,
+        replaced_rejected: session.cx.cause() == Cause::Rejected,
     };
     let before = session.inner.late.lock().replace(Arc::new(late));
     if before.is_none() {
@@ -155,12 +155,7 @@ async fn leave<P, S: TokenStore>(
                 let frees_after = claim.limits.per.saturating_sub(age);
                 let holder = claim.holder.clone();
                 let finish = Finish::new(claim.key, claim.window, holder, frees_after);
-                let nonce = name::random().ok();
-                let sealed = nonce.and_then(|nonce| late.sealer.seal(nonce, &entry.encode()));
-                let finish = match sealed {
-                    Some(sealed) => finish.entry(sealed, entry.life()),
-                    None => finish,
-                };
+                let finish = with_entry(finish, &late.sealer, Some(entry));
                 let finished = inner
                     .breaker
                     .run(store, "finish", || inner.store.finish(&finish));

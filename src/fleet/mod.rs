@@ -68,11 +68,10 @@
 //! serves each process, or tells it when to ask again.
 
 mod acceptance;
-mod alone;
+mod backoff;
 mod breaker;
 mod claim;
 mod entry;
-mod failure;
 mod fetch;
 #[cfg(feature = "file")]
 mod file;
@@ -99,7 +98,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use self::alone::Alone;
+use self::backoff::Alone;
 use self::breaker::CircuitBreaker;
 pub use self::breaker::StoreStatus;
 pub use self::claim::{Claim, Claimed, Finish, Limits, StoredEntry};

@@ -23,7 +23,8 @@ impl StoreKey {
     /// from it.
     #[must_use]
     pub fn digest_of(bytes: &[u8]) -> Self {
-        Self::from_bytes(&Sha256::digest(bytes))
+        let digest = Sha256::digest(bytes);
+        Self::from_bytes(digest.first_chunk().copied().unwrap_or_default())
     }
 
     /// The name, to be used in the store with a prefix.
@@ -32,8 +33,7 @@ impl StoreKey {
         &self.0
     }
 
-    /// From the first 16 bytes.
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(hex(bytes))
     }
 }
@@ -68,7 +68,7 @@ impl Holder {
     ///
     /// [`ErrorKind::Store`] if the system has no random numbers.
     pub fn random() -> Result<Self, Error> {
-        random::<16>().map(|bytes| Self(hex(&bytes)))
+        random::<16>().map(|bytes| Self(hex(bytes)))
     }
 
     /// A name as [`as_str`](Self::as_str) shows it; `None` for other text.
@@ -95,15 +95,6 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
     Ok(bytes)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-
-    let digit = |nibble: u8| {
-        let digit = DIGITS.get(usize::from(nibble)).copied();
-        char::from(digit.unwrap_or(b'0'))
-    };
-    let bytes = bytes.iter().take(16);
-    bytes
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-        .collect()
+fn hex(bytes: [u8; 16]) -> String {
+    format!("{:032x}", u128::from_be_bytes(bytes))
 }

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::acceptance::{Candidate, CurrentToken, Verdict};
+use super::backoff::Failure;
 use super::breaker::Source;
 use super::claim::StoredEntry;
 use super::entry::{Entry, StoredToken};
-use super::failure::Failure;
 use super::key::KeyedProvider;
 use super::session::Session;
 use super::store::TokenStore;

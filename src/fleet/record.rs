@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::claim::{Claim, Claimed, Finish, StoredEntry};
 use super::name::Holder;
-use super::store::{MAX_ENTRY_SIZE, millis};
+use super::store::{MAX_ENTRY_SIZE, millis, whole_millis};
 
 /// More places than any window has: bounds what is kept of a store that was
 /// written to by something else.
@@ -192,10 +192,6 @@ impl Window {
 
 fn until(end: u64, now: u64) -> Duration {
     Duration::from_millis(end.saturating_sub(now))
-}
-
-fn whole_millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Bytes as text in JSON.

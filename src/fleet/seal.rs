@@ -43,7 +43,7 @@ impl Sealer {
 
     /// The name of the entry.
     pub(crate) fn name(&self) -> StoreKey {
-        StoreKey::from_bytes(&*expand::<16>(&self.prk, b"name", &self.context))
+        StoreKey::from_bytes(*expand::<16>(&self.prk, b"name", &self.context))
     }
 
     /// `None` if it would be larger than any entry may be.

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::claim::Finish;
+use super::entry::Entry;
 use super::key::{KeyMaterial, KeyedProvider, Minted};
 use super::seal::Sealer;
 use super::store::TokenStore;
-use super::{Inner, LastToken};
+use super::{Inner, LastToken, name};
 use crate::clock::{Age, Clock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
-use crate::provider::{Cause, FetchContext};
+use crate::provider::FetchContext;
 use crate::token::AccessToken;
 
 pub(super) struct Session<P, S> {
@@ -26,7 +28,6 @@ pub(super) struct Answer {
     pub(super) minted: Minted,
     /// Since right before it was sent.
     pub(super) age: Age,
-    pub(super) replaces_rejected: bool,
 }
 
 impl<P: KeyedProvider, S: TokenStore> Session<P, S> {
@@ -75,11 +76,7 @@ impl<P: KeyedProvider, S: TokenStore> Session<P, S> {
             let timeout = Error::new(ErrorKind::Timeout, message);
             Minted::new(Err(timeout), Some(self.material.clone()))
         });
-        Answer {
-            minted,
-            age,
-            replaces_rejected: self.cx.cause() == Cause::Rejected,
-        }
+        Answer { minted, age }
     }
 
     /// The token with `life` from now. The cache counts from the start of the
@@ -97,5 +94,17 @@ impl<P: KeyedProvider, S: TokenStore> Session<P, S> {
         let now = self.cx.clock().now();
         let waited = now.saturating_duration_since(self.started_at);
         token.with_life(life.saturating_add(waited))
+    }
+}
+
+/// Adds the entry, sealed, if there is one.
+pub(super) fn with_entry(finish: Finish, sealer: &Sealer, entry: Option<Entry>) -> Finish {
+    let sealed = entry.and_then(|entry| {
+        let sealed = sealer.seal(name::random().ok()?, &entry.encode())?;
+        Some((sealed, entry.life()))
+    });
+    match sealed {
+        Some((sealed, life)) => finish.entry(sealed, life),
+        None => finish,
     }
 }

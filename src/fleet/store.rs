@@ -128,7 +128,9 @@ impl<S: TokenStore> TokenStore for Arc<S> {
 /// Whole milliseconds, at least one: the unit of stores.
 #[cfg(any(feature = "testing", feature = "file", feature = "redis"))]
 pub(crate) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis())
-        .unwrap_or(u64::MAX)
-        .max(1)
+    whole_millis(duration).max(1)
+}
+
+pub(crate) fn whole_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -33,11 +33,12 @@ pub(super) fn now() -> HostTime {
 /// longest that they can be; if it is set forward, they end early.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn now() -> HostTime {
+    use super::super::store::whole_millis;
     use crate::clock::{Clock as _, TokioClock};
 
     let wall = TokioClock.wall().duration_since(std::time::UNIX_EPOCH);
     HostTime {
         boot: String::new(),
-        millis: u64::try_from(wall.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
+        millis: whole_millis(wall.unwrap_or_default()),
     }
 }

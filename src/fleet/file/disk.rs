@@ -27,8 +27,15 @@ struct Saved<T> {
     content: T,
 }
 
+/// Makes the directory if it is not there, checks it, and opens its lock.
+pub(super) fn prepare(dir: &Path) -> io::Result<File> {
+    make(dir)?;
+    check(dir)?;
+    open_lock(dir)
+}
+
 /// Makes the directory, for its owner only, if it is not there.
-pub(super) fn make(dir: &Path) -> io::Result<()> {
+fn make(dir: &Path) -> io::Result<()> {
     #[cfg_attr(not(unix), expect(unused_mut, reason = "modes are Unix's"))]
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
@@ -40,7 +47,7 @@ pub(super) fn make(dir: &Path) -> io::Result<()> {
 }
 
 /// Refuses a directory in which others can put files, as ssh does.
-pub(super) fn check(dir: &Path) -> io::Result<()> {
+fn check(dir: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(dir)?;
     let refused = |why: &str| Err(io::Error::other(why.to_owned()));
     if !metadata.is_dir() {
@@ -62,7 +69,7 @@ pub(super) fn check(dir: &Path) -> io::Result<()> {
 
 /// One lock for the directory, in a file that is never removed: a process that
 /// waits for a file that another one removes would hold a lock on nothing.
-pub(super) fn open_lock(dir: &Path) -> io::Result<File> {
+fn open_lock(dir: &Path) -> io::Result<File> {
     let file = options().create(true).open(dir.join("officernd.lock"))?;
     match file.metadata()?.is_file() {
         true => Ok(file),
@@ -75,11 +82,7 @@ pub(super) fn lock(dir: &Path) -> io::Result<File> {
 
     let file = match open_lock(dir) {
         // Something has removed the directory.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make(dir)?;
-            check(dir)?;
-            open_lock(dir)?
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => prepare(dir)?,
         opened => opened?,
     };
     let mut left = LOCK_TIMEOUT;

@@ -59,9 +59,7 @@ impl FileStore {
         let failed = |error: io::Error| ConfigError::Store {
             problem: format!("{} cannot be used: {error}", dir.display()),
         };
-        disk::make(&dir).map_err(failed)?;
-        disk::check(&dir).map_err(failed)?;
-        disk::open_lock(&dir).map_err(failed)?;
+        disk::prepare(&dir).map_err(failed)?;
         Ok(Self { dir: dir.into() })
     }
 
