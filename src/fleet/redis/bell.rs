@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ::redis::aio::{AsyncPushSender, SendError};
 use ::redis::{PushInfo, PushKind, Value};
 use tokio::sync::oneshot;
 
@@ -74,8 +75,22 @@ impl Bell {
         self.refused.store(true, Ordering::Relaxed);
     }
 
+    fn ring(&self, channel: &str, entry: Option<&StoredEntry>) {
+        let waiters = self.lock().by_channel.remove(channel);
+        for (_, ring) in waiters.into_iter().flatten() {
+            // A wait that was dropped needs nothing.
+            let _ = ring.send(entry.cloned());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiters> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsyncPushSender for Bell {
     /// A push message of the server, or of the client when the connection ends.
-    pub(super) fn push(&self, info: &PushInfo) {
+    fn send(&self, info: PushInfo) -> Result<(), SendError> {
         let channel = match info.data.first() {
             Some(Value::BulkString(bytes)) => std::str::from_utf8(bytes).ok(),
             Some(Value::SimpleString(text)) => Some(&**text),
@@ -100,18 +115,7 @@ impl Bell {
             }
             _ => {}
         }
-    }
-
-    fn ring(&self, channel: &str, entry: Option<&StoredEntry>) {
-        let waiters = self.lock().by_channel.remove(channel);
-        for (_, ring) in waiters.into_iter().flatten() {
-            // A wait that was dropped needs nothing.
-            let _ = ring.send(entry.cloned());
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiters> {
-        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(())
     }
 }
 
@@ -155,12 +159,10 @@ pub(super) fn entry(stored: &[u8], expires_in: Duration) -> Option<StoredEntry> 
 mod tests {
     use super::*;
 
-    fn push(kind: PushKind, data: &[&[u8]]) -> PushInfo {
+    fn push(bell: &Bell, kind: PushKind, data: &[&[u8]]) {
         let data = data.iter().map(|part| Value::BulkString(part.to_vec()));
-        PushInfo {
-            kind,
-            data: data.collect(),
-        }
+        let data = data.collect();
+        assert!(bell.send(PushInfo { kind, data }).is_ok());
     }
 
     #[test]
@@ -170,7 +172,7 @@ mod tests {
         let mut there = bell.listen("b".to_owned()).unwrap();
         let holder = "0123456789abcdef0123456789abcdef";
         let message = format!("1500 {holder}sealed");
-        bell.push(&push(PushKind::Message, &[b"a", message.as_bytes()]));
+        push(&bell, PushKind::Message, &[b"a", message.as_bytes()]);
         let entry = here.heard.try_recv().unwrap().unwrap();
         assert_eq!(
             (entry.id.as_str(), &*entry.sealed),
@@ -178,7 +180,7 @@ mod tests {
         );
         assert_eq!(entry.expires_in, Duration::from_millis(1500));
         assert!(there.heard.try_recv().is_err());
-        bell.push(&push(PushKind::Disconnection, &[]));
+        push(&bell, PushKind::Disconnection, &[]);
         assert!(there.heard.try_recv().is_err());
         assert!(bell.listen("a".to_owned()).is_none());
     }
@@ -194,7 +196,7 @@ mod tests {
         ] {
             let bell = Arc::new(Bell::default());
             let mut listener = bell.listen("a".to_owned()).unwrap();
-            bell.push(&push(PushKind::SMessage, &[b"a", message]));
+            push(&bell, PushKind::SMessage, &[b"a", message]);
             assert_eq!(listener.heard.try_recv().unwrap(), None);
         }
     }

@@ -8,12 +8,13 @@ use std::time::Duration;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::cluster::ClusterClient;
 use ::redis::{
-    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, ProtocolVersion, PushInfo,
-    RedisError, RedisResult, TlsCertificates, cmd,
+    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, ProtocolVersion, RedisError,
+    RedisResult, TlsCertificates, cmd,
 };
-use rustls::ClientConfig;
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::ServerName;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
@@ -22,27 +23,19 @@ use tokio::task::JoinSet;
 use super::bell::Bell;
 use super::connection::Connection;
 use super::target::{Servers, Target, is_tls};
-use super::tls;
 
 /// One address has this long; the caller's limit is for all of them.
 const NODE_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// A connection, with what lives as long as it does.
+#[derive(Clone)]
 pub(super) struct Connected {
     pub(super) connection: Connection,
     pub(super) bell: Option<Arc<Bell>>,
     /// Set when the connection has ended, or has failed to answer.
     pub(super) lost: Arc<AtomicBool>,
-    pub(super) driver: Option<Arc<Driver>>,
-}
-
-/// The task that reads and writes; ends with the last use of the connection.
-pub(super) struct Driver(tokio::task::AbortHandle);
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    /// The task that reads and writes; ends with the last use of the connection.
+    pub(super) driver: Option<Arc<JoinSet<()>>>,
 }
 
 /// Connects to a target.
@@ -198,10 +191,7 @@ impl Connector {
         let bell =
             (protocol == ProtocolVersion::RESP3).then(|| Arc::new(Bell::new(Arc::clone(&lost))));
         if let Some(bell) = bell.clone() {
-            builder = builder.push_sender(move |info: PushInfo| {
-                bell.push(&info);
-                Ok::<(), ()>(())
-            });
+            builder = builder.push_sender(bell);
         }
         let connection = builder.build()?.get_async_connection().await?;
         Ok(Connected {
@@ -216,7 +206,7 @@ impl Connector {
     async fn tls(&self) -> io::Result<Arc<ClientConfig>> {
         let pem = self.target.roots.clone();
         let made = self.tls.get_or_try_init(|| async {
-            let made = tokio::task::spawn_blocking(move || tls::config(pem.as_deref())).await;
+            let made = tokio::task::spawn_blocking(move || tls_config(pem.as_deref())).await;
             made.map_err(io::Error::other)?
         });
         made.await.cloned()
@@ -238,20 +228,40 @@ where
     let mut config = AsyncConnectionConfig::new().set_response_timeout(None);
     let bell = (protocol == ProtocolVersion::RESP3).then(|| Arc::new(Bell::new(Arc::clone(&lost))));
     if let Some(bell) = bell.clone() {
-        config = config.set_push_sender(move |info: PushInfo| {
-            bell.push(&info);
-            Ok::<(), ()>(())
-        });
+        config = config.set_push_sender(bell);
     }
     let made = MultiplexedConnection::new_with_config(&settings, stream, config);
     let (connection, driver) = made.await?;
-    let driver = tokio::spawn(driver).abort_handle();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(driver);
     Ok(Connected {
         connection: Connection::One(connection),
         bell,
         lost,
-        driver: Some(Arc::new(Driver(driver))),
+        driver: Some(Arc::new(tasks)),
     })
+}
+
+/// TLS with the process's provider of cryptography, or aws-lc-rs; installs none.
+fn tls_config(pem: Option<&[u8]>) -> io::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    match pem {
+        Some(pem) => {
+            let certificates = CertificateDer::pem_slice_iter(pem).flatten();
+            roots.add_parsable_certificates(certificates);
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let provider = CryptoProvider::get_default().cloned();
+    let provider = provider.unwrap_or_else(|| Arc::new(aws_lc_rs::default_provider()));
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
 }
 
 fn address(servers: &ConnectionInfo, host: String, port: u16) -> ConnectionAddr {

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use ::redis::{RedisError, RedisResult, ServerErrorKind};
 
-use super::bell::Bell;
-use super::connect::{Connected, Connector, Driver};
+use super::connect::{Connected, Connector};
 use super::connection::Connection;
 use crate::clock::{Clock as _, TokioClock, later};
 
@@ -31,17 +30,9 @@ pub(super) enum Link {
 
 pub(super) struct Made {
     connector: Arc<Connector>,
-    live: Mutex<Option<Live>>,
+    /// With when it was last used.
+    live: Mutex<Option<(Connected, Instant)>>,
     connecting: tokio::sync::Mutex<()>,
-}
-
-#[derive(Clone)]
-pub(super) struct Live {
-    pub(super) connection: Connection,
-    pub(super) bell: Option<Arc<Bell>>,
-    pub(super) driver: Option<Arc<Driver>>,
-    lost: Arc<AtomicBool>,
-    used_at: Instant,
 }
 
 /// Marks the connection as lost if an operation is dropped or fails: something
@@ -82,7 +73,7 @@ impl Link {
     }
 
     /// The connection, if there is one: does not wait.
-    pub(super) fn live(&self) -> Option<Live> {
+    pub(super) fn live(&self) -> Option<Connected> {
         match self {
             Self::Made(made) => made.usable(),
             Self::Own(_) => None,
@@ -131,7 +122,7 @@ impl Made {
         answer
     }
 
-    async fn connected(&self) -> RedisResult<Live> {
+    async fn connected(&self) -> RedisResult<Connected> {
         if let Some(live) = self.usable() {
             return Ok(live);
         }
@@ -143,37 +134,24 @@ impl Made {
         // Boxed: the client's way there is kilobytes of future, which every
         // operation would carry on its stack.
         let connected = Box::pin(self.connector.connect()).await?;
-        let Connected {
-            connection,
-            bell,
-            lost,
-            driver,
-        } = connected;
-        let live = Live {
-            connection,
-            bell,
-            driver,
-            lost,
-            used_at: TokioClock.now(),
-        };
-        *self.lock() = Some(live.clone());
-        Ok(live)
+        *self.lock() = Some((connected.clone(), TokioClock.now()));
+        Ok(connected)
     }
 
-    fn usable(&self) -> Option<Live> {
+    fn usable(&self) -> Option<Connected> {
         let now = TokioClock.now();
         let mut slot = self.lock();
-        let live = slot.as_mut()?;
-        let idle = now.saturating_duration_since(live.used_at);
+        let (live, used_at) = slot.as_mut()?;
+        let idle = now.saturating_duration_since(*used_at);
         if idle >= MAX_IDLE || live.lost.load(Ordering::Relaxed) {
             *slot = None;
             return None;
         }
-        live.used_at = now;
+        *used_at = now;
         Some(live.clone())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Live>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Connected, Instant)>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

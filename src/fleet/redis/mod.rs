@@ -1,6 +1,5 @@
 //! The store for a fleet: Redis or Valkey.
 
-mod answer;
 mod bell;
 mod connect;
 mod connection;
@@ -10,18 +9,17 @@ mod operations;
 mod script;
 mod subscription;
 mod target;
-mod tls;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use ::redis::Script;
 use ::redis::aio::ConnectionLike;
 
 use self::connect::Connector;
 use self::connection::Connection;
 use self::link::Link;
+use self::script::Script;
 use self::target::Target;
 use super::name::StoreKey;
 use crate::error::ConfigError;

@@ -3,33 +3,32 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ::redis::{Script, Value};
+use ::redis::{
+    ErrorKind as Kind, FromRedisValue as _, RedisError, ServerErrorKind, ToRedisArgs, Value,
+};
 
 use super::super::claim::{Claim, Claimed, Finish, StoredEntry};
-use super::super::store::{MAX_ENTRY_SIZE, TokenStore, millis, poll_interval};
-use super::script::{self, Invocation};
+use super::super::store::{MAX_ENTRY_SIZE, TokenStore, millis, poll_interval, whole_millis};
+use super::script::Script;
 use super::subscription::hear;
-use super::{RedisStore, Shared, answer, eviction};
+use super::{RedisStore, Shared, bell, eviction};
 use crate::clock::{Clock as _, TokioClock, later};
 use crate::error::{Error, ErrorKind};
 
 impl TokenStore for RedisStore {
     async fn claim(&self, claim: &Claim) -> Result<Claimed, Error> {
         let keys = self.keys(&claim.key, &claim.window);
-        let invocation = Invocation::new(script::CLAIM, &keys)
-            .text(claim.holder.as_str())
-            .text(claim.seen.as_ref().map_or("", |seen| seen.as_str()))
-            .number(u64::from(claim.may_fetch))
-            .number(millis(claim.limits.lease));
-        let invocation = match claim.limits.requests {
-            Some(requests) => invocation.number(u64::from(requests)),
-            None => invocation.no_limit(),
-        };
-        let invocation = invocation
-            .number(millis(claim.limits.per))
-            .number(u64::try_from(MAX_ENTRY_SIZE).unwrap_or(u64::MAX));
-        let answer = invoke(&self.shared, &self.shared.claim, &invocation).await?;
-        answer::claimed(answer).ok_or_else(|| {
+        let args = (
+            claim.holder.as_str(),
+            claim.seen.as_ref().map_or("", |seen| seen.as_str()),
+            claim.may_fetch,
+            millis(claim.limits.lease),
+            claim.limits.requests.map_or(-1, i64::from),
+            millis(claim.limits.per),
+            MAX_ENTRY_SIZE,
+        );
+        let answer = invoke(&self.shared, &self.shared.claim, &keys, args).await?;
+        claimed(answer).ok_or_else(|| {
             Error::new(
                 ErrorKind::Store,
                 "Redis answered something else than the script",
@@ -44,15 +43,15 @@ impl TokenStore for RedisStore {
             Some(entry) => (&*entry.sealed, entry.expires_in),
             None => (&[][..], Duration::ZERO),
         };
-        let frees_after = u64::try_from(finish.frees_after.as_millis()).unwrap_or(u64::MAX);
-        let invocation = Invocation::new(script::FINISH, &keys)
-            .text(finish.holder.as_str())
-            .bytes(sealed)
-            .number(millis(life))
-            .number(frees_after)
-            .text(&channel)
-            .text(self.shared.publish);
-        let answer = invoke(&self.shared, &self.shared.finish, &invocation).await?;
+        let args = (
+            finish.holder.as_str(),
+            sealed,
+            millis(life),
+            whole_millis(finish.frees_after),
+            &*channel,
+            self.shared.publish,
+        );
+        let answer = invoke(&self.shared, &self.shared.finish, &keys, args).await?;
         if !self.shared.policy_checked.swap(true, Ordering::Relaxed) {
             eviction::check(&self.shared);
         }
@@ -71,16 +70,63 @@ impl TokenStore for RedisStore {
 
     async fn connect(&self) -> Result<(), Error> {
         let connected = self.shared.link.connect().await;
-        connected.map_err(|error| answer::failed(&error))
+        connected.map_err(|error| failed(&error))
     }
 }
 
 async fn invoke(
     shared: &Shared,
     script: &Script,
-    invocation: &Invocation<'_>,
+    keys: &[String; 3],
+    args: impl ToRedisArgs + Copy + Send + Sync,
 ) -> Result<Value, Error> {
-    let run = |connection| invocation.run(connection, script);
+    let run = |connection| script.run(connection, keys, args);
     let answer = shared.link.run(run).await;
-    answer.map_err(|error| answer::failed(&error))
+    answer.map_err(|error| failed(&error))
+}
+
+/// The answer of the script; `None` for another.
+fn claimed(answer: Value) -> Option<Claimed> {
+    let parts = <Vec<Value>>::from_redis_value(answer).ok()?;
+    let number = |at: usize| {
+        let millis = parts.get(at).cloned().map(u64::from_redis_value)?.ok()?;
+        Some(Duration::from_millis(millis))
+    };
+    Some(match parts.first()? {
+        Value::BulkString(word) => match &**word {
+            b"granted" => Claimed::Granted,
+            b"leased" => Claimed::Leased(number(1)?),
+            b"limited" => Claimed::RateLimited(number(1)?),
+            b"entry" => {
+                let Some(Value::BulkString(stored)) = parts.get(1) else {
+                    return None;
+                };
+                Claimed::Entry(bell::entry(stored, number(2)?)?)
+            }
+            _ => return None,
+        },
+        _ => return None,
+    })
+}
+
+/// Of what the server wrote, only the code is passed on: the first word, such
+/// as `OOM` or `WRONGPASS`.
+fn failed(error: &RedisError) -> Error {
+    let message = match error.kind() {
+        Kind::Io if error.is_timeout() => "Redis did not answer in time".to_owned(),
+        Kind::Io if error.is_connection_refusal() => "Redis refuses connections".to_owned(),
+        Kind::Io => "the connection to Redis failed".to_owned(),
+        Kind::AuthenticationFailed => "Redis refuses the user or password".to_owned(),
+        Kind::Server(ServerErrorKind::ReadOnly) => "Redis is read-only".to_owned(),
+        _ if error.code() == Some("WRONGPASS") => "Redis refuses the user or password".to_owned(),
+        kind => match error.code().filter(|code| is_code(code)) {
+            Some(code) => format!("Redis answered {code}"),
+            None => format!("Redis cannot be used: {kind:?}"),
+        },
+    };
+    Error::new(ErrorKind::Store, message)
+}
+
+fn is_code(code: &str) -> bool {
+    code.len() <= 32 && code.bytes().all(|byte| byte.is_ascii_uppercase())
 }

@@ -1,7 +1,7 @@
 //! The two operations in Lua: record.rs tells the same rules in Rust.
 
 use ::redis::aio::ConnectionLike;
-use ::redis::{ErrorKind, FromRedisValue, RedisResult, Script, ServerErrorKind, Value, cmd};
+use ::redis::{ErrorKind, RedisResult, ServerErrorKind, ToRedisArgs, Value, cmd};
 
 /// What both scripts begin with. `KEYS`: entry, lease, window.
 ///
@@ -102,79 +102,40 @@ return 1
 "
 );
 
-/// A script with its hash.
-pub(super) struct Invocation<'a> {
+/// A script, and its hash.
+pub(super) struct Script {
     code: &'static str,
-    keys: &'a [String; 3],
-    args: Vec<Arg<'a>>,
+    hash: String,
 }
 
-enum Arg<'a> {
-    Bytes(&'a [u8]),
-    Number(i64),
-}
-
-impl<'a> Invocation<'a> {
-    pub(super) fn new(code: &'static str, keys: &'a [String; 3]) -> Self {
-        let args = Vec::new();
-        Self { code, keys, args }
-    }
-
-    pub(super) fn text(mut self, text: &'a str) -> Self {
-        self.args.push(Arg::Bytes(text.as_bytes()));
-        self
-    }
-
-    pub(super) fn bytes(mut self, bytes: &'a [u8]) -> Self {
-        self.args.push(Arg::Bytes(bytes));
-        self
-    }
-
-    pub(super) fn number(mut self, number: u64) -> Self {
-        let number = i64::try_from(number).unwrap_or(i64::MAX);
-        self.args.push(Arg::Number(number));
-        self
-    }
-
-    pub(super) fn no_limit(mut self) -> Self {
-        self.args.push(Arg::Number(-1));
-        self
+impl Script {
+    pub(super) fn new(code: &'static str) -> Self {
+        let hash = ::redis::Script::new(code).get_hash().to_owned();
+        Self { code, hash }
     }
 
     /// Sends the hash. Only a server that does not know the script gets its
     /// text: by `EVAL`, since `SCRIPT LOAD` goes to every node of a cluster and
     /// so fails with one of them.
-    pub(super) async fn run<T: FromRedisValue>(
+    pub(super) async fn run(
         &self,
         mut connection: impl ConnectionLike + Send,
-        script: &Script,
-    ) -> RedisResult<T> {
-        match self
-            .send(&mut connection, "EVALSHA", script.get_hash())
-            .await
-        {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                let value = self.send(&mut connection, "EVAL", self.code).await?;
-                Ok(T::from_redis_value(value)?)
-            }
-            value => Ok(T::from_redis_value(value?)?),
-        }
-    }
-
-    async fn send(
-        &self,
-        connection: &mut (impl ConnectionLike + Send),
-        command: &str,
-        script: &str,
+        keys: &[String; 3],
+        args: impl ToRedisArgs + Copy + Send + Sync,
     ) -> RedisResult<Value> {
-        let mut command = cmd(command);
-        command.arg(script).arg(self.keys.len()).arg(&self.keys[..]);
-        for arg in &self.args {
-            match arg {
-                Arg::Bytes(bytes) => command.arg(*bytes),
-                Arg::Number(number) => command.arg(*number),
-            };
+        let command = |name, script: &str| {
+            let mut command = cmd(name);
+            command.arg(script).arg(keys.len()).arg(&keys[..]).arg(args);
+            command
+        };
+        let by_hash = command("EVALSHA", &self.hash);
+        match by_hash.query_async(&mut connection).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                command("EVAL", self.code)
+                    .query_async(&mut connection)
+                    .await
+            }
+            answer => answer,
         }
-        command.query_async(connection).await
     }
 }

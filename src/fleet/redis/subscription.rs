@@ -11,7 +11,8 @@ use ::redis::{RedisResult, Value, cmd};
 
 use super::super::claim::StoredEntry;
 use super::bell::Listener;
-use super::link::{Link, Live};
+use super::connect::Connected;
+use super::link::Link;
 use crate::clock::{Clock as _, TokioClock, later, timeout_at};
 
 /// Subscribes, and waits for a message. `None` if that is not possible.
@@ -49,7 +50,7 @@ pub(super) async fn hear(link: &Link, channel: String) -> Option<Option<StoredEn
 /// Ends the subscription when the wait ends.
 struct Subscription {
     listener: Listener,
-    live: Option<Live>,
+    live: Option<Connected>,
 }
 
 impl Drop for Subscription {
