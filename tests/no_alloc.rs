@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what must hold")]
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::pin::pin;
@@ -52,13 +53,14 @@ fn warm() -> OfficeRndAuthLayer {
         .allow_origin("https://gateway.example:8443")
         .build()
         .unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(layer.cache().token()).unwrap();
+    runtime().block_on(layer.cache().token()).unwrap();
     assert!(layer.cache().try_token().is_some());
     layer
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
 }
 
 fn exchange<Req, Res>(client: &mut OfficeRndAuth<Stock<Res>>, request: Req)
@@ -145,6 +147,30 @@ fn a_hit_allocates_nothing_for_an_http_request() {
 fn a_hit_allocates_nothing_for_a_reqwest_request() {
     let response = || reqwest::Response::from(http::Response::new(""));
     assert_eq!(allocations(reqwest_request, response, exchange), 0);
+}
+
+#[test]
+fn a_hit_of_one_of_many_organizations_allocates_nothing() {
+    let providers = HashMap::from([("acme".to_owned(), ScriptedProvider::new())]);
+    let layer = OfficeRndAuthLayer::per_organization(providers)
+        .build()
+        .unwrap();
+    runtime().block_on(async {
+        let acme = layer.organizations().cache("acme").await.unwrap();
+        acme.token().await.unwrap();
+    });
+    let stock = (0..=RUNS).map(|_| http::Response::new("")).collect();
+    let mut client = layer.layer(Stock(stock));
+    let request = || http_request("https://app.officernd.com/api/v2/organizations/acme/x");
+    // The first request of a thread registers it with the map.
+    exchange(&mut client, request());
+    let requests: Vec<_> = (0..RUNS).map(|_| request()).collect();
+    let info = measure(|| {
+        for request in requests {
+            exchange(&mut client, request);
+        }
+    });
+    assert_eq!(info.count_total, 0);
 }
 
 #[test]

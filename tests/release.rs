@@ -109,6 +109,35 @@ async fn a_token_that_cannot_be_replaced_dies() {
     assert!(sent.load(Ordering::Relaxed) > 100);
 }
 
+#[tokio::test]
+async fn a_token_dies_in_time_between_rare_requests_too() {
+    let issued = Issued::default();
+    let endpoint = issued.clone();
+    let provider = provider_fn(move || {
+        let first = endpoint.count() == 0;
+        let down = || Error::new(ErrorKind::Denied, "down");
+        let answer = if first { endpoint.issue() } else { Err(down()) };
+        std::future::ready(answer)
+    });
+    let layer = OfficeRndAuthLayer::builder(provider)
+        .allowance(Allowance::unlimited())
+        .build()
+        .unwrap();
+    let server = issued.clone();
+    let mut service = layer.layer(service_fn(move |request: Request<()>| {
+        let (_, age) = server.seen(&request);
+        assert!(age < LIFE + LATE, "a token {age:?} old");
+        std::future::ready(Ok::<_, Infallible>(Response::new(())))
+    }));
+    let start = Instant::now();
+    while start.elapsed() < LIFE + 2 * LATE {
+        let sent = service.ready().await.unwrap().call(request()).await;
+        assert!(sent.is_ok() || start.elapsed() > LIFE / 2);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(layer.cache().try_token().is_none());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_follow_each_other_and_no_thread_stays_behind() {
     let issued = Issued::default();

@@ -64,6 +64,42 @@ fn table_of_backoffs() {
     assert_eq!(backoff_length(&wrong(), &shared, 0.0), s(3600));
 }
 
+fn now() -> Now {
+    Now::read(&crate::clock::TokioClock)
+}
+
+#[test]
+fn fetches_without_a_result_are_started_again_at_once_and_then_ever_later() {
+    let now = now();
+    let lengths = [1, 2, 3, 4, 5, 6, 99].map(|in_a_row| {
+        let backoff = Backoff::lost(in_a_row, now);
+        backoff.ends_at(now) - now.monotonic
+    });
+    assert_eq!(
+        lengths,
+        [0, 100, 200, 400, 800, 1000, 1000].map(Duration::from_millis)
+    );
+}
+
+#[test]
+fn a_turn_in_line_is_waited_for_as_long_as_it_takes() {
+    let now = now();
+    for (asked, length) in [
+        (0, 100),
+        (250, 250),
+        (40_000, 40_000),
+        (u64::MAX, 604_800_000),
+    ] {
+        let error = Error::new(ErrorKind::RateLimited, "used up");
+        let error = error.with_retry_after(Duration::from_millis(asked));
+        let backoff = Backoff::rate_limited(error, Urgency::Waiting, now);
+        assert_eq!(
+            backoff.ends_at(now) - now.monotonic,
+            Duration::from_millis(length)
+        );
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn a_transient_failure_allows_at_most_three_tries_in_the_last_minute_of_a_token(

@@ -5,6 +5,9 @@
 //! without it there are 50,000.
 #![expect(clippy::disallowed_methods, reason = "any starting point will do")]
 
+#[path = "lifecycle_backoff_tests.rs"]
+mod backoff;
+
 use std::time::SystemTime;
 
 use proptest::prelude::*;

@@ -153,17 +153,14 @@ impl TokenCache {
     fn look(&self, cached: &CachedToken) -> Verdict {
         let now = self.state.now();
         let freshness = cached.issued.freshness(now);
-        match freshness {
-            Freshness::Fresh if !cached.is_rejected() => return Verdict::Fresh,
-            Freshness::Fresh | Freshness::RefreshDue => {}
-            Freshness::ExpiringSoon | Freshness::Expired => return Verdict::Unusable,
+        if freshness >= Freshness::ExpiringSoon {
+            return Verdict::Unusable;
         }
         if self.state.is_check_due(now) {
             self.start_due();
             return Verdict::Usable;
         }
         match freshness {
-            // A rejected token whose replacement is not due yet.
             Freshness::Fresh => Verdict::Fresh,
             _ => Verdict::Usable,
         }

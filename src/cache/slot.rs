@@ -10,7 +10,7 @@ use http::HeaderValue;
 use super::TokenId;
 use super::lifetime::IssuedToken;
 use crate::clock::{self, Clock, runs_with_the_system};
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Guard, Ordering, Swap};
+use crate::sync::{AtomicU64, AtomicUsize, Guard, Ordering, Swap};
 
 /// A token with its lifetime, and the header values that requests copy.
 #[derive(Debug)]
@@ -22,7 +22,6 @@ pub(super) struct CachedToken {
     first_thread: AtomicUsize,
     /// For all threads, once a second one has asked.
     shards: OnceLock<Box<[Alone]>>,
-    rejected: AtomicBool,
     pub(super) issued: Arc<IssuedToken>,
 }
 
@@ -83,7 +82,6 @@ impl CachedToken {
             first: Shard::new(issued.token.header_value().clone(), id),
             first_thread: AtomicUsize::new(0),
             shards: OnceLock::new(),
-            rejected: AtomicBool::new(false),
             issued,
         }
     }
@@ -178,16 +176,8 @@ impl CachedToken {
         &self.first.header.id
     }
 
-    /// Whether a server answered 401 to this token.
-    pub(super) fn is_rejected(&self) -> bool {
-        self.rejected.load(Ordering::Relaxed)
-    }
-
     /// A response to this token was a 401, or a 2xx.
     pub(super) fn doubt(&self, doubted: bool) {
-        if doubted {
-            self.rejected.store(true, Ordering::Relaxed);
-        }
         self.id().doubt(doubted);
         for Alone(shard) in self.shards.get().into_iter().flatten() {
             shard.header.id.doubt(doubted);

@@ -1,6 +1,7 @@
 //! Ticks, which release builds on Linux have, as arguments.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -237,9 +238,44 @@ async fn a_rejected_token_whose_replacement_is_not_due_is_believed_for_a_tick_to
     }
     assert!(cache.status().rejected);
     let token = cache.state.slot.get().unwrap();
-    assert!(token.is_rejected());
     let header = token.header_at(1, &TokioClock, || cache.look(&token));
     assert!(header.is_some());
     let header = token.header_at(1, &TokioClock, || panic!("looks again"));
     assert!(header.is_some());
+}
+
+#[test]
+fn threads_in_a_row_share_no_shard() {
+    let token = cached("a", 1);
+    let shards = token.make_shards();
+    assert!(shards.len() >= 2);
+    let used = (0..shards.len()).map(|thread| std::ptr::from_ref(nth(shards, thread).unwrap()));
+    assert_eq!(used.collect::<HashSet<_>>().len(), shards.len());
+}
+
+#[test]
+fn a_token_has_shards_from_the_start_if_the_one_before_it_needed_them() {
+    let slot = Slot::default();
+    for (threads, shards) in [(1, false), (2, false), (1, true)] {
+        slot.publish(cached("a", 1));
+        let token = slot.get().unwrap();
+        assert_eq!(token.shards.get().is_some(), shards, "{threads}");
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope
+                    .spawn(|| token.shard().fresh_at.load(Ordering::Relaxed))
+                    .join()
+                    .unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn a_reader_keeps_a_token_from_the_second_request_on() {
+    let slot = Slot::default();
+    slot.publish(cached("a", 1));
+    let mut reader = SlotReader::default();
+    assert!(reader.update(&slot).is_none());
+    assert!(reader.update(&slot).is_some());
 }

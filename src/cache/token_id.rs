@@ -114,3 +114,41 @@ impl<C> fmt::Debug for TokenId<C> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cache::TokenCache;
+    use crate::provider::provider_fn;
+    use crate::token::AccessToken;
+
+    #[test]
+    fn a_2xx_is_evidence_at_first_and_after_a_401_wherever_the_requests_go() {
+        let id = TokenId::<()>::new(&Weak::new(), 1);
+        let sent_to = ["app.officernd.com", "a.example"].map(|host| id.sent_to("https", host));
+        let all = || sent_to.iter().chain([&id]);
+        for _ in 0..2 {
+            assert!(all().all(|id| id.is_doubted()) && id.copy().is_doubted());
+            id.doubt(false);
+            assert!(all().all(|id| !id.is_doubted()) && !id.copy().is_doubted());
+            id.doubt(true);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_id_of_a_token_is_that_of_its_own_generation() {
+        let life = Duration::from_secs(3600);
+        let issue = move || std::future::ready(AccessToken::bearer("t", life));
+        let cache = TokenCache::new(provider_fn(issue));
+        let first = cache.token().await.unwrap();
+        // The one that the cache tells of 401s.
+        let current = cache.state.slot.get().unwrap();
+        assert!(Arc::ptr_eq(&cache.id_of(&first), current.id()));
+        let second = cache.refresh().await.unwrap();
+        for token in [first, second] {
+            assert_eq!(cache.id_of(&token).generation(), token.generation());
+        }
+    }
+}

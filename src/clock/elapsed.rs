@@ -139,7 +139,7 @@ mod tests {
     fn a_small_step_counts_from_its_own_threshold_on() {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let minute = Duration::from_secs(60);
-        for (step, noticed) in [(900, false), (1_100, true), (30_000, true)] {
+        for (step, noticed) in [(900, false), (1_000, false), (1_100, true), (30_000, true)] {
             let step = Duration::from_millis(step);
             let age = Age::starting(now, wall);
             assert_eq!(age.at(now + minute, wall + minute - step), minute);
@@ -147,12 +147,41 @@ mod tests {
             let after = if noticed { minute + step } else { minute };
             assert_eq!(age.at(now + minute, wall + minute), after, "{step:?}");
         }
-        for (step, kept) in [(500, false), (1_500, true), (500_000, true)] {
+        for (step, kept) in [(500, false), (1_000, false), (1_500, true), (500_000, true)] {
             let step = Duration::from_micros(step);
             let age = Age::starting(now, wall);
             assert_eq!(age.at(now, wall + step), step);
             let after = if kept { step } else { Duration::ZERO };
             assert_eq!(age.at(now, wall), after, "{step:?}");
+        }
+    }
+
+    #[test]
+    fn a_countdown_ends_by_the_wall_clock_only_if_that_was_stepped() {
+        let s = Duration::from_secs;
+        let started = Now {
+            monotonic: Instant::now(),
+            wall: SystemTime::now(),
+        };
+        #[rustfmt::skip]
+        let table = [
+            // passed by the monotonic clock, more by the wall clock -> left
+            (9, Duration::ZERO, s(1)),
+            // Clocks that drift apart.
+            (9, s(1), s(1)),
+            (9, Duration::from_millis(1_001), s(0)),
+            (0, s(9), s(10)),
+            (0, s(10), s(0)),
+            (10, s(0), s(0)),
+        ];
+        for (passed, more, left) in table {
+            let countdown = Countdown::starting(started, s(10));
+            let now = Now {
+                monotonic: started.monotonic + s(passed),
+                wall: started.wall + s(passed) + more,
+            };
+            assert_eq!(countdown.left(now), left, "{passed} {more:?}");
+            assert_eq!(countdown.is_over(now), left.is_zero());
         }
     }
 }

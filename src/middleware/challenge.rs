@@ -165,6 +165,7 @@ mod tests {
             &[r#"Bearer error="insufficient_scope"x"#],
             &[r#"Bearer error="insufficient_scope" x"#],
             &[r#"Bearer error=="insufficient_scope""#],
+            &[r#"Bearer realm=x, y=, error="insufficient_scope""#],
             &["Bearer insufficient_scope"],
             &[r#"Bearer abc==, error="insufficient_scope""#],
             &[r#"error="insufficient_scope""#],
@@ -176,6 +177,20 @@ mod tests {
         ];
         for values in no {
             assert!(!verdict(values), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn each_error_is_told_from_the_other() {
+        for (error, scope, token) in [
+            ("insufficient_scope", true, false),
+            ("invalid_token", false, true),
+            ("invalid_request", false, false),
+        ] {
+            let value = HeaderValue::try_from(format!("Bearer error={error}")).unwrap();
+            let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, value)]);
+            assert_eq!(insufficient_scope(&headers), scope, "{error}");
+            assert_eq!(invalid_token(&headers), token, "{error}");
         }
     }
 

@@ -172,16 +172,9 @@ impl OrganizationMap {
             .next_eviction
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let full = self.entries.len() + newcomers > self.max;
-        let due = next.is_none_or(|next| now >= next);
-        if due {
-            *next = Some(later(now, self.idle_after));
-        }
-        if !due && !full {
-            return;
-        }
         let entries = self.entries.pin();
-        if due {
+        if next.is_none_or(|next| now >= next) {
+            *next = Some(later(now, self.idle_after));
             entries.retain(|_, entry| entry.take_used());
         }
         // A sixteenth at once, so that a flood of slugs costs each newcomer

@@ -186,6 +186,29 @@ async fn ten_thousand_caches_take_turns_and_are_served_when_they_were_told() {
     assert!(sent * 10 >= possible * 9, "{sent} of {possible}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_a_request_begins_to_wait_for_passes_the_other_refreshes() {
+    let allowance = Allowance::new(2, s(60));
+    let (first, _) = healthy(&allowance, Duration::ZERO);
+    let (second, asked) = healthy(&allowance, Duration::ZERO);
+    first.token().await.unwrap();
+    tokio::time::sleep(s(10)).await;
+    let old = second.token().await.unwrap();
+    // Both are to be replaced in the background, the first one first: at 60 s
+    // and at 70 s the window has room.
+    tokio::time::sleep(s(35)).await;
+    for cache in [&first, &second] {
+        assert!(cache.reject(&cache.try_token().unwrap()));
+    }
+    tokio::time::sleep(s(5)).await;
+    let start = Stopwatch::start();
+    let new = second.refresh().await.unwrap();
+    assert!(new.generation() > old.generation());
+    assert!(start.elapsed() < s(15), "{:?}", start.elapsed());
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    assert_eq!(first.status().generation, 1);
+}
+
 /// A cache of this client at this token URL, which answers 429 for the first
 /// `refusals` requests, and how often it was asked.
 fn client(url: &str, id: &str, refusals: usize) -> (TokenCache, Arc<AtomicUsize>) {

@@ -1,22 +1,26 @@
 //! A token is nowhere to be read: not in `Debug`, `Display`, an error's chain,
 //! the status, nor in what is traced at TRACE.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use officernd_auth::middleware::AuthRequest;
+use officernd_auth::organizations::{Organization, OrganizationSlug};
 use officernd_auth::testing::{ScriptedProvider, Step};
 use officernd_auth::{
-    AccessToken, BoxError, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RetryUnauthorized,
-    Secret, StaticToken, TokenRejected, provider_fn,
+    AccessToken, Allowance, BoxError, Error, ErrorKind, FetchContext, OfficeRndAuthLayer,
+    RetryUnauthorized, Secret, StaticToken, TokenRejected, provider_fn, resolver_fn,
 };
 use tower::retry::Policy;
+use tower::{Layer, Service};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use crate::stack::{Response, URL, answer, get, next, over_mock, send, settle};
+use crate::stack::{Response, URL, answer, get, next, over_mock, send, serve, settle, warm_layer};
 
 /// What every token here begins with.
 const SECRET: &str = "scripted-";
@@ -191,4 +195,80 @@ async fn the_values_that_hold_a_token_do_not_show_it() {
 
     let shown = page.text();
     assert!(!shown.contains(SECRET), "{shown}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn debug_texts_say_what_helps_and_no_more() {
+    let layer = warm_layer(&ScriptedProvider::new()).await;
+    let organizations = OfficeRndAuthLayer::per_organization(HashMap::from([(
+        "acme".to_owned(),
+        StaticToken::new(SECRET).unwrap(),
+    )]));
+    let organizations = organizations.build().unwrap();
+    let acme = Organization::new(StaticToken::new(SECRET).unwrap());
+    let acme = acme.restrict_to_origin("https://acme.example").unwrap();
+    let none = || async { Ok::<Option<StaticToken>, Error>(None) };
+    let permit = FetchContext::default().permit().await.unwrap();
+    let with_password = http::Request::get("https://me:hunter2@app.officernd.com/")
+        .body(())
+        .unwrap();
+
+    let (mut client, mut server) = over_mock(&layer);
+    let call = tokio::spawn(send(&mut client, get(URL)));
+    serve(&mut server, answer(401)).await;
+    let mut rejected = call.await.unwrap();
+    let retry = RetryUnauthorized::new(layer.cache().clone()).retry(&mut get(URL), &mut rejected);
+    let rejected = rejected.unwrap();
+    let rejected = rejected.extensions().get::<TokenRejected>().unwrap();
+    let cold = OfficeRndAuthLayer::new(ScriptedProvider::new());
+    let service = tower::service_fn(|_: http::Request<()>| async {
+        Ok::<_, BoxError>(http::Response::new(()))
+    });
+    let waiting = cold.layer(service).call(http::Request::new(()));
+
+    let table: [(&dyn std::fmt::Debug, &[&str]); 15] = [
+        (
+            &Allowance::new(3, Duration::from_secs(30)),
+            &["Allowance { requests: 3, per: 30s, used: 0"],
+        ),
+        (&Allowance::unlimited(), &["Allowance::unlimited"]),
+        (&permit, &["Permit"]),
+        (
+            layer.cache(),
+            &["TokenCache", "refresh_ahead", "used: 1", "generation: 1"],
+        ),
+        (
+            &layer,
+            &["OfficeRndAuthLayer", "TokenCache", "pass_foreign"],
+        ),
+        (
+            &layer.layer(()),
+            &["OfficeRndAuth", "TokenCache", "pass_foreign"],
+        ),
+        (&waiting, &["ResponseFuture", "waiting for a token"]),
+        (&rejected, &["TokenRejected", "generation: 1"]),
+        (&retry.unwrap(), &["RetryFuture"]),
+        (&with_password.target(), &["RequestTarget", "https"]),
+        (
+            organizations.organizations(),
+            &["organizations: 0", "max: "],
+        ),
+        (&organizations, &["OfficeRndAuthLayer", "organizations: 0"]),
+        (&acme, &["Organization", "acme.example"]),
+        (
+            &OrganizationSlug::new("acme").unwrap(),
+            &["OrganizationSlug(\"acme\")"],
+        ),
+        (&resolver_fn(move |_| none()), &["ResolverFn"]),
+    ];
+    for (value, words) in table {
+        let text = format!("{value:?}");
+        for word in words {
+            assert!(text.contains(word), "no {word} in {text}");
+        }
+        assert!(
+            !text.contains(SECRET) && !text.contains("hunter2"),
+            "{text}"
+        );
+    }
 }

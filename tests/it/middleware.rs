@@ -631,6 +631,19 @@ mod over_reqwest {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_401_for_a_missing_scope_says_nothing_of_the_token() {
+        let layer = warm_layer(&ScriptedProvider::new()).await;
+        let (inner, mut server) = mock::pair::<reqwest::Request, reqwest::Response>();
+        let mut client = layer.layer(inner);
+        let call = tokio::spawn(send(&mut client, get(URL)));
+        let (_, reply) = next(&mut server).await;
+        reply.send_response(challenge(401, r#"Bearer error="insufficient_scope""#).into());
+        let response = call.await.unwrap().unwrap();
+        assert!(response.extensions().get::<TokenRejected>().is_none());
+        assert!(!layer.cache().status().rejected);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_401_of_another_server_says_nothing_of_the_token() {
         let provider = ScriptedProvider::new();
         let layer = warm_layer(&provider).await;

@@ -1,6 +1,6 @@
 //! Several organizations behind one layer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -64,6 +64,7 @@ pub(crate) fn kind(result: Result<String, BoxError>) -> ErrorKind {
 #[tokio::test(start_paused = true)]
 async fn the_slug_of_the_path_picks_the_token() {
     let layer = builder(by_name().0).build().unwrap();
+    assert!(layer.organizations().is_empty());
     for slug in ["acme", "globex", "acme"] {
         for version in ["v1", "v2"] {
             let path = format!("/api/{version}/organizations/{slug}/locations?limit=1");
@@ -71,6 +72,17 @@ async fn the_slug_of_the_path_picks_the_token() {
         }
     }
     assert_eq!(layer.organizations().len(), 2);
+    assert!(!layer.organizations().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sorted_map_is_a_resolver_too() {
+    let tokens = BTreeMap::from([("acme".to_owned(), StaticToken::new("of-acme").unwrap())]);
+    let layer = builder(tokens).build().unwrap();
+    let sent = send(&layer, "/api/v2/organizations/acme/x").await;
+    assert_eq!(sent.unwrap(), "of-acme");
+    let sent = send(&layer, "/api/v2/organizations/globex/x").await;
+    assert_eq!(kind(sent), ErrorKind::Organization);
 }
 
 #[tokio::test(start_paused = true)]
@@ -290,12 +302,15 @@ async fn minutes(layer: &OfficeRndAuthLayer<Organizations>, count: u32, slugs: &
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_organization_is_dropped_although_no_request_misses() {
-    let layer = builder(by_name().0).build().unwrap();
+    let (resolver, asked) = by_name();
+    let layer = builder(resolver).build().unwrap();
     minutes(&layer, 1, &["idle", "busy"]).await;
     minutes(&layer, 4 * 60, &["busy"]).await;
     let statuses = layer.organizations().statuses();
     assert_eq!(statuses.len(), 1, "{statuses:?}");
     assert_eq!(statuses[0].0, "busy");
+    // The one in use was never made anew.
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -74,6 +74,7 @@ async fn a_foreign_origin_is_this_crates_error_and_nothing_is_sent() {
         .unwrap_err();
     let found = Error::find_in(&error).unwrap();
     assert_eq!(found.kind(), ErrorKind::ForeignOrigin);
+    assert!(error.to_string().contains("did not send"), "{error}");
     assert_eq!(echo.0.load(Ordering::SeqCst), 0);
     let response = client
         .get("https://app.officernd.com/")

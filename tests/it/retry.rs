@@ -8,7 +8,7 @@ use officernd_auth::clock::{Clock, TokioClock};
 use officernd_auth::testing::{ScriptedProvider, Step};
 use officernd_auth::{ErrorKind, OfficeRndAuthLayer, RetryUnauthorized, SkipAuth, TokenRejected};
 use tokio::task::JoinHandle;
-use tower::retry::RetryLayer;
+use tower::retry::{Policy, RetryLayer};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 use tower_test::mock;
 
@@ -83,6 +83,35 @@ async fn the_policy_in_a_retry_layer_of_ones_own_does_the_same() {
         .layer(layer)
         .service(inner);
     replays_once(client, server).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_replays_nothing_for_a_token_of_another_cache() {
+    let other = warm_layer(&ScriptedProvider::new()).await;
+    let retry = RetryUnauthorized::new(other.cache().clone());
+    let (inner, mut server) = mock::pair();
+    let client = ServiceBuilder::new()
+        .layer(RetryLayer::new(retry))
+        .layer(warm_layer(&ScriptedProvider::new()).await)
+        .service(inner);
+    let call = client.start(get(URL));
+    serve(&mut server, answer(401)).await;
+    assert_eq!(call.await.unwrap().unwrap().status(), 401);
+    assert!(is_idle(&mut server).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_has_replayed_does_not_do_so_again_whoever_asks_it() {
+    let provider = ScriptedProvider::new().latency(Duration::from_secs(2));
+    let layer = warm_layer(&provider).await;
+    let (inner, mut server) = mock::pair();
+    let call = layer.layer(inner).start(get(URL));
+    serve(&mut server, answer(401)).await;
+    // The replacement is on its way.
+    let mut result = call.await.unwrap();
+    let mut policy = RetryUnauthorized::new(layer.cache().clone());
+    assert!(policy.retry(&mut get(URL), &mut result).is_some());
+    assert!(policy.retry(&mut get(URL), &mut result).is_none());
 }
 
 #[tokio::test(start_paused = true)]

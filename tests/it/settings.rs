@@ -6,6 +6,8 @@ use officernd_auth::config::Settings;
 use officernd_auth::testing::{ManualClock, ScriptedProvider};
 use officernd_auth::{Allowance, Builder, ConfigError, ErrorKind, OfficeRndAuthLayer, TokenCache};
 
+use crate::support::Stopwatch;
+
 fn builder() -> Builder {
     OfficeRndAuthLayer::builder(ScriptedProvider::new())
 }
@@ -140,7 +142,7 @@ async fn the_allowance_of_the_settings_is_the_one_that_holds() {
     for _ in 0..2 {
         layer.cache().refresh().await.unwrap();
     }
-    let start = tokio::time::Instant::now();
+    let start = Stopwatch::start();
     layer.cache().refresh().await.unwrap();
     assert!(
         start.elapsed() >= Duration::from_secs(29),
