@@ -157,9 +157,8 @@ mod tests {
         let now = Instant::now();
         let until = now + Duration::from_secs(60);
         let mut closures = Closures::default();
-        for number in 0..MAX_CLIENTS {
-            closures.close(&client("e", &number.to_string()), until, now);
-        }
+        let named = |number: usize| (client("e", &number.to_string()), until);
+        closures.clients.extend((0..MAX_CLIENTS).map(named));
         let elsewhere = client("f", "a");
         closures.close(&elsewhere, until, now);
         assert_eq!(closures.closed_until(&elsewhere, now), None);

@@ -1,4 +1,4 @@
-//! When a backoff ends, and for whom.
+//! What ends a backoff or a fetch, for whom, and what is remembered of it.
 
 use super::*;
 
@@ -71,4 +71,73 @@ fn a_failure_is_the_answer_to_those_who_waited_for_its_fetch_and_to_no_others() 
     );
     let decision = world.acquire(&mut early);
     assert_eq!(described(&decision, world.now), "wait 1 s, start cold");
+}
+
+#[test]
+fn a_fetch_that_goes_on_after_a_jump_of_the_clock_may_be_overtaken_once_more() {
+    let mut world = World::new();
+    world.fetch();
+    for _ in 0..3 {
+        // The clock jumps over the end of the stage.
+        world.pass(s(1000));
+        assert!(world.check().is_none());
+        let until = world.now.monotonic + s(10);
+        assert!(world.machine.fetch.advanced(1, until));
+    }
+    world.pass(s(1000));
+    assert!(world.check().is_none());
+    // It did not go on within a second.
+    world.pass(s(1));
+    assert!(world.check().is_some());
+}
+
+#[test]
+fn only_fetches_in_a_row_without_a_result_delay_the_next() {
+    let ends: [fn(&mut World); 2] = [
+        |world| world.token(s(60)),
+        |world| world.fail(ErrorKind::Transport),
+    ];
+    for end in ends {
+        let mut world = World::new();
+        for lost in 1..=3 {
+            world.fetch();
+            assert!(world.machine.fetch.lost(lost, world.now));
+        }
+        assert!(world.check().is_none());
+        world.fetch();
+        end(&mut world);
+        world.pass(s(60));
+        world.fetch();
+        assert!(world.machine.fetch.lost(5, world.now));
+        assert!(world.check().is_some());
+    }
+}
+
+#[test]
+fn a_token_that_was_good_for_its_life_ends_the_row_of_rejections() {
+    let mut world = World::new();
+    world.aged(s(0));
+    for generation in 1..=3 {
+        world.machine.rejected(generation, false, world.now);
+        world.pass(s(3600));
+        world.check();
+        world.token(s(3600));
+    }
+    world.pass(s(2700));
+    // As a first rejection.
+    let due = world.machine.rejected(4, false, world.now);
+    assert_eq!(due, Some(world.now.monotonic));
+}
+
+#[test]
+fn a_caller_for_as_long_as_tokens_live_gets_a_new_one() {
+    let mut world = World::new();
+    world.aged(s(10));
+    let mut caller = world.caller();
+    caller.min_life = s(3600);
+    let decision = world.acquire(&mut caller);
+    assert_eq!(described(&decision, world.now), "wait 1 s, start ahead");
+    world.token(s(3600));
+    let decision = world.acquire(&mut caller);
+    assert_eq!(described(&decision, world.now), "ready 2");
 }

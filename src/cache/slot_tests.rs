@@ -249,8 +249,12 @@ fn threads_in_a_row_share_no_shard() {
     let token = cached("a", 1);
     let shards = token.make_shards();
     assert!(shards.len() >= 2);
-    let used = (0..shards.len()).map(|thread| std::ptr::from_ref(nth(shards, thread).unwrap()));
-    assert_eq!(used.collect::<HashSet<_>>().len(), shards.len());
+    // The numbers of threads go on for ever.
+    for first in [0, shards.len(), 99 * shards.len() + 1] {
+        let threads = first..first + shards.len();
+        let used = threads.map(|thread| std::ptr::from_ref(nth(shards, thread).unwrap()));
+        assert_eq!(used.collect::<HashSet<_>>().len(), shards.len());
+    }
 }
 
 #[test]

@@ -187,6 +187,24 @@ async fn ten_thousand_caches_take_turns_and_are_served_when_they_were_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_counts_for_a_window_after_its_answer_whatever_its_cache_is_asked() {
+    let allowance = Allowance::new(1, s(60));
+    let (slow, _) = healthy(&allowance, s(9));
+    let (other, _) = healthy(&allowance, Duration::ZERO);
+    let waits = slow.clone();
+    let waits = tokio::spawn(async move { waits.token().await });
+    for _ in 0..3 {
+        tokio::time::sleep(s(2)).await;
+        assert!(!slow.status().has_token());
+    }
+    waits.await.unwrap().unwrap();
+    // It was answered at 9 s.
+    tokio::time::sleep(s(11)).await;
+    let error = other.token().await.unwrap_err();
+    assert_eq!(error.retry_after(), Some(s(49)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refresh_that_a_request_begins_to_wait_for_passes_the_other_refreshes() {
     let allowance = Allowance::new(2, s(60));
     let (first, _) = healthy(&allowance, Duration::ZERO);

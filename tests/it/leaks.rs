@@ -235,7 +235,7 @@ async fn debug_texts_say_what_helps_and_no_more() {
         (&permit, &["Permit"]),
         (
             layer.cache(),
-            &["TokenCache", "refresh_ahead", "used: 1", "generation: 1"],
+            &["TokenCache", "refresh_ahead", "used: 2", "generation: 2"],
         ),
         (
             &layer,

@@ -16,6 +16,8 @@ use officernd_auth::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 
+use crate::support::{Stopwatch, s};
+
 /// Every slug of lower-case letters has credentials: its token is its name.
 fn by_name() -> (impl OrganizationResolver, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
@@ -135,6 +137,18 @@ async fn an_unknown_organization_is_an_error_and_is_remembered_for_a_minute() {
     let sent = send(&layer, "/api/v2/organizations/UNKNOWN/x").await;
     assert_eq!(kind(sent), ErrorKind::Organization);
     assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resolver_that_never_answers_is_waited_for_no_longer_than_a_token() {
+    type Resolved = Result<Option<StaticToken>, Error>;
+
+    let resolver = resolver_fn(|_slug: String| std::future::pending::<Resolved>());
+    let layer = builder(resolver).build().unwrap();
+    let start = Stopwatch::start();
+    let sent = send(&layer, "/api/v2/organizations/acme/x").await;
+    assert_eq!(kind(sent), ErrorKind::Timeout);
+    assert!(start.elapsed() < s(31), "{:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -136,7 +136,7 @@ async fn an_allowance_of_none_fails_and_does_not_hang() {
 
 #[tokio::test(start_paused = true)]
 async fn the_allowance_of_the_settings_is_the_one_that_holds() {
-    let settings = r#"{ "allowance": { "requests": 2, "per": "30s" } }"#;
+    let settings = r#"{ "allowance": { "requests": 2, "per": "20s" } }"#;
     let settings: Settings = serde_json::from_str(settings).unwrap();
     let layer = settings.builder(ScriptedProvider::new()).build().unwrap();
     for _ in 0..2 {
@@ -145,7 +145,7 @@ async fn the_allowance_of_the_settings_is_the_one_that_holds() {
     let start = Stopwatch::start();
     layer.cache().refresh().await.unwrap();
     assert!(
-        start.elapsed() >= Duration::from_secs(29),
+        start.elapsed() >= Duration::from_secs(19),
         "{:?}",
         start.elapsed()
     );
