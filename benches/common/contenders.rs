@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::duties::{DutiesLayer, FreshLayer, GuardLayer, WatchLayer};
-use http::header::{ACCEPT, AUTHORIZATION, HOST, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_LANGUAGE, AUTHORIZATION, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
 use officernd_auth::fleet::{KeyMaterial, KeyedProvider};
 use officernd_auth::testing::MemoryStore;
@@ -34,6 +34,9 @@ pub(crate) enum Use {
     Held,
     /// `service.clone()` for each request, as `oneshot` wants it.
     Cloned,
+    /// Held, and each request has a `Host` header. Clients add that below their
+    /// layers, so nearly no request that a layer sees has one.
+    WithHost,
 }
 
 impl Use {
@@ -41,6 +44,15 @@ impl Use {
         match self {
             Self::Held => "held",
             Self::Cloned => "cloned",
+            Self::WithHost => "host",
+        }
+    }
+
+    pub(crate) fn what(self) -> &'static str {
+        match self {
+            Self::Held => "service held",
+            Self::Cloned => "service cloned",
+            Self::WithHost => "service held, requests with a Host header",
         }
     }
 }
@@ -131,7 +143,7 @@ impl KeyedProvider for Keyed {
     }
 }
 
-fn token() -> String {
+pub(crate) fn token() -> String {
     "mF_9.B5f-4.1JqM"
         .chars()
         .cycle()
@@ -151,6 +163,7 @@ impl Contender {
             match how {
                 Use::Held => Box::new(move |requests| drive_held(&mut service, requests)),
                 Use::Cloned => Box::new(move |requests| drive_cloned(&service, requests)),
+                Use::WithHost => Box::new(move |requests| drive_with_host(&mut service, requests)),
             }
         };
         Self {
@@ -162,7 +175,11 @@ impl Contender {
     }
 
     /// Only who puts exactly the token on three requests takes part.
-    fn checked<L>(name: &'static str, what: &'static str, layer: L) -> Result<Self, BoxError>
+    pub(crate) fn checked<L>(
+        name: &'static str,
+        what: &'static str,
+        layer: L,
+    ) -> Result<Self, BoxError>
     where
         L: Layer<Sink> + Layer<Observer> + 'static,
         <L as Layer<Sink>>::Service: Service<Request<()>> + Clone + Send,
@@ -200,20 +217,27 @@ pub(crate) const COUNTED: &str = "*drive_*";
 #[inline(never)]
 fn drive_held<S: Service<Request<()>>>(service: &mut S, requests: usize) {
     for _ in 0..requests {
-        send(service);
+        send(service, request(false));
+    }
+}
+
+#[inline(never)]
+fn drive_with_host<S: Service<Request<()>>>(service: &mut S, requests: usize) {
+    for _ in 0..requests {
+        send(service, request(true));
     }
 }
 
 #[inline(never)]
 fn drive_cloned<S: Service<Request<()>> + Clone>(service: &S, requests: usize) {
     for _ in 0..requests {
-        send(&mut service.clone());
+        send(&mut service.clone(), request(false));
     }
 }
 
 #[inline(always)]
-fn send<S: Service<Request<()>>>(service: &mut S) {
-    drive(service, hint::black_box(request()));
+fn send<S: Service<Request<()>>>(service: &mut S, request: Request<()>) {
+    drive(service, hint::black_box(request));
 }
 
 /// One request to its end, without a runtime.
@@ -238,7 +262,8 @@ pub(crate) fn drive<S: Service<Request<()>>>(service: &mut S, request: Request<(
 }
 
 /// A URI and four headers, in three allocations.
-fn request() -> Request<()> {
+#[inline(always)]
+pub(crate) fn request(with_host: bool) -> Request<()> {
     let uri = match Uri::try_from("https://app.officernd.com/api/v2/abc") {
         Ok(uri) => uri,
         Err(error) => panic!("{error}"),
@@ -246,10 +271,11 @@ fn request() -> Request<()> {
     let mut request = Request::new(());
     *request.uri_mut() = uri;
     let headers = request.headers_mut();
-    headers.insert(
-        HOST,
-        const { HeaderValue::from_static("app.officernd.com") },
-    );
+    let (name, value) = match with_host {
+        true => (HOST, "app.officernd.com"),
+        false => (ACCEPT_LANGUAGE, "en-GB"),
+    };
+    headers.insert(name, HeaderValue::from_static(value));
     headers.insert(USER_AGENT, const { HeaderValue::from_static("bench/1.0") });
     headers.insert(
         ACCEPT,
@@ -283,7 +309,7 @@ impl Service<Request<()>> for Sink {
 
 /// The inner service of the check: keeps the headers.
 #[derive(Debug, Clone, Default)]
-struct Observer {
+pub(crate) struct Observer {
     seen: Arc<Mutex<Vec<HeaderMap>>>,
 }
 

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HOST};
 use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
@@ -31,7 +31,7 @@ impl<S> Layer<S> for DutiesLayer {
         Duties {
             inner,
             value: self.value.clone(),
-            host: HOST,
+            host: OFFICERND,
             expires_at: seconds() + 3_600,
         }
     }
@@ -50,10 +50,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<()>) -> Watching<S::Future> {
-        let uri = request.uri();
-        let host = uri.authority().map(http::uri::Authority::as_str);
-        let ours = uri.scheme() == Some(&Scheme::HTTPS) && host == Some(self.host);
-        assert!(ours, "a foreign origin");
+        assert!(goes_to(&request, self.host), "a foreign origin");
         assert!(seconds() < self.expires_at, "the token has expired");
         let value = self.value.clone();
         request.headers_mut().insert(AUTHORIZATION, value);
@@ -62,7 +59,19 @@ where
     }
 }
 
-const HOST: &str = "app.officernd.com";
+const OFFICERND: &str = "app.officernd.com";
+
+/// Whether the URI names this host, and no `Host` header another one.
+#[inline(always)]
+fn goes_to(request: &Request<()>, host: &str) -> bool {
+    let uri = request.uri();
+    let authority = uri.authority().map(http::uri::Authority::as_str);
+    let headers = request.headers();
+    uri.scheme() == Some(&Scheme::HTTPS)
+        && authority == Some(host)
+        && (!headers.keys().any(|name| *name == HOST)
+            || headers.get(HOST).is_some_and(|h| h == host))
+}
 
 /// Looks whether the token has expired: one reading of the coarse clock, the
 /// cheapest that notices a suspend.
@@ -93,7 +102,7 @@ impl<S> Layer<S> for GuardLayer {
     type Service = Guard<S>;
 
     fn layer(&self, inner: S) -> Guard<S> {
-        Guard(inner, HOST)
+        Guard(inner, OFFICERND)
     }
 }
 
@@ -141,10 +150,7 @@ impl<S: Service<Request<()>>> Service<Request<()>> for Guard<S> {
     }
 
     fn call(&mut self, request: Request<()>) -> S::Future {
-        let uri = request.uri();
-        let host = uri.authority().map(http::uri::Authority::as_str);
-        let ours = uri.scheme() == Some(&Scheme::HTTPS) && host == Some(self.1);
-        assert!(ours, "a foreign origin");
+        assert!(goes_to(&request, self.1), "a foreign origin");
         self.0.call(request)
     }
 }

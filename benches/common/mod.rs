@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Instant, SystemTime};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tower::BoxError;
 
 /// How much a bench does.
@@ -148,13 +148,15 @@ pub(crate) fn committed_by() -> Result<String, BoxError> {
 }
 
 /// Writes what the guards compare with.
-pub(crate) fn commit(instructions: f64, future_bytes: usize) -> Result<(), BoxError> {
-    let figures = json!({
-        "what": "ours over the inner service alone, a hit, service held",
-        "instructions": instructions,
+pub(crate) fn commit(counted: &Map<String, Value>, future_bytes: usize) -> Result<(), BoxError> {
+    let mut figures = json!({
+        "what": "ours over the inner service alone, a hit",
         "allocations": 0,
         "future_bytes": future_bytes,
         "rustc": rustc(),
     });
+    if let Some(figures) = figures.as_object_mut() {
+        figures.extend(counted.clone());
+    }
     Ok(fs::write(COMMITTED, format!("{figures:#}\n"))?)
 }
