@@ -35,7 +35,7 @@ pub(crate) fn store_entry_unusable() {
 
 pub(crate) fn store_clock_differs(by: Duration) {
     warn!(
-        name: "officernd_auth.store_entry_unusable",
+        name: "officernd_auth.store_clock_differs",
         by = by.as_secs(),
         "what the token store holds here is over by this host's clock, though not by the \
          store's: the clocks of two hosts differ; it counts as nothing"

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use officernd_auth::credentials::AppCredentials;
 use officernd_auth::fleet::StoreStatus;
-use officernd_auth::testing::{Fault, MemoryStore, ScriptedProvider, Simulator, Step};
+use officernd_auth::testing::{Fault, ManualClock, MemoryStore, ScriptedProvider, Simulator, Step};
 use officernd_auth::{
     Allowance, ClientCredentials, ErrorKind, FetchContext, HttpTokenProvider, OfficeRndAuthLayer,
     SharedTokenProvider, SkipAuth, TokenCache, TokenProvider, TokenStatus,
@@ -171,6 +171,18 @@ async fn everything_happens() {
     let spent = spent.build().unwrap();
     spent.cache().token().await.unwrap_err();
     a_store_helps_and_fails().await;
+    a_clock_is_two_hours_ahead().await;
+}
+
+async fn a_clock_is_two_hours_ahead() {
+    let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
+    let shared = || SharedTokenProvider::new(endpoint.clone(), store.clone());
+    TokenCache::new(shared()).token().await.unwrap();
+    let clock = ManualClock::new();
+    clock.advance_wall(Duration::from_secs(7200));
+    let layer = OfficeRndAuthLayer::builder(shared()).clock(clock).build();
+    layer.unwrap().cache().token().await.unwrap();
+    assert_eq!(endpoint.calls(), 2);
 }
 
 /// A token from the endpoint, from a sibling, past an entry that has been
