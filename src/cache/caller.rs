@@ -53,6 +53,11 @@ impl Caller {
         }
     }
 
+    /// Whether any token that serves will do.
+    pub(super) fn takes_any_token(&self) -> bool {
+        self.newer_than.is_none() && self.min_life.is_zero()
+    }
+
     /// Whether it may go on waiting, by what became of the fetch that it waited
     /// for. `token` is the current one.
     pub(super) fn check(

@@ -11,6 +11,7 @@ use super::TokenId;
 use super::attempt::Completed;
 use super::caller::Caller;
 use super::lifecycle::{Decision, Due, Lifecycle};
+use super::lifetime::Freshness;
 use super::locked::Locked;
 use super::next_check::NextCheck;
 use super::settings::Settings;
@@ -87,6 +88,14 @@ impl State {
             }
             decision
         })
+    }
+
+    /// The token of the slot, if `acquire` would decide that it serves this caller.
+    pub(super) fn ready(&self, caller: &Caller) -> Option<AccessToken> {
+        let slot = self.slot.load();
+        let issued = &slot.as_deref().filter(|_| caller.takes_any_token())?.issued;
+        let serves = issued.freshness(self.now()) <= Freshness::RefreshDue;
+        serves.then(|| issued.token.clone())
     }
 
     /// A token for a caller that cannot wait.

@@ -1,7 +1,7 @@
 //! Where a layer's tokens come from.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
@@ -78,7 +78,10 @@ impl Source {
         match self {
             Self::Single(cache) => {
                 let cache = cache.clone();
-                Box::pin(async move { counted(cache.clock(), token_of(&cache)).await })
+                Box::pin(async move {
+                    let acquired = pin!(token_of(&cache));
+                    counted(cache.clock(), acquired).await
+                })
             }
             Self::PerOrganization(organizations) => {
                 let organizations = organizations.clone();
@@ -92,7 +95,7 @@ impl Source {
                 let scheme = target.scheme.map(str::to_owned);
                 let authority = target.authority.map(str::to_owned);
                 Box::pin(async move {
-                    let acquired = async {
+                    let acquired = pin!(async {
                         let slug = slug?;
                         let named = |error: Error| error.of_organization(&slug);
                         let deadline = organizations.deadline();
@@ -106,7 +109,7 @@ impl Source {
                         let token = known.cache.token_until(deadline).await.map_err(named)?;
                         let id = known.cache.id_of(&token);
                         Ok(Some((token, id)))
-                    };
+                    });
                     counted(organizations.clock(), acquired).await
                 })
             }
@@ -127,8 +130,12 @@ async fn token_of(cache: &TokenCache) -> Acquired {
     Ok(Some((token, id)))
 }
 
-/// Counts a request that has waited.
-async fn counted(clock: &dyn Clock, acquired: impl Future<Output = Acquired>) -> Acquired {
+/// Counts a request that has waited. By reference: an `async fn` keeps a future
+/// that it is given twice, and thousands may wait for one token.
+async fn counted(
+    clock: &dyn Clock,
+    acquired: Pin<&mut impl Future<Output = Acquired>>,
+) -> Acquired {
     let waiter = WaitTimer::new(|| clock.now());
     let acquired = acquired.await;
     let outcome = match &acquired {
