@@ -19,6 +19,10 @@ use crate::observability::{RequestOutcome, count_request};
 /// inner service's own: a request waits for a token in its future, never in
 /// `poll_ready`, and takes the readied inner service along.
 ///
+/// Fastest is a service that a task keeps and calls: it finds the token by one
+/// load. A clone for each request costs two atomic operations on a count that
+/// all threads share. A `Buffer` costs far more, and is not needed.
+///
 /// # Errors
 ///
 /// The inner service's, and this crate's [`Error`] in the same [`BoxError`]

@@ -1,0 +1,1 @@
+//! Only its bench is of use.
