@@ -66,7 +66,7 @@ fn main() -> Result<(), BoxError> {
             let most = match (how, threads) {
                 (Use::Held, 1) => 1.0,
                 (Use::Held, _) => 0.65,
-                (Use::Cloned, 1) => continue,
+                (Use::Cloned, 1) | (Use::WithHost, _) => continue,
                 (Use::Cloned, _) => 1.1,
             };
             let what = format!(

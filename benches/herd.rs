@@ -8,7 +8,6 @@
 #[allow(dead_code, reason = "no bench needs all of it")]
 mod common;
 
-use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 use std::time::Duration;
