@@ -83,3 +83,44 @@ proptest! {
         prop_assert!(f64::from(decisions.count) <= most, "{} of {counted}", decisions.count);
     }
 }
+
+#[test]
+fn a_run_that_goes_on_after_the_replacement_counts_with_the_one_before_but_not_a_stray_401() {
+    let before = MIN_RUN;
+    for (after, longest) in [
+        (MAX_STRAY, MAX_STRAY),
+        (MAX_STRAY + 1, before + MAX_STRAY + 1),
+    ] {
+        let mut server = Server::new();
+        server.rejection.accepted();
+        for _ in 0..before {
+            server.pass(Duration::from_secs(1));
+            server.reject();
+        }
+        assert_eq!(server.rejection.verdict, Some(before));
+        server.replace();
+        for _ in 0..after {
+            server.pass(Duration::from_secs(1));
+            server.reject();
+        }
+        server.rejection.accepted();
+        assert_eq!(server.rejection.longest, longest, "{after}");
+    }
+}
+
+#[test]
+fn a_token_that_was_accepted_since_is_no_proof_against_its_replacement() {
+    let mut server = Server::new();
+    server.rejection.accepted();
+    for _ in 0..MIN_RUN {
+        server.pass(Duration::from_secs(1));
+        server.reject();
+    }
+    server.replace();
+    server.rejection.accepted();
+    for _ in 0..=MAX_STRAY {
+        server.reject();
+    }
+    server.rejection.accepted();
+    assert_eq!(server.rejection.longest, MAX_STRAY + 1);
+}
