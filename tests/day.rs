@@ -59,6 +59,7 @@ struct World {
     /// What the machine slept through: true time, minus what its monotonic
     /// clock counts.
     suspended: f64,
+    woke_at: f64,
     /// How far the wall clock is off, and the most it was ahead since the last
     /// token.
     wall_off: f64,
@@ -147,7 +148,9 @@ impl World {
     fn whim(&mut self) -> Mood {
         let was_hiccup = std::mem::take(&mut self.hiccup);
         match self.rng.u8(0..20) {
-            0 | 1 if !was_hiccup => {
+            // The second try needs a place of the allowance, and requests from before
+            // a suspend hold theirs for up to a minute more.
+            0 | 1 if !was_hiccup && self.now() > self.woke_at + 60.0 => {
                 self.hiccup = true;
                 self.hiccups += 1;
                 Mood::Down
@@ -347,7 +350,10 @@ async fn fate(world: Shared, cache: TokenCache) {
                     revoked.get_or_insert(awake);
                 }
             }
-            1 => locked.suspended += 60.0 + locked.rng.f64() * 5400.0,
+            1 => {
+                locked.suspended += 60.0 + locked.rng.f64() * 5400.0;
+                locked.woke_at = locked.now();
+            }
             2 => {
                 let step = (locked.rng.f64() - 0.5) * 600.0;
                 locked.wall_off += step;

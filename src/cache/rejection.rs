@@ -32,16 +32,19 @@ pub(crate) struct Rejection {
     /// The current token was accepted, the one before it was.
     alive: bool,
     was_alive: bool,
-    /// 401s in a row to the current token.
+    /// 401s in a row to the current token, by weight, and how many.
     run: u32,
+    run_count: u32,
     run_began: Option<Instant>,
-    /// The longest run that an accepted request ended, over all tokens.
+    /// The longest run of a token that was good after all, fading with time.
     longest: u32,
-    /// The run after which the current token counted as revoked.
-    verdict: Option<u32>,
+    /// The same since a token last lived until its refresh was due.
+    longest_recent: u32,
+    /// The current token counts as revoked: the run that this took.
+    revoked_by: Option<u32>,
     /// The same of the token before it, until the current one shows whether
     /// that was right.
-    on_trial: Option<u32>,
+    unconfirmed: Option<u32>,
     decided: Option<Instant>,
     /// Tokens rejected one after the other.
     strikes: u32,
@@ -70,6 +73,7 @@ impl Rejection {
             1
         };
         self.run = self.run.saturating_add(weight);
+        self.run_count = self.run_count.saturating_add(1);
         let began = *self.run_began.get_or_insert(now.monotonic);
         let first = self.replace.is_none();
         if first {
@@ -80,7 +84,8 @@ impl Rejection {
             };
             self.replace = Some(Countdown::starting(now, delay));
         } else if self.is_revoked(began, now.monotonic) {
-            self.verdict = Some(self.run);
+            // Not the run, which is longer if it had to last for 5 s.
+            self.revoked_by = Some(self.enough());
             self.decided = Some(now.monotonic);
             self.strike(unauthorized);
             self.replace = Some(Countdown::starting(now, Duration::ZERO));
@@ -89,20 +94,20 @@ impl Rejection {
     }
 
     fn is_revoked(&mut self, began: Instant, now: Instant) -> bool {
-        let was_good = self.alive || (self.was_alive && self.on_trial.is_none());
+        let was_good = self.alive || (self.was_alive && self.unconfirmed.is_none());
         if !was_good || self.run < self.enough() {
             return false;
         }
-        if let Some(run) = self.on_trial.take() {
+        if let Some(run) = self.unconfirmed.take() {
             // The new token gets as long a run as the one before it, though a
             // request was accepted: that was no revocation.
-            self.longest = self.longest.max(run);
+            self.learn(run);
         }
         let long_ago = |at: Instant, span| now >= later(at, span);
         self.run >= self.enough()
             && long_ago(began, MIN_RUN_TIME)
             && self.decided.is_none_or(|at| long_ago(at, MIN_INTERVAL))
-            && self.verdict.is_none()
+            && self.revoked_by.is_none()
     }
 
     /// The shortest run that counts.
@@ -120,41 +125,56 @@ impl Rejection {
     /// A request with the current token was accepted (2xx): its 401s, if there
     /// were any, meant a missing scope.
     pub(crate) fn accepted(&mut self) {
-        if !self.alive && self.run > MAX_STRAY {
+        if !self.alive && self.run_count > MAX_STRAY {
             // The run went on after the replacement: that was no cure.
-            let before = self.on_trial.take().unwrap_or(0);
+            let before = self.unconfirmed.take().unwrap_or(0);
             self.run = self.run.saturating_add(before);
         }
         self.alive = true;
-        self.verdict = None;
-        self.longest = self.longest.max(self.run);
-        self.run = 0;
-        self.run_began = None;
+        self.revoked_by = None;
+        self.learn(self.run);
+        self.end_run();
     }
 
     /// A new token replaces the current one. `until_refresh_due`: the current
     /// one lived until its refresh was due.
     pub(crate) fn replaced(&mut self, until_refresh_due: bool) {
-        if self.replace.is_none() && until_refresh_due {
-            self.forget();
-        }
         if until_refresh_due {
-            // Nothing spoke against the decision: the next takes a little more.
-            let run = self.on_trial.take().unwrap_or(0);
-            self.longest = self.longest.max(run / 2);
+            match self.is_rejected() {
+                true => self.fade(self.longest_recent),
+                false => self.forget(),
+            }
         }
-        self.on_trial = self.verdict.take().or(self.on_trial);
+        self.unconfirmed = self.revoked_by.take().or(self.unconfirmed);
         self.replace = None;
         self.was_alive = mem::take(&mut self.alive);
-        self.run = 0;
-        self.run_began = None;
+        self.end_run();
     }
 
     /// A token served until its refresh was due without a 401.
     pub(crate) fn forget(&mut self) {
         self.strikes = 0;
-        self.longest /= 2;
-        self.on_trial = None;
+        self.fade(0);
+    }
+
+    /// A token lived until its refresh was due: what is older counts half, and so
+    /// does a decision that was not shown to be wrong.
+    fn fade(&mut self, recent: u32) {
+        self.longest_recent = 0;
+        let unconfirmed = self.unconfirmed.take().unwrap_or(0);
+        self.longest = (self.longest / 2).max(recent).max(unconfirmed / 2);
+    }
+
+    /// This was the run of a good token.
+    fn learn(&mut self, run: u32) {
+        self.longest = self.longest.max(run);
+        self.longest_recent = self.longest_recent.max(run);
+    }
+
+    fn end_run(&mut self) {
+        self.run = 0;
+        self.run_count = 0;
+        self.run_began = None;
     }
 
     /// Whether the current token was rejected.

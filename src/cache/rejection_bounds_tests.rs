@@ -26,14 +26,15 @@ impl Decisions {
     }
 }
 
-/// A job that sends so many requests to a forbidden path once in the life of a
-/// token, a second apart, among good requests. A day of it.
+/// A job that sends so many requests to a forbidden path in the life of each
+/// token, or of every second or third, a second apart. A day of it.
 #[test]
 fn an_hourly_job_on_a_forbidden_path_costs_few_token_requests_a_day() {
-    for requests in 1..200 {
+    for (every, requests) in (1..=3).flat_map(|every| (1..200).map(move |n| (every, n))) {
         let (mut server, mut decisions) = (mixed(), Decisions::new());
-        for _ in 0..34 {
+        for life in 0..34 {
             server.rejection.accepted();
+            let requests = if life % every == 0 { requests } else { 0 };
             for _ in 0..requests {
                 server.pass(Duration::from_secs(1));
                 server.reject();
@@ -46,7 +47,11 @@ fn an_hourly_job_on_a_forbidden_path_costs_few_token_requests_a_day() {
             server.fetch += 1;
             server.rejection.replaced(true);
         }
-        assert!(decisions.count <= 8, "{requests}: {}", decisions.count);
+        assert!(
+            decisions.count <= 8,
+            "{every}, {requests}: {}",
+            decisions.count
+        );
     }
 }
 
@@ -97,7 +102,7 @@ fn a_run_that_goes_on_after_the_replacement_counts_with_the_one_before_but_not_a
             server.pass(Duration::from_secs(1));
             server.reject();
         }
-        assert_eq!(server.rejection.verdict, Some(before));
+        assert_eq!(server.rejection.revoked_by, Some(before));
         server.replace();
         for _ in 0..after {
             server.pass(Duration::from_secs(1));
@@ -123,4 +128,45 @@ fn a_token_that_was_accepted_since_is_no_proof_against_its_replacement() {
     }
     server.rejection.accepted();
     assert_eq!(server.rejection.longest, MAX_STRAY + 1);
+}
+
+#[test]
+fn a_stray_401_is_one_request_whatever_its_challenge_weighs() {
+    let mut server = Server::new();
+    server.rejection.accepted();
+    for _ in 0..MIN_RUN {
+        server.pass(Duration::from_secs(1));
+        server.reject();
+    }
+    server.replace();
+    let unauthorized = Unauthorized {
+        challenged: true,
+        fetch: server.fetch,
+        newest_fetch: server.fetch,
+    };
+    server.rejection.rejected(unauthorized, server.now);
+    server.rejection.accepted();
+    assert_eq!(server.rejection.longest, CHALLENGE_WEIGHT);
+}
+
+#[test]
+fn a_run_is_not_held_against_the_next_token_for_having_had_to_last() {
+    let mut server = mixed();
+    assert!(is_revoked_after(&mut server, 1_000));
+    replace_with_a_mixed_one(&mut server);
+    assert!(is_revoked_after(&mut server, 28));
+}
+
+#[test]
+fn an_outage_of_401s_is_forgotten_by_halves_though_every_token_is_rejected() {
+    let mut server = mixed();
+    for _ in 0..1_000 {
+        server.reject();
+    }
+    for longest in [1_000, 1_000, 500, 250, 125] {
+        server.rejection.accepted();
+        assert_eq!(server.rejection.longest, longest);
+        server.rejection.replaced(true);
+        server.reject();
+    }
 }

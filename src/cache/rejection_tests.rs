@@ -169,7 +169,7 @@ fn without_an_accepted_request_there_is_no_evidence() {
 }
 
 #[test]
-fn within_60_s_there_is_one_verdict_and_evidence_never_puts_a_replacement_off() {
+fn within_60_s_there_is_one_decision_and_evidence_never_puts_a_replacement_off() {
     let mut server = mixed();
     for _ in 0..10 {
         server.pass(Duration::from_secs(1));
