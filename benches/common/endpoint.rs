@@ -31,6 +31,8 @@ pub(crate) enum Keeper {
     /// A correct single flight: a lock held over the fetch.
     Lazy,
     Ours,
+    /// Ours, at an endpoint that returns the same token with a new life.
+    Reissued,
 }
 
 impl Keeper {
@@ -42,6 +44,7 @@ impl Keeper {
             Self::Naive => "naive",
             Self::Lazy => "lazy",
             Self::Ours => "ours",
+            Self::Reissued => "reissued",
         }
     }
 
@@ -51,6 +54,7 @@ impl Keeper {
             Self::Naive => "RwLock, fetch outside the lock",
             Self::Lazy => "a correct lazy single flight: Mutex held over the fetch",
             Self::Ours => "OfficeRndAuthLayer",
+            Self::Reissued => "OfficeRndAuthLayer, the same token with a new life",
         }
     }
 
@@ -65,11 +69,17 @@ impl Keeper {
             Self::Control => shot(Identity::new().layer(server)),
             Self::Naive => shot(Kept::new(server, keep(), false)),
             Self::Lazy => shot(Kept::new(server, keep(), true)),
-            Self::Ours => {
+            Self::Ours | Self::Reissued => {
                 let endpoint = Arc::clone(endpoint);
                 let provider = provider_fn(move || {
                     let endpoint = Arc::clone(&endpoint);
-                    async move { AccessToken::bearer(endpoint.fetch().await.0, endpoint.life) }
+                    async move {
+                        let token = match self {
+                            Self::Reissued => endpoint.reissue().await,
+                            _ => endpoint.fetch().await.0,
+                        };
+                        AccessToken::bearer(token, endpoint.life)
+                    }
                 });
                 let layer = OfficeRndAuthLayer::builder(provider)
                     .allowance(Allowance::unlimited())
@@ -106,6 +116,8 @@ pub(crate) struct Endpoint {
     /// Makes a token about 1,000 characters long, at no cost to speak of.
     padding: String,
     fetches: AtomicU64,
+    /// When the token dies that it returns again and again.
+    reissued_until: AtomicU64,
 }
 
 impl Endpoint {
@@ -116,6 +128,7 @@ impl Endpoint {
             life,
             padding: "a".repeat(990),
             fetches: AtomicU64::new(0),
+            reissued_until: AtomicU64::new(0),
         })
     }
 
@@ -129,9 +142,20 @@ impl Endpoint {
         let dies = now() + self.life;
         tokio::time::sleep(self.latency).await;
         let micros = (dies - self.epoch).as_micros();
-        let mut token = format!("{micros}.");
-        token.push_str(&self.padding);
-        (token, dies)
+        (self.token(micros), dies)
+    }
+
+    /// The one token, which lives longer from now on.
+    async fn reissue(&self) -> String {
+        let (_, dies) = self.fetch().await;
+        let micros = u64::try_from((dies - self.epoch).as_micros());
+        self.reissued_until
+            .store(micros.unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.token(0)
+    }
+
+    fn token(&self, micros: u128) -> String {
+        format!("{micros}.{}", self.padding)
     }
 }
 
@@ -159,7 +183,11 @@ impl Server {
         let micros = token
             .and_then(|token| token.as_bytes().strip_prefix(b"Bearer "))
             .and_then(|token| token.split(|byte| *byte == b'.').next())
-            .and_then(|micros| std::str::from_utf8(micros).ok()?.parse().ok());
+            .and_then(|micros| std::str::from_utf8(micros).ok()?.parse().ok())
+            .map(|micros| match micros {
+                0 => self.endpoint.reissued_until.load(Ordering::Relaxed),
+                micros => micros,
+            });
         let dies = micros.map_or(Duration::ZERO, Duration::from_micros);
         self.endpoint.epoch.elapsed() < dies
     }
