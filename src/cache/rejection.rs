@@ -29,8 +29,9 @@ const MIN_INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) struct Rejection {
     /// Set while the current token is rejected: when to replace it.
     replace: Option<Countdown>,
-    /// The current token was accepted, the one before it was.
+    /// The current token was accepted.
     alive: bool,
+    /// The token before it was accepted.
     was_alive: bool,
     /// 401s in a row to the current token, by weight, and how many.
     run: u32,

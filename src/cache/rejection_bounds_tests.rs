@@ -89,21 +89,26 @@ proptest! {
     }
 }
 
+/// After the shortest run that counts.
+fn revoked_and_replaced() -> Server {
+    let mut server = Server::new();
+    server.rejection.accepted();
+    for _ in 0..MIN_RUN {
+        server.pass(Duration::from_secs(1));
+        server.reject();
+    }
+    assert_eq!(server.rejection.revoked_by, Some(MIN_RUN));
+    server.replace();
+    server
+}
+
 #[test]
 fn a_run_that_goes_on_after_the_replacement_counts_with_the_one_before_but_not_a_stray_401() {
-    let before = MIN_RUN;
     for (after, longest) in [
         (MAX_STRAY, MAX_STRAY),
-        (MAX_STRAY + 1, before + MAX_STRAY + 1),
+        (MAX_STRAY + 1, MIN_RUN + MAX_STRAY + 1),
     ] {
-        let mut server = Server::new();
-        server.rejection.accepted();
-        for _ in 0..before {
-            server.pass(Duration::from_secs(1));
-            server.reject();
-        }
-        assert_eq!(server.rejection.revoked_by, Some(before));
-        server.replace();
+        let mut server = revoked_and_replaced();
         for _ in 0..after {
             server.pass(Duration::from_secs(1));
             server.reject();
@@ -115,13 +120,7 @@ fn a_run_that_goes_on_after_the_replacement_counts_with_the_one_before_but_not_a
 
 #[test]
 fn a_token_that_was_accepted_since_is_no_proof_against_its_replacement() {
-    let mut server = Server::new();
-    server.rejection.accepted();
-    for _ in 0..MIN_RUN {
-        server.pass(Duration::from_secs(1));
-        server.reject();
-    }
-    server.replace();
+    let mut server = revoked_and_replaced();
     server.rejection.accepted();
     for _ in 0..=MAX_STRAY {
         server.reject();
@@ -132,13 +131,7 @@ fn a_token_that_was_accepted_since_is_no_proof_against_its_replacement() {
 
 #[test]
 fn a_stray_401_is_one_request_whatever_its_challenge_weighs() {
-    let mut server = Server::new();
-    server.rejection.accepted();
-    for _ in 0..MIN_RUN {
-        server.pass(Duration::from_secs(1));
-        server.reject();
-    }
-    server.replace();
+    let mut server = revoked_and_replaced();
     let unauthorized = Unauthorized {
         challenged: true,
         fetch: server.fetch,
