@@ -1,7 +1,7 @@
 //! What does a hit cost beside a peer that refreshes its token too?
 //!
 //! ```text
-//! cargo bench --locked --manifest-path benches-peers/Cargo.toml --bench peers
+//! cargo bench --locked --manifest-path benches/peers/Cargo.toml --bench peers
 //! ```
 //!
 //! Three runs, each with all contenders in turns; the figure is the median of
@@ -9,7 +9,7 @@
 //! code layout moves them by 5 ns, and the neighbors of the machine by more.
 
 #[allow(dead_code, reason = "no bench needs all of it")]
-#[path = "../benches/common/mod.rs"]
+#[path = "../common/mod.rs"]
 mod common;
 
 use std::io::{Read, Write};
@@ -20,7 +20,7 @@ use std::thread;
 
 use common::contenders::{self, Contender, Use};
 use common::rounds::{self, Entry, Plan};
-use common::{Effort, goal, quantile, save, say};
+use common::{Effort, goal, quantile, say};
 use http::Request;
 use http::header::AUTHORIZATION;
 use middle::{Authorizer, BasicClientCredentialAuthorizer};
@@ -63,7 +63,6 @@ fn main() -> Result<(), BoxError> {
         runs.push(rounds::time(Plan::new(effort), entries));
     }
 
-    let mut rows = Vec::new();
     for (scene, (how, threads)) in SCENES.into_iter().enumerate() {
         let index = |name: &str| {
             let mut names = contenders.iter().map(|contender| contender.name);
@@ -90,10 +89,6 @@ fn main() -> Result<(), BoxError> {
             say(format!(
                 "  {name:<12} {mid:>8.1} {low:>7.1}-{high:<7.1} {ratio:>10.2} {least:>6.2}-{most:<6.2}"
             ));
-            rows.push(json!({
-                "name": name, "use": how.name(), "threads": threads,
-                "added": [low, mid, high], "ours_over": [least, ratio, most],
-            }));
             let goals = GOALS.iter().find(|(peer, _)| *peer == name);
             let most = goals.and_then(|(_, goals)| *goals.get(scene)?);
             if let Some(most) = most.filter(|_| effort == Effort::Full) {
@@ -101,7 +96,6 @@ fn main() -> Result<(), BoxError> {
             }
         }
     }
-    save(effort, "peers", &json!({ "rows": rows }))?;
     Ok(())
 }
 
