@@ -187,7 +187,7 @@ fn draw(svg: &mut String, lazy: &[f64], ours: &[f64]) -> Result<(), BoxError> {
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(52)
-        .build_cartesian_2d(0.0..at(lazy.len()), 0.0..highest * 1.05)?;
+        .build_cartesian_2d(0.0..at(lazy.len()), 0.0..highest * 1.35)?;
     chart
         .configure_mesh()
         .x_desc("seconds; 1,000 requests/s, a token request takes 200 ms")
@@ -209,6 +209,7 @@ fn draw(svg: &mut String, lazy: &[f64], ours: &[f64]) -> Result<(), BoxError> {
     }
     chart
         .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
         .background_style(WHITE)
         .border_style(BLACK.mix(0.3))
         .draw()?;
