@@ -161,8 +161,6 @@ pub use self::middleware::{
 };
 pub use self::oauth::HttpTokenProvider;
 #[doc(inline)]
-pub use self::organizations::resolver_fn;
-#[doc(inline)]
 pub use self::provider::{FetchContext, StaticToken, TokenProvider, provider_fn};
 pub use self::secret::Secret;
 #[cfg(shuttle)]
@@ -174,10 +172,3 @@ pub use self::token::AccessToken;
 #[cfg(all(doctest, feature = "reqwest"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
-
-/// The first edition's address of [`fleet::RedisStore`].
-#[cfg(feature = "redis")]
-#[doc(hidden)]
-pub mod store {
-    pub use crate::fleet::RedisStore;
-}

@@ -73,7 +73,6 @@ async fn all_at_once(caches: usize) -> (usize, Duration) {
 
 #[tokio::test(start_paused = true)]
 async fn more_caches_than_fit_into_any_queue_are_refused_without_spinning() {
-    // With 4,102 caches the first edition never came to an end.
     for caches in [4_101, 4_102, 10_000] {
         let time = Stopwatch::start();
         let (served, shortest) = all_at_once(caches).await;

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use officernd_auth::middleware::AuthRequest;
-use officernd_auth::organizations::{Organization, OrganizationSlug};
+use officernd_auth::organizations::{Organization, OrganizationSlug, resolver_fn};
 use officernd_auth::testing::{ScriptedProvider, Step};
 use officernd_auth::{
     AccessToken, Allowance, BoxError, Error, ErrorKind, FetchContext, OfficeRndAuthLayer,
-    RetryUnauthorized, Secret, StaticToken, TokenRejected, provider_fn, resolver_fn,
+    RetryUnauthorized, Secret, StaticToken, TokenRejected, provider_fn,
 };
 use tower::retry::Policy;
 use tower::{Layer, Service};

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 
 use http::{Request, Response};
-use officernd_auth::organizations::{Organization, OrganizationSlug, Organizations};
+use officernd_auth::organizations::{Organization, OrganizationSlug, Organizations, resolver_fn};
 use officernd_auth::testing::{ScriptedProvider, Simulator};
 use officernd_auth::{
     AccessToken, Allowance, ConfigError, Error, ErrorKind, FetchContext, HttpTokenProvider,
-    OfficeRndAuthLayer, StaticToken, TokenProvider, resolver_fn,
+    OfficeRndAuthLayer, StaticToken, TokenProvider,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_test::mock;
