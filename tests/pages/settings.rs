@@ -36,7 +36,10 @@ fn the_readme_shows_the_defaults() {
         "{allowance}"
     );
     let defaults = [
-        ("allow_origin", "`https://*.officernd.com`".to_owned()),
+        (
+            "allow_origin",
+            "`https://app.officernd.com`, `https://hybrid.officernd.com`".to_owned(),
+        ),
         ("if_not_present", switch(settings.if_not_present)),
         ("refresh_ahead", text(settings.refresh_ahead)),
         ("acquire_timeout", text(settings.acquire_timeout)),
