@@ -70,7 +70,7 @@ use crate::secret::Secret;
 /// | `client_secret`, `client_secret_file` | none; one of them is needed |
 /// | `scopes` (or `scope`) | none; needed: a list, or text separated by spaces or commas |
 /// | `token_url` | `https://identity.officernd.com/oauth/token` |
-/// | `allow_origins` | none beyond `https://*.officernd.com`, which is always allowed |
+/// | `allow_origins` | none besides `https://app.officernd.com` and `https://hybrid.officernd.com`, which are always allowed |
 /// | `pass_foreign_origins` | `false` |
 /// | `if_not_present` | `false` |
 /// | `refresh_ahead` | `"15m"`, at most half the token's life |
@@ -124,8 +124,9 @@ pub struct Settings {
     scope: Vec<String>,
     /// The token endpoint. `None` is OfficeRnD's.
     pub token_url: Option<String>,
-    /// Origins that may see the token, besides `https://*.officernd.com`.
-    /// Default: none.
+    /// Origins that may receive the token, besides `https://app.officernd.com`
+    /// and `https://hybrid.officernd.com`. Default: none. For the forms and the
+    /// hosts to list see [`Builder::allow_origin`](crate::Builder::allow_origin).
     pub allow_origins: Vec<String>,
     /// Whether requests to other origins go out without a token instead of
     /// failing. Default: `false`.

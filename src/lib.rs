@@ -67,7 +67,7 @@
 //! | a caller goes away | the fetch goes on and serves the next caller |
 //! | the API answers 401 | the token is replaced in the background, if no newer one is there already |
 //! | every token is answered 401, as when a scope is missing | replacements slow down, to one an hour |
-//! | a request goes to another host | it fails with [`ErrorKind::ForeignOrigin`], without a token |
+//! | a request goes to a host other than `app.officernd.com` and `hybrid.officernd.com` | it fails with [`ErrorKind::ForeignOrigin`], unless [`allow_origin`](Builder::allow_origin) lists the host |
 //!
 //! # Errors
 //!

@@ -30,7 +30,7 @@ impl OfficeRndAuthLayer {
     }
 
     /// A layer with everything at its default: tokens go to
-    /// `https://*.officernd.com` only.
+    /// `https://app.officernd.com` and `https://hybrid.officernd.com` only.
     #[must_use]
     pub fn new(provider: impl TokenProvider) -> Self {
         Self::over_cache(TokenCache::new(provider), Policy::default())

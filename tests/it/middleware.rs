@@ -653,7 +653,7 @@ mod over_reqwest {
             ("https://elsewhere.example/", false),
             ("http://app.officernd.com/api/v2", false),
             ("https://app.officernd.com:8443/api/v2", false),
-            ("https://other.officernd.com/api/v2", false),
+            ("https://hybrid.officernd.com/api/v2", false),
             ("https://app.officernd.com:443/elsewhere?x", true),
         ] {
             let call = tokio::spawn(send(&mut client, get(URL)));
@@ -678,7 +678,10 @@ mod over_reqwest {
         let layer = warm_layer(&ScriptedProvider::new()).await;
         let (inner, mut server) = mock::pair::<reqwest::Request, reqwest::Response>();
         let mut client = layer.layer(inner);
-        let urls = ["https://app.officernd.com/", "https://api.officernd.com/"];
+        let urls = [
+            "https://app.officernd.com/",
+            "https://hybrid.officernd.com/",
+        ];
         for (to, from) in [(0, 1), (1, 0), (0, 0), (1, 1)] {
             let call = tokio::spawn(send(&mut client, get(urls[to])));
             let (_, reply) = next(&mut server).await;
@@ -733,6 +736,8 @@ mod over_reqwest {
             ("https://evil.example/", ErrorKind::ForeignOrigin),
             ("https://app.officernd.com:8443/", ErrorKind::ForeignOrigin),
             ("https://me@app.officernd.com/", ErrorKind::ForeignOrigin),
+            ("https://customer.officernd.com/", ErrorKind::ForeignOrigin),
+            ("https://\u{430}pp.officernd.com/", ErrorKind::ForeignOrigin),
             ("https://app.officernd.com./", ErrorKind::ForeignOrigin),
             ("data:text/plain,hello", ErrorKind::ForeignOrigin),
             ("http://app.officernd.com/", ErrorKind::InsecureOrigin),
@@ -741,7 +746,10 @@ mod over_reqwest {
             assert_eq!(kind(&error), Some(wanted), "{url}");
         }
         assert!(server.poll_request().is_pending());
-        for url in ["https://app.officernd.com:443/", "HTTPS://A.OfficeRnD.com"] {
+        for url in [
+            "https://app.officernd.com:443/",
+            "HTTPS://Hybrid.OfficeRnD.com",
+        ] {
             let _response = send(&mut client, get(url));
             let request = serve(&mut server, 200).await;
             assert!(request.headers().contains_key(AUTHORIZATION), "{url}");

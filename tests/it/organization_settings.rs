@@ -141,7 +141,7 @@ async fn no_token_of_one_organization_goes_to_the_host_of_the_other() {
 #[tokio::test(start_paused = true)]
 async fn pass_foreign_origins_sends_such_a_request_without_the_organizations_token() {
     let acme = Organization::new(StaticToken::new("of-acme").unwrap())
-        .restrict_to_origin("https://api.officernd.com")
+        .restrict_to_origin("https://hybrid.officernd.com")
         .unwrap();
     let layer = OfficeRndAuthLayer::per_organization(HashMap::from([("acme".to_owned(), acme)]))
         .pass_foreign_origins()

@@ -179,7 +179,10 @@ fn the_table_in_the_readme_shows_the_defaults() {
     let switch = |on| (if on { "on" } else { "off" }).to_owned();
     let settings = Settings::default();
     let defaults = [
-        ("allow_origin", "`https://*.officernd.com`".to_owned()),
+        (
+            "allow_origin",
+            "`https://app.officernd.com`, `https://hybrid.officernd.com`".to_owned(),
+        ),
         ("if_not_present", switch(settings.if_not_present)),
         ("refresh_ahead", text(settings.refresh_ahead)),
         ("acquire_timeout", text(settings.acquire_timeout)),

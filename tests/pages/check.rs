@@ -2,7 +2,7 @@
 
 use officernd_auth::testing::Fault;
 
-use super::check_example::{Problem, check};
+use super::check_example::{Problem, check, region};
 use super::server::Server;
 use super::{CHILD, child};
 
@@ -80,6 +80,121 @@ async fn a_sound_setup_passes_every_step_with_one_token_request() {
             outcome.printed
         );
     }
+}
+
+fn answer_with(region: &str) -> String {
+    serde_json::json!({"slug": "acme", "regionInfo": {"regionUrl": region}}).to_string()
+}
+
+#[tokio::test]
+async fn a_regional_host_is_printed_with_the_setting_that_allows_it() {
+    let body = answer_with("https://eu.officernd.com/api?key=hunter2");
+    let server = Server::start().await;
+    let faults = server.officernd().api_faults();
+    faults.next(1, Fault::json(200, "{}"));
+    faults.next(1, Fault::json(200, body.clone()));
+    let outcome = run(&server, &[]).await;
+    assert_eq!(outcome.code, 0, "{}", outcome.printed);
+    assert_eq!(outcome.token_requests, 1);
+    for line in [
+        "region        https://eu.officernd.com serves",
+        "allow_origin(\"https://eu.officernd.com\")",
+        "OFFICERND_ALLOW_ORIGINS=https://eu.officernd.com\n",
+    ] {
+        assert!(
+            outcome.printed.contains(line),
+            "{line}: {}",
+            outcome.printed
+        );
+    }
+    assert!(!outcome.printed.contains("hunter2"), "{}", outcome.printed);
+    let asked = server.officernd().requests();
+    let asked = asked.iter().map(|request| request.path().to_owned());
+    assert!(
+        asked
+            .into_iter()
+            .any(|path| path == "/api/v1/organizations/acme")
+    );
+
+    // The first request may fail for want of the regional host.
+    faults.next(1, Fault::Status(404));
+    faults.next(1, Fault::json(200, body.clone()));
+    let outcome = run(&server, &[]).await;
+    assert_eq!(outcome.code, 6, "{}", outcome.printed);
+    assert!(outcome.printed.contains("region "), "{}", outcome.printed);
+
+    for (env, answer) in [
+        (
+            ("OFFICERND_ALLOW_ORIGINS", "https://eu.officernd.com"),
+            Fault::json(200, body),
+        ),
+        (("LISTEN", ""), Fault::json(200, vec![b'['; 100_000])),
+        (("LISTEN", ""), Fault::Reset),
+    ] {
+        faults.next(1, Fault::json(200, "{}"));
+        faults.next(1, answer);
+        let outcome = run(&server, &[env]).await;
+        assert_eq!(outcome.code, 0, "{}", outcome.printed);
+        assert!(!outcome.printed.contains("region "), "{}", outcome.printed);
+    }
+}
+
+#[test]
+fn a_region_is_an_https_origin_that_is_not_listed() {
+    let listed = "https://localhost:8443,https://listed.example https://*.a.example";
+    for (url, origin) in [
+        ("https://eu.officernd.com", "https://eu.officernd.com"),
+        (
+            "HTTPS://EU.OfficeRnD.com:443/api/v1?a#b",
+            "https://eu.officernd.com",
+        ),
+        ("https://eu.example:8443/", "https://eu.example:8443"),
+        (
+            "https://\u{430}pp.officernd.com",
+            "https://xn--pp-6kc.officernd.com",
+        ),
+    ] {
+        let found = region(answer_with(url).as_bytes(), listed);
+        assert_eq!(found.as_deref(), Some(origin), "{url}");
+    }
+    let long = format!("https://{}.example", vec!["a".repeat(60); 5].join("."));
+    for url in [
+        "https://app.officernd.com/",
+        "https://hybrid.officernd.com",
+        "https://localhost:8443",
+        "https://listed.example",
+        "http://eu.officernd.com",
+        "eu.officernd.com",
+        "https://me:hunter2@eu.officernd.com",
+        "https://me@eu.officernd.com",
+        "https://eu.officernd.com.",
+        "https://a;b.officernd.com",
+        "https://",
+        "javascript:alert(1)",
+        "data:text/plain,x",
+        "https://eu officernd.com",
+        "\u{1b}[2J",
+        "",
+        &long,
+    ] {
+        assert_eq!(region(answer_with(url).as_bytes(), listed), None, "{url}");
+    }
+    for answer in [
+        "",
+        "null",
+        "[]",
+        "{}",
+        r#"{"regionInfo":null}"#,
+        r#"{"regionInfo":"https://eu.officernd.com"}"#,
+        r#"{"regionInfo":{"regionUrl":null}}"#,
+        r#"{"regionInfo":{"regionUrl":["https://eu.officernd.com"]}}"#,
+        r#"{"regionInfo":{"regionUrl":"https://eu.officernd.com"}"#,
+    ] {
+        assert_eq!(region(answer.as_bytes(), listed), None, "{answer}");
+    }
+    let deep = "[".repeat(60_000);
+    assert_eq!(region(deep.as_bytes(), listed), None);
+    assert_eq!(region(b"\xff\xfe", listed), None);
 }
 
 #[tokio::test]

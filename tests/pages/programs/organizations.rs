@@ -26,7 +26,9 @@ async fn main() -> Result<(), BoxError> {
     ]);
 
     // The slug in the path selects the token. Each organization has a cache, made when it is first used.
-    let layer = OfficeRndAuthLayer::per_organization(organizations).build()?;
+    let layer = OfficeRndAuthLayer::per_organization(organizations)
+        .allow_origin("https://staging.officernd.com")
+        .build()?;
     let client = layer.layer(reqwest::Client::new());
     for url in [
         "https://app.officernd.com/api/v2/organizations/acme/locations",
