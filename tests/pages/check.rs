@@ -67,10 +67,10 @@ async fn a_sound_setup_passes_every_step_with_one_token_request() {
     assert_eq!(outcome.code, 0, "{}", outcome.printed);
     assert_eq!(outcome.token_requests, 1);
     for line in [
-        "configuration scopes officernd.api.read",
+        "configuration scopes flex.space.locations.read",
         "connection    https://identity.officernd.com/ answers",
         "token         lives 3600 s",
-        "scope         officernd.api.read",
+        "scope         flex.space.locations.read",
         "locations answers 200 OK",
         "API budget    read-minute: 399 left",
     ] {
@@ -280,7 +280,7 @@ async fn what_the_service_answers_has_its_exit_code_and_sentence() {
             Some(Fault::json(200, narrowed)),
             None,
             5,
-            "not granted officernd.api.read",
+            "not granted flex.space.locations.read",
         ),
         (
             None,
