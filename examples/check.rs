@@ -14,7 +14,7 @@ use officernd_auth::{
     AccessToken, ClientCredentials, Error, ErrorKind, FetchContext, HttpTokenProvider,
     OfficeRndAuthLayer, StaticToken, TokenProvider,
 };
-use reqwest::{Client, Method, Request, Response, Url, redirect};
+use reqwest::{Client, Method, Request, Response, StatusCode, Url, redirect};
 use tower::{Layer as _, ServiceExt as _};
 
 /// An exit code, and a sentence about the cause.
@@ -100,18 +100,15 @@ pub(crate) async fn check(explain: bool) -> Result<(), Problem> {
         return Ok(());
     };
     let url = Url::parse(&locations).map_err(configuration)?;
-    let client = layer.layer(http);
     let request = Request::new(Method::GET, url);
-    let response = client.clone().oneshot(request).await;
+    let response = layer.layer(http.clone()).oneshot(request).await;
     let response = response.map_err(|error| Problem(6, format!("{locations}: {error}")))?;
-    // After a 401 another request could spend a token request.
-    if !matches!(response.status().as_u16(), 401 | 429) {
-        let url = format!("{api}/api/v1/organizations/{slug}");
-        let url = Url::parse(&url).map_err(configuration)?;
-        let request = Request::new(Method::GET, url);
-        // Without an answer the organization is taken to have no region.
-        let answer = client.oneshot(request).await;
-        let body = match answer {
+    // A 401 starts a token request in the background, which must not be given the time to be sent.
+    if response.status() != StatusCode::UNAUTHORIZED {
+        // Past the layer, as the app may have no scope of API v1. No answer means no region.
+        let request = http.get(format!("{api}/api/v1/organizations/{slug}"));
+        let request = request.header("authorization", token.header_value());
+        let body = match request.send().await {
             Ok(answer) => body(answer).await,
             Err(_) => Vec::new(),
         };

@@ -64,9 +64,12 @@ fn unavailable(error: &BoxError) -> Response {
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     // In production: `OfficeRndAuthLayer::from_env()?` and https://app.officernd.com.
-    let officernd = Simulator::start().await?;
+    let officernd = Simulator::builder()
+        .grant_scopes(["flex.space.locations.read"])
+        .start()
+        .await?;
     let credentials = ClientCredentials::new(officernd.client_id(), officernd.client_secret())
-        .scope("officernd.api.read")
+        .scope("flex.space.locations.read")
         .token_url(officernd.token_url());
     let layer = OfficeRndAuthLayer::builder(HttpTokenProvider::new(credentials)?)
         .allow_origin(officernd.url())

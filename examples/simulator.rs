@@ -7,19 +7,25 @@ use officernd_auth::testing::Simulator;
 
 #[tokio::main]
 pub(crate) async fn main() -> std::io::Result<()> {
-    let officernd = Simulator::builder().org_slug("acme").start().await?;
+    let officernd = Simulator::builder()
+        .org_slug("acme")
+        .grant_scopes(["flex.space.locations.read"])
+        .start()
+        .await?;
     let (id, secret) = (officernd.client_id(), officernd.client_secret());
     let (url, token_url) = (officernd.url(), officernd.token_url());
 
     println!("# The settings of a program that uses officernd-auth:");
     println!("export OFFICERND_CLIENT_ID={id} OFFICERND_CLIENT_SECRET={secret}");
-    println!("export OFFICERND_SCOPE=officernd.api.read OFFICERND_ORG_SLUG=acme");
+    println!("export OFFICERND_SCOPE=flex.space.locations.read OFFICERND_ORG_SLUG=acme");
     println!("export OFFICERND_TOKEN_URL={token_url} OFFICERND_API_URL={url}");
     println!(
         "\n# A token, and a request with it. In Postman: authorization type OAuth 2.0, grant type"
     );
     println!("# Client Credentials, this token URL, and \"send client credentials in body\".");
-    println!("curl {token_url} -d grant_type=client_credentials -d scope=officernd.api.read \\");
+    println!(
+        "curl {token_url} -d grant_type=client_credentials -d scope=flex.space.locations.read \\"
+    );
     println!("  -d client_id={id} -d client_secret={secret}");
     println!("curl {url}/api/v2/organizations/acme/locations -H \"Authorization: Bearer $TOKEN\"");
 

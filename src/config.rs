@@ -54,7 +54,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::allowance::AllowanceSettings;
-use crate::credentials::ClientCredentials;
+use crate::credentials::{ClientCredentials, SCOPE_EXAMPLES};
 use crate::error::ConfigError;
 use crate::secret::Secret;
 
@@ -95,7 +95,7 @@ use crate::secret::Secret;
 ///     r#"{
 ///         "client_id": "client-id",
 ///         "client_secret": "hunter2",
-///         "scopes": "officernd.api.read",
+///         "scopes": "flex.community.members.read",
 ///         "fetch_timeout": "2s"
 ///     }"#,
 /// )?;
@@ -239,7 +239,7 @@ impl Settings {
         }
         if self.scopes.is_empty() {
             return Err(ConfigError::Scope {
-                problem: "is not set; OfficeRnD wants at least one".to_owned(),
+                problem: format!("is not set; OfficeRnD needs at least one, {SCOPE_EXAMPLES}"),
             });
         }
         let credentials = credentials.scopes(&self.scopes);

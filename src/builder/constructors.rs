@@ -98,7 +98,7 @@ impl Settings {
     /// let mut settings = Settings::default();
     /// settings.client_id = Some("client-id".to_owned());
     /// settings.client_secret = Some("client-secret".into());
-    /// settings.scopes = vec!["officernd.api.read".to_owned()];
+    /// settings.scopes = vec!["flex.community.members.read".to_owned()];
     /// let layer = settings.layer()?;
     /// # drop(layer);
     /// # Ok(())

@@ -50,7 +50,7 @@ use crate::token::AccessToken;
 /// use officernd_auth::{ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer};
 ///
 /// let credentials = ClientCredentials::new("client-id", "client-secret")
-///     .scope("officernd.api.read");
+///     .scope("flex.community.members.read");
 /// let layer = OfficeRndAuthLayer::new(HttpTokenProvider::new(credentials)?);
 /// # drop(layer);
 /// # Ok(())
@@ -127,7 +127,7 @@ impl HttpTokenProvider {
     /// # fn main() -> Result<(), officernd_auth::ConfigError> {
     /// let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     /// let credentials = ClientCredentials::new("client-id", "client-secret")
-    ///     .scope("officernd.api.read");
+    ///     .scope("flex.community.members.read");
     /// let provider = HttpTokenProvider::with_service(credentials, http)?;
     /// # drop(provider);
     /// # Ok(())

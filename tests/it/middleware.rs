@@ -1,15 +1,24 @@
 //! What becomes of one request: every branch, polled by hand.
 
+use std::collections::HashMap;
 use std::pin::pin;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderValue;
-use http::header::{AUTHORIZATION, HOST};
+use http::header::{AUTHORIZATION, HOST, LOCATION};
+use http_body_util::Empty;
+use officernd_auth::config::Settings;
 use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ScriptedProvider, Step};
-use officernd_auth::{Error, ErrorKind, OfficeRndAuthLayer, SkipAuth, TokenRejected};
-use tower::Layer;
+use officernd_auth::{
+    BoxError, Error, ErrorKind, OfficeRndAuthLayer, SkipAuth, StaticToken, TokenRejected,
+};
+use tower::util::BoxCloneService;
+use tower::{Layer, ServiceExt as _};
+use tower_http::follow_redirect::FollowRedirectLayer;
 
 use crate::stack::{
     Request, URL, answer, challenge, credentials, default_layer, get, kind, next, no_request,
@@ -164,6 +173,51 @@ async fn skip_auth_sends_this_one_request_as_it_is() {
     assert_eq!(serve(&mut server, answer(200)).await, ["Bearer scripted-1"]);
 }
 
+/// tower-http drops the extensions of a request that it redirects.
+#[tokio::test]
+async fn a_redirect_layer_above_drops_skip_auth_so_the_redirected_request_is_authorized() {
+    let sent = async |keep: bool, location: &'static str| {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let record = Arc::clone(&seen);
+        let api = tower::service_fn(move |request: http::Request<Empty<Bytes>>| {
+            let (path, bearers) = (request.uri().path(), credentials(&request));
+            record.lock().unwrap().push(bearers.concat());
+            let response = match path {
+                "/skipped" => http::Response::builder()
+                    .status(307)
+                    .header(LOCATION, location),
+                _ => http::Response::builder(),
+            };
+            let response = response.body(Empty::<Bytes>::new()).unwrap();
+            async { Ok::<_, BoxError>(response) }
+        });
+        let builder = OfficeRndAuthLayer::builder(StaticToken::new("abc").unwrap());
+        let builder = if keep {
+            builder.if_not_present()
+        } else {
+            builder
+        };
+        let client = tower::ServiceBuilder::new()
+            .layer(FollowRedirectLayer::new())
+            .layer(builder.build().unwrap())
+            .service(api);
+        let request = http::Request::get("https://app.officernd.com/skipped")
+            .header(AUTHORIZATION, OWN[0])
+            .extension(SkipAuth)
+            .body(Empty::<Bytes>::new());
+        let response = client.oneshot(request.unwrap()).await;
+        let kind = response.err().and_then(|error| kind(&error));
+        (kind, std::mem::take(&mut *seen.lock().unwrap()))
+    };
+    let both = |second: &str| vec![OWN[0].to_owned(), second.to_owned()];
+    assert_eq!(sent(false, "/moved").await, (None, both("Bearer abc")));
+    assert_eq!(sent(true, "/moved").await, (None, both(OWN[0])));
+    // `SkipAuth` switched off the check of the first origin, not of the second.
+    let (kind, seen) = sent(false, "https://elsewhere.example/").await;
+    assert_eq!(kind, Some(ErrorKind::ForeignOrigin));
+    assert_eq!(seen, [OWN[0]]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn all_values_of_a_callers_authorization_are_replaced() {
     let (mut client, mut server) = over_mock(&default_layer(&ScriptedProvider::new()));
@@ -188,6 +242,48 @@ async fn if_not_present_keeps_a_callers_authorization_and_adds_where_there_is_no
 
     let _ours = tokio::spawn(send(&mut client, get(URL)));
     assert_eq!(serve(&mut server, answer(200)).await, ["Bearer scripted-1"]);
+}
+
+#[tokio::test]
+async fn by_default_the_token_goes_to_the_two_api_hosts_only() {
+    let token = || StaticToken::new("abc").unwrap();
+    let inner = tower::service_fn(|request: Request| async move {
+        assert_eq!(credentials(&request), ["Bearer abc"]);
+        Ok::<_, BoxError>(answer(200))
+    });
+    let read: Settings = serde_json::from_str("{}").unwrap();
+    let tokens = HashMap::from([("acme".to_owned(), token())]);
+    let organizations = OfficeRndAuthLayer::per_organization(tokens);
+    let mut clients = vec![BoxCloneService::new(
+        organizations.build().unwrap().layer(inner),
+    )];
+    for layer in [
+        OfficeRndAuthLayer::new(token()),
+        OfficeRndAuthLayer::builder(token()).build().unwrap(),
+        Settings::default().builder(token()).build().unwrap(),
+        read.builder(token()).build().unwrap(),
+    ] {
+        clients.push(BoxCloneService::new(layer.layer(inner)));
+    }
+    let path = "api/v1/organizations/acme/members";
+    for client in clients {
+        for host in ["app.officernd.com", "hybrid.officernd.com"] {
+            let request = get(&format!("https://{host}/{path}"));
+            client.clone().oneshot(request).await.unwrap();
+        }
+        for host in [
+            "customer.officernd.com",
+            "help.officernd.com",
+            "staging.officernd.com",
+            "eu.officernd.com",
+        ] {
+            let request = get(&format!("https://{host}/{path}"));
+            let error = client.clone().oneshot(request).await.unwrap_err();
+            assert_eq!(kind(&error), Some(ErrorKind::ForeignOrigin), "{host}");
+            let cure = format!("allow_origin(\"https://{host}\")");
+            assert!(error.to_string().contains(&cure), "{error}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

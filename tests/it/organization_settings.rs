@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body_util::Empty;
 use officernd_auth::organizations::{Organization, OrganizationSlug, Organizations, resolver_fn};
 use officernd_auth::testing::{ScriptedProvider, Simulator};
 use officernd_auth::{
@@ -11,6 +13,7 @@ use officernd_auth::{
     OfficeRndAuthLayer, StaticToken, TokenProvider,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_test::mock;
 
 use crate::organizations::{kind, send};
@@ -206,6 +209,47 @@ async fn the_request_extension_selects_the_organization_whatever_the_path_says()
     }
     settle().await;
     assert_eq!(layer.organizations().len(), 1);
+}
+
+/// tower-http drops the extensions of a request that it redirects.
+#[tokio::test]
+async fn a_redirect_layer_above_drops_the_extension_so_the_new_path_selects_the_organization() {
+    let tokens = ["acme", "globex"].map(|slug| {
+        let token = StaticToken::new(format!("of-{slug}")).unwrap();
+        (slug.to_owned(), token)
+    });
+    let layer = OfficeRndAuthLayer::per_organization(HashMap::from(tokens))
+        .build()
+        .unwrap();
+    for (location, second) in [
+        ("/api/v2/organizations/acme/x", Some("Bearer of-acme")),
+        ("/api/v2/users/me", None),
+    ] {
+        let api = service_fn(move |request: Request<Empty<Bytes>>| async move {
+            let response = match (request.uri().path(), &credentials(&request)[..]) {
+                ("/first", ["Bearer of-globex"]) => {
+                    Response::builder().status(307).header("location", location)
+                }
+                (path, [bearer]) if path == location && Some(*bearer) == second => {
+                    Response::builder()
+                }
+                unexpected => panic!("{unexpected:?}"),
+            };
+            Ok::<_, Infallible>(response.body(Empty::<Bytes>::new()).unwrap())
+        });
+        let client = FollowRedirectLayer::new().layer(layer.layer(api));
+        let request = Request::get("https://app.officernd.com/first")
+            .extension(OrganizationSlug::new("globex").unwrap())
+            .body(Empty::new())
+            .unwrap();
+        let kind = client
+            .oneshot(request)
+            .await
+            .err()
+            .map(|error| Error::find(&error).unwrap().kind());
+        let wanted = second.is_none().then_some(ErrorKind::Organization);
+        assert_eq!(kind, wanted, "{location}");
+    }
 }
 
 #[test]

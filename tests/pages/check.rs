@@ -67,10 +67,10 @@ async fn a_sound_setup_passes_every_step_with_one_token_request() {
     assert_eq!(outcome.code, 0, "{}", outcome.printed);
     assert_eq!(outcome.token_requests, 1);
     for line in [
-        "configuration scopes officernd.api.read",
+        "configuration scopes flex.space.locations.read",
         "connection    https://identity.officernd.com/ answers",
         "token         lives 3600 s",
-        "scope         officernd.api.read",
+        "scope         flex.space.locations.read",
         "locations answers 200 OK",
         "API budget    read-minute: 399 left",
     ] {
@@ -109,12 +109,8 @@ async fn a_regional_host_is_printed_with_the_setting_that_allows_it() {
     }
     assert!(!outcome.printed.contains("hunter2"), "{}", outcome.printed);
     let asked = server.officernd().requests();
-    let asked = asked.iter().map(|request| request.path().to_owned());
-    assert!(
-        asked
-            .into_iter()
-            .any(|path| path == "/api/v1/organizations/acme")
-    );
+    let path = "/api/v1/organizations/acme";
+    assert!(asked.iter().any(|request| request.path() == path));
 
     // The first request may fail for want of the regional host.
     faults.next(1, Fault::Status(404));
@@ -123,13 +119,20 @@ async fn a_regional_host_is_printed_with_the_setting_that_allows_it() {
     assert_eq!(outcome.code, 6, "{}", outcome.printed);
     assert!(outcome.printed.contains("region "), "{}", outcome.printed);
 
+    // An app may have no scope of API v1.
+    faults.next(1, Fault::json(200, "{}"));
+    faults.next(1, Fault::Status(401));
+    let outcome = run(&server, &[]).await;
+    assert_eq!(outcome.code, 0, "{}", outcome.printed);
+    assert_eq!(outcome.token_requests, 3, "one for each run");
+
+    let too_long = body.clone() + &" ".repeat(64 * 1024);
     for (env, answer) in [
         (
             ("OFFICERND_ALLOW_ORIGINS", "https://eu.officernd.com"),
             Fault::json(200, body),
         ),
-        (("LISTEN", ""), Fault::json(200, vec![b'['; 100_000])),
-        (("LISTEN", ""), Fault::Reset),
+        (("LISTEN", ""), Fault::json(200, too_long)),
     ] {
         faults.next(1, Fault::json(200, "{}"));
         faults.next(1, answer);
@@ -280,7 +283,7 @@ async fn what_the_service_answers_has_its_exit_code_and_sentence() {
             Some(Fault::json(200, narrowed)),
             None,
             5,
-            "not granted officernd.api.read",
+            "not granted flex.space.locations.read",
         ),
         (
             None,

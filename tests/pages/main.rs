@@ -90,7 +90,7 @@ fn child(test: &str, server: &Server) -> Command {
         .env("OFFICERND_CLIENT_ID", officernd.client_id())
         .env("OFFICERND_CLIENT_SECRET", officernd.client_secret())
         .env("APP__OFFICERND__CLIENT_SECRET", officernd.client_secret())
-        .env("OFFICERND_SCOPES", "officernd.api.read")
+        .env("OFFICERND_SCOPES", "flex.space.locations.read")
         .env("OFFICERND_API_URL", server.url())
         .env("STAGING_CLIENT_ID", server.staging().client_id())
         .env("STAGING_CLIENT_SECRET", server.staging().client_secret())

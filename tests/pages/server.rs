@@ -24,9 +24,15 @@ pub(crate) struct Server {
 impl Server {
     /// Production has the organization `acme`, staging `acme-staging`.
     pub(crate) async fn start() -> Self {
-        let officernd = Simulator::builder().org_slug("acme").start().await.unwrap();
+        let officernd = Simulator::builder()
+            .org_slug("acme")
+            .grant_scopes(["flex.space.locations.read"])
+            .start()
+            .await
+            .unwrap();
         let staging = Simulator::builder()
             .org_slug("acme-staging")
+            .grant_scopes(["flex.space.locations.read"])
             .credentials("stagingClientId0", "stagingSecret")
             .start()
             .await

@@ -32,7 +32,7 @@ fn the_printed_curl_commands_get_a_token_and_use_it() {
 
     let token_request = format!("{}{rest}", first.trim_end_matches('\\'));
     let answer: serde_json::Value = serde_json::from_str(&shell(&token_request, "")).unwrap();
-    assert_eq!(answer["scope"], "officernd.api.read");
+    assert_eq!(answer["scope"], "flex.space.locations.read");
     let list = shell(&second, answer["access_token"].as_str().unwrap());
     assert!(list.contains("Main Street"), "{list}");
     simulator.kill().unwrap();

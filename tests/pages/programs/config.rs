@@ -7,7 +7,7 @@ async fn main() -> Result<(), BoxError> {
     let file = r#"
         [officernd]
         client_id = "Kf3xQ9vTz1LmB7cR"
-        scopes = "officernd.api.read"
+        scopes = "flex.space.locations.read"
         keep_warm = true
     "#;
     let settings: Settings = Config::builder()

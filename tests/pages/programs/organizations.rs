@@ -13,7 +13,7 @@ async fn main() -> Result<(), BoxError> {
             std::env::var("STAGING_CLIENT_ID")?,
             std::env::var("STAGING_CLIENT_SECRET")?,
         )
-        .scope("officernd.api.read")
+        .scope("flex.space.locations.read")
         .token_url("https://identity-staging.officernd.com/oauth/token"),
     )?;
     // No token of one goes to the service of the other, whatever slug a URL names.

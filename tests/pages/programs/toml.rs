@@ -8,7 +8,7 @@ use tower::{Layer, ServiceExt};
 // The client secret comes from OFFICERND_CLIENT_SECRET, or from a file: client_secret_file = "/run/secrets/officernd"
 const FILE: &str = r#"
     client_id = "Kf3xQ9vTz1LmB7cR"
-    scopes = ["officernd.api.read"]
+    scopes = ["flex.space.locations.read"]
     refresh_ahead = "10m"
 
     [allowance]

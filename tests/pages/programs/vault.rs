@@ -38,7 +38,7 @@ async fn main() -> Result<(), BoxError> {
         token: std::env::var("VAULT_TOKEN")?,
     };
     // Vault is asked before each token request; the last pair serves while it does not answer.
-    let credentials = ClientCredentials::from_source(vault).scope("officernd.api.read");
+    let credentials = ClientCredentials::from_source(vault).scope("flex.space.locations.read");
     let layer = OfficeRndAuthLayer::new(HttpTokenProvider::new(credentials)?);
 
     let client = layer.layer(reqwest::Client::new());
