@@ -121,7 +121,7 @@ pub mod builder;
 mod cache;
 pub mod clock;
 pub mod config;
-#[cfg(all(doc, not(doctest)))]
+#[cfg(all(doc, any(not(doctest), feature = "reqwest-middleware")))]
 pub mod cookbook {
     #![doc = include_str!("../docs/cookbook.md")]
 }
@@ -167,8 +167,3 @@ pub use self::secret::Secret;
 #[doc(hidden)]
 pub use self::sync::{kill_flights, settle_flights};
 pub use self::token::AccessToken;
-
-/// README's programs compile too.
-#[cfg(all(doctest, feature = "reqwest"))]
-#[doc = include_str!("../README.md")]
-mod readme {}

@@ -1,10 +1,18 @@
 //! `examples/simulator.rs`: the curl commands that it prints work as they are printed.
 
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test says what must hold")]
+
+#[path = "../../examples/simulator.rs"]
+mod example;
+
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
-use super::CHILD;
-use super::simulator_example::main;
+use example::main;
+
+/// Set in the child process, whose test is the program.
+const CHILD: &str = "TEST_RUNS_THE_PROGRAM";
 
 #[test]
 fn the_printed_curl_commands_get_a_token_and_use_it() {
@@ -14,7 +22,7 @@ fn the_printed_curl_commands_get_a_token_and_use_it() {
     let mut simulator = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
-            "simulator::the_printed_curl_commands_get_a_token_and_use_it",
+            "the_printed_curl_commands_get_a_token_and_use_it",
             "--nocapture",
         ])
         .env(CHILD, "1")

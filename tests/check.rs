@@ -1,10 +1,16 @@
 //! `examples/check.rs`: one exit code and one sentence for each cause.
 
-use officernd_auth::testing::Fault;
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test says what must hold")]
 
-use super::check_example::{Problem, check, region};
-use super::server::Server;
-use super::{CHILD, child};
+#[path = "../examples/check.rs"]
+#[expect(dead_code, reason = "the test calls what `main` calls")]
+mod example;
+mod server;
+
+use example::{Problem, check, region};
+use officernd_auth::testing::Fault;
+use server::{CHILD, Server};
 
 /// Variables that differ from a sound setup; an empty value removes one.
 type Env<'a> = &'a [(&'a str, &'a str)];
@@ -17,7 +23,7 @@ struct Outcome {
 
 /// Runs the check in a process of its own.
 async fn run(server: &Server, env: Env<'_>) -> Outcome {
-    let mut command = child("check::runs_as_a_process", server);
+    let mut command = server.child("runs_as_a_process");
     command.env("OFFICERND_ORG_SLUG", "acme");
     for (name, value) in env {
         command.env(name, value);
@@ -28,12 +34,12 @@ async fn run(server: &Server, env: Env<'_>) -> Outcome {
     let output = tokio::task::spawn_blocking(move || command.output());
     let output = output.await.unwrap().unwrap();
     let printed = String::from_utf8(output.stdout).unwrap();
-    let secret = server.officernd().client_secret();
+    let secret = server.officernd.client_secret();
     assert!(!printed.contains(&secret), "{printed}");
     Outcome {
         code: output.status.code().unwrap(),
         printed,
-        token_requests: server.officernd().token_requests(),
+        token_requests: server.officernd.token_requests(),
     }
 }
 
@@ -62,7 +68,7 @@ async fn a_sound_setup_passes_every_step_with_one_token_request() {
         headers,
         body,
     };
-    server.officernd().api_faults().next(1, answer);
+    server.officernd.api_faults().next(1, answer);
     let outcome = run(&server, &[]).await;
     assert_eq!(outcome.code, 0, "{}", outcome.printed);
     assert_eq!(outcome.token_requests, 1);
@@ -90,7 +96,7 @@ fn answer_with(region: &str) -> String {
 async fn a_regional_host_is_printed_with_the_setting_that_allows_it() {
     let body = answer_with("https://eu.officernd.com/api?key=hunter2");
     let server = Server::start().await;
-    let faults = server.officernd().api_faults();
+    let faults = server.officernd.api_faults();
     faults.next(1, Fault::json(200, "{}"));
     faults.next(1, Fault::json(200, body.clone()));
     let outcome = run(&server, &[]).await;
@@ -108,7 +114,7 @@ async fn a_regional_host_is_printed_with_the_setting_that_allows_it() {
         );
     }
     assert!(!outcome.printed.contains("hunter2"), "{}", outcome.printed);
-    let asked = server.officernd().requests();
+    let asked = server.officernd.requests();
     let path = "/api/v1/organizations/acme";
     assert!(asked.iter().any(|request| request.path() == path));
 
@@ -212,7 +218,7 @@ async fn explain_prints_curl_commands_without_the_secret_and_sends_nothing() {
     );
     assert!(outcome.printed.contains("client_secret=***"));
     assert_eq!(outcome.token_requests, 0);
-    assert_eq!(server.officernd().requests().len(), 0);
+    assert_eq!(server.officernd.requests().len(), 0);
 }
 
 #[tokio::test]
@@ -296,10 +302,10 @@ async fn what_the_service_answers_has_its_exit_code_and_sentence() {
     for (token, api, code, sentence) in cases {
         let server = Server::start().await;
         if let Some(fault) = token {
-            server.officernd().token_faults().next(1, fault);
+            server.officernd.token_faults().next(1, fault);
         }
         if let Some(fault) = api {
-            server.officernd().api_faults().next(1, fault);
+            server.officernd.api_faults().next(1, fault);
         }
         let outcome = run(&server, &[]).await;
         assert_eq!(outcome.code, code, "{sentence}: {}", outcome.printed);
