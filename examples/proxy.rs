@@ -1,5 +1,5 @@
 //! A reverse proxy of one screen: callers send plain requests to it, and it
-//! sends them to OfficeRnD with the token. `officernd-gateway` in `gateway/`
+//! sends them to OfficeRnD with the token. `officernd-gateway` in `crates/gateway/`
 //! is the same idea as a program for production.
 //!
 //! ```sh

@@ -7,7 +7,7 @@ const CHECKED: [&str; 12] = [
     "examples",
     "benches",
     "tests",
-    "gateway",
+    "crates",
     "docs",
     "fuzz/src",
     "README.md",
