@@ -1,6 +1,6 @@
 //! `examples/check.rs`: one exit code and one sentence for each cause.
 
-use officernd_auth::testing::Fault;
+use officernd_simulator::Fault;
 
 use super::check_example::{Problem, check};
 use super::server::Server;

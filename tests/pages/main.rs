@@ -10,7 +10,6 @@
     reason = "a test says what must hold; the programs print"
 )]
 
-mod architecture;
 mod check;
 #[path = "../../examples/check.rs"]
 #[expect(dead_code, reason = "the test calls what `main` calls")]
@@ -18,10 +17,6 @@ mod check_example;
 mod outcome;
 mod printed;
 mod server;
-mod settings;
-mod simulator;
-#[path = "../../examples/simulator.rs"]
-mod simulator_example;
 
 use std::process::{Command, Stdio};
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
 
-use officernd_auth::testing::Fault;
+use officernd_simulator::Fault;
 
 use super::child;
 use super::server::Server;

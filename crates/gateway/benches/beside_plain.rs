@@ -29,7 +29,7 @@ use hyper::client::conn::http1;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use officernd_auth::testing::Simulator;
+use officernd_simulator::Simulator;
 use tokio::net::{TcpListener, TcpStream};
 
 const ROLE: &str = "BENCH_ROLE";

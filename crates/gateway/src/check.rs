@@ -20,16 +20,12 @@ struct Problem(u8, String);
 /// Prints a line per step that works, and one for each organization that does
 /// not. The exit code is the first problem's.
 pub(crate) async fn run(config: Config) -> ExitCode {
-    let setup = match Setup::new(config).await {
+    let setup = match Setup::new(config) {
         Ok(setup) => setup,
         Err(error) => return fail(&Problem(2, error.to_string())),
     };
-    let simulated = match setup.identity.simulated {
-        true => " (simulated: nothing is configured)",
-        false => "",
-    };
     say(&format!(
-        "configuration: valid; API at {}{simulated}",
+        "configuration: valid; API at {}",
         setup.identity.upstream
     ));
     let mut code = ExitCode::SUCCESS;

@@ -21,7 +21,6 @@ const MAX_REFRESHES: usize = 40;
 pub(crate) struct Identity {
     pub(crate) version: &'static str,
     pub(crate) upstream: String,
-    pub(crate) simulated: bool,
 }
 
 pub(crate) struct Dashboard {

@@ -110,7 +110,7 @@ async fn run(config: Config) -> Result<bool, BoxError> {
     let options = config.options.clone();
     let has_store = config.store.is_some();
     let exporter = metrics::install()?;
-    let setup = Setup::new(config).await?;
+    let setup = Setup::new(config)?;
     metrics::identified(&setup.identity);
     if has_store {
         metrics::count_store_failures();
@@ -141,7 +141,6 @@ async fn run(config: Config) -> Result<bool, BoxError> {
 
     tracing::info!(
         upstream = setup.identity.upstream,
-        simulated = setup.identity.simulated,
         api = api_listener.name(),
         admin = admin_listener.name(),
         "starting"

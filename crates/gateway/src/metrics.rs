@@ -93,7 +93,6 @@ pub(crate) fn identified(identity: &Identity) {
     let labels = [
         ("version", identity.version.to_owned()),
         ("upstream", identity.upstream.clone()),
-        ("simulated", identity.simulated.to_string()),
     ];
     gauge!(INFO, &labels).set(1.0);
 }

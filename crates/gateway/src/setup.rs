@@ -7,10 +7,7 @@ use std::time::Duration;
 use axum::http::Uri;
 use officernd_auth::config::Settings;
 use officernd_auth::organizations::Organizations;
-use officernd_auth::testing::Simulator;
-use officernd_auth::{
-    Allowance, BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer,
-};
+use officernd_auth::{Allowance, BoxError, HttpTokenProvider, OfficeRndAuthLayer};
 
 use crate::config::{App, Apps, Config};
 use crate::dashboard::{Dashboard, Identity};
@@ -18,9 +15,6 @@ use crate::recorded::Recorded;
 use crate::store::{Provider, SharedStore};
 use crate::tokens::Tokens;
 use crate::upstream::Upstream;
-
-/// Two minutes, so that the page shows refreshes.
-const SIMULATED_LIFETIME: Duration = Duration::from_secs(120);
 
 /// No configured organization is dropped for being idle.
 const IDLE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -36,43 +30,23 @@ pub(crate) struct Setup {
     pub(crate) origin: Uri,
     /// What each organization's tokens are asked for.
     pub(crate) scopes: BTreeMap<String, Vec<String>>,
-    /// Runs as long as this is kept.
-    _simulator: Option<Simulator>,
 }
 
 impl Setup {
-    pub(crate) async fn new(config: Config) -> Result<Self, BoxError> {
+    pub(crate) fn new(config: Config) -> Result<Self, BoxError> {
         let Config {
             options,
-            mut settings,
+            settings,
             apps,
-            upstream: mut origin,
+            upstream: origin,
             store,
         } = config;
-        let mut simulator = None;
-        let apps = match apps {
-            Apps::Simulated => {
-                let started = Simulator::builder()
-                    .token_life(SIMULATED_LIFETIME)
-                    .start()
-                    .await?;
-                origin = started.url().parse()?;
-                settings.allow_origins = vec![started.url().to_owned()];
-                let slug = Some(started.org_slug());
-                let app = app_of(&started);
-                simulator = Some(started);
-                Apps::One { slug, app }
-            }
-            apps => apps,
-        };
         let identity = Identity {
             version: env!("CARGO_PKG_VERSION"),
             upstream: origin.to_string().trim_end_matches('/').to_owned(),
-            simulated: simulator.is_some(),
         };
         let dashboard = Arc::new(Dashboard::new(identity.clone(), &settings));
         let scopes = match &apps {
-            Apps::Simulated => BTreeMap::new(),
             Apps::One { slug, app } => {
                 BTreeMap::from([(slug.clone().unwrap_or_default(), app.scopes.clone())])
             }
@@ -95,7 +69,6 @@ impl Setup {
                 let tokens = Tokens::one(slug, layer.cache().clone(), provider);
                 (tokens, Upstream::new(&layer, options.body_timeout)?)
             }
-            Apps::Simulated => return Err("the simulator did not start".into()),
         };
         Ok(Self {
             tokens,
@@ -104,19 +77,7 @@ impl Setup {
             identity,
             origin,
             scopes,
-            _simulator: simulator,
         })
-    }
-}
-
-fn app_of(simulator: &Simulator) -> App {
-    let scope = simulator.scope();
-    let credentials = ClientCredentials::new(simulator.client_id(), simulator.client_secret())
-        .scope(scope.clone())
-        .token_url(simulator.token_url());
-    App {
-        credentials,
-        scopes: scope.split(' ').map(str::to_owned).collect(),
     }
 }
 

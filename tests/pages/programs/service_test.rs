@@ -1,11 +1,16 @@
-use officernd_auth::BoxError;
-use officernd_auth::testing::{Fault, Simulator};
+use officernd_auth::{BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer};
+use officernd_simulator::{Fault, Simulator};
 use tower::{Layer, ServiceExt};
 
 #[tokio::test]
 async fn a_bad_minute_at_officernd_fails_no_request() -> Result<(), BoxError> {
     let officernd = Simulator::builder().org_slug("acme").start().await?;
-    let layer = officernd.layer()?;
+    let credentials = ClientCredentials::new(officernd.client_id(), officernd.client_secret())
+        .scope(officernd.scope())
+        .token_url(officernd.token_url());
+    let layer = OfficeRndAuthLayer::builder(HttpTokenProvider::new(credentials)?)
+        .allow_origin(officernd.url())
+        .build()?;
     let client = layer.layer(reqwest::Client::new());
     let url = format!("{}/api/v2/organizations/acme/locations", officernd.url());
     let get = || {

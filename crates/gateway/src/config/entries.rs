@@ -38,10 +38,6 @@ impl File {
         }
     }
 
-    pub(super) fn is_named(&self) -> bool {
-        !self.name.is_empty()
-    }
-
     /// Takes out a table of tables.
     pub(super) fn take(&mut self, table: &str, mistakes: &mut Mistakes) -> Dict {
         match self.dict.remove(table) {
@@ -86,7 +82,7 @@ impl Entries {
             "officernd.",
             table,
             "OFFICERND_",
-            &env.ignore(&["org_slug"]),
+            &env.ignore(&["api_url", "org_slug"]),
         )
     }
 
@@ -111,10 +107,6 @@ impl Entries {
             entries.insert(key, Entry { place, value });
         }
         Self { entries, prefix }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 
     /// Where a setting was written, or the variable that would set it.

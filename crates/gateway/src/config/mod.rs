@@ -32,8 +32,6 @@ pub(crate) struct Config {
 
 /// The OfficeRnD apps whose credentials are configured.
 pub(crate) enum Apps {
-    /// Nothing is configured: start a simulator, and use its app.
-    Simulated,
     /// One app for every request. The slug is for the page and for `check`.
     One { slug: Option<String>, app: App },
     /// The organization in a request's path selects the app.
@@ -112,7 +110,6 @@ impl Config {
         let mut file = File::read(file, mistakes)?;
         let organizations = file.take("organizations", mistakes);
         let library = Entries::library(&mut file, mistakes);
-        let is_configured = file.is_named() || !library.is_empty();
         let gateway = Entries::gateway(&mut file);
 
         let options: Options = gateway.check(mistakes);
@@ -129,7 +126,6 @@ impl Config {
         });
 
         let slug = std::env::var("OFFICERND_ORG_SLUG").ok();
-        let is_configured = is_configured || options.upstream.is_some() || options.store.is_some();
         let apps = if !organizations.is_empty() {
             let apps = organizations::read(&organizations, &library, &file, mistakes);
             let default = options.default_organization.clone();
@@ -139,15 +135,18 @@ impl Config {
                 let place = gateway.place("default_organization");
                 mistakes.add(place, format_args!("[organizations.{default}] is missing"));
             }
-            Apps::PerOrganization { apps, default }
-        } else if is_configured {
-            let app = App::new(&settings).map_err(|error| {
-                mistakes.add("credentials", error);
-            });
-            // The other mistakes are named all the same.
-            app.map_or(Apps::Simulated, |app| Apps::One { slug, app })
+            Some(Apps::PerOrganization { apps, default })
         } else {
-            Apps::Simulated
+            let app = App::new(&settings).map_err(|error| {
+                let hint = match settings.client_id.is_none() && settings.client_id_file.is_none() {
+                    true => {
+                        "; to try the gateway, use the environment that officernd-simulator prints"
+                    }
+                    false => "",
+                };
+                mistakes.add("credentials", format_args!("{error}{hint}"));
+            });
+            app.ok().map(|app| Apps::One { slug, app })
         };
 
         let store = options.open_store().map_err(|error| {
@@ -166,7 +165,7 @@ impl Config {
         Some(Self {
             options,
             settings,
-            apps,
+            apps: apps?,
             upstream,
             store: store.ok()?,
         })

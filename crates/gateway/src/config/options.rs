@@ -20,7 +20,7 @@ pub(crate) struct Options {
     pub(crate) listen: Listen,
     /// Where probes, Prometheus and the page are; never the API.
     pub(crate) admin: SocketAddr,
-    /// The API. `None` is OfficeRnD's, or the simulator's.
+    /// The API. `None` is OfficeRnD's.
     pub(crate) upstream: Option<Upstream>,
     /// The app for paths that name no organization.
     pub(crate) default_organization: Option<String>,

@@ -57,7 +57,6 @@ function draw(now) {
   const phase = many ? `${with_token} of ${now.organizations.length} tokens` : wording(first.status.phase);
   text("phase", now.leaving ? "leaving" : phase);
   tone($("phase"), now.leaving ? "warn" : many ? (with_token === now.organizations.length ? "good" : with_token ? "warn" : "bad") : toneOfToken(first));
-  $("simulated").hidden = !now.simulated;
   text("upstream", `upstream ${now.upstream}`);
   text("organization", many ? `${now.organizations.length} organizations` : first.slug ? `organization ${first.slug}` : "");
   text("uptime", `version ${now.version}, up ${span(now.uptime)}`);

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::Response;
-use officernd_auth::testing::Simulator;
+use officernd_simulator::Simulator;
 use serde_json::Value;
 
 use crate::browser::Browser;

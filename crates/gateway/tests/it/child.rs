@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use officernd_auth::testing::Simulator;
+use officernd_simulator::Simulator;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -90,10 +90,7 @@ impl Gateway {
     /// Gives a gateway this simulator's app, and an API.
     pub(crate) fn command(command: &mut Command, simulator: &Simulator, upstream: &str) {
         command
-            .env("OFFICERND_CLIENT_ID", simulator.client_id())
-            .env("OFFICERND_CLIENT_SECRET", simulator.client_secret())
-            .env("OFFICERND_SCOPES", "officernd.api.read")
-            .env("OFFICERND_TOKEN_URL", simulator.token_url())
+            .envs(simulator.env())
             .env("GATEWAY_UPSTREAM", upstream);
     }
 

@@ -8,7 +8,7 @@ use axum::http::{Request, Response, StatusCode};
 use futures_util::{StreamExt as _, stream};
 use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Incoming};
-use officernd_auth::testing::{Fault, Simulator};
+use officernd_simulator::{Fault, Simulator};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 use tokio::sync::Notify;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::http::{Request, Response};
 use hyper::body::Incoming;
-use officernd_auth::testing::Simulator;
+use officernd_simulator::Simulator;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 

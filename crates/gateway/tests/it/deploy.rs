@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use officernd_auth::testing::{Fault, Simulator};
+use officernd_simulator::{Fault, Simulator};
 use serde_json::Value;
 
 use crate::child::{Gateway, LOCATIONS, gateway, within};
@@ -57,7 +57,7 @@ async fn every_metric_that_the_files_name_is_there_from_the_start() {
     assert!(named >= 20, "{named} names");
     // A page-wide typo in a label would match nothing, for ever.
     for (name, labels) in [
-        ("officernd_gateway_info", ["simulated", "upstream"]),
+        ("officernd_gateway_info", ["upstream", "version"]),
         ("officernd_auth_refreshes_total", ["cause", "outcome"]),
     ] {
         let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();

@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use officernd_auth::testing::Simulator;
+use officernd_simulator::Simulator;
 
 use crate::child::{Gateway, LOCATIONS, until, within};
 use crate::folder::Folder;

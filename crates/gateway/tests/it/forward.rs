@@ -7,7 +7,7 @@ use http_body_util::{BodyExt as _, channel::Channel};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use officernd_auth::testing::{Fault, Simulator};
+use officernd_simulator::{Fault, Simulator};
 use tokio::sync::mpsc;
 
 use crate::child::{Gateway, LOCATIONS, upstream, within};

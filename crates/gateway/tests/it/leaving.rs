@@ -7,7 +7,7 @@ use axum::http::{Request, Response};
 use http_body_util::BodyExt as _;
 use http_body_util::channel::{Channel, Sender};
 use hyper::body::{Bytes, Incoming};
-use officernd_auth::testing::{Fault, Simulator};
+use officernd_simulator::{Fault, Simulator};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::child::{Gateway, LOCATIONS, until, upstream, within};

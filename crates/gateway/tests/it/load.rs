@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use officernd_auth::testing::Simulator;
+use officernd_simulator::Simulator;
 use tokio::net::TcpStream;
 
 use crate::child::{BOUND, Gateway, LOCATIONS, load_generator};

@@ -1,6 +1,6 @@
 //! Several organizations behind one gateway.
 
-use officernd_auth::testing::{Fault, Simulator};
+use officernd_simulator::{Fault, Simulator};
 use serde_json::Value;
 
 use crate::browser::Browser;

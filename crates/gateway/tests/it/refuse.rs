@@ -3,7 +3,7 @@
 use axum::http::Request;
 use http_body_util::{BodyExt as _, channel::Channel};
 use hyper::body::Bytes;
-use officernd_auth::testing::Simulator;
+use officernd_simulator::Simulator;
 
 use crate::child::{Gateway, LOCATIONS, within};
 use crate::forward::connection;

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use officernd_auth::testing::Simulator;
+use officernd_simulator::Simulator;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
@@ -50,6 +50,7 @@ async fn a_socket_in_use_is_left_alone_and_a_dead_one_is_replaced() {
     let socket = folder.join("api.sock");
     let first = start(&simulator, &socket);
     let mut second = gateway();
+    Gateway::command(&mut second, &simulator, simulator.url());
     second.env("GATEWAY_LISTEN", format!("unix:{}", socket.display()));
     let output = second.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

@@ -2,14 +2,16 @@
 
 use std::process::Output;
 
-use officernd_auth::testing::{Fault, Simulator};
+use officernd_simulator::{Fault, Simulator};
 use serde_json::Value;
 
 use crate::child::{Gateway, LOCATIONS, gateway, upstream, within};
 
 #[tokio::test]
-async fn it_runs_against_the_simulator_with_nothing_configured() {
-    let mut gateway = Gateway::spawn(gateway());
+async fn it_serves_the_api_with_a_token() {
+    let simulator = Simulator::start().await.unwrap();
+    let more = [("OFFICERND_ORG_SLUG", "simulated-org")];
+    let mut gateway = Gateway::start(&simulator, simulator.url(), &more);
     assert_eq!(gateway.get("/healthz").await.0, 200);
     within(async { while gateway.get("/readyz").await.0 != 200 {} }).await;
     let (_, body) = gateway.get("/readyz").await;
@@ -27,7 +29,6 @@ async fn it_runs_against_the_simulator_with_nothing_configured() {
         "officernd_auth_requests_total{outcome=\"hit\"} 1",
         "officernd_auth_token_requests_total 1",
         "officernd_gateway_ready 1",
-        "simulated=\"true\"} 1",
         "http_server_request_duration_seconds_count{http_request_method=\"GET\",http_response_status_code=\"200\"} 1",
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
@@ -39,7 +40,8 @@ async fn it_runs_against_the_simulator_with_nothing_configured() {
 
 #[tokio::test]
 async fn neither_address_serves_what_belongs_to_the_other() {
-    let gateway = Gateway::spawn(gateway());
+    let simulator = Simulator::start().await.unwrap();
+    let gateway = Gateway::start(&simulator, simulator.url(), &[]);
     let (api, admin) = (gateway.addr, gateway.admin);
     for path in [
         "/", "/healthz", "/readyz", "/metrics", "/events", "/page.js",
@@ -70,17 +72,28 @@ fn it_answers_to_a_command_line() {
 }
 
 #[test]
-fn check_goes_through_every_step() {
-    let output = run(&[], &["check"]);
+fn without_credentials_it_ends_and_names_the_simulator() {
+    for arguments in [&[][..], &["check"]] {
+        let output = run(&[], arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("officernd-simulator"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn check_goes_through_every_step() {
+    let simulator = Simulator::start().await.unwrap();
+    let mut command = gateway();
+    Gateway::command(&mut command, &simulator, simulator.url());
+    command
+        .env("OFFICERND_ORG_SLUG", "simulated-org")
+        .arg("check");
+    let output = tokio::task::spawn_blocking(move || command.output());
+    let output = within(output).await.unwrap().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");
-    for step in [
-        "configuration: valid",
-        "simulated",
-        "lives 120 s",
-        "scope",
-        "200 OK",
-    ] {
+    for step in ["configuration: valid", "lives 3600 s", "scope", "200 OK"] {
         assert!(said.contains(step), "{step} in {said}");
     }
 }

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Incoming};
-use officernd_auth::testing::Simulator;
+use officernd_simulator::Simulator;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 

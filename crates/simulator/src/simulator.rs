@@ -1,16 +1,3 @@
-//! [`Simulator`] is the handle, `server` has the sockets, `oauth` and `api` the
-//! rules, `reply` the answers, `state` what changes.
-
-mod api;
-mod fault;
-mod journal;
-mod oauth;
-mod reply;
-mod server;
-mod settings;
-mod state;
-mod tokens;
-
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,35 +8,20 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-pub use self::fault::{Fault, Faults};
-pub use self::journal::RecordedRequest;
-pub use self::settings::SimulatorBuilder;
-use self::state::Shared;
-use crate::credentials::ClientCredentials;
-use crate::secret::Secret;
-#[cfg(feature = "reqwest")]
-use crate::{ConfigError, HttpTokenProvider, OfficeRndAuthLayer};
+use crate::fault::Faults;
+use crate::recorded::RecordedRequest;
+use crate::server;
+use crate::settings::SimulatorBuilder;
+use crate::state::Shared;
 
-/// An OfficeRnD that runs inside your test, until it is dropped.
+/// An OfficeRnD on a free port of 127.0.0.1, until it is dropped.
 ///
-/// - `POST /oauth/token` follows the token endpoint's rules: a form of four
-///   fields, all scopes or none, and five requests a minute whatever becomes of
-///   them.
-/// - `/api/v1|v2/organizations/{slug}/...` wants a live token and the right slug,
-///   and answers any path with a small list.
+/// - `POST /oauth/token` follows the rules of the token endpoint: a form of four fields, all requested scopes or none,
+///   and five requests a minute, failed ones included.
+/// - `/api/v1|v2/organizations/{slug}/...` requires a live token and the right slug, and returns a small list for any
+///   path.
 ///
-/// What OfficeRnD leaves open is a setting of [`SimulatorBuilder`].
-///
-/// ```
-/// use officernd_auth::testing::Simulator;
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> std::io::Result<()> {
-/// let officernd = Simulator::start().await?;
-/// assert_eq!(officernd.token_url(), format!("{}/oauth/token", officernd.url()));
-/// # Ok(())
-/// # }
-/// ```
+/// [`SimulatorBuilder`] has a setting for each behavior that OfficeRnD does not document.
 pub struct Simulator {
     shared: Arc<Shared>,
     addr: SocketAddr,
@@ -58,21 +30,21 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Starts one with every setting at its default.
+    /// Starts a simulator with the default settings.
     ///
     /// # Errors
     ///
-    /// As [`SimulatorBuilder::start`].
+    /// Returns the errors of [`SimulatorBuilder::start`].
     pub async fn start() -> io::Result<Self> {
         Self::builder().start().await
     }
 
-    /// Settings to change before the start.
+    /// Returns a builder with the default settings.
     pub fn builder() -> SimulatorBuilder {
         SimulatorBuilder::new()
     }
 
-    async fn with(settings: SimulatorBuilder) -> io::Result<Self> {
+    pub(crate) async fn with(settings: SimulatorBuilder) -> io::Result<Self> {
         let runtime = Handle::try_current().map_err(io::Error::other)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let addr = listener.local_addr()?;
@@ -86,82 +58,67 @@ impl Simulator {
         })
     }
 
-    /// Where it listens.
+    /// Returns the address that the simulator listens on.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// `http://127.0.0.1:PORT`, without a slash at the end.
+    /// Returns `http://127.0.0.1:PORT`: the origin of the API, without a trailing slash.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The origin of the API: the same as [`url`](Self::url).
-    #[must_use]
-    pub fn origin(&self) -> &str {
-        &self.url
-    }
-
-    /// The address of the token endpoint.
+    /// Returns the URL of the token endpoint.
     #[must_use]
     pub fn token_url(&self) -> String {
         format!("{}/oauth/token", self.url)
     }
 
-    /// The app's client id.
+    /// Returns the client id of the app.
     #[must_use]
     pub fn client_id(&self) -> String {
         self.shared.state().settings.client_id.clone()
     }
 
-    /// The app's client secret, empty once the app is deleted. It guards nothing
-    /// but this simulator.
+    /// Returns the client secret of the app; empty once the app is deleted.
     #[must_use]
     pub fn client_secret(&self) -> String {
         let settings = &self.shared.state().settings;
         let secret = settings.secrets.get(&settings.client_id);
-        secret.map_or_else(String::new, |secret| secret.expose().to_owned())
+        secret.cloned().unwrap_or_default()
     }
 
-    /// The app's credentials, with all its scopes and this simulator's token URL.
-    #[must_use]
-    pub fn credentials(&self) -> ClientCredentials {
-        ClientCredentials::new(self.client_id(), self.client_secret())
-            .scope(self.scope())
-            .token_url(self.token_url())
-    }
-
-    /// A layer with [`credentials`](Self::credentials) that puts its token on
-    /// requests to this simulator.
-    ///
-    /// # Errors
-    ///
-    /// As [`HttpTokenProvider::new`].
-    #[cfg(feature = "reqwest")]
-    pub fn layer(&self) -> Result<OfficeRndAuthLayer, ConfigError> {
-        let provider = HttpTokenProvider::new(self.credentials())?;
-        let layer = OfficeRndAuthLayer::builder(provider);
-        layer.allow_origin(self.url()).build()
-    }
-
-    /// The organization of the app.
+    /// Returns the slug of the app's organization.
     #[must_use]
     pub fn org_slug(&self) -> String {
         self.shared.state().settings.org_slug.clone()
     }
 
-    /// All scopes that the app has, separated by spaces.
+    /// Returns all scopes of the app, separated by spaces.
     #[must_use]
     pub fn scope(&self) -> String {
         self.shared.state().settings.scopes.join(" ")
     }
 
-    /// Changes any settings while it runs, but not tokens already issued.
+    /// Returns the environment of a program that uses this simulator's app, as `officernd-auth` reads it:
+    /// `OFFICERND_CLIENT_ID`, `OFFICERND_CLIENT_SECRET`, `OFFICERND_SCOPES` and `OFFICERND_TOKEN_URL`.
+    #[must_use]
+    pub fn env(&self) -> [(&'static str, String); 4] {
+        [
+            ("OFFICERND_CLIENT_ID", self.client_id()),
+            ("OFFICERND_CLIENT_SECRET", self.client_secret()),
+            ("OFFICERND_SCOPES", self.scope()),
+            ("OFFICERND_TOKEN_URL", self.token_url()),
+        ]
+    }
+
+    /// Changes settings of a running simulator. Issued tokens stay as they are, and earlier requests still count in the
+    /// rate limit.
     ///
     /// ```
-    /// # use officernd_auth::testing::Simulator;
+    /// # use officernd_simulator::Simulator;
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> std::io::Result<()> {
     /// let officernd = Simulator::start().await?;
@@ -171,19 +128,19 @@ impl Simulator {
     /// ```
     pub fn reconfigure(&self, change: impl FnOnce(SimulatorBuilder) -> SimulatorBuilder) {
         let settings = self.shared.state().settings.clone();
-        // Without the lock: the closure may call this simulator.
+        // The lock is released: the closure may call this simulator.
         let changed = change(settings);
         self.shared.state().settings = changed;
     }
 
-    /// Gives the app another secret, as a rotation does.
+    /// Replaces the app's client secret.
     pub fn set_secret(&self, secret: impl Into<String>) {
         self.add_app(self.client_id(), secret);
     }
 
-    /// Makes another app in the same organization, with the same scopes.
+    /// Adds an app to the organization, with the same scopes.
     pub fn add_app(&self, client_id: impl Into<String>, client_secret: impl Into<String>) {
-        let (id, secret) = (client_id.into(), Secret::from(client_secret.into()));
+        let (id, secret) = (client_id.into(), client_secret.into());
         self.shared.state().settings.secrets.insert(id, secret);
     }
 
@@ -194,34 +151,29 @@ impl Simulator {
         state.tokens.revoke_app(client_id);
     }
 
-    /// Sets how long tokens live that are issued from now on.
+    /// Sets the lifetime of tokens issued from now on.
     pub fn set_token_life(&self, life: Duration) {
         self.shared.state().settings.token_life = life;
     }
 
-    /// Sets the token endpoint's limit. Requests already counted still count.
-    pub fn set_rate_limit(&self, requests: u32, per: Duration) {
-        self.shared.state().settings.rate_limit = Some((requests, per));
-    }
-
-    /// Sets how long the token endpoint's answers are on their way.
+    /// Sets the delay between issuing a token and responding.
     pub fn set_latency(&self, latency: Duration) {
         self.shared.state().settings.latency = latency;
     }
 
-    /// The script of faults of the token endpoint.
+    /// Returns the script of faults of the token endpoint.
     #[must_use]
     pub fn token_faults(&self) -> &Faults {
         &self.shared.token_faults
     }
 
-    /// The script of faults of the API.
+    /// Returns the script of faults of the API.
     #[must_use]
     pub fn api_faults(&self) -> &Faults {
         &self.shared.api_faults
     }
 
-    /// Revokes this token, before its time.
+    /// Revokes this token.
     pub fn revoke(&self, token: &str) {
         self.shared.state().tokens.revoke(token);
     }
@@ -231,63 +183,56 @@ impl Simulator {
         self.shared.state().tokens.revoke_all();
     }
 
-    /// How many requests came to the token endpoint, however they were answered.
+    /// Returns the number of requests to the token endpoint, refused ones included.
     #[must_use]
     pub fn token_requests(&self) -> u64 {
         *self.shared.token_requests.borrow()
     }
 
-    /// Waits until the token endpoint has seen this many requests in all.
+    /// Waits until the token endpoint has received this many requests in all.
     pub async fn token_requests_reach(&self, count: u64) {
         let mut seen = self.shared.token_requests.subscribe();
         let _ = seen.wait_for(|seen| *seen >= count).await;
     }
 
-    /// How many tokens were handed out.
+    /// Returns the number of tokens issued.
     #[must_use]
     pub fn tokens_issued(&self) -> u64 {
         self.shared.state().tokens.issued
     }
 
-    /// The most token requests that were ever in flight at once.
-    #[must_use]
-    pub fn max_concurrent_token_requests(&self) -> usize {
-        self.shared.state().journal.max_in_flight
-    }
-
-    /// The most token requests in any window of this length, of the last 10,000.
+    /// Returns the highest number of token requests in any window of this length.
     #[must_use]
     pub fn max_token_requests_in(&self, window: Duration) -> usize {
-        self.shared.state().journal.max_token_requests_in(window)
+        self.shared.state().max_token_requests_in(window)
     }
 
-    /// How many requests came to the API (any path below `/api/`).
+    /// Returns the number of requests to the API (any path below `/api/`).
     #[must_use]
     pub fn api_requests(&self) -> u64 {
-        self.shared.state().journal.api_requests
+        self.shared.state().api_requests
     }
 
-    /// How many of the API's answers were a 401.
+    /// Returns the number of 401 responses of the API.
     #[must_use]
     pub fn api_unauthorized(&self) -> u64 {
-        self.shared.state().journal.api_unauthorized
+        self.shared.state().api_unauthorized
     }
 
-    /// The last 10,000 requests, oldest first.
+    /// Returns the first 100,000 requests, in order of arrival.
     #[must_use]
     pub fn requests(&self) -> Vec<RecordedRequest> {
-        self.shared.state().journal.log.iter().cloned().collect()
+        self.shared.state().requests.clone()
     }
 }
 
 impl Drop for Simulator {
-    /// Stops listening and cuts all connections.
+    /// Stops listening and closes all connections.
     fn drop(&mut self) {
         self.accepting.abort();
     }
 }
 
-/// Without the secret and the tokens.
 impl fmt::Debug for Simulator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Simulator")

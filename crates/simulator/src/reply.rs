@@ -1,36 +1,22 @@
-use std::fmt;
-
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
-pub(super) type Reply = Response<Full<Bytes>>;
+pub(crate) type Reply = Response<Full<Bytes>>;
 
 const JSON: &str = "application/json; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// In place of an answer: cut the connection.
-#[derive(Debug)]
-pub(super) struct Reset;
-
-impl fmt::Display for Reset {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the simulator cuts this connection")
-    }
-}
-
-impl std::error::Error for Reset {}
-
-pub(super) fn json(status: StatusCode, body: impl Into<Bytes>) -> Reply {
+pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Reply {
     reply(status, JSON, body.into())
 }
 
-pub(super) fn text(status: StatusCode, body: &'static str) -> Reply {
+pub(crate) fn text(status: StatusCode, body: &'static str) -> Reply {
     reply(status, TEXT, Bytes::from_static(body.as_bytes()))
 }
 
-pub(super) fn garbage() -> Reply {
+pub(crate) fn garbage() -> Reply {
     let page = "<!doctype html><html><title>Sign in</title><body>Please sign in.</body></html>";
     reply(
         StatusCode::OK,
@@ -39,8 +25,8 @@ pub(super) fn garbage() -> Reply {
     )
 }
 
-/// A fault's answer, less what would break the server's own framing.
-pub(super) fn scripted(status: u16, headers: &[(String, String)], body: Bytes) -> Reply {
+/// Returns a fault's response, without the headers that frame its body.
+pub(crate) fn scripted(status: u16, headers: &[(String, String)], body: Bytes) -> Reply {
     let mut reply = Response::new(Full::new(body));
     *reply.status_mut() = final_status(status);
     for (name, value) in headers {
@@ -54,8 +40,8 @@ pub(super) fn scripted(status: u16, headers: &[(String, String)], body: Bytes) -
     reply
 }
 
-/// 500 for what is not the status of an answer, 1xx among it.
-pub(super) fn final_status(status: u16) -> StatusCode {
+/// Returns 500 for a number that is not a final status, such as 1xx.
+pub(crate) fn final_status(status: u16) -> StatusCode {
     StatusCode::from_u16(status)
         .ok()
         .filter(|status| !status.is_informational())
