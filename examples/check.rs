@@ -4,7 +4,7 @@
 //! It reads the variables that `OfficeRndAuthLayer::from_env` reads, `OFFICERND_ORG_SLUG`, and `OFFICERND_API_URL`
 //! (default `https://app.officernd.com`). If a regional host serves the organization, it prints the host and the setting
 //! that allows it. `--explain` prints the equivalent curl commands and sends nothing.
-//! `cargo run --example simulator` prints variables to try it with.
+//! `cargo run -p officernd-simulator` prints variables to try it with.
 
 #![expect(clippy::print_stdout, reason = "an example prints what it found")]
 

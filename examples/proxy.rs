@@ -1,5 +1,5 @@
 //! A reverse proxy of one screen: callers send plain requests to it, and it
-//! sends them to OfficeRnD with the token. `officernd-gateway` in `gateway/`
+//! sends them to OfficeRnD with the token. `officernd-gateway` in `crates/gateway/`
 //! is the same idea as a program for production.
 //!
 //! ```sh
@@ -17,10 +17,10 @@ use http::{StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use officernd_auth::testing::Simulator;
 use officernd_auth::{
     BoxError, ClientCredentials, Error, HttpTokenProvider, OfficeRndAuth, OfficeRndAuthLayer,
 };
+use officernd_simulator::Simulator;
 use tower::{Layer as _, ServiceExt as _};
 
 #[derive(Clone)]

@@ -95,7 +95,10 @@
 //! | `file` | no | [`FileStore`](fleet::FileStore): one token for the processes of a host | 68 |
 //! | `redis` | no | [`RedisStore`](fleet::RedisStore): one token for a fleet, over Redis or Valkey | 126 |
 //! | `metrics` | no | counters, gauges and histograms through the `metrics` facade | 49 |
-//! | `testing` | no | [`Simulator`](testing::Simulator), an OfficeRnD inside your test, and scripted providers | 74 |
+//! | `testing` | no | [`ScriptedProvider`](testing::ScriptedProvider) and [`ManualClock`](testing::ManualClock) for unit tests | 47 |
+//!
+//! For tests over HTTP, the crate [`officernd-simulator`](https://docs.rs/officernd-simulator) is an OfficeRnD on
+//! loopback: token endpoint, rate limit, API and faults.
 //!
 //! `reqwest` without one of the three TLS features speaks plain http only. Features only add. The library spawns tasks
 //! on the tokio runtime of its caller and has no permanent task, unless [`keep_warm`](Builder::keep_warm) is on. It

@@ -9,7 +9,7 @@ mod example;
 mod server;
 
 use example::{Problem, check, region};
-use officernd_auth::testing::Fault;
+use officernd_simulator::Fault;
 use server::{CHILD, Server};
 
 /// Variables that differ from a sound setup; an empty value removes one.
@@ -116,7 +116,7 @@ async fn a_regional_host_is_printed_with_the_setting_that_allows_it() {
     assert!(!outcome.printed.contains("hunter2"), "{}", outcome.printed);
     let asked = server.officernd.requests();
     let path = "/api/v1/organizations/acme";
-    assert!(asked.iter().any(|request| request.path() == path));
+    assert!(asked.iter().any(|request| request.uri.path() == path));
 
     // The first request may fail for want of the regional host.
     faults.next(1, Fault::Status(404));

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use officernd_auth::fleet::{Claimed, FileStore, RedisStore, TokenStore};
-use officernd_auth::testing::{Simulator, check_store};
+use officernd_auth::testing::check_store;
 use officernd_auth::{ErrorKind, HttpTokenProvider, SharedTokenProvider};
+use officernd_simulator::Simulator;
 
 use crate::pods::{ask_all, cache, claim, credentials, finish, look, now, pod, provider};
 use crate::server::{Server, eventually, scratch};

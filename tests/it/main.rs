@@ -32,7 +32,6 @@ mod rotation;
 mod runtimes;
 mod scopes;
 mod settings;
-mod simulator;
 mod stack;
 mod status;
 mod store;

@@ -683,7 +683,7 @@ fn outside_a_runtime_a_hit_and_its_401_work_and_a_miss_is_an_error() {
 mod over_reqwest {
     //! The same branches for `reqwest::Request`, as far as they differ.
 
-    use officernd_auth::testing::Simulator;
+    use officernd_simulator::Simulator;
     use reqwest::ResponseBuilderExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tower::ServiceExt;
@@ -794,7 +794,7 @@ mod over_reqwest {
     async fn a_401_that_a_redirect_leads_to_does_not_count() {
         let start = || Simulator::builder().start();
         let (ours, elsewhere) = (start().await.unwrap(), start().await.unwrap());
-        let layer = ours.layer().unwrap();
+        let layer = crate::stack::simulated_layer(&ours);
         layer.cache().token().await.unwrap();
         // Answers every request with a redirect to the other server, which answers 401.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

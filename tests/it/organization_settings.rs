@@ -7,17 +7,18 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Empty;
 use officernd_auth::organizations::{Organization, OrganizationSlug, Organizations, resolver_fn};
-use officernd_auth::testing::{ScriptedProvider, Simulator};
+use officernd_auth::testing::ScriptedProvider;
 use officernd_auth::{
     AccessToken, Allowance, ConfigError, Error, ErrorKind, FetchContext, HttpTokenProvider,
     OfficeRndAuthLayer, StaticToken, TokenProvider,
 };
+use officernd_simulator::Simulator;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_test::mock;
 
 use crate::organizations::{kind, send};
-use crate::stack::{credentials, next, settle};
+use crate::stack::{app_of, credentials, next, settle};
 use crate::support::{Stopwatch, ms, s};
 
 /// Its allowance is one token request an hour.
@@ -100,11 +101,11 @@ async fn production_and_staging() -> (Simulator, Simulator, OfficeRndAuthLayer<O
     let start = |slug| Simulator::builder().org_slug(slug).start();
     let production = start("acme").await.unwrap();
     let staging = start("trial").await.unwrap();
-    let acme = Organization::new(HttpTokenProvider::new(production.credentials()).unwrap())
+    let acme = Organization::new(HttpTokenProvider::new(app_of(&production)).unwrap())
         .restrict_to_origin(production.url())
         .unwrap();
     // Of another type.
-    let provider = HttpTokenProvider::new(staging.credentials()).unwrap();
+    let provider = HttpTokenProvider::new(app_of(&staging)).unwrap();
     let trial = Organization::from(std::sync::Arc::new(provider))
         .restrict_to_origin(staging.url())
         .unwrap();
