@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 //!
-//! # Time
+//! ## Time
 //!
 //! The simulator reads tokio's clock, so a test can let a token age, or a rate limit's window pass, without waiting:
 //! `tokio::time::pause()`, `advance(life).await`, `resume()`. Don't leave the clock paused while requests are sent: when
