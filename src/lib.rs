@@ -116,7 +116,6 @@
     )
 )]
 
-pub mod allowance;
 pub mod builder;
 mod cache;
 pub mod clock;
@@ -137,6 +136,7 @@ pub mod observability;
 pub mod organizations;
 mod origin;
 pub mod provider;
+pub mod rate_limit;
 mod secret;
 mod sync;
 mod syntax;
@@ -144,8 +144,6 @@ mod syntax;
 pub mod testing;
 mod token;
 
-#[doc(inline)]
-pub use self::allowance::Allowance;
 #[doc(inline)]
 pub use self::builder::Builder;
 pub use self::cache::{Phase, TokenCache, TokenStatus};
@@ -164,6 +162,10 @@ pub use self::oauth::HttpTokenProvider;
 pub use self::organizations::resolver_fn;
 #[doc(inline)]
 pub use self::provider::{FetchContext, StaticToken, TokenProvider, provider_fn};
+#[doc(inline)]
+pub use self::rate_limit::RateLimit;
+// The names before the rename.
+pub use self::rate_limit::{self as allowance, RateLimit as Allowance};
 pub use self::secret::Secret;
 #[cfg(shuttle)]
 #[doc(hidden)]
