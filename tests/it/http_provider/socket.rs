@@ -298,7 +298,13 @@ async fn a_request_whose_connection_was_never_made_takes_no_place() {
         (ErrorKind::Transport, 0)
     );
 
-    let no_tls = Raw::start("no TLS").await.url.replace("http:", "https:");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let no_tls = format!("https://{}/token", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(b"this is not TLS\r\n").await;
+        }
+    });
     assert_eq!(error_and_requests(&no_tls).await, (ErrorKind::Transport, 0));
 
     let hangs_up = Raw::start("").await;
