@@ -157,9 +157,13 @@ impl RateLimit {
     }
 
     fn limited(limit: Option<(u32, Duration)>) -> Self {
+        let state = State {
+            limit,
+            ..State::default()
+        };
         Self {
             shared: Arc::new(Shared {
-                state: Mutex::new(State::new(limit)),
+                state: Mutex::new(state),
                 changed: Notify::new(),
             }),
         }
@@ -298,7 +302,9 @@ struct Ticket<'a> {
 
 impl<'a> Ticket<'a> {
     fn new(shared: &'a Shared) -> Self {
-        let number = shared.lock().next_number();
+        let mut state = shared.lock();
+        state.last_number += 1;
+        let number = state.last_number;
         Self { shared, number }
     }
 }
@@ -336,6 +342,7 @@ pub(crate) fn rate_limited(retry_after: Duration) -> Error {
 }
 
 /// The window and the line. Pure.
+#[derive(Default)]
 struct State {
     /// Requests, and the length of the window. `None` is unlimited.
     limit: Option<(u32, Duration)>,
@@ -368,22 +375,6 @@ enum Turn {
 }
 
 impl State {
-    fn new(limit: Option<(u32, Duration)>) -> Self {
-        Self {
-            limit,
-            in_flight: Vec::new(),
-            frees: Vec::new(),
-            line: BTreeMap::new(),
-            shut_until: None,
-            last_number: 0,
-        }
-    }
-
-    fn next_number(&mut self) -> u64 {
-        self.last_number += 1;
-        self.last_number
-    }
-
     /// Grants the fetch a request, or gives it a place in line.
     fn turn(
         &mut self,
@@ -419,7 +410,7 @@ impl State {
         let ahead = ranks.filter(|other| *other < rank).count();
         let spare = match rank.0 {
             Class::Failing => SPARE_PLACES.min(requests.saturating_sub(1)),
-            _ => 0,
+            Class::Waiting | Class::Background | Class::Rejected => 0,
         };
         let taken = self.in_flight.len() + self.frees.len();
         let Some(missing) = (ahead + spare).checked_sub(requests.saturating_sub(taken)) else {
