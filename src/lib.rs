@@ -119,7 +119,6 @@
     )
 )]
 
-pub mod allowance;
 pub mod builder;
 mod cache;
 pub mod clock;
@@ -140,6 +139,7 @@ pub mod observability;
 pub mod organizations;
 mod origin;
 pub mod provider;
+pub mod rate_limit;
 mod secret;
 mod sync;
 mod syntax;
@@ -147,8 +147,6 @@ mod syntax;
 pub mod testing;
 mod token;
 
-#[doc(inline)]
-pub use self::allowance::Allowance;
 #[doc(inline)]
 pub use self::builder::Builder;
 pub use self::cache::{Phase, TokenCache, TokenStatus};
@@ -165,6 +163,10 @@ pub use self::middleware::{
 pub use self::oauth::HttpTokenProvider;
 #[doc(inline)]
 pub use self::provider::{FetchContext, StaticToken, TokenProvider, provider_fn};
+#[doc(inline)]
+pub use self::rate_limit::RateLimit;
+// The names before the rename.
+pub use self::rate_limit::{self as allowance, RateLimit as Allowance};
 pub use self::secret::Secret;
 #[cfg(shuttle)]
 #[doc(hidden)]

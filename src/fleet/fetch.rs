@@ -39,7 +39,7 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
     pub(super) async fn new(inner: &Arc<Inner<P, S>>, cx: FetchContext) -> Result<Self, Error> {
         let session = Session::new(inner, cx).await?;
         let cx = &session.cx;
-        let (requests, per) = match cx.applicant.allowance().limit() {
+        let (requests, per) = match cx.limit() {
             // What the inner provider sends is counted where it is sent.
             Some((_, per)) if inner.provider.spends_allowance() => (None, per),
             Some((requests, per)) => (Some(requests), per),

@@ -12,6 +12,7 @@ use crate::credentials::{AppCredentials, Loader};
 use crate::error::{Error, ErrorKind};
 use crate::observability;
 use crate::provider::FetchContext;
+use crate::rate_limit::Permit;
 use crate::token::AccessToken;
 
 pub(super) struct TokenClient {
@@ -38,7 +39,7 @@ impl TokenClient {
 
     /// Loads the credentials and sends one token request with them. With `retry`
     /// it sends another one at once if the endpoint does not know a pair that has
-    /// been replaced meanwhile, and if the allowance has room for it.
+    /// been replaced meanwhile, and if the rate limit has room for it.
     pub(super) async fn fetch(
         &self,
         cx: &FetchContext,
@@ -61,7 +62,10 @@ impl TokenClient {
             let result = self.request_token(&credentials, ready_by).await;
             let refused = |error: &Error| error.kind() == ErrorKind::InvalidClient;
             let refused = result.as_ref().is_err_and(refused);
-            if !retry || !refused || retry_permit.is_some() || !self.loader.changed().await {
+            if let Some(permit) = retry_permit {
+                return (Self::retried(result, permit), Some(credentials));
+            }
+            if !retry || !refused || !self.loader.changed().await {
                 return (result, Some(credentials));
             }
             // At once or not at all: waiting would keep the cache's permit.
@@ -74,6 +78,17 @@ impl TokenClient {
             };
             retry_permit = Some(permit);
         }
+    }
+
+    /// Ends a second request, with a permit of its own.
+    fn retried(result: Result<AccessToken, Error>, permit: Permit) -> Result<AccessToken, Error> {
+        result.map_err(|error| {
+            if error.is_unsent() {
+                permit.unsent();
+            }
+            // The first request was sent, with the permit of the cache.
+            error.mark_unsent(false)
+        })
     }
 
     async fn request_token(

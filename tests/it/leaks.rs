@@ -229,9 +229,9 @@ async fn debug_texts_say_what_helps_and_no_more() {
     let table: [(&dyn std::fmt::Debug, &[&str]); 15] = [
         (
             &Allowance::new(3, Duration::from_secs(30)),
-            &["Allowance { requests: 3, per: 30s, used: 0"],
+            &["RateLimit { requests: 3, per: 30s, used: 0"],
         ),
-        (&Allowance::unlimited(), &["Allowance::unlimited"]),
+        (&Allowance::unlimited(), &["RateLimit::unlimited"]),
         (&permit, &["Permit"]),
         (
             layer.cache(),

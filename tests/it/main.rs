@@ -6,7 +6,6 @@
     reason = "a test says what must hold"
 )]
 
-mod allowance;
 mod cache_life;
 mod compiles;
 mod config;
@@ -22,6 +21,7 @@ mod middleware;
 mod observability;
 mod organization_settings;
 mod organizations;
+mod rate_limit;
 mod raw;
 mod readiness;
 mod rejection;
