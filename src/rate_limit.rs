@@ -210,9 +210,8 @@ impl RateLimit {
         let shared = &self.shared;
         let ticket = Ticket::new(shared);
         loop {
+            // Made before the decision, so that it hears of every change after that.
             let mut changed = pin!(shared.changed.notified());
-            // Registered before the decision, so that no change is missed.
-            changed.as_mut().enable();
             let class = class.unwrap_or(match *urgency.borrow_and_update() {
                 Urgency::Waiting => Class::Waiting,
                 Urgency::Background => Class::Background,
