@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use officernd_auth::testing::Simulator;
-use officernd_auth::{Allowance, BoxError, HttpTokenProvider, OfficeRndAuthLayer};
+use officernd_auth::{BoxError, HttpTokenProvider, OfficeRndAuthLayer, RateLimit};
 use reqwest::{Client, Method, Request, StatusCode};
 use tokio::time::interval;
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _};
@@ -28,7 +28,7 @@ async fn main() -> Result<ExitCode, BoxError> {
         .await?;
     let layer = OfficeRndAuthLayer::builder(HttpTokenProvider::new(officernd.credentials())?)
         .allow_origin(officernd.url())
-        .allowance(Allowance::new(limit.0, limit.1))
+        .rate_limit(RateLimit::new(limit.0, limit.1))
         .build()?;
     let cache = layer.cache().clone();
     let client = ServiceBuilder::new()

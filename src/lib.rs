@@ -164,8 +164,6 @@ pub use self::organizations::resolver_fn;
 pub use self::provider::{FetchContext, StaticToken, TokenProvider, provider_fn};
 #[doc(inline)]
 pub use self::rate_limit::RateLimit;
-// The names before the rename.
-pub use self::rate_limit::{self as allowance, RateLimit as Allowance};
 pub use self::secret::Secret;
 #[cfg(shuttle)]
 #[doc(hidden)]

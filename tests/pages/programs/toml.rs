@@ -11,14 +11,14 @@ const FILE: &str = r#"
     scopes = ["officernd.api.read"]
     refresh_ahead = "10m"
 
-    [allowance]
+    [rate_limit]
     requests = 3
     per = "1m"
 "#;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    // Variables override the file: OFFICERND_REFRESH_AHEAD=5m, OFFICERND_ALLOWANCE__REQUESTS=2
+    // Variables override the file: OFFICERND_REFRESH_AHEAD=5m, OFFICERND_RATE_LIMIT__REQUESTS=2
     let settings: Settings = Figment::new()
         .merge(Toml::string(FILE))
         .merge(Env::prefixed("OFFICERND_").split("__").ignore(&["api_url"]))
