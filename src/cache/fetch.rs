@@ -121,7 +121,7 @@ impl Fetch {
         if !state.advanced(self.id, cx.deadline) {
             return Err(given_up());
         }
-        let spends_itself = state.provider.spends_allowance();
+        let spends_itself = state.provider.takes_permits();
         let permit = match spends_itself {
             true => None,
             false => Some(cx.permit().await?),

@@ -18,10 +18,10 @@ use super::session::Session;
 use super::store::TokenStore;
 use super::watch::{MAX_WAIT, Watch};
 use super::{Inner, LEASE_MARGIN};
-use crate::allowance::{OFFICERND, Urgency};
 use crate::clock::later;
 use crate::error::{Error, ErrorKind};
 use crate::provider::{Cause, FetchContext};
+use crate::rate_limit::{OFFICERND, Urgency};
 use crate::token::AccessToken;
 
 /// A fetch in the background leaves a free place to waiting requests for this
@@ -41,7 +41,7 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
         let cx = &session.cx;
         let (requests, per) = match cx.limit() {
             // What the inner provider sends is counted where it is sent.
-            Some((_, per)) if inner.provider.spends_allowance() => (None, per),
+            Some((_, per)) if inner.provider.takes_permits() => (None, per),
             Some((requests, per)) => (Some(requests), per),
             None => (None, Duration::ZERO),
         };
@@ -59,7 +59,7 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
     pub(super) async fn with_store(
         &mut self,
     ) -> Result<Result<AccessToken, Error>, StoreUnavailable> {
-        let provider_spends = self.session.inner.provider.spends_allowance();
+        let provider_spends = self.session.inner.provider.takes_permits();
         let mut reservation = Reservation::new(provider_spends);
         let mut watch: Option<Watch> = None;
         loop {
@@ -126,7 +126,7 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
         if let Some((look_at, error)) = self.must_wait_for_store() {
             return self.wait_for_store(look_at, error).await;
         }
-        let permit = match inner.provider.spends_allowance() {
+        let permit = match inner.provider.takes_permits() {
             true => None,
             false => match session.cx.permit().await {
                 Ok(permit) => Some(permit),
@@ -254,7 +254,7 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
             Urgency::Background => wait.saturating_add(BACKGROUND_DELAY),
         };
         if later(self.now(), pause) > cx.deadline() {
-            return Err(crate::allowance::rate_limited(wait));
+            return Err(crate::rate_limit::rate_limited(wait));
         }
         Ok(pause)
     }

@@ -12,10 +12,10 @@ use super::reader::EntryReader;
 use super::session::{Answer, Session, with_entry};
 use super::store::TokenStore;
 use super::{Inner, LEASE_MARGIN, late};
-use crate::allowance::Permit;
 use crate::clock::{Age, Clock, later};
 use crate::error::Error;
 use crate::provider::Cause;
+use crate::rate_limit::Permit;
 use crate::sync::Runtime;
 use crate::token::AccessToken;
 
@@ -69,7 +69,7 @@ async fn wait_for_provider<P: KeyedProvider, S: TokenStore>(
     let wait = error.retry_after().filter(|_| nothing_sent);
     let until = wait.map(|wait| later(clock.now(), wait.max(Duration::from_secs(1))));
     match until.filter(|until| *until < session.cx.deadline()) {
-        Some(until) if session.inner.provider.spends_allowance() => {
+        Some(until) if session.inner.provider.takes_permits() => {
             clock.sleep_until(until).await;
             None
         }

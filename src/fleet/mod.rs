@@ -114,9 +114,9 @@ pub(crate) use self::record::{Record, Window};
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
 pub use self::store::{MAX_ENTRY_SIZE, TokenStore};
-use crate::allowance::Allowance;
 use crate::error::Error;
 use crate::provider::{FetchContext, TokenProvider};
+use crate::rate_limit::RateLimit;
 use crate::token::AccessToken;
 
 /// A lease lasts this much longer than the request that it covers. A process
@@ -128,10 +128,10 @@ const LEASE_MARGIN: Duration = Duration::from_secs(5);
 /// Takes the token that another process left in the store. Otherwise one
 /// process fetches under a lease that ends by itself, and the others take what
 /// it received. The store also counts the token requests, so that the fleet
-/// keeps to one [`Allowance`].
+/// keeps to one [`RateLimit`].
 ///
 /// The store is a help, not a need. While it is down, slow, full or read-only,
-/// requests go on without it, each process within its own allowance.
+/// requests go on without it, each process within its own rate limit.
 /// Connecting has 3 s, an operation 500 ms, each with one retry; after that the
 /// store is not used for 10 s. [`status`](Self::status), the events
 /// `officernd_auth.store_failed` and `officernd_auth.store_back`, and the metric
@@ -179,7 +179,7 @@ const LEASE_MARGIN: Duration = Duration::from_secs(5);
 ///
 /// A refresh ahead of time waits for the store, for up to half of what is left
 /// of the token. After a 429 a process sends nothing for at least the
-/// allowance's window (60 s), tripling, with a jitter of up to four times that,
+/// rate limit's window (60 s), tripling, with a jitter of up to four times that,
 /// to 60 min at most; after another failure that may pass, for up to 1 s,
 /// doubling to 60 s. It looks into the store about every 10 s meanwhile. A token
 /// that was fetched without the store is left there, and announced, as soon as
@@ -254,11 +254,11 @@ impl<P: KeyedProvider, S: TokenStore> TokenProvider for SharedTokenProvider<P, S
         }
     }
 
-    fn allowance(&self) -> Option<Allowance> {
-        self.inner.provider.allowance()
+    fn rate_limit(&self) -> Option<RateLimit> {
+        self.inner.provider.rate_limit()
     }
 
-    fn spends_allowance(&self) -> bool {
+    fn takes_permits(&self) -> bool {
         true
     }
 

@@ -4,12 +4,12 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::allowance::Permit;
 use crate::error::Error;
 use crate::provider::FetchContext;
+use crate::rate_limit::Permit;
 
 pub(super) enum Reservation {
-    /// The provider spends its allowance itself.
+    /// The provider takes its permits itself.
     NotNeeded,
     /// Not asked for, or given back.
     Released,

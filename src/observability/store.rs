@@ -47,7 +47,7 @@ pub(crate) fn store_evicts(policy: &str) {
     warn!(
         name: "officernd_auth.store_evicts",
         policy,
-        "Redis may evict the leases and windows that the fleet's allowance depends on; \
+        "Redis may evict the leases and windows that the fleet's rate limit depends on; \
          set maxmemory-policy noeviction, or use a server of its own"
     );
 }

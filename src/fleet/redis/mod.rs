@@ -70,7 +70,7 @@ const PREFIX: &str = "officernd:";
 ///   Use `maxmemory-policy noeviction` or a server of its own. A process that
 ///   fetches checks the policy once and logs a warning.
 /// - *Failover:* writes that were not replicated are lost: at most a lease and
-///   the window, so up to one allowance more, once.
+///   the window, so up to one window of requests more, once.
 /// - *A restart without data:* the same, and one token request for each token.
 ///
 /// Set `maxclients`, `tcp-backlog` and the kernel's `somaxconn` above the
