@@ -150,7 +150,7 @@ impl Attempts {
             .in_flight(id)
             .map_or(Urgency::Waiting, |fetch| fetch.urgency);
         let backoff = if error.is_not_attempted() {
-            Backoff::rate_limited(error, urgency, now)
+            Backoff::not_attempted(error, urgency, now)
         } else {
             let in_a_row = bounds.earlier.saturating_add(1);
             self.last_failure = Some(Failure {
@@ -191,23 +191,6 @@ impl Attempts {
         }
     }
 
-    /// Whether to look now if the credentials have changed that the server
-    /// refused: at most every 5 s.
-    pub(super) fn check_credentials(&mut self, now: Now) -> bool {
-        match &mut self.state {
-            Attempt::BackingOff(backoff) => backoff.check_credentials(now),
-            _ => false,
-        }
-    }
-
-    /// Other credentials end the backoff after `InvalidClient`.
-    pub(super) fn credentials_changed(&mut self, now: Now) {
-        match &self.state {
-            Attempt::BackingOff(backoff) if backoff.is_refused(now) => self.state = Attempt::Idle,
-            _ => {}
-        }
-    }
-
     /// Failures since the last success.
     pub(super) fn failures(&self) -> u32 {
         self.last_failure
@@ -238,14 +221,6 @@ impl Attempts {
             Attempt::BackingOff(backoff) if backoff.is_rate_limited() == rate_limited => {
                 Some(backoff.ends_at(now))
             }
-            _ => None,
-        }
-    }
-
-    /// When refused credentials may be compared with the source's.
-    pub(super) fn credentials_check_at(&self, now: Now) -> Option<Instant> {
-        match &self.state {
-            Attempt::BackingOff(backoff) => backoff.credentials_check_at(now),
             _ => None,
         }
     }

@@ -16,8 +16,6 @@ const MAX_TURN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// A first failure is not reported to callers if the next try is this near.
 const MAX_UNREPORTED: Duration = SECOND;
-/// How often credentials that were refused are compared with the source's.
-const CREDENTIALS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why no fetch starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +37,6 @@ pub(crate) struct Backoff {
     error: Error,
     reason: Reason,
     countdown: Countdown,
-    /// When refused credentials may be compared with the source's again.
-    credentials: Countdown,
 }
 
 impl Backoff {
@@ -66,12 +62,16 @@ impl Backoff {
         Self::after(error, &bounds, now, chance)
     }
 
-    /// The rate limit refused a fetch of this urgency.
-    pub(super) fn rate_limited(error: Error, urgency: Urgency, now: Now) -> Self {
+    /// A fetch of this urgency sent nothing.
+    pub(super) fn not_attempted(error: Error, urgency: Urgency, now: Now) -> Self {
         let length = error.retry_after().unwrap_or(SECOND);
         // A cache that comes back earlier than its turn is refused again.
         let length = length.clamp(SECOND / 10, MAX_TURN);
-        Self::lasting(error, Reason::RateLimited(urgency), length, now)
+        let reason = match error.kind() {
+            ErrorKind::InvalidClient => Reason::Failed,
+            _ => Reason::RateLimited(urgency),
+        };
+        Self::lasting(error, reason, length, now)
     }
 
     /// `in_a_row` fetches ended without a result.
@@ -88,7 +88,6 @@ impl Backoff {
             error,
             reason,
             countdown: Countdown::starting(now, length),
-            credentials: Countdown::starting(now, CREDENTIALS_INTERVAL),
         }
     }
 
@@ -115,25 +114,6 @@ impl Backoff {
 
     pub(super) fn is_rate_limited(&self) -> bool {
         matches!(self.reason, Reason::RateLimited(_))
-    }
-
-    /// Whether the server refused the credentials. Changed ones end this backoff.
-    pub(super) fn is_refused(&self, now: Now) -> bool {
-        self.error.kind() == ErrorKind::InvalidClient && !self.is_over(now)
-    }
-
-    /// When refused credentials may be compared with the source's again.
-    pub(super) fn credentials_check_at(&self, now: Now) -> Option<Instant> {
-        self.is_refused(now).then(|| self.credentials.ends_at(now))
-    }
-
-    /// Whether to look now if the credentials have changed: at most every 5 s.
-    pub(super) fn check_credentials(&mut self, now: Now) -> bool {
-        let due = self.is_refused(now) && self.credentials.is_over(now);
-        if due {
-            self.credentials = Countdown::starting(now, CREDENTIALS_INTERVAL);
-        }
-        due
     }
 
     pub(super) fn ends_at(&self, now: Now) -> Instant {

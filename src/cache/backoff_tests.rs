@@ -92,7 +92,7 @@ fn a_turn_in_line_is_waited_for_as_long_as_it_takes() {
     ] {
         let error = Error::new(ErrorKind::RateLimited, "used up");
         let error = error.with_retry_after(Duration::from_millis(asked));
-        let backoff = Backoff::rate_limited(error, Urgency::Waiting, now);
+        let backoff = Backoff::not_attempted(error, Urgency::Waiting, now);
         assert_eq!(
             backoff.ends_at(now) - now.monotonic,
             Duration::from_millis(length)

@@ -1,18 +1,18 @@
 //! One fetch, in a task of its own: callers that wait may leave, and others may
 //! join them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use super::attempt::{Completed, StartFetch};
-use super::lifecycle::Due;
 use super::lifetime::{Freshness, IssuedToken};
 use super::state::State;
-use crate::clock::{Age, Now, later, timeout_at};
+use crate::clock::{Age, Now, later};
 use crate::error::{Error, ErrorKind};
 use crate::observability::Refresh;
-use crate::provider::{Cause, FetchContext, Previous};
-use crate::rate_limit::Class;
-use crate::sync::Runtime;
+use crate::provider::{AFTER_REQUEST, Cause, FetchContext, Previous, Requests};
+use crate::rate_limit::{Class, Flight};
+use crate::sync::{Ordering, Runtime};
 use crate::token::AccessToken;
 
 /// Starts the fetch. Call it without the cache's lock: a runtime that shuts
@@ -37,21 +37,12 @@ pub(super) fn spawn_due(state: &Arc<State>) {
     let Ok(runtime) = Runtime::current() else {
         return;
     };
-    match state.check() {
-        Some(Due::Fetch(start)) => spawn(state, start, &runtime),
-        Some(Due::CheckCredentials) => {
-            let state = Arc::clone(state);
-            runtime.spawn(async move {
-                if state.credentials_changed().await {
-                    spawn_due(&state);
-                }
-            });
-        }
-        None => {}
+    if let Some(start) = state.check() {
+        spawn(state, start, &runtime);
     }
 }
 
-fn context(state: &State, start: StartFetch) -> FetchContext {
+fn context(state: &Arc<State>, start: StartFetch) -> FetchContext {
     let now = state.now();
     let expires_at = start.expires_at;
     let previous = |token: Arc<IssuedToken>| {
@@ -72,8 +63,43 @@ fn context(state: &State, start: StartFetch) -> FetchContext {
         rate_limit: state.rate_limit.clone(),
         class: class(&start, now),
         clock: Arc::clone(&state.settings.clock),
-        sent: Arc::clone(&state.sent),
+        requests: Requests::new(Some(Box::new(InCache {
+            state: Arc::downgrade(state),
+            id: start.id,
+            deadline: later(now.monotonic, state.settings.acquire_timeout),
+        }))),
+        reserved: Arc::default(),
+        depth: 0,
         previous: start.previous.map(previous),
+    }
+}
+
+/// The cache's side of a fetch.
+struct InCache {
+    state: Weak<State>,
+    id: u64,
+    deadline: Instant,
+}
+
+impl Flight for InCache {
+    fn granted(&self) -> bool {
+        self.state.upgrade().is_some_and(|state| {
+            let answered_by = later(state.now().monotonic, state.settings.fetch_timeout);
+            state.advanced(self.id, answered_by)
+        })
+    }
+
+    fn answered(&self, sent: bool) {
+        let Some(state) = self.state.upgrade() else {
+            return;
+        };
+        let mut stops_at = self.deadline;
+        if sent {
+            state.sent.fetch_add(1, Ordering::Relaxed);
+            let goes_on = state.settings.fetch_timeout.saturating_add(AFTER_REQUEST);
+            stops_at = later(state.now().monotonic, goes_on).max(stops_at);
+        }
+        state.advanced(self.id, stops_at);
     }
 }
 
@@ -116,39 +142,20 @@ impl Fetch {
     }
 
     async fn fetch(&self) -> Result<(AccessToken, Age), Error> {
-        let given_up = || Error::new(ErrorKind::Runtime, "the fetch was given up").not_attempted();
         let Self { state, cx, .. } = self;
         if !state.advanced(self.id, cx.deadline) {
-            return Err(given_up());
+            let given_up = Error::new(ErrorKind::Runtime, "the fetch was given up");
+            return Err(given_up.not_attempted());
         }
-        let spends_itself = state.provider.takes_permits();
-        let permit = match spends_itself {
-            true => None,
-            false => Some(cx.permit().await?),
-        };
+        let started = state.now();
+        let result = cx.run(state.provider.fetch(cx.clone())).await;
         // Counted from before the request: what the network takes is not life.
-        let start = state.now();
-        let age = Age::starting(start.monotonic, start.wall);
-        let until = match spends_itself {
-            true => cx.deadline,
-            false => later(start.monotonic, cx.fetch_timeout),
-        };
-        if !state.advanced(self.id, until) {
-            return Err(given_up());
+        let sent_at = cx.sent_at();
+        let (now, wall) = sent_at.unwrap_or((started.monotonic, started.wall));
+        match result {
+            Ok(token) => Ok((token, Age::starting(now, wall))),
+            Err(error) => Err(error.mark_unsent(cx.was_unsent())),
         }
-        let fetched = timeout_at(cx.clock(), until, state.provider.fetch(cx.clone())).await;
-        let result = fetched.unwrap_or_else(|| {
-            Err(Error::new(
-                ErrorKind::Timeout,
-                "the token endpoint did not answer within the fetch timeout",
-            ))
-        });
-        if let (Some(permit), Err(error)) = (permit, &result) {
-            if error.is_unsent() {
-                permit.unsent();
-            }
-        }
-        Ok((result?, age))
     }
 }
 

@@ -45,19 +45,7 @@ pub(super) enum Decision {
         until: Instant,
         start: Option<StartFetch>,
     },
-    /// Ask the provider whether it has other credentials by now. If so, tell
-    /// the machine and ask again; if not, fail with this error.
-    CheckCredentials(Error),
     Failed(Error),
-}
-
-/// An action that is due in the background.
-#[derive(Debug)]
-pub(super) enum Due {
-    Fetch(StartFetch),
-    /// Ask the provider whether it has other credentials than those that the
-    /// server refused. If so, tell the machine and check again.
-    CheckCredentials,
 }
 
 /// Every moment that a decision waits for.
@@ -71,8 +59,6 @@ enum Deadline {
     Expired,
     /// A failed fetch may be tried again, not before.
     BackoffEnds,
-    /// Refused credentials are compared with the source's, not before.
-    CredentialsCheck,
     /// The rate limit has a request to spare, not before.
     WindowReopens,
     /// A rejected token is replaced, at the latest.
@@ -111,10 +97,7 @@ impl Lifecycle {
         match (self.wait_for_new(caller, patience, now), old) {
             (Ok((until, start)), _) => Decision::Wait { until, start },
             (Err(_), Some(old)) => Decision::Ready(old.token.clone()),
-            (Err(error), None) => match self.fetch.check_credentials(now) {
-                true => Decision::CheckCredentials(error),
-                false => Decision::Failed(error),
-            },
+            (Err(error), None) => Decision::Failed(error),
         }
     }
 
@@ -164,15 +147,12 @@ impl Lifecycle {
 
     /// A request found a token that is not fresh, or the timer fired: what is
     /// due in the background.
-    pub(super) fn check(&mut self, now: Now) -> Option<Due> {
+    pub(super) fn check(&mut self, now: Now) -> Option<StartFetch> {
         self.fetch.drop_overdue(now);
         if self.fetch.running().is_some() || self.next_check_at(now) > now.monotonic {
             return None;
         }
-        Some(match self.fetch.check_credentials(now) {
-            true => Due::CheckCredentials,
-            false => Due::Fetch(self.start(Urgency::Background, false, now)),
-        })
+        Some(self.start(Urgency::Background, false, now))
     }
 
     /// Before this, nothing is due in the background.
@@ -185,10 +165,7 @@ impl Lifecycle {
         // tries again when requests begin to wait.
         let soon = at(Deadline::ExpiringSoon).filter(|&soon| soon > now.monotonic);
         let reopens = at(Deadline::WindowReopens).map(|at| soon.map_or(at, |soon| soon.min(at)));
-        // Other credentials end a backoff.
-        let allowed = at(Deadline::CredentialsCheck)
-            .or(at(Deadline::BackoffEnds))
-            .or(reopens);
+        let allowed = at(Deadline::BackoffEnds).or(reopens);
         self.due_at(now).max(allowed).unwrap_or(now.monotonic)
     }
 
@@ -210,7 +187,6 @@ impl Lifecycle {
             Deadline::ExpiringSoon => age(|life| life.expiring_soon),
             Deadline::Expired => age(|life| life.expired),
             Deadline::BackoffEnds => self.fetch.backoff_ends(false, now),
-            Deadline::CredentialsCheck => self.fetch.credentials_check_at(now),
             Deadline::WindowReopens => self.fetch.backoff_ends(true, now),
             Deadline::ReplaceRejected => self.rejection.replace_at(now),
             Deadline::FetchOverdue => self.fetch.overdue_at(),

@@ -32,17 +32,21 @@ fn a_refresh_that_failed_waits_out_its_backoff_though_requests_begin_to_wait() {
 }
 
 #[test]
-fn other_credentials_end_no_backoff_but_that_of_refused_ones() {
-    for (kind, ends) in [
-        (ErrorKind::InvalidClient, true),
-        (ErrorKind::Denied, false),
-        (ErrorKind::RateLimited, false),
-    ] {
-        let mut world = World::new();
-        world.fetch();
-        world.fail(kind);
-        world.machine.fetch.credentials_changed(world.now);
-        assert_eq!(world.check().is_some(), ends, "{kind:?}");
+fn credentials_that_are_refused_without_a_request_are_no_further_failure() {
+    let mut world = World::new();
+    world.fetch();
+    world.fail(ErrorKind::InvalidClient);
+    for _ in 0..3 {
+        world.pass(s(60));
+        let mut caller = world.caller();
+        world.acquire(&mut caller);
+        let error = Error::new(ErrorKind::InvalidClient, "known").with_retry_after(s(5));
+        world.complete(Err(error.not_attempted()));
+        let decision = world.acquire(&mut caller);
+        let failed = "failed invalid_client, retry after 5 s";
+        assert_eq!(described(&decision, world.now), failed);
+        assert_eq!(due_in(&world), s(5));
+        assert_eq!(world.machine.fetch.failures(), 1);
     }
 }
 

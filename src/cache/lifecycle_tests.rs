@@ -81,9 +81,9 @@ impl World {
         decision
     }
 
-    fn check(&mut self) -> Option<Due> {
+    fn check(&mut self) -> Option<StartFetch> {
         let due = self.machine.check(self.now);
-        if let Some(Due::Fetch(start)) = &due {
+        if let Some(start) = &due {
             self.started(Some(start));
         }
         due
@@ -136,7 +136,6 @@ fn started(start: &StartFetch) -> String {
 fn described(decision: &Decision, now: Now) -> String {
     match decision {
         Decision::Ready(token) => format!("ready {}", token.generation()),
-        Decision::CheckCredentials(_) => "check credentials, or fail".to_owned(),
         Decision::Failed(error) => match error.retry_after() {
             Some(after) => format!("failed {}, retry after {}", error.kind(), seconds(after)),
             None => format!("failed {}", error.kind()),
@@ -167,7 +166,7 @@ fn decision_table() {
     use Event::{Acquire, Check, Refresh};
 
     type State = fn(&mut World);
-    let table: [(&str, State, Event, &str); 46] = [
+    let table: [(&str, State, Event, &str); 40] = [
         ("no token", |_| {}, Acquire, "wait 1 s, start cold"),
         ("no token", |_| {}, Check, "start cold"),
         ("no token, fetch in flight", |w| w.fetch(), Acquire, "wait 1 s"),
@@ -181,10 +180,6 @@ fn decision_table() {
         ("no token, second transient failure", |w| { w.fetch(); w.fail(ErrorKind::Transport); w.pass(s(1)); w.fetch(); w.fail(ErrorKind::Transport); }, Acquire, "failed transport, retry after 2 s"),
         ("no token, bare 429", |w| { w.fetch(); w.fail(ErrorKind::RateLimited); }, Acquire, "failed rate_limited, retry after 60 s"),
         ("no token, credentials refused", |w| { w.fetch(); w.fail(ErrorKind::InvalidClient); }, Acquire, "failed invalid_client, retry after 60 s"),
-        ("no token, credentials refused 5 s ago", |w| { w.fetch(); w.fail(ErrorKind::InvalidClient); w.pass(s(5)); }, Acquire, "check credentials, or fail"),
-        ("no token, the same credentials 5 s later", |w| { w.fetch(); w.fail(ErrorKind::InvalidClient); w.pass(s(5)); w.fetch(); }, Acquire, "failed invalid_client, retry after 55 s"),
-        ("no token, credentials refused 5 s ago", |w| { w.fetch(); w.fail(ErrorKind::InvalidClient); w.pass(s(5)); }, Check, "check credentials"),
-        ("no token, credentials refused, then changed", |w| { w.fetch(); w.fail(ErrorKind::InvalidClient); w.machine.fetch.credentials_changed(w.now); }, Acquire, "wait 1 s, start cold"),
         ("no token, window reopens in 20 s", |w| { w.fetch(); w.refuse(s(20)); }, Acquire, "wait 20 s"),
         ("no token, window reopens in 40 s", |w| { w.fetch(); w.refuse(s(40)); }, Acquire, "failed rate_limited, retry after 40 s"),
         ("no token, window reopens for a refresh in 40 s", |w| { w.check(); w.refuse(s(40)); }, Acquire, "wait 1 s, start cold"),
@@ -199,8 +194,6 @@ fn decision_table() {
         ("fresh, rejected", |w| { w.aged(s(0)); w.machine.rejected(1, false, w.now); }, Check, "start rejected"),
         ("fresh, rejected, as was the one before it", |w| { w.aged(s(0)); w.machine.rejected(1, false, w.now); w.check(); w.token(s(3600)); w.machine.rejected(2, false, w.now); }, Check, "-"),
         ("fresh, rejected, credentials refused", |w| { w.aged(s(0)); w.machine.rejected(1, false, w.now); w.check(); w.fail(ErrorKind::InvalidClient); }, Check, "-"),
-        ("fresh, rejected, credentials refused 5 s ago", |w| { w.aged(s(0)); w.machine.rejected(1, false, w.now); w.check(); w.fail(ErrorKind::InvalidClient); w.pass(s(5)); }, Check, "check credentials"),
-        ("fresh, rejected, credentials refused, then changed", |w| { w.aged(s(0)); w.machine.rejected(1, false, w.now); w.check(); w.fail(ErrorKind::InvalidClient); w.machine.fetch.credentials_changed(w.now); }, Check, "start rejected"),
         ("refresh due", |w| w.aged(s(2700)), Acquire, "ready 1"),
         ("refresh due", |w| w.aged(s(2700)), Check, "start ahead"),
         ("refresh due, rejected", |w| { w.aged(s(2700)); w.machine.rejected(1, false, w.now); }, Check, "start rejected"),
@@ -220,8 +213,7 @@ fn decision_table() {
         set_up(&mut world);
         let decision = match event {
             Check => match world.check() {
-                Some(Due::Fetch(start)) => started(&start),
-                Some(Due::CheckCredentials) => "check credentials".to_owned(),
+                Some(start) => started(&start),
                 None => "-".to_owned(),
             },
             Acquire => { let mut caller = world.caller(); described(&world.acquire(&mut caller), world.now) }
@@ -272,7 +264,6 @@ enum Happens {
     SameToken(u32),
     Fail(u8, Option<u32>),
     Lose,
-    NewCredentials,
     Reject {
         old: bool,
         challenged: bool,
@@ -286,7 +277,7 @@ impl Happens {
     fn pick((kind, number): (u8, u32)) -> Self {
         let place = number as usize % 4;
         let within = |most: u32| number % most;
-        match kind % 44 {
+        match kind % 43 {
             0..2 => Self::Pass(within(2_000)),
             2..4 => Self::Pass(within(60_000)),
             4..6 => Self::Pass(within(4_000_000)),
@@ -313,8 +304,7 @@ impl Happens {
             },
             39 => Self::Accept,
             40 => Self::Lose,
-            41 => Self::NewCredentials,
-            42 => Self::Suspend(within(4_000_000)),
+            41 => Self::Suspend(within(4_000_000)),
             _ => Self::SetBack(within(600_000)),
         }
     }
@@ -374,7 +364,7 @@ impl Observer {
         let now = self.world.now;
         match self.world.acquire(&mut caller) {
             Decision::Ready(token) => self.serves(&token, &caller),
-            Decision::Failed(error) | Decision::CheckCredentials(error) => {
+            Decision::Failed(error) => {
                 let after = error.retry_after().unwrap_or_default();
                 assert!(error.is_not_attempted() || after <= s(3600));
             }
@@ -480,7 +470,7 @@ impl Observer {
             }
             Happens::AskAgain(place) => self.ask(place),
             Happens::Check => {
-                if let Some(Due::Fetch(start)) = world.check() {
+                if let Some(start) = world.check() {
                     let running = world.machine.fetch.running();
                     assert_eq!(running, Some((start.id, Urgency::Background)));
                     self.started(&start, 4);
@@ -523,16 +513,6 @@ impl Observer {
                 let (fetch, now) = (world.fetch, world.now);
                 if world.machine.fetch.lost(fetch, now) {
                     self.in_flight = None;
-                }
-            }
-            Happens::NewCredentials => {
-                let (now, before) = (world.now, world.machine.fetch.running());
-                world.machine.fetch.credentials_changed(now);
-                assert_eq!(world.machine.fetch.running(), before);
-                if matches!(world.machine.fetch.state, Attempt::Idle) {
-                    self.held_until = None;
-                    // The end of a backoff may start a fetch at once.
-                    self.at_once = [0; 5];
                 }
             }
             Happens::Reject { old, challenged } => {

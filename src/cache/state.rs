@@ -8,16 +8,16 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use super::TokenId;
-use super::attempt::Completed;
+use super::attempt::{Completed, StartFetch};
 use super::caller::Caller;
-use super::lifecycle::{Decision, Due, Lifecycle};
+use super::lifecycle::{Decision, Lifecycle};
 use super::lifetime::Freshness;
 use super::locked::Locked;
 use super::next_check::NextCheck;
 use super::settings::Settings;
 use super::slot::{CachedToken, Slot};
 use super::status::TokenStatus;
-use crate::clock::{Age, Now, later, timeout_at};
+use crate::clock::{Age, Now};
 use crate::error::{Error, ErrorKind};
 use crate::observability;
 use crate::provider::DynProvider;
@@ -102,10 +102,10 @@ impl State {
     }
 
     /// Returns what is due in the background.
-    pub(super) fn check(&self) -> Option<Due> {
+    pub(super) fn check(&self) -> Option<StartFetch> {
         self.lock(|locked, now| {
             let due = locked.lifecycle.check(now);
-            if let Some(Due::Fetch(_)) = &due {
+            if due.is_some() {
                 locked.publish_status(now);
             }
             due
@@ -168,20 +168,6 @@ impl State {
             }
         }
         Some(completed)
-    }
-
-    /// Asks the provider, under the `fetch_timeout`, whether it has other
-    /// credentials than those that the server refused. They end the backoff.
-    pub(super) async fn credentials_changed(&self) -> bool {
-        let clock = &*self.settings.clock;
-        let until = later(clock.now(), self.settings.fetch_timeout);
-        let changed = timeout_at(clock, until, self.provider.credentials_changed()).await;
-        if changed != Some(true) {
-            return false;
-        }
-        self.lock(|locked, now| locked.lifecycle.fetch.credentials_changed(now));
-        self.wake();
-        true
     }
 
     /// The fetch has ended without a result: its runtime ended, or it panicked.

@@ -32,11 +32,6 @@ pub(super) async fn acquire(state: &Arc<State>, mut caller: Caller) -> Result<Ac
         match state.acquire(&mut caller) {
             Decision::Ready(token) => return Ok(token),
             Decision::Failed(error) => return Err(error),
-            Decision::CheckCredentials(error) => {
-                if !state.credentials_changed().await {
-                    return Err(error);
-                }
-            }
             Decision::Wait { until, start } => {
                 if let Some(start) = start {
                     keep_warm::ensure(state);

@@ -40,8 +40,6 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
         let session = Session::new(inner, cx).await?;
         let cx = &session.cx;
         let (requests, per) = match cx.limit() {
-            // What the inner provider sends is counted where it is sent.
-            Some((_, per)) if inner.provider.takes_permits() => (None, per),
             Some((requests, per)) => (Some(requests), per),
             None => (None, Duration::ZERO),
         };
@@ -59,8 +57,7 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
     pub(super) async fn with_store(
         &mut self,
     ) -> Result<Result<AccessToken, Error>, StoreUnavailable> {
-        let provider_spends = self.session.inner.provider.takes_permits();
-        let mut reservation = Reservation::new(provider_spends);
+        let mut reservation = Reservation::Released;
         let mut watch: Option<Watch> = None;
         loop {
             let pause = self.session.inner.alone().pause(self.now());
@@ -76,9 +73,11 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
                 },
                 Claimed::Granted => {
                     watch = None;
-                    let (permit, reader) = (reservation.take(), &self.reader);
-                    let fetched =
-                        grant::fetch(&self.session, &self.claim, reader, permit, &claimed).await;
+                    let Some(place) = reservation.take() else {
+                        continue;
+                    };
+                    let (session, claim, reader) = (&self.session, &self.claim, &self.reader);
+                    let fetched = grant::fetch(session, claim, reader, place, &claimed).await;
                     match fetched {
                         Some(result) => return Ok(result),
                         None => continue,
@@ -126,16 +125,12 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
         if let Some((look_at, error)) = self.must_wait_for_store() {
             return self.wait_for_store(look_at, error).await;
         }
-        let permit = match inner.provider.takes_permits() {
-            true => None,
-            false => match session.cx.permit().await {
-                Ok(permit) => Some(permit),
-                Err(error) => return Some(Err(error)),
-            },
+        let place = match session.cx.reserve().await {
+            Ok(place) => place,
+            Err(error) => return Some(Err(error)),
         };
         inner.breaker.count(Source::Direct);
-        let answer = session.mint().await;
-        drop(permit);
+        let answer = session.mint(place).await;
         match &answer.minted.result {
             Ok(token) => {
                 inner.alone().answered();

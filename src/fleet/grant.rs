@@ -24,22 +24,17 @@ pub(super) async fn fetch<P: KeyedProvider, S: TokenStore>(
     session: &Session<P, S>,
     claim: &Claim,
     reader: &EntryReader,
-    permit: Option<Permit>,
+    place: Permit,
     claimed: &Age,
 ) -> Option<Result<AccessToken, Error>> {
     // A process that was stopped may have lost its lease: do not send.
     if session.age_of(claimed) >= LEASE_MARGIN {
         return None;
     }
-    let permit = permit.map(|permit| session.cx.spend(permit));
     let guard = LeaseGuard::new(session, claim);
-    let answer = session.mint().await;
+    let answer = session.mint(place).await;
     guard.disarm();
-    drop(permit);
-    let nothing_sent = match &answer.minted.result {
-        Ok(_) => false,
-        Err(error) => error.is_not_attempted(),
-    };
+    let nothing_sent = answer.minted.result.is_err() && session.cx.sent_at().is_none();
     if !nothing_sent {
         session.inner.breaker.count(Source::Fetched);
     }
@@ -55,25 +50,7 @@ pub(super) async fn fetch<P: KeyedProvider, S: TokenStore>(
             }
             Some(Ok(token))
         }
-        Err(error) => wait_for_provider(session, error, nothing_sent).await,
-    }
-}
-
-/// A provider that is itself shared may say that it has to wait.
-async fn wait_for_provider<P: KeyedProvider, S: TokenStore>(
-    session: &Session<P, S>,
-    error: &Error,
-    nothing_sent: bool,
-) -> Option<Result<AccessToken, Error>> {
-    let clock = session.cx.clock();
-    let wait = error.retry_after().filter(|_| nothing_sent);
-    let until = wait.map(|wait| later(clock.now(), wait.max(Duration::from_secs(1))));
-    match until.filter(|until| *until < session.cx.deadline()) {
-        Some(until) if session.inner.provider.takes_permits() => {
-            clock.sleep_until(until).await;
-            None
-        }
-        _ => Some(Err(error.clone())),
+        Err(error) => Some(Err(error.clone())),
     }
 }
 

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::name::StoreKey;
 use crate::error::Error;
 use crate::fleet::seal::Sealer;
-use crate::provider::{FetchContext, TokenProvider};
+use crate::provider::TokenProvider;
 use crate::secret::Secret;
 use crate::token::AccessToken;
 
@@ -20,7 +20,7 @@ use crate::token::AccessToken;
 /// provider of your own:
 ///
 /// ```
-/// use officernd_auth::{AccessToken, Error, FetchContext};
+/// use officernd_auth::{AccessToken, Error, FetchContext, RateLimit};
 /// use officernd_auth::fleet::{KeyMaterial, KeyedProvider};
 /// use officernd_auth::{Secret, TokenProvider};
 /// use std::time::Duration;
@@ -30,8 +30,13 @@ use crate::token::AccessToken;
 /// }
 ///
 /// impl TokenProvider for Gateway {
-///     async fn fetch(&self, _cx: FetchContext) -> Result<AccessToken, Error> {
+///     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+///         let _permit = cx.permit().await?;
 ///         AccessToken::bearer("from-the-gateway", Duration::from_secs(600))
+///     }
+///
+///     fn rate_limit(&self) -> Option<RateLimit> {
+///         None
 ///     }
 /// }
 ///
@@ -52,26 +57,9 @@ pub trait KeyedProvider: TokenProvider {
     ///
     /// If the credentials cannot be read. The fetch then fails.
     fn key_material(&self) -> impl Future<Output = Result<KeyMaterial, Error>> + Send;
-
-    /// Fetches a token and says which material it was minted with.
-    ///
-    /// The default compares [`key_material`](Self::key_material) before and
-    /// after [`fetch`](TokenProvider::fetch), and says `None` if they differ:
-    /// such a token is used, but not shared. A provider that knows which
-    /// credentials it sent overrides this.
-    fn mint(&self, cx: FetchContext) -> impl Future<Output = Minted> + Send {
-        async move {
-            let before = self.key_material().await.ok();
-            let result = self.fetch(cx).await;
-            let after = self.key_material().await.ok();
-            let material = before.filter(|before| after.as_ref() == Some(before));
-            Minted { result, material }
-        }
-    }
 }
 
-/// What [`KeyedProvider::mint`] returns: the result of a token request and the
-/// material it was sent with.
+/// The result of a token request and the material it was sent with.
 ///
 /// ```
 /// use officernd_auth::fleet::{KeyMaterial, Minted};
@@ -102,10 +90,6 @@ impl Minted {
 impl<P: KeyedProvider> KeyedProvider for Arc<P> {
     fn key_material(&self) -> impl Future<Output = Result<KeyMaterial, Error>> + Send {
         P::key_material(self)
-    }
-
-    fn mint(&self, cx: FetchContext) -> impl Future<Output = Minted> + Send {
-        P::mint(self, cx)
     }
 }
 

@@ -257,14 +257,6 @@ impl<P: KeyedProvider, S: TokenStore> TokenProvider for SharedTokenProvider<P, S
     fn rate_limit(&self) -> Option<RateLimit> {
         self.inner.provider.rate_limit()
     }
-
-    fn takes_permits(&self) -> bool {
-        true
-    }
-
-    async fn credentials_changed(&self) -> bool {
-        self.inner.provider.credentials_changed().await
-    }
 }
 
 /// So that a second store can stand before this one.

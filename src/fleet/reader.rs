@@ -17,6 +17,9 @@ use crate::token::AccessToken;
 /// Clocks that differ by more are worth a warning.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
 
+/// Credentials that were refused are loaded again this often.
+const REFUSED: Duration = Duration::from_secs(5);
+
 /// Reads entries, and remembers the last one that was of no use.
 #[derive(Default)]
 pub(super) struct EntryReader {
@@ -57,7 +60,14 @@ impl EntryReader {
         }
         let failure = entry.failure.map(|failure| (failure, failure.left(age)));
         if let Some((failure, left)) = failure.filter(|(_, left)| !left.is_zero()) {
-            return Some(Err(failure.error(left)));
+            let error = failure.error(left);
+            return Some(Err(match error.kind() {
+                // The credentials may be corrected any moment.
+                ErrorKind::InvalidClient => {
+                    error.not_attempted().with_retry_after(left.min(REFUSED))
+                }
+                _ => error,
+            }));
         }
         self.known = Some(Known {
             entry,

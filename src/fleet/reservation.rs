@@ -9,8 +9,6 @@ use crate::provider::FetchContext;
 use crate::rate_limit::Permit;
 
 pub(super) enum Reservation {
-    /// The provider takes its permits itself.
-    NotNeeded,
     /// Not asked for, or given back.
     Released,
     Pending(Pin<Box<dyn Future<Output = Result<Permit, Error>> + Send>>),
@@ -20,13 +18,6 @@ pub(super) enum Reservation {
 }
 
 impl Reservation {
-    pub(super) fn new(provider_spends: bool) -> Self {
-        match provider_spends {
-            true => Self::NotNeeded,
-            false => Self::Released,
-        }
-    }
-
     /// Asks for a permit, without waiting for it.
     pub(super) async fn ask(&mut self, cx: &FetchContext) {
         if matches!(self, Self::Released) {
@@ -52,7 +43,7 @@ impl Reservation {
     }
 
     pub(super) fn may_fetch(&self) -> bool {
-        matches!(self, Self::NotNeeded | Self::Ready(_))
+        matches!(self, Self::Ready(_))
     }
 
     /// Gives a permit back: it is not held while waiting.

@@ -12,7 +12,11 @@ use super::{Inner, LastToken, name};
 use crate::clock::{Age, Clock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::provider::FetchContext;
+use crate::rate_limit::Permit;
 use crate::token::AccessToken;
+
+/// The time limit of the look at the credentials after a token request.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 pub(super) struct Session<P, S> {
     pub(super) inner: Arc<Inner<P, S>>,
@@ -63,19 +67,18 @@ impl<P: KeyedProvider, S: TokenStore> Session<P, S> {
         age.at(self.cx.clock().now(), self.cx.clock().wall())
     }
 
-    /// Sends one token request.
-    pub(super) async fn mint(&self) -> Answer {
-        let clock = self.cx.clock();
-        let age = self.age();
-        let until = later(clock.now(), self.cx.fetch_timeout());
-        let mut cx = self.cx.clone();
-        cx.deadline = cx.deadline.min(until);
-        let minted = timeout_at(clock, until, self.inner.provider.mint(cx)).await;
-        let minted = minted.unwrap_or_else(|| {
-            let message = "the token endpoint did not answer within the fetch timeout";
-            let timeout = Error::new(ErrorKind::Timeout, message);
-            Minted::new(Err(timeout), Some(self.material.clone()))
-        });
+    /// Fetches from the wrapped provider, which takes this place.
+    pub(super) async fn mint(&self, place: Permit) -> Answer {
+        let (cx, provider) = (&self.cx, &self.inner.provider);
+        let result = cx.fetch_from(provider, place).await;
+        let age = match cx.sent_at() {
+            Some((now, wall)) => Age::starting(now, wall),
+            None => self.age(),
+        };
+        // The result of another pair is not shared.
+        let until = later(cx.clock().now(), SECOND_LOOK);
+        let material = timeout_at(cx.clock(), until, provider.key_material()).await;
+        let minted = Minted::new(result, material.and_then(Result::ok));
         Answer { minted, age }
     }
 
@@ -91,8 +94,9 @@ impl<P: KeyedProvider, S: TokenStore> Session<P, S> {
             header: token.header_value().clone(),
             minted_by,
         });
-        let now = self.cx.clock().now();
-        let waited = now.saturating_duration_since(self.started_at);
+        let (now, sent_at) = (self.cx.clock().now(), self.cx.sent_at());
+        let counted_from = sent_at.map_or(self.started_at, |(sent_at, _)| sent_at);
+        let waited = now.saturating_duration_since(counted_from);
         token.with_life(life.saturating_add(waited))
     }
 }

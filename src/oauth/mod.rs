@@ -175,15 +175,11 @@ impl HttpTokenProvider {
 
 impl TokenProvider for HttpTokenProvider {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
-        self.inner.client.fetch(&cx, true).await.0
+        self.inner.client.fetch(cx).await
     }
 
     fn rate_limit(&self) -> Option<RateLimit> {
         Some(self.inner.rate_limit.clone())
-    }
-
-    async fn credentials_changed(&self) -> bool {
-        self.inner.client.loader.changed().await
     }
 }
 
@@ -197,17 +193,7 @@ impl crate::fleet::KeyedProvider for HttpTokenProvider {
         let until = later(TokioClock.now(), LOAD_TIMEOUT);
         let client = &self.inner.client;
         let credentials = client.loader.load(&TokioClock, until).await?;
-        // Other processes send requests with this pair, and share their failures.
-        client.loader.used(&credentials);
         Ok(client.material(&credentials))
-    }
-
-    async fn mint(&self, cx: FetchContext) -> crate::fleet::Minted {
-        let client = &self.inner.client;
-        // A second request would have no place in the window of the fleet.
-        let (result, credentials) = client.fetch(&cx, false).await;
-        let material = credentials.map(|credentials| client.material(&credentials));
-        crate::fleet::Minted::new(result, material)
     }
 }
 

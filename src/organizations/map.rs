@@ -15,7 +15,7 @@ use crate::cache::{self, Backoff, TokenCache, TokenStatus};
 use crate::clock::{Clock, Now, later, timeout_at};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind};
-use crate::provider::{BoxProvider, FetchContext, TokenProvider};
+use crate::provider::{DynProvider, FetchContext, TokenProvider};
 use crate::rate_limit::RateLimit;
 use crate::token::AccessToken;
 
@@ -46,7 +46,7 @@ pub(crate) struct PinnedMap<'a>(
 /// An organization's provider. Each fetch also drops idle organizations: it
 /// happens once in a token's life, and on no request's way.
 struct EvictingProvider {
-    provider: BoxProvider,
+    provider: Arc<dyn DynProvider>,
     map: Weak<OrganizationMap>,
 }
 
@@ -220,19 +220,11 @@ impl TokenProvider for EvictingProvider {
         if let Some(map) = self.map.upgrade() {
             map.evict_idle(0);
         }
-        TokenProvider::fetch(&self.provider, cx)
+        self.provider.fetch(cx)
     }
 
     fn rate_limit(&self) -> Option<RateLimit> {
-        TokenProvider::rate_limit(&self.provider)
-    }
-
-    fn takes_permits(&self) -> bool {
-        TokenProvider::takes_permits(&self.provider)
-    }
-
-    fn credentials_changed(&self) -> impl Future<Output = bool> + Send {
-        TokenProvider::credentials_changed(&self.provider)
+        self.provider.rate_limit()
     }
 }
 

@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind};
 #[cfg(feature = "store")]
 use crate::fleet::{KeyMaterial, KeyedProvider};
 use crate::provider::{Cause, FetchContext, TokenProvider};
+use crate::rate_limit::RateLimit;
 use crate::token::AccessToken;
 
 /// As many calls are remembered.
@@ -186,6 +187,7 @@ impl Default for ScriptedProvider {
 impl TokenProvider for ScriptedProvider {
     #[expect(clippy::panic, reason = "the script says so")]
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        let _permit = cx.permit().await?;
         let _running = Running::enter(&self.shared);
         let (call, step, latency, life) = self.begin(cx.cause());
         if !latency.is_zero() {
@@ -200,6 +202,10 @@ impl TokenProvider for ScriptedProvider {
             Some(Step::Hang) => std::future::pending().await,
             Some(Step::Panic) => panic!("as the script says"),
         }
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        None
     }
 }
 

@@ -142,12 +142,17 @@ impl Endpoint {
 }
 
 impl TokenProvider for Endpoint {
-    async fn fetch(&self, _: FetchContext) -> Result<AccessToken, Error> {
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        let _permit = cx.permit().await?;
         tokio::select! {
             biased;
             () = gone(&self.alive) => std::future::pending().await,
             answer = self.answer() => answer,
         }
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        None
     }
 }
 

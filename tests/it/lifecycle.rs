@@ -3,14 +3,12 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
-use officernd_auth::{
-    AccessToken, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit, TokenProvider,
-};
+use officernd_auth::{ErrorKind, OfficeRndAuthLayer, RateLimit};
 use tower::{Layer, Service, service_fn};
 
 use crate::support::{Stopwatch, at_once, cache_with, ms, now, poll, s, served, settle, stepped};
@@ -92,44 +90,6 @@ async fn a_backoff_ends_when_either_clock_says_so() {
     assert!(at_once(cache.token()).unwrap().is_err());
     clock.advance_wall(s(1));
     assert_eq!(served(&cache.token().await), "Bearer scripted-2");
-}
-
-/// Refused until its secret is put right.
-#[derive(Clone, Default)]
-struct Rotated {
-    right: Arc<AtomicBool>,
-    looks: Arc<AtomicUsize>,
-}
-
-impl TokenProvider for Rotated {
-    async fn fetch(&self, _cx: FetchContext) -> Result<AccessToken, Error> {
-        match self.right.load(Ordering::SeqCst) {
-            true => AccessToken::bearer("right", s(3600)),
-            false => Err(Error::new(ErrorKind::InvalidClient, "wrong secret")),
-        }
-    }
-
-    async fn credentials_changed(&self) -> bool {
-        self.looks.fetch_add(1, Ordering::SeqCst);
-        self.right.load(Ordering::SeqCst)
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn other_credentials_end_the_backoff_and_are_looked_for_every_5_s_at_most() {
-    let provider = Rotated::default();
-    let layer = OfficeRndAuthLayer::builder(provider.clone())
-        .build()
-        .unwrap();
-    let cache = layer.cache();
-    for _ in 0..20 {
-        assert!(cache.token().await.is_err());
-        tokio::time::advance(s(1)).await;
-    }
-    assert_eq!(provider.looks.load(Ordering::SeqCst), 3);
-    provider.right.store(true, Ordering::SeqCst);
-    tokio::time::advance(s(5)).await;
-    assert_eq!(served(&cache.token().await), "Bearer right");
 }
 
 #[tokio::test(start_paused = true)]

@@ -157,6 +157,10 @@ async fn what_was_sealed_with_another_secret_or_for_other_scopes_is_not_seen() {
         async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
             self.1.fetch(cx).await
         }
+
+        fn rate_limit(&self) -> Option<RateLimit> {
+            self.1.rate_limit()
+        }
     }
     impl KeyedProvider for With {
         async fn key_material(&self) -> Result<KeyMaterial, Error> {
@@ -271,6 +275,10 @@ impl TokenProvider for Gated {
         let token = self.0.fetch(cx).await;
         self.1.notified().await;
         token
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        self.0.rate_limit()
     }
 }
 
