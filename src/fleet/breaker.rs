@@ -6,16 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::store::TokenStore;
 use crate::clock::{Clock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::observability;
 
-/// The time limit of one operation; after it, the operation is repeated once.
-const OPERATION_TIMEOUT: Duration = Duration::from_millis(500);
-/// The time limit of connecting; after a failure, it is repeated once. A SYN
-/// that was dropped comes again after 1 s.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The time limit of one operation.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(3);
 /// The store is not used for this long after a failure.
 pub(super) const OPEN_FOR: Duration = Duration::from_secs(10);
 
@@ -84,14 +80,13 @@ struct State {
 impl CircuitBreaker {
     /// Runs one operation of the store within its limits, unless the breaker is
     /// open. Takes at most half of what is left until `deadline`.
-    pub(super) async fn run<S, T, F>(
+    pub(super) async fn run<T, F>(
         &self,
-        (store, clock, deadline): (&S, &dyn Clock, Instant),
+        (clock, deadline): (&dyn Clock, Instant),
         operation: &'static str,
-        work: impl FnMut() -> F,
+        work: impl FnOnce() -> F,
     ) -> Result<T, StoreUnavailable>
     where
-        S: TokenStore,
         F: Future<Output = Result<T, Error>>,
     {
         let now = clock.now();
@@ -104,7 +99,12 @@ impl CircuitBreaker {
                 None => {}
             }
         }
-        let result = attempt((store, clock, deadline), work).await;
+        let half = later(now, deadline.saturating_duration_since(now) / 2);
+        let until = later(now, OPERATION_TIMEOUT).min(half);
+        let result = timeout_at(clock, until, work()).await.unwrap_or_else(|| {
+            let message = "the token store did not answer in time";
+            Err(Error::new(ErrorKind::Store, message))
+        });
         let mut state = self.lock();
         match result {
             Ok(value) => {
@@ -157,54 +157,4 @@ impl CircuitBreaker {
         // Every field stands for itself.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Connects, then runs the operation; each is repeated once after a timeout,
-/// connecting also after a failure.
-async fn attempt<S, T, F>(
-    (store, clock, deadline): (&S, &dyn Clock, Instant),
-    mut work: impl FnMut() -> F,
-) -> Result<T, Error>
-where
-    S: TokenStore,
-    F: Future<Output = Result<T, Error>>,
-{
-    let half = deadline.saturating_duration_since(clock.now()) / 2;
-    let give_up = later(clock.now(), half);
-    let limited = |limit| later(clock.now(), limit).min(give_up);
-    let timed_out = |what: &str| Err(Error::new(ErrorKind::Store, what.to_owned()));
-    for last in [false, true] {
-        connect(store, clock, give_up).await?;
-        match timeout_at(clock, limited(OPERATION_TIMEOUT), work()).await {
-            Some(result) => return result,
-            None if last || clock.now() >= give_up => break,
-            None => {}
-        }
-    }
-    timed_out("the token store did not answer within 500 ms, twice")
-}
-
-async fn connect<S: TokenStore>(
-    store: &S,
-    clock: &dyn Clock,
-    give_up: Instant,
-) -> Result<(), Error> {
-    let timed_out = || {
-        Error::new(
-            ErrorKind::Store,
-            "connecting to the token store took over 3 s",
-        )
-    };
-    let once = async || {
-        let until = later(clock.now(), CONNECT_TIMEOUT).min(give_up);
-        let connected = timeout_at(clock, until, store.connect()).await;
-        connected.unwrap_or_else(|| Err(timed_out()))
-    };
-    if once().await.is_ok() {
-        return Ok(());
-    }
-    // Spread processes that were all refused in one instant.
-    let pause = Duration::from_millis(fastrand::u64(50..250));
-    clock.sleep_until(later(clock.now(), pause)).await;
-    once().await
 }

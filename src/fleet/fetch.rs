@@ -7,16 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::backoff::Pause;
 use super::breaker::{OPEN_FOR, Source, StoreUnavailable};
-use super::claim::{Claim, Claimed, Limits, StoredEntry};
 use super::grant;
 use super::key::KeyedProvider;
 use super::late;
-use super::name::Holder;
 use super::reader::EntryReader;
 use super::reservation::Reservation;
 use super::session::Session;
-use super::store::TokenStore;
-use super::watch::{MAX_WAIT, Watch};
+use super::store::{Claim, Claimed, Limits, Name, StoredEntry};
 use super::{Inner, LEASE_MARGIN};
 use crate::allowance::{OFFICERND, Urgency};
 use crate::clock::later;
@@ -28,15 +25,18 @@ use crate::token::AccessToken;
 /// long, in whatever process they are.
 const BACKGROUND_DELAY: Duration = Duration::from_secs(1);
 
+/// A fetch claims again after this at the latest: a place may become free early.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+
 /// One fetch.
-pub(super) struct SharedFetch<P, S> {
-    session: Session<P, S>,
+pub(super) struct SharedFetch<P> {
+    session: Session<P>,
     claim: Claim,
     reader: EntryReader,
 }
 
-impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
-    pub(super) async fn new(inner: &Arc<Inner<P, S>>, cx: FetchContext) -> Result<Self, Error> {
+impl<P: KeyedProvider> SharedFetch<P> {
+    pub(super) async fn new(inner: &Arc<Inner<P>>, cx: FetchContext) -> Result<Self, Error> {
         let session = Session::new(inner, cx).await?;
         let cx = &session.cx;
         let (requests, per) = match cx.applicant.allowance().limit() {
@@ -49,7 +49,7 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
         let limits = Limits::new(lease, requests, per);
         let (key, window) = (session.sealer.name(), session.material.window());
         Ok(Self {
-            claim: Claim::new(key, window, Holder::random()?, limits),
+            claim: Claim::new(key, window, Name::random()?, limits),
             session,
             reader: EntryReader::default(),
         })
@@ -61,7 +61,7 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
     ) -> Result<Result<AccessToken, Error>, StoreUnavailable> {
         let provider_spends = self.session.inner.provider.spends_allowance();
         let mut reservation = Reservation::new(provider_spends);
-        let mut watch: Option<Watch> = None;
+        let mut round = 0;
         loop {
             let pause = self.session.inner.alone().pause(self.now());
             if pause.is_none() {
@@ -75,7 +75,6 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
                     None => continue,
                 },
                 Claimed::Granted => {
-                    watch = None;
                     let (permit, reader) = (reservation.take(), &self.reader);
                     let fetched =
                         grant::fetch(&self.session, &self.claim, reader, permit, &claimed).await;
@@ -84,11 +83,11 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
                         None => continue,
                     }
                 }
-                Claimed::Leased(left) => left,
+                Claimed::Leased(left) => left.min(poll_interval(round)),
                 Claimed::RateLimited(wait) => match (pause, &reservation) {
-                    (Some(pause), _) => pause.until.saturating_duration_since(self.now()),
+                    (Some(pause), _) => spread(pause.until.saturating_duration_since(self.now())),
                     (None, reservation) => match self.rate_limited(wait, reservation) {
-                        Ok(wait) => wait,
+                        Ok(wait) => spread(wait),
                         Err(error) => return Ok(Err(error)),
                     },
                 },
@@ -102,20 +101,15 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
                     ),
                 }));
             }
-            let round = match &mut watch {
-                None => 0,
-                Some(watched) => match watched.wait(&self.session, wait, &mut reservation).await {
-                    Some(heard) => {
-                        if let Some(result) = heard.and_then(|entry| self.read(&entry)) {
-                            return Ok(result);
-                        }
-                        watched.round().saturating_add(1)
-                    }
-                    None => continue,
-                },
-            };
-            // Watch first and then claim again: nothing falls between.
-            watch = Some(Watch::begin(&self.session, &self.claim, round).await);
+            reservation.release();
+            let until = later(self.now(), wait).min(self.session.cx.deadline());
+            let mut timer = self.session.cx.clock().sleep_until(until);
+            poll_fn(|cx| match reservation.poll_pending(cx) {
+                Poll::Ready(()) => Poll::Ready(()),
+                Poll::Pending => timer.as_mut().poll(cx),
+            })
+            .await;
+            round += 1;
         }
     }
 
@@ -227,7 +221,7 @@ impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
         let session = &self.session;
         let claim = || session.inner.store.claim(&self.claim);
         let breaker = &session.inner.breaker;
-        breaker.run(session.store(), "claim", claim).await
+        breaker.run(session.limits(), "claim", claim).await
     }
 
     fn read(&mut self, entry: &StoredEntry) -> Option<Result<AccessToken, Error>> {
@@ -265,4 +259,16 @@ fn paused(pause: Pause) -> Error {
     let message = "the last token request failed while the token store was away, and the store \
                    has no token yet";
     Error::new(pause.kind, message).not_attempted()
+}
+
+/// 50 to 200 ms, doubled with each round up to 0.9 s.
+fn poll_interval(round: u32) -> Duration {
+    let doubled = fastrand::u64(50..200).saturating_mul(1 << round.min(5));
+    Duration::from_millis(doubled.min(900))
+}
+
+/// Spreads processes that all wait for one place of the window.
+fn spread(wait: Duration) -> Duration {
+    let spread = Duration::from_millis(fastrand::u64(50..500));
+    wait.saturating_add(spread).min(MAX_WAIT)
 }

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use super::backoff::Failure;
 use super::breaker::{Source, StoreUnavailable};
-use super::claim::{Claim, Finish};
 use super::entry::{Entry, StoredToken};
 use super::key::KeyedProvider;
 use super::reader::EntryReader;
 use super::session::{Answer, Session, with_entry};
-use super::store::TokenStore;
+use super::store::{Claim, Finish};
 use super::{Inner, LEASE_MARGIN, late};
 use crate::allowance::Permit;
 use crate::clock::{Age, Clock, later};
@@ -20,8 +19,8 @@ use crate::sync::Runtime;
 use crate::token::AccessToken;
 
 /// Sends the request and saves what it brings. `None`: claim again.
-pub(super) async fn fetch<P: KeyedProvider, S: TokenStore>(
-    session: &Session<P, S>,
+pub(super) async fn fetch<P: KeyedProvider>(
+    session: &Session<P>,
     claim: &Claim,
     reader: &EntryReader,
     permit: Option<Permit>,
@@ -60,8 +59,8 @@ pub(super) async fn fetch<P: KeyedProvider, S: TokenStore>(
 }
 
 /// A provider that is itself shared may say that it has to wait.
-async fn wait_for_provider<P: KeyedProvider, S: TokenStore>(
-    session: &Session<P, S>,
+async fn wait_for_provider<P: KeyedProvider>(
+    session: &Session<P>,
     error: &Error,
     nothing_sent: bool,
 ) -> Option<Result<AccessToken, Error>> {
@@ -78,8 +77,8 @@ async fn wait_for_provider<P: KeyedProvider, S: TokenStore>(
 }
 
 /// Whether the store has the token, or the failure.
-async fn save<P: KeyedProvider, S: TokenStore>(
-    session: &Session<P, S>,
+async fn save<P: KeyedProvider>(
+    session: &Session<P>,
     claim: &Claim,
     reader: &EntryReader,
     answer: &Answer,
@@ -98,14 +97,14 @@ async fn save<P: KeyedProvider, S: TokenStore>(
     let entry = entry(session, claim, reader, answer);
     let finish = with_entry(finish, &session.sealer, entry);
     let (store, breaker) = (&session.inner.store, &session.inner.breaker);
-    let finished = breaker.run(session.store(), "finish", || store.finish(&finish));
+    let finished = breaker.run(session.limits(), "finish", || store.finish(&finish));
     matches!(finished.await, Ok(true)) && finish.entry.is_some()
 }
 
 /// What the store should hold now; `None` if the request was sent with other
 /// credentials than the claim was made for, or says nothing about the endpoint.
-fn entry<P: KeyedProvider, S: TokenStore>(
-    session: &Session<P, S>,
+fn entry<P: KeyedProvider>(
+    session: &Session<P>,
     claim: &Claim,
     reader: &EntryReader,
     answer: &Answer,
@@ -139,15 +138,15 @@ fn entry<P: KeyedProvider, S: TokenStore>(
 
 /// Gives up the lease if the provider panics or the fetch is dropped, so that
 /// waiting processes don't sit out the full lease.
-struct LeaseGuard<P: KeyedProvider, S: TokenStore> {
-    armed: Option<Release<P, S>>,
+struct LeaseGuard<P: KeyedProvider> {
+    armed: Option<Release<P>>,
 }
 
 /// The provider with its store, the clock, and what to tell the store.
-type Release<P, S> = (Arc<Inner<P, S>>, Arc<dyn Clock>, Finish);
+type Release<P> = (Arc<Inner<P>>, Arc<dyn Clock>, Finish);
 
-impl<P: KeyedProvider, S: TokenStore> LeaseGuard<P, S> {
-    fn new(session: &Session<P, S>, claim: &Claim) -> Self {
+impl<P: KeyedProvider> LeaseGuard<P> {
+    fn new(session: &Session<P>, claim: &Claim) -> Self {
         let finish = Finish::new(
             claim.key.clone(),
             claim.window.clone(),
@@ -165,7 +164,7 @@ impl<P: KeyedProvider, S: TokenStore> LeaseGuard<P, S> {
     }
 }
 
-impl<P: KeyedProvider, S: TokenStore> Drop for LeaseGuard<P, S> {
+impl<P: KeyedProvider> Drop for LeaseGuard<P> {
     fn drop(&mut self) {
         let (Some((inner, clock, finish)), Ok(runtime)) = (self.armed.take(), Runtime::current())
         else {
@@ -173,10 +172,10 @@ impl<P: KeyedProvider, S: TokenStore> Drop for LeaseGuard<P, S> {
         };
         runtime.spawn(async move {
             let deadline = later(clock.now(), Duration::from_secs(30));
-            let store = (&inner.store, &*clock, deadline);
+            let limits = (&*clock, deadline);
             let finished = inner
                 .breaker
-                .run(store, "finish", || inner.store.finish(&finish));
+                .run(limits, "finish", || inner.store.finish(&finish));
             // Otherwise the lease ends by itself.
             let _: Result<bool, StoreUnavailable> = finished.await;
         });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::name::StoreKey;
+use super::store::Name;
 use crate::error::Error;
 use crate::fleet::seal::Sealer;
 use crate::provider::{FetchContext, TokenProvider};
@@ -173,8 +173,8 @@ impl KeyMaterial {
 
     /// The window that everyone at this endpoint shares, whatever the client:
     /// OfficeRnD may count by address.
-    pub(super) fn window(&self) -> StoreKey {
-        StoreKey::digest_of(&[b"allowance ", self.endpoint.as_bytes()].concat())
+    pub(super) fn window(&self) -> Name {
+        Name::digest_of(&[b"allowance ", self.endpoint.as_bytes()].concat())
     }
 
     /// Without the query: some gateways take a key there.
@@ -233,7 +233,7 @@ impl fmt::Debug for KeyMaterial {
 mod tests {
     use super::*;
 
-    fn name(material: &KeyMaterial) -> StoreKey {
+    fn name(material: &KeyMaterial) -> Name {
         material.sealer().name()
     }
 

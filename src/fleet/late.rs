@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use super::Inner;
 use super::breaker::StoreUnavailable;
-use super::claim::{Claim, Claimed, Finish};
 use super::entry::{Entry, StoredToken};
 use super::key::KeyedProvider;
 use super::seal::Sealer;
 use super::session::{Answer, Session, with_entry};
-use super::store::TokenStore;
+use super::store::{Claim, Claimed, Finish};
 use crate::clock::{Age, Clock, later};
 use crate::provider::Cause;
 use crate::sync::Runtime;
@@ -41,11 +40,7 @@ impl Slot {
 }
 
 /// Starts the task, or gives the running one this token.
-pub(super) fn share_later<P: KeyedProvider, S: TokenStore>(
-    session: &Session<P, S>,
-    answer: Answer,
-    claim: &Claim,
-) {
+pub(super) fn share_later<P: KeyedProvider>(session: &Session<P>, answer: Answer, claim: &Claim) {
     let (Ok(token), Some(material)) = (answer.minted.result, answer.minted.material) else {
         return;
     };
@@ -75,7 +70,7 @@ pub(super) fn share_later<P: KeyedProvider, S: TokenStore>(
     }
 }
 
-async fn share<P: KeyedProvider, S: TokenStore>(inner: Weak<Inner<P, S>>, clock: Arc<dyn Clock>) {
+async fn share<P: KeyedProvider>(inner: Weak<Inner<P>>, clock: Arc<dyn Clock>) {
     let _ended = Ended(Weak::clone(&inner));
     loop {
         // Spread processes that all saw the store fail in one instant.
@@ -110,8 +105,8 @@ async fn share<P: KeyedProvider, S: TokenStore>(inner: Weak<Inner<P, S>>, clock:
 }
 
 /// Saves the token, unless the store has one that is as good.
-async fn leave<P, S: TokenStore>(
-    inner: &Inner<P, S>,
+async fn leave<P>(
+    inner: &Inner<P>,
     clock: &dyn Clock,
     late: &Late,
 ) -> Result<Progress, StoreUnavailable> {
@@ -120,7 +115,7 @@ async fn leave<P, S: TokenStore>(
 
     let mut claim = late.claim.clone();
     let deadline = later(clock.now(), Duration::from_secs(30));
-    let store = (&inner.store, clock, deadline);
+    let limits = (clock, deadline);
     for _ in 0..MAX_ENTRIES {
         let age = late.age.at(clock.now(), clock.wall());
         let left = late.token.expires_in().saturating_sub(age);
@@ -129,7 +124,7 @@ async fn leave<P, S: TokenStore>(
         }
         let claimed = inner
             .breaker
-            .run(store, "claim", || inner.store.claim(&claim));
+            .run(limits, "claim", || inner.store.claim(&claim));
         match claimed.await? {
             Claimed::Entry(stored) => {
                 let plain = late.sealer.open(&stored.sealed);
@@ -158,7 +153,7 @@ async fn leave<P, S: TokenStore>(
                 let finish = with_entry(finish, &late.sealer, Some(entry));
                 let finished = inner
                     .breaker
-                    .run(store, "finish", || inner.store.finish(&finish));
+                    .run(limits, "finish", || inner.store.finish(&finish));
                 finished.await?;
                 return Ok(Progress::Done);
             }
@@ -173,9 +168,9 @@ async fn leave<P, S: TokenStore>(
 }
 
 /// Makes room for the next task when this one ends, however it ends.
-struct Ended<P, S>(Weak<Inner<P, S>>);
+struct Ended<P>(Weak<Inner<P>>);
 
-impl<P, S> Drop for Ended<P, S> {
+impl<P> Drop for Ended<P> {
     fn drop(&mut self) {
         if let Some(inner) = self.0.upgrade() {
             inner.late.lock().take();

@@ -55,8 +55,8 @@
 //!
 //! [`TokenStore::claim`] returns the entry, or grants the fetch to one process,
 //! or says how long to wait. That process sends one token request and calls
-//! [`TokenStore::finish`], which saves the token or the failure and wakes the
-//! others. A lease covers one request (`fetch_timeout` + 5 s) and is never held
+//! [`TokenStore::finish`], which saves the token or the failure. The others ask
+//! again every 50 to 200 ms, doubling to 0.9 s. A lease covers one request (`fetch_timeout` + 5 s) and is never held
 //! while waiting. Before sending, a process checks the age of its lease by both
 //! clocks: one that was stopped claims again.
 //!
@@ -70,7 +70,6 @@
 mod acceptance;
 mod backoff;
 mod breaker;
-mod claim;
 mod entry;
 mod fetch;
 #[cfg(feature = "file")]
@@ -80,7 +79,6 @@ mod key;
 mod late;
 #[cfg(all(test, feature = "testing"))]
 mod model;
-mod name;
 mod reader;
 #[cfg(any(feature = "testing", feature = "file"))]
 mod record;
@@ -90,7 +88,6 @@ mod reservation;
 pub(crate) mod seal;
 mod session;
 mod store;
-mod watch;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -101,19 +98,20 @@ use http::HeaderValue;
 use self::backoff::Alone;
 use self::breaker::CircuitBreaker;
 pub use self::breaker::StoreStatus;
-pub use self::claim::{Claim, Claimed, Finish, Limits, StoredEntry};
 use self::fetch::SharedFetch;
 #[cfg(feature = "file")]
 pub use self::file::FileStore;
 pub use self::key::{KeyMaterial, KeyedProvider, Minted};
 #[cfg(feature = "testing")]
-pub(crate) use self::name::random;
-pub use self::name::{Holder, StoreKey};
-#[cfg(feature = "testing")]
 pub(crate) use self::record::{Record, Window};
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
-pub use self::store::{MAX_ENTRY_SIZE, TokenStore};
+use self::store::DynStore;
+#[cfg(feature = "testing")]
+pub(crate) use self::store::random;
+pub use self::store::{
+    Claim, Claimed, Finish, Limits, MAX_ENTRY_SIZE, Name, StoredEntry, TokenStore,
+};
 use crate::allowance::Allowance;
 use crate::error::Error;
 use crate::provider::{FetchContext, TokenProvider};
@@ -132,8 +130,7 @@ const LEASE_MARGIN: Duration = Duration::from_secs(5);
 ///
 /// The store is a help, not a need. While it is down, slow, full or read-only,
 /// requests go on without it, each process within its own allowance.
-/// Connecting has 3 s, an operation 500 ms, each with one retry; after that the
-/// store is not used for 10 s. [`status`](Self::status), the events
+/// An operation that fails or takes 3 s takes the store out of use for 10 s. [`status`](Self::status), the events
 /// `officernd_auth.store_failed` and `officernd_auth.store_back`, and the metric
 /// `officernd_auth_store_failures_total` report it.
 ///
@@ -182,15 +179,14 @@ const LEASE_MARGIN: Duration = Duration::from_secs(5);
 /// allowance's window (60 s), tripling, with a jitter of up to four times that,
 /// to 60 min at most; after another failure that may pass, for up to 1 s,
 /// doubling to 60 s. It looks into the store about every 10 s meanwhile. A token
-/// that was fetched without the store is left there, and announced, as soon as
-/// the store works again.
-pub struct SharedTokenProvider<P, S> {
-    inner: Arc<Inner<P, S>>,
+/// that was fetched without the store is left there as soon as the store works again.
+pub struct SharedTokenProvider<P> {
+    inner: Arc<Inner<P>>,
 }
 
-struct Inner<P, S> {
+struct Inner<P> {
     provider: P,
-    store: S,
+    store: Arc<dyn DynStore>,
     breaker: CircuitBreaker,
     alone: Mutex<Alone>,
     /// The last token that a fetch returned, to know it as the current one.
@@ -205,14 +201,14 @@ struct LastToken {
     minted_by: Option<String>,
 }
 
-impl<P: KeyedProvider, S: TokenStore> SharedTokenProvider<P, S> {
+impl<P: KeyedProvider> SharedTokenProvider<P> {
     /// The provider's tokens, shared through the store.
     #[must_use]
-    pub fn new(provider: P, store: S) -> Self {
+    pub fn new(provider: P, store: impl TokenStore) -> Self {
         Self {
             inner: Arc::new(Inner {
                 provider,
-                store,
+                store: Arc::new(store),
                 breaker: CircuitBreaker::default(),
                 alone: Mutex::default(),
                 last: Mutex::default(),
@@ -222,7 +218,7 @@ impl<P: KeyedProvider, S: TokenStore> SharedTokenProvider<P, S> {
     }
 }
 
-impl<P, S> SharedTokenProvider<P, S> {
+impl<P> SharedTokenProvider<P> {
     /// How the store is used. Keep a clone to ask: the cache takes one.
     #[must_use]
     pub fn status(&self) -> StoreStatus {
@@ -230,7 +226,7 @@ impl<P, S> SharedTokenProvider<P, S> {
     }
 }
 
-impl<P, S> Inner<P, S> {
+impl<P> Inner<P> {
     fn alone(&self) -> MutexGuard<'_, Alone> {
         // Every field stands for itself.
         self.alone.lock().unwrap_or_else(PoisonError::into_inner)
@@ -241,7 +237,7 @@ impl<P, S> Inner<P, S> {
     }
 }
 
-impl<P: KeyedProvider, S: TokenStore> TokenProvider for SharedTokenProvider<P, S> {
+impl<P: KeyedProvider> TokenProvider for SharedTokenProvider<P> {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
         let mut fetch = SharedFetch::new(&self.inner, cx).await?;
         loop {
@@ -268,13 +264,13 @@ impl<P: KeyedProvider, S: TokenStore> TokenProvider for SharedTokenProvider<P, S
 }
 
 /// So that a second store can stand before this one.
-impl<P: KeyedProvider, S: TokenStore> KeyedProvider for SharedTokenProvider<P, S> {
+impl<P: KeyedProvider> KeyedProvider for SharedTokenProvider<P> {
     async fn key_material(&self) -> Result<KeyMaterial, Error> {
         self.inner.provider.key_material().await
     }
 }
 
-impl<P, S> Clone for SharedTokenProvider<P, S> {
+impl<P> Clone for SharedTokenProvider<P> {
     fn clone(&self) -> Self {
         Self {
             inner: Arc::clone(&self.inner),
@@ -282,12 +278,11 @@ impl<P, S> Clone for SharedTokenProvider<P, S> {
     }
 }
 
-impl<P: fmt::Debug, S: fmt::Debug> fmt::Debug for SharedTokenProvider<P, S> {
+impl<P: fmt::Debug> fmt::Debug for SharedTokenProvider<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedTokenProvider")
             .field("provider", &self.inner.provider)
-            .field("store", &self.inner.store)
             .field("status", &self.status())
-            .finish()
+            .finish_non_exhaustive()
     }
 }

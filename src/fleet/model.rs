@@ -20,9 +20,8 @@ use std::time::Duration;
 
 use self::sight::Sight;
 use super::acceptance::Verdict;
-use super::claim::{Claim, Claimed, Finish, Limits};
-use super::name::{Holder, StoreKey};
 use super::record::{Record, Window};
+use super::store::{Claim, Claimed, Finish, Limits, Name};
 
 /// In ticks. A request takes at most one: it is sent in the tick of its claim.
 const LEASE: u64 = 2;
@@ -268,15 +267,15 @@ impl State {
     }
 }
 
-fn key() -> StoreKey {
-    static KEY: LazyLock<StoreKey> = LazyLock::new(|| StoreKey::digest_of(b""));
+fn key() -> Name {
+    static KEY: LazyLock<Name> = LazyLock::new(|| Name::digest_of(b""));
     KEY.clone()
 }
 
 /// The name of a process.
-fn holder(at: usize) -> Holder {
-    static HOLDERS: LazyLock<[Holder; PROCESSES]> =
-        LazyLock::new(|| [0, 1, 2].map(|at| Holder::parse(&format!("{at:032x}")).unwrap()));
+fn holder(at: usize) -> Name {
+    static HOLDERS: LazyLock<[Name; PROCESSES]> =
+        LazyLock::new(|| [0, 1, 2].map(|at| Name::parse(&format!("{at:032x}")).unwrap()));
     HOLDERS[at].clone()
 }
 

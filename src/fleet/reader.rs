@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 use super::acceptance::{Candidate, CurrentToken, Verdict};
 use super::backoff::Failure;
 use super::breaker::Source;
-use super::claim::StoredEntry;
 use super::entry::{Entry, StoredToken};
 use super::key::KeyedProvider;
 use super::session::Session;
-use super::store::TokenStore;
+use super::store::StoredEntry;
 use crate::error::{Error, ErrorKind};
 use crate::observability;
 use crate::token::AccessToken;
@@ -32,9 +31,9 @@ struct Known {
 impl EntryReader {
     /// The token or the failure that the entry brings; `None` if this fetch
     /// cannot use it.
-    pub(super) fn read<P: KeyedProvider, S: TokenStore>(
+    pub(super) fn read<P: KeyedProvider>(
         &mut self,
-        session: &Session<P, S>,
+        session: &Session<P>,
         stored: &StoredEntry,
     ) -> Option<Result<AccessToken, Error>> {
         let clock = session.cx.clock();
@@ -89,8 +88,8 @@ impl Known {
     }
 }
 
-fn read_token<P: KeyedProvider, S: TokenStore>(
-    session: &Session<P, S>,
+fn read_token<P: KeyedProvider>(
+    session: &Session<P>,
     stored: &StoredToken,
     left: Duration,
 ) -> Option<Result<AccessToken, Error>> {
@@ -114,8 +113,8 @@ fn read_token<P: KeyedProvider, S: TokenStore>(
 }
 
 /// The token of the cache, beside the stored one.
-fn current<P: KeyedProvider, S: TokenStore>(
-    session: &Session<P, S>,
+fn current<P: KeyedProvider>(
+    session: &Session<P>,
     stored: &StoredToken,
     left: Duration,
 ) -> Option<CurrentToken> {

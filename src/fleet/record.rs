@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::claim::{Claim, Claimed, Finish, StoredEntry};
-use super::name::Holder;
-use super::store::{MAX_ENTRY_SIZE, millis, whole_millis};
+use super::store::{
+    Claim, Claimed, Finish, MAX_ENTRY_SIZE, Name, StoredEntry, millis, whole_millis,
+};
 
 /// More places than any window has: bounds what is kept of a store that was
 /// written to by something else.
@@ -114,9 +114,9 @@ impl Record {
         self.entry.as_ref().map(|entry| &*entry.sealed)
     }
 
-    fn unseen_entry(&self, seen: Option<&Holder>, now: u64) -> Option<StoredEntry> {
+    fn unseen_entry(&self, seen: Option<&Name>, now: u64) -> Option<StoredEntry> {
         let entry = self.entry.as_ref()?;
-        let id = Holder::parse(&entry.id)?;
+        let id = Name::parse(&entry.id)?;
         let left = until(entry.until, now);
         (Some(&id) != seen).then(|| StoredEntry::new(id, entry.sealed.clone(), left))
     }
@@ -126,7 +126,7 @@ impl Record {
         self.entry.take_if(|entry| {
             entry.until <= now
                 || entry.sealed.len() > MAX_ENTRY_SIZE
-                || Holder::parse(&entry.id).is_none()
+                || Name::parse(&entry.id).is_none()
         });
         let longest = now.saturating_add(lease);
         self.lease

@@ -13,8 +13,8 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::name::StoreKey;
 use super::store::MAX_ENTRY_SIZE;
+use super::store::Name;
 
 const VERSION: u8 = 2;
 const NONCE: usize = 24;
@@ -42,8 +42,8 @@ impl Sealer {
     }
 
     /// The name of the entry.
-    pub(crate) fn name(&self) -> StoreKey {
-        StoreKey::from_bytes(*expand::<16>(&self.prk, b"name", &self.context))
+    pub(crate) fn name(&self) -> Name {
+        Name::from_bytes(*expand::<16>(&self.prk, b"name", &self.context))
     }
 
     /// `None` if it would be larger than any entry may be.
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(sealer.name().as_str(), "17e4fe5288ad715e178df2d451dc8bb7");
         let sealed = sealer.seal(N, b"plain").unwrap();
         assert_eq!(
-            StoreKey::digest_of(&sealed).as_str(),
+            Name::digest_of(&sealed).as_str(),
             "3cdce43634a88ed112c939b176a64688"
         );
     }

@@ -3,19 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::claim::Finish;
 use super::entry::Entry;
 use super::key::{KeyMaterial, KeyedProvider, Minted};
 use super::seal::Sealer;
-use super::store::TokenStore;
-use super::{Inner, LastToken, name};
+use super::store::{Finish, random};
+use super::{Inner, LastToken};
 use crate::clock::{Age, Clock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::provider::FetchContext;
 use crate::token::AccessToken;
 
-pub(super) struct Session<P, S> {
-    pub(super) inner: Arc<Inner<P, S>>,
+pub(super) struct Session<P> {
+    pub(super) inner: Arc<Inner<P>>,
     pub(super) cx: FetchContext,
     /// The cache counts a token's life from here.
     started_at: Instant,
@@ -30,8 +29,8 @@ pub(super) struct Answer {
     pub(super) age: Age,
 }
 
-impl<P: KeyedProvider, S: TokenStore> Session<P, S> {
-    pub(super) async fn new(inner: &Arc<Inner<P, S>>, cx: FetchContext) -> Result<Self, Error> {
+impl<P: KeyedProvider> Session<P> {
+    pub(super) async fn new(inner: &Arc<Inner<P>>, cx: FetchContext) -> Result<Self, Error> {
         let clock = cx.clock();
         let started_at = clock.now();
         let until = later(started_at, cx.fetch_timeout()).min(cx.deadline());
@@ -49,9 +48,9 @@ impl<P: KeyedProvider, S: TokenStore> Session<P, S> {
         })
     }
 
-    /// The store, the clock, and how long its operations may take in all.
-    pub(super) fn store(&self) -> (&S, &dyn Clock, Instant) {
-        (&self.inner.store, self.cx.clock(), self.cx.deadline())
+    /// The clock, and when the store's operations must have ended.
+    pub(super) fn limits(&self) -> (&dyn Clock, Instant) {
+        (self.cx.clock(), self.cx.deadline())
     }
 
     pub(super) fn age(&self) -> Age {
@@ -100,7 +99,7 @@ impl<P: KeyedProvider, S: TokenStore> Session<P, S> {
 /// Adds the entry, sealed, if there is one.
 pub(super) fn with_entry(finish: Finish, sealer: &Sealer, entry: Option<Entry>) -> Finish {
     let sealed = entry.and_then(|entry| {
-        let sealed = sealer.seal(name::random().ok()?, &entry.encode())?;
+        let sealed = sealer.seal(random().ok()?, &entry.encode())?;
         Some((sealed, entry.life()))
     });
     match sealed {

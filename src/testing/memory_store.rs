@@ -3,11 +3,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::Notify;
-
 use crate::clock::{Clock, TokioClock};
 use crate::error::Error;
-use crate::fleet::{Claim, Claimed, Finish, Record, StoreKey, StoredEntry, TokenStore, Window};
+use crate::fleet::{Claim, Claimed, Finish, Name, Record, TokenStore, Window};
 
 /// A [`TokenStore`] in this process's memory: the model for other stores.
 /// Clones share their content.
@@ -38,13 +36,12 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct Shared {
     contents: Mutex<Contents>,
-    changed: Notify,
 }
 
 #[derive(Default)]
 struct Contents {
-    records: HashMap<StoreKey, Record>,
-    windows: HashMap<StoreKey, Window>,
+    records: HashMap<Name, Record>,
+    windows: HashMap<Name, Window>,
 }
 
 impl MemoryStore {
@@ -87,8 +84,8 @@ impl MemoryStore {
     /// Runs one operation on the record of a key and a window.
     fn with<T>(
         &self,
-        key: &StoreKey,
-        window: &StoreKey,
+        key: &Name,
+        window: &Name,
         operation: impl FnOnce(&mut Record, &mut Window, u64) -> T,
     ) -> T {
         let now = self.clock.now().saturating_duration_since(self.created_at);
@@ -108,17 +105,11 @@ impl TokenStore for MemoryStore {
     }
 
     async fn finish(&self, finish: &Finish) -> Result<bool, Error> {
-        let saved = self.with(&finish.key, &finish.window, |record, window, now| {
-            record.finish(window, finish, now)
-        });
-        self.shared.changed.notify_waiters();
-        Ok(saved)
-    }
-
-    /// Completes with each change, of whatever key.
-    async fn changed(&self, _: &Claim, _: u32) -> Option<StoredEntry> {
-        self.shared.changed.notified().await;
-        None
+        Ok(
+            self.with(&finish.key, &finish.window, |record, window, now| {
+                record.finish(window, finish, now)
+            }),
+        )
     }
 }
 

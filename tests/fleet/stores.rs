@@ -4,12 +4,12 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use officernd_auth::ErrorKind;
 use officernd_auth::fleet::{Claimed, FileStore, RedisStore, TokenStore};
 use officernd_auth::testing::{Simulator, check_store};
-use officernd_auth::{ErrorKind, HttpTokenProvider, SharedTokenProvider};
 
-use crate::pods::{ask_all, cache, claim, credentials, finish, look, now, pod, provider};
-use crate::server::{Server, eventually, scratch};
+use crate::pods::{ask_all, cache, claim, finish, look, now, pod, provider};
+use crate::server::{Server, scratch};
 
 /// The rights that the documentation of `RedisStore` asks for, and no more.
 pub(crate) fn rights(more: &str) -> Vec<String> {
@@ -47,31 +47,6 @@ async fn a_connection_of_ones_own_keeps_the_rules() {
     let store = RedisStore::over(connection);
     check_store(&store).await.unwrap();
     assert!(store.root_certificates("x").is_err());
-
-    // What it saves wakes those that listen.
-    let own = client.get_multiplexed_async_connection().await.unwrap();
-    let (own, listens) = (
-        RedisStore::over(own),
-        RedisStore::new(&server.url()).unwrap(),
-    );
-    let held = claim(b"rung");
-    assert_eq!(own.claim(&held).await.unwrap(), Claimed::Granted);
-    let look = look(b"rung");
-    listens.claim(&look).await.unwrap();
-    let changed = listens.changed(&look, 0);
-    tokio::pin!(changed);
-    let mut saved = false;
-    let entry = loop {
-        tokio::select! {
-            entry = &mut changed => break entry,
-            () = tokio::time::sleep(Duration::from_millis(300)), if !saved => {
-                saved = true;
-                let finish = finish(&held).entry(b"sealed".to_vec(), Duration::from_secs(9));
-                assert!(own.finish(&finish).await.unwrap());
-            }
-        }
-    };
-    assert_eq!(entry.unwrap().sealed, b"sealed");
 }
 
 #[tokio::test]
@@ -129,51 +104,6 @@ async fn valkey_keeps_the_rules_with_the_documented_rights() {
     let longest = ask_all(&pods).await;
     println!("20 caches cold, Valkey: longest wait {longest:?}");
     assert_eq!(officernd.token_requests(), 1);
-}
-
-/// What a pod logs that fetches through this server.
-async fn logged_by_a_fetch(server: &Server) -> String {
-    let logs = Logs::default();
-    let writer = logs.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
-    // While tracing knows of one subscriber only, a callsite that another
-    // test's thread meets first is off for good.
-    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
-    let _guard = tracing::subscriber::set_default(subscriber.finish());
-    let officernd = Simulator::start().await.unwrap();
-    let url = format!("redis://app:hunter2@127.0.0.1:{}", server.port);
-    let store = RedisStore::new(&url).unwrap();
-    for name in ["a", "b"] {
-        let credentials = credentials(&officernd).form_param("tenant", name);
-        let http = HttpTokenProvider::new(credentials).unwrap();
-        let pod = cache(&SharedTokenProvider::new(http, store.clone()));
-        pod.token().await.unwrap();
-        let asked = || {
-            server
-                .ask_text(&["INFO", "commandstats"])
-                .contains("cmdstat_info")
-        };
-        eventually("it has asked for the policy", asked);
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
-    let logged = logs.0.lock().unwrap();
-    String::from_utf8_lossy(&logged).into_owned()
-}
-
-#[tokio::test]
-async fn a_server_that_may_evict_keys_is_warned_about_once() {
-    let policy = |policy| ["--maxmemory", "3mb", "--maxmemory-policy", policy].map(str::to_owned);
-    let with = |policy, rights: Vec<String>| Server::with(&args(&[policy, rights].concat()));
-    for (name, warnings) in [("volatile-ttl", 1), ("allkeys-lru", 1), ("noeviction", 0)] {
-        let server = with(policy(name).to_vec(), rights(""));
-        let logged = logged_by_a_fetch(&server).await;
-        let warned = logged.matches("Redis may evict").count();
-        assert_eq!(warned, warnings, "{name}: {logged}");
-        assert_eq!(logged.contains(name), warnings > 0, "{logged}");
-    }
-    // Without the right to ask it says nothing, and works.
-    let server = with(policy("volatile-ttl").to_vec(), rights("-info"));
-    assert!(!logged_by_a_fetch(&server).await.contains("Redis may evict"));
 }
 
 #[tokio::test]

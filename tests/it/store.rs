@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use officernd_auth::clock::{Clock, TokioClock};
-use officernd_auth::fleet::{
-    Claim, Claimed, Finish, KeyMaterial, KeyedProvider, StoredEntry, TokenStore,
-};
+use officernd_auth::fleet::{Claim, Claimed, Finish, KeyMaterial, KeyedProvider, TokenStore};
 use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ManualClock, MemoryStore, ScriptedProvider, Step, check_store};
 use officernd_auth::{
@@ -23,9 +21,9 @@ fn now() -> Instant {
 
 const S: fn(u64) -> Duration = Duration::from_secs;
 
-type Shared<S> = SharedTokenProvider<ScriptedProvider, S>;
+type Shared = SharedTokenProvider<ScriptedProvider>;
 
-fn pod<S>(endpoint: &ScriptedProvider, store: &S) -> (Shared<S>, TokenCache)
+fn pod<S>(endpoint: &ScriptedProvider, store: &S) -> (Shared, TokenCache)
 where
     S: TokenStore + Clone,
 {
@@ -479,9 +477,5 @@ impl TokenStore for Meddler {
 
     async fn finish(&self, finish: &Finish) -> Result<bool, Error> {
         self.model.finish(finish).await
-    }
-
-    async fn changed(&self, claim: &Claim, round: u32) -> Option<StoredEntry> {
-        self.model.changed(claim, round).await
     }
 }

@@ -7,9 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use officernd_auth::clock::{Clock, TokioClock};
-use officernd_auth::fleet::{
-    Claim, Claimed, Finish, KeyMaterial, KeyedProvider, StoredEntry, TokenStore,
-};
+use officernd_auth::fleet::{Claim, Claimed, Finish, KeyMaterial, KeyedProvider, TokenStore};
 use officernd_auth::testing::{ManualClock, MemoryStore, ScriptedProvider};
 use officernd_auth::{
     AccessToken, Allowance, Error, ErrorKind, FetchContext, OfficeRndAuthLayer,
@@ -58,10 +56,6 @@ impl TokenStore for Switched {
         self.pass().await?;
         self.model.finish(finish).await
     }
-
-    async fn changed(&self, claim: &Claim, round: u32) -> Option<StoredEntry> {
-        self.model.changed(claim, round).await
-    }
 }
 
 /// Five a minute in a sliding window that counts refused requests; says no
@@ -99,7 +93,7 @@ impl KeyedProvider for Strict {
 fn pod<P: KeyedProvider + Clone>(
     endpoint: &P,
     store: &Switched,
-) -> (SharedTokenProvider<P, Switched>, TokenCache) {
+) -> (SharedTokenProvider<P>, TokenCache) {
     let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
     let layer = OfficeRndAuthLayer::builder(provider.clone()).allowance(Allowance::new(5, S(60)));
     (provider, layer.build().unwrap().cache().clone())

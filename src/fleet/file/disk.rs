@@ -8,8 +8,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::super::name::StoreKey;
-use super::super::store::MAX_ENTRY_SIZE;
+use super::super::store::{MAX_ENTRY_SIZE, Name};
 use crate::clock::{Clock as _, TokioClock};
 
 /// A record is an entry in base64 and a little more.
@@ -98,7 +97,7 @@ pub(super) fn lock(dir: &Path) -> io::Result<File> {
 
 /// The content of a file of this boot; the default for everything else: a file
 /// that is not there, cannot be read, or is no regular file.
-pub(super) fn read<T: DeserializeOwned + Default>(dir: &Path, key: &StoreKey, boot: &str) -> T {
+pub(super) fn read<T: DeserializeOwned + Default>(dir: &Path, key: &Name, boot: &str) -> T {
     let read = || -> io::Result<T> {
         let mut options = OpenOptions::new();
         guarded(options.read(true));
@@ -122,7 +121,7 @@ pub(super) fn read<T: DeserializeOwned + Default>(dir: &Path, key: &StoreKey, bo
 /// booted anew anyway.
 pub(super) fn replace<T: Serialize>(
     dir: &Path,
-    key: &StoreKey,
+    key: &Name,
     boot: &str,
     content: &T,
 ) -> io::Result<()> {
@@ -164,7 +163,7 @@ pub(super) fn sweep(dir: &Path) {
     }
 }
 
-fn path(dir: &Path, key: &StoreKey) -> PathBuf {
+fn path(dir: &Path, key: &Name) -> PathBuf {
     dir.join(format!("officernd-{key}.json"))
 }
 

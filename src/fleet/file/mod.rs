@@ -9,10 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::claim::{Claim, Claimed, Finish};
-use super::name::StoreKey;
 use super::record::{Record, Window};
-use super::store::TokenStore;
+use super::store::{Claim, Claimed, Finish, Name, TokenStore};
 use crate::error::{ConfigError, Error, ErrorKind};
 
 /// A [`TokenStore`] for processes on one host: a directory of sealed files.
@@ -67,8 +65,8 @@ impl FileStore {
     /// changed.
     async fn with<T: Send + 'static>(
         &self,
-        key: &StoreKey,
-        window: &StoreKey,
+        key: &Name,
+        window: &Name,
         operation: impl FnOnce(&mut Record, &mut Window, u64) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let dir = Arc::clone(&self.dir);

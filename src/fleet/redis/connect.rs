@@ -2,14 +2,14 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::cluster::ClusterClient;
 use ::redis::{
-    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, ProtocolVersion, RedisError,
-    RedisResult, TlsCertificates, cmd,
+    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, RedisResult,
+    TlsCertificates, cmd,
 };
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
@@ -20,7 +20,6 @@ use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
-use super::bell::Bell;
 use super::connection::Connection;
 use super::target::{Servers, Target, is_tls};
 
@@ -31,19 +30,16 @@ const NODE_TIMEOUT: Duration = Duration::from_millis(800);
 #[derive(Clone)]
 pub(super) struct Connected {
     pub(super) connection: Connection,
-    pub(super) bell: Option<Arc<Bell>>,
     /// Set when the connection has ended, or has failed to answer.
     pub(super) lost: Arc<AtomicBool>,
     /// The task that reads and writes; ends with the last use of the connection.
-    pub(super) driver: Option<Arc<JoinSet<()>>>,
+    pub(super) _driver: Option<Arc<JoinSet<()>>>,
 }
 
 /// Connects to a target.
 pub(super) struct Connector {
     target: Target,
     tls: OnceCell<Arc<ClientConfig>>,
-    /// The servers know no RESP3, or the user may not say HELLO.
-    resp2: AtomicBool,
 }
 
 impl Connector {
@@ -51,7 +47,6 @@ impl Connector {
         Arc::new(Self {
             target,
             tls: OnceCell::new(),
-            resp2: AtomicBool::new(false),
         })
     }
 
@@ -60,27 +55,14 @@ impl Connector {
     }
 
     pub(super) async fn connect(self: &Arc<Self>) -> RedisResult<Connected> {
-        if self.resp2.load(Ordering::Relaxed) {
-            return self.connect_with(ProtocolVersion::RESP2).await;
-        }
-        match self.connect_with(ProtocolVersion::RESP3).await {
-            Err(error) if is_without_resp3(&error) => {
-                self.resp2.store(true, Ordering::Relaxed);
-                self.connect_with(ProtocolVersion::RESP2).await
-            }
-            connected => connected,
-        }
-    }
-
-    async fn connect_with(self: &Arc<Self>, protocol: ProtocolVersion) -> RedisResult<Connected> {
         match &self.target.servers {
-            Servers::One(info) => self.open(info, protocol).await,
+            Servers::One(info) => self.open(info).await,
             Servers::Sentinel {
                 sentinels,
                 group,
                 servers,
-            } => self.open_master(sentinels, group, servers, protocol).await,
-            Servers::Cluster(nodes) => self.open_cluster(nodes, protocol).await,
+            } => self.open_master(sentinels, group, servers).await,
+            Servers::Cluster(nodes) => self.open_cluster(nodes).await,
         }
     }
 
@@ -92,7 +74,6 @@ impl Connector {
         sentinels: &[ConnectionInfo],
         group: &str,
         servers: &ConnectionInfo,
-        protocol: ProtocolVersion,
     ) -> RedisResult<Connected> {
         let mut asking = JoinSet::new();
         for sentinel in sentinels {
@@ -101,7 +82,7 @@ impl Connector {
             asking.spawn(async move {
                 let (host, port) = this.ask_sentinel(&sentinel, &group).await?;
                 let address = address(&servers, host, port);
-                this.open(&servers.set_addr(address), protocol).await
+                this.open(&servers.set_addr(address)).await
             });
         }
         let mut failure = timed_out();
@@ -120,7 +101,7 @@ impl Connector {
         sentinel: &ConnectionInfo,
         group: &str,
     ) -> RedisResult<(String, u16)> {
-        let opened = self.open(sentinel, ProtocolVersion::RESP2).await?;
+        let opened = self.open(sentinel).await?;
         let mut command = cmd("SENTINEL");
         command.arg("GET-MASTER-ADDR-BY-NAME").arg(group);
         let mut connection = opened.connection;
@@ -131,16 +112,12 @@ impl Connector {
         })
     }
 
-    async fn open(
-        &self,
-        info: &ConnectionInfo,
-        protocol: ProtocolVersion,
-    ) -> RedisResult<Connected> {
+    async fn open(&self, info: &ConnectionInfo) -> RedisResult<Connected> {
         match info.addr() {
             ConnectionAddr::Tcp(host, port) => {
                 let stream = TcpStream::connect((&**host, *port)).await?;
                 stream.set_nodelay(true)?;
-                set_up(info, protocol, stream).await
+                set_up(info, stream).await
             }
             ConnectionAddr::TcpTls { host, port, .. } => {
                 let config = self.tls().await?;
@@ -148,11 +125,11 @@ impl Connector {
                 stream.set_nodelay(true)?;
                 let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
                 let tls = tokio_rustls::TlsConnector::from(config);
-                set_up(info, protocol, tls.connect(name, stream).await?).await
+                set_up(info, tls.connect(name, stream).await?).await
             }
             #[cfg(unix)]
             ConnectionAddr::Unix(path) => {
-                set_up(info, protocol, tokio::net::UnixStream::connect(path).await?).await
+                set_up(info, tokio::net::UnixStream::connect(path).await?).await
             }
             _ => Err(RedisError::from((
                 ErrorKind::InvalidClientConfig,
@@ -162,11 +139,7 @@ impl Connector {
     }
 
     /// redis-rs connects to all nodes by itself, and waits for each.
-    async fn open_cluster(
-        &self,
-        nodes: &[ConnectionInfo],
-        protocol: ProtocolVersion,
-    ) -> RedisResult<Connected> {
+    async fn open_cluster(&self, nodes: &[ConnectionInfo]) -> RedisResult<Connected> {
         if nodes.iter().any(is_tls) && CryptoProvider::get_default().is_none() {
             return Err(RedisError::from((
                 ErrorKind::InvalidClientConfig,
@@ -177,7 +150,6 @@ impl Connector {
             .connection_timeout(NODE_TIMEOUT)
             .response_timeout(NODE_TIMEOUT)
             .overall_response_timeout(None)
-            .use_protocol(protocol)
             .retries(2)
             .min_retry_wait(20)
             .max_retry_wait(50);
@@ -188,17 +160,11 @@ impl Connector {
             });
         }
         let lost = Arc::new(AtomicBool::new(false));
-        let bell =
-            (protocol == ProtocolVersion::RESP3).then(|| Arc::new(Bell::new(Arc::clone(&lost))));
-        if let Some(bell) = bell.clone() {
-            builder = builder.push_sender(bell);
-        }
         let connection = builder.build()?.get_async_connection().await?;
         Ok(Connected {
             connection: Connection::Cluster(connection),
-            bell,
             lost,
-            driver: None,
+            _driver: None,
         })
     }
 
@@ -214,31 +180,22 @@ impl Connector {
 }
 
 /// Says HELLO or AUTH, and drives the connection in a task of its own.
-async fn set_up<S>(
-    info: &ConnectionInfo,
-    protocol: ProtocolVersion,
-    stream: S,
-) -> RedisResult<Connected>
+async fn set_up<S>(info: &ConnectionInfo, stream: S) -> RedisResult<Connected>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let settings = info.redis_settings().clone();
-    let settings = settings.set_protocol(protocol).set_skip_set_lib_name();
+    let settings = settings.set_skip_set_lib_name();
     let lost = Arc::new(AtomicBool::new(false));
-    let mut config = AsyncConnectionConfig::new().set_response_timeout(None);
-    let bell = (protocol == ProtocolVersion::RESP3).then(|| Arc::new(Bell::new(Arc::clone(&lost))));
-    if let Some(bell) = bell.clone() {
-        config = config.set_push_sender(bell);
-    }
+    let config = AsyncConnectionConfig::new().set_response_timeout(None);
     let made = MultiplexedConnection::new_with_config(&settings, stream, config);
     let (connection, driver) = made.await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(driver);
     Ok(Connected {
         connection: Connection::One(connection),
-        bell,
         lost,
-        driver: Some(Arc::new(tasks)),
+        _driver: Some(Arc::new(tasks)),
     })
 }
 
@@ -274,11 +231,6 @@ fn address(servers: &ConnectionInfo, host: String, port: u16) -> ConnectionAddr 
         },
         _ => ConnectionAddr::Tcp(host, port),
     }
-}
-
-/// HELLO is unknown (`ERR`) or forbidden (`NOPERM`).
-fn is_without_resp3(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::RESP3NotSupported || matches!(error.code(), Some("ERR" | "NOPERM"))
 }
 
 fn timed_out() -> RedisError {

@@ -29,22 +29,6 @@ impl Clone for Box<dyn OwnConnection> {
     }
 }
 
-impl Connection {
-    pub(super) fn subscribe(&self) -> &'static str {
-        match self {
-            Self::Cluster(_) => "SSUBSCRIBE",
-            _ => "SUBSCRIBE",
-        }
-    }
-
-    pub(super) fn unsubscribe(&self) -> &'static str {
-        match self {
-            Self::Cluster(_) => "SUNSUBSCRIBE",
-            _ => "UNSUBSCRIBE",
-        }
-    }
-}
-
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {

@@ -10,16 +10,14 @@ use ::redis::{RedisError, RedisResult, ServerErrorKind};
 
 use super::connect::{Connected, Connector};
 use super::connection::Connection;
-use crate::clock::{Clock as _, TokioClock, later};
+use crate::clock::{Clock as _, TokioClock, later, timeout_at};
 
 /// A connection that was idle for this long may have been cut by something on
 /// the way, without a word. A new one takes milliseconds.
 const MAX_IDLE: Duration = Duration::from_secs(10);
 
-/// How often an operation is repeated while its slot moves to another node of
-/// a cluster, and the pause between. The caller's limit ends it sooner.
-const MAX_PAUSES: u32 = 50;
-const MOVING_PAUSE: Duration = Duration::from_millis(20);
+/// The time limits of an operation and of its one repetition, connecting included.
+const OPERATION_TIMEOUTS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
 
 pub(super) enum Link {
     /// Connects by itself.
@@ -65,23 +63,8 @@ impl Link {
         }
     }
 
-    pub(super) async fn connect(&self) -> RedisResult<()> {
-        match self {
-            Self::Made(made) => made.connected().await.map(drop),
-            Self::Own(_) => Ok(()),
-        }
-    }
-
-    /// The connection, if there is one: does not wait.
-    pub(super) fn live(&self) -> Option<Connected> {
-        match self {
-            Self::Made(made) => made.usable(),
-            Self::Own(_) => None,
-        }
-    }
-
-    /// Runs an operation; once more if the connection turns out to be dead, or
-    /// the server to be no master any more; and again while a slot moves.
+    /// Runs an operation within 500 ms; once more, within 1 s over a new
+    /// connection, if it was not answered or the server is no master any more.
     pub(super) async fn run<T, F>(&self, operation: impl Fn(Connection) -> F) -> RedisResult<T>
     where
         F: Future<Output = RedisResult<T>>,
@@ -90,19 +73,15 @@ impl Link {
             Self::Made(made) => made,
             Self::Own(connection) => return operation(connection.clone()).await,
         };
-        let mut pauses = 0;
-        let mut repeated = false;
-        loop {
-            match made.once(&operation).await {
-                Err(error) if is_moving(&error) && pauses < MAX_PAUSES => {
-                    pauses += 1;
-                    let until = later(TokioClock.now(), MOVING_PAUSE);
-                    TokioClock.sleep_until(until).await;
-                }
-                Err(error) if is_worth_repeating(&error) && !repeated => repeated = true,
-                answer => return answer,
+        for limit in OPERATION_TIMEOUTS {
+            let until = later(TokioClock.now(), limit);
+            match timeout_at(&TokioClock, until, made.once(&operation)).await {
+                Some(Err(error)) if !is_an_answer(&error) => {}
+                Some(answer) => return answer,
+                None => {}
             }
         }
+        Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
     }
 }
 
@@ -160,19 +139,4 @@ impl Made {
 fn is_an_answer(error: &RedisError) -> bool {
     let read_only = ::redis::ErrorKind::Server(ServerErrorKind::ReadOnly);
     error.kind() != read_only && error.code().is_some()
-}
-
-/// Some of the keys are on one node of a cluster and some on another.
-fn is_moving(error: &RedisError) -> bool {
-    matches!(
-        error.kind(),
-        ::redis::ErrorKind::Server(
-            ServerErrorKind::TryAgain | ServerErrorKind::Ask | ServerErrorKind::ClusterDown
-        )
-    )
-}
-
-fn is_worth_repeating(error: &RedisError) -> bool {
-    let read_only = ::redis::ErrorKind::Server(ServerErrorKind::ReadOnly);
-    !error.is_timeout() && (error.is_connection_dropped() || error.kind() == read_only)
 }

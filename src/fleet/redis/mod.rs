@@ -1,18 +1,14 @@
 //! The store for a fleet: Redis or Valkey.
 
-mod bell;
 mod connect;
 mod connection;
-mod eviction;
 mod link;
 mod operations;
 mod script;
-mod subscription;
 mod target;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use ::redis::aio::ConnectionLike;
 
@@ -21,7 +17,7 @@ use self::connection::Connection;
 use self::link::Link;
 use self::script::Script;
 use self::target::Target;
-use super::name::StoreKey;
+use super::store::Name;
 use crate::error::ConfigError;
 
 /// What keys begin with by default. ACLs depend on it.
@@ -47,18 +43,15 @@ const PREFIX: &str = "officernd:";
 ///
 /// # Rights
 ///
-/// Keys and channels under its prefix, and:
+/// Keys under its prefix, and:
 ///
 /// ```text
-/// ACL SETUSER app on >hunter2 ~officernd:* resetchannels &officernd:* -@all +hello +select
-///   +evalsha +eval +time +get +set +del +strlen +pttl +pexpire +zadd +zrem +zcount +zscore
-///   +zrangebyscore +zremrangebyscore +subscribe +unsubscribe +publish +info
+/// ACL SETUSER app on >hunter2 ~officernd:* resetchannels -@all +select +evalsha +eval +time +get
+///   +set +del +strlen +pttl +pexpire +zadd +zrem +zcount +zscore +zrangebyscore +zremrangebyscore
 /// ```
 ///
-/// On a cluster also `+cluster|slots +readonly +asking +ssubscribe +sunsubscribe
-/// +spublish`. The user of a sentinel needs `+sentinel|get-master-addr-by-name`.
-/// Without channels, `HELLO` or RESP3 the store polls, every 50 to 200 ms,
-/// doubling to 2 s. Without `INFO` the eviction policy is not checked.
+/// On a cluster also `+cluster|slots +asking`. The user of a sentinel needs
+/// `+sentinel|get-master-addr-by-name`.
 ///
 /// Keys are `officernd:{<endpoint>}:<token>:entry`, `:lease`, and
 /// `officernd:{<endpoint>}:window`: the braces keep those of one token endpoint
@@ -67,8 +60,7 @@ const PREFIX: &str = "officernd:";
 /// # What a loss costs
 ///
 /// - *Eviction:* a server that may evict keys forgets leases and windows first.
-///   Use `maxmemory-policy noeviction` or a server of its own. A process that
-///   fetches checks the policy once and logs a warning.
+///   Use `maxmemory-policy noeviction` or a server of its own.
 /// - *Failover:* writes that were not replicated are lost: at most a lease and
 ///   the window, so up to one allowance more, once.
 /// - *A restart without data:* the same, and one token request for each token.
@@ -93,9 +85,6 @@ struct Shared {
     link: Link,
     claim: Script,
     finish: Script,
-    /// How the finish script publishes.
-    publish: &'static str,
-    policy_checked: AtomicBool,
 }
 
 impl RedisStore {
@@ -155,8 +144,7 @@ impl RedisStore {
     }
 
     /// A connection of your own: a `ConnectionManager`, a pool, Sentinel or a
-    /// cluster, another way of TLS. It has to reconnect by itself. The store
-    /// polls over it, every 50 to 200 ms, doubling to 2 s.
+    /// cluster, another way of TLS. It has to reconnect by itself.
     ///
     /// ```no_run
     /// use officernd_auth::fleet::RedisStore;
@@ -172,7 +160,7 @@ impl RedisStore {
     #[must_use]
     pub fn over(connection: impl ConnectionLike + Clone + Send + Sync + 'static) -> Self {
         let connection = Connection::Own(Box::new(connection));
-        Self::with(Link::Own(connection), "PUBLISH SPUBLISH")
+        Self::with(Link::Own(connection))
     }
 
     /// Begins keys with `prefix`: at most 128 printable ASCII characters
@@ -214,37 +202,27 @@ impl RedisStore {
     }
 
     fn to(target: Target) -> Self {
-        let publish = match target.is_cluster() {
-            true => "SPUBLISH",
-            false => "PUBLISH",
-        };
-        Self::with(Link::new(Connector::new(target)), publish)
+        Self::with(Link::new(Connector::new(target)))
     }
 
-    fn with(link: Link, publish: &'static str) -> Self {
+    fn with(link: Link) -> Self {
         Self {
             shared: Arc::new(Shared {
                 link,
                 claim: Script::new(script::CLAIM),
                 finish: Script::new(script::FINISH),
-                publish,
-                policy_checked: AtomicBool::new(false),
             }),
             prefix: PREFIX.into(),
         }
     }
 
-    fn keys(&self, key: &StoreKey, window: &StoreKey) -> [String; 3] {
+    fn keys(&self, key: &Name, window: &Name) -> [String; 3] {
         let prefix = &self.prefix;
         [
             format!("{prefix}{{{window}}}:{key}:entry"),
             format!("{prefix}{{{window}}}:{key}:lease"),
             format!("{prefix}{{{window}}}:window"),
         ]
-    }
-
-    fn channel(&self, key: &StoreKey, window: &StoreKey) -> String {
-        format!("{}{{{window}}}:{key}:changed", self.prefix)
     }
 }
 

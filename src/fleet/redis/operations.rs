@@ -1,18 +1,16 @@
 //! The operations of a store, over a connection to Redis.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ::redis::{
     ErrorKind as Kind, FromRedisValue as _, RedisError, ServerErrorKind, ToRedisArgs, Value,
 };
 
-use super::super::claim::{Claim, Claimed, Finish, StoredEntry};
-use super::super::store::{MAX_ENTRY_SIZE, TokenStore, millis, poll_interval, whole_millis};
+use super::super::store::{
+    Claim, Claimed, Finish, MAX_ENTRY_SIZE, Name, StoredEntry, TokenStore, millis, whole_millis,
+};
 use super::script::Script;
-use super::subscription::hear;
-use super::{RedisStore, Shared, bell, eviction};
-use crate::clock::{Clock as _, TokioClock, later};
+use super::{RedisStore, Shared};
 use crate::error::{Error, ErrorKind};
 
 impl TokenStore for RedisStore {
@@ -38,7 +36,6 @@ impl TokenStore for RedisStore {
 
     async fn finish(&self, finish: &Finish) -> Result<bool, Error> {
         let keys = self.keys(&finish.key, &finish.window);
-        let channel = self.channel(&finish.key, &finish.window);
         let (sealed, life) = match &finish.entry {
             Some(entry) => (&*entry.sealed, entry.expires_in),
             None => (&[][..], Duration::ZERO),
@@ -48,29 +45,9 @@ impl TokenStore for RedisStore {
             sealed,
             millis(life),
             whole_millis(finish.frees_after),
-            &*channel,
-            self.shared.publish,
         );
         let answer = invoke(&self.shared, &self.shared.finish, &keys, args).await?;
-        if !self.shared.policy_checked.swap(true, Ordering::Relaxed) {
-            eviction::check(&self.shared);
-        }
         Ok(answer == Value::Int(1))
-    }
-
-    async fn changed(&self, claim: &Claim, round: u32) -> Option<StoredEntry> {
-        if let Some(heard) = hear(&self.shared.link, self.channel(&claim.key, &claim.window)).await
-        {
-            return heard;
-        }
-        let until = later(TokioClock.now(), poll_interval(round));
-        TokioClock.sleep_until(until).await;
-        None
-    }
-
-    async fn connect(&self) -> Result<(), Error> {
-        let connected = self.shared.link.connect().await;
-        connected.map_err(|error| failed(&error))
     }
 }
 
@@ -101,7 +78,7 @@ fn claimed(answer: Value) -> Option<Claimed> {
                 let Some(Value::BulkString(stored)) = parts.get(1) else {
                     return None;
                 };
-                Claimed::Entry(bell::entry(stored, number(2)?)?)
+                Claimed::Entry(entry(stored, number(2)?)?)
             }
             _ => return None,
         },
@@ -129,4 +106,11 @@ fn failed(error: &RedisError) -> Error {
 
 fn is_code(code: &str) -> bool {
     code.len() <= 32 && code.bytes().all(|byte| byte.is_ascii_uppercase())
+}
+
+/// An entry as the scripts save it: the holder's name, then the sealed bytes.
+fn entry(stored: &[u8], expires_in: Duration) -> Option<StoredEntry> {
+    let (id, sealed) = stored.split_at_checked(32)?;
+    let id = Name::parse(std::str::from_utf8(id).ok()?)?;
+    (sealed.len() <= MAX_ENTRY_SIZE).then(|| StoredEntry::new(id, sealed.to_vec(), expires_in))
 }

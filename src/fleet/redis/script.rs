@@ -73,8 +73,7 @@ return {'granted'}
 "
 );
 
-/// `ARGV`: holder, sealed entry or '', life in ms, when the place frees in ms,
-/// channel, how to publish.
+/// `ARGV`: holder, sealed entry or '', life in ms, when the place frees in ms.
 pub(super) const FINISH: &str = script!(
     r"
 local holder, frees = ARGV[1], tonumber(ARGV[4])
@@ -85,7 +84,6 @@ if run('ZSCORE', KEYS[3], holder) then
     redis.call('ZREM', KEYS[3], holder)
   end
 end
-local message = ''
 if run('GET', KEYS[2]) ~= holder then
   local entry = run('GET', KEYS[1])
   if ARGV[2] ~= '' and entry and string.sub(entry, 1, 32) == holder then return 1 end
@@ -95,9 +93,7 @@ redis.call('DEL', KEYS[2])
 if ARGV[2] ~= '' then
   run('STRLEN', KEYS[1])
   redis.call('SET', KEYS[1], holder .. ARGV[2], 'PX', ARGV[3])
-  message = ARGV[3] .. ' ' .. holder .. ARGV[2]
 end
-for command in string.gmatch(ARGV[6], '%a+') do redis.pcall(command, ARGV[5], message) end
 return 1
 "
 );

@@ -80,10 +80,6 @@ impl Target {
         Ok(self)
     }
 
-    pub(super) fn is_cluster(&self) -> bool {
-        matches!(self.servers, Servers::Cluster(_))
-    }
-
     /// All whose addresses are known.
     fn infos(&self) -> Vec<&ConnectionInfo> {
         match &self.servers {

@@ -1,13 +1,10 @@
 //! The rules of a store, one after the other.
 
-use std::future::poll_fn;
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use super::subject::Subject;
 use super::{Violation, granted, must};
-use crate::fleet::{Claimed, Holder, Limits, MAX_ENTRY_SIZE, TokenStore};
+use crate::fleet::{Claimed, Limits, MAX_ENTRY_SIZE, Name, TokenStore};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
@@ -24,7 +21,7 @@ const UNLIMITED: Limits = Limits {
 };
 
 pub(super) async fn leases<S: TokenStore>(store: &S) -> Result<(), Violation> {
-    let (me, other) = (Holder::random()?, Holder::random()?);
+    let (me, other) = (Name::random()?, Name::random()?);
     let mut it = Subject::new(store, UNLIMITED)?;
     must(it.entry().await?.is_none(), "an unknown key has no entry")?;
     must(it.is_granted(&me).await?, "a free lease is granted")?;
@@ -75,7 +72,7 @@ pub(super) async fn leases<S: TokenStore>(store: &S) -> Result<(), Violation> {
 
     for _ in 0..8 {
         let it = Subject::new(store, UNLIMITED)?;
-        let claims = (0..16).map(|_| async { it.is_granted(&Holder::random()?).await });
+        let claims = (0..16).map(|_| async { it.is_granted(&Name::random()?).await });
         must(
             granted(claims).await? == 1,
             "of many claims at one instant, one is granted",
@@ -85,7 +82,7 @@ pub(super) async fn leases<S: TokenStore>(store: &S) -> Result<(), Violation> {
 }
 
 pub(super) async fn entries<S: TokenStore>(store: &S) -> Result<(), Violation> {
-    let (me, other) = (Holder::random()?, Holder::random()?);
+    let (me, other) = (Name::random()?, Name::random()?);
     let it = Subject::new(store, UNLIMITED)?;
     let bytes: Vec<u8> = (0..MAX_ENTRY_SIZE).map(|at| at.to_le_bytes()[0]).collect();
     it.claim(&me).await?;
@@ -141,7 +138,7 @@ pub(super) async fn entries<S: TokenStore>(store: &S) -> Result<(), Violation> {
 }
 
 pub(super) async fn fences<S: TokenStore>(store: &S) -> Result<(), Violation> {
-    let (late, next) = (Holder::random()?, Holder::random()?);
+    let (late, next) = (Name::random()?, Name::random()?);
     let mut it = Subject::new(store, UNLIMITED)?;
     it.limits.lease = SHORT;
     it.claim(&late).await?;
@@ -168,7 +165,7 @@ pub(super) async fn fences<S: TokenStore>(store: &S) -> Result<(), Violation> {
 }
 
 pub(super) async fn places<S: TokenStore>(store: &S) -> Result<(), Violation> {
-    let (me, other) = (Holder::random()?, Holder::random()?);
+    let (me, other) = (Name::random()?, Name::random()?);
     let limits = |requests, lease, per| Limits {
         lease,
         requests: Some(requests),
@@ -182,7 +179,7 @@ pub(super) async fn places<S: TokenStore>(store: &S) -> Result<(), Violation> {
         b.is_granted(&other).await?,
         "a holder has one place, however often it claims",
     )?;
-    let third = Holder::random()?;
+    let third = Name::random()?;
     let wait = c.wait(&third).await?;
     must(
         wait.is_some_and(|wait| wait > LONG / 2),
@@ -225,7 +222,7 @@ pub(super) async fn places<S: TokenStore>(store: &S) -> Result<(), Violation> {
         .collect::<Result<Vec<_>, _>>()?;
     let claims = siblings
         .iter()
-        .map(|it| async { it.is_granted(&Holder::random()?).await });
+        .map(|it| async { it.is_granted(&Name::random()?).await });
     must(
         granted(claims).await? == 5,
         "of many claims at one instant, as many are granted as there are places",
@@ -234,35 +231,5 @@ pub(super) async fn places<S: TokenStore>(store: &S) -> Result<(), Violation> {
     must(
         it.is_granted(&me).await?,
         "a place that is never finished becomes free by itself",
-    )
-}
-
-/// What `changed` says is checked; that it says it soon is not: a store may poll.
-pub(super) async fn changes<S: TokenStore>(store: &S) -> Result<(), Violation> {
-    let (me, other) = (Holder::random()?, Holder::random()?);
-    let it = Subject::new(store, UNLIMITED)?;
-    it.claim(&me).await?;
-    let request = it.request(&other);
-    let mut changed = pin!(store.changed(&request, 0));
-    let first = poll_fn(|cx| Poll::Ready(changed.as_mut().poll(cx))).await;
-    must(
-        it.save(&me, b"entry", LONG).await?,
-        "a key that is watched can be changed",
-    )?;
-    let heard = match first {
-        Poll::Ready(heard) => heard,
-        Poll::Pending => match tokio::time::timeout(LONG, changed).await {
-            Ok(heard) => heard,
-            Err(_) => return must(false, "a wait ends when the key has changed"),
-        },
-    };
-    must(
-        heard.is_none_or(|entry| entry.sealed == b"entry" && entry.expires_in <= LONG),
-        "a notification brings the entry that was saved, or none",
-    )?;
-    let entry = it.entry().await?;
-    must(
-        entry.is_some_and(|entry| entry.id == me),
-        "the entry is there when the wait ends",
     )
 }

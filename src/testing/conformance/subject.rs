@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::fresh;
 use crate::error::Error;
-use crate::fleet::{Claim, Claimed, Finish, Holder, Limits, StoreKey, StoredEntry, TokenStore};
+use crate::fleet::{Claim, Claimed, Finish, Limits, Name, StoredEntry, TokenStore};
 
 /// One token at one endpoint.
 pub(super) struct Subject<'a, S> {
     pub(super) store: &'a S,
-    key: StoreKey,
-    window: StoreKey,
+    key: Name,
+    window: Name,
     pub(super) limits: Limits,
 }
 
@@ -33,21 +33,21 @@ impl<'a, S: TokenStore> Subject<'a, S> {
         })
     }
 
-    pub(super) fn request(&self, holder: &Holder) -> Claim {
+    pub(super) fn request(&self, holder: &Name) -> Claim {
         let (key, window) = (self.key.clone(), self.window.clone());
         Claim::new(key, window, holder.clone(), self.limits)
     }
 
-    pub(super) async fn claim(&self, holder: &Holder) -> Result<Claimed, Error> {
+    pub(super) async fn claim(&self, holder: &Name) -> Result<Claimed, Error> {
         self.store.claim(&self.request(holder)).await
     }
 
-    pub(super) async fn is_granted(&self, holder: &Holder) -> Result<bool, Error> {
+    pub(super) async fn is_granted(&self, holder: &Name) -> Result<bool, Error> {
         Ok(self.claim(holder).await? == Claimed::Granted)
     }
 
     /// How long the store says to wait; `None` for another answer.
-    pub(super) async fn wait(&self, holder: &Holder) -> Result<Option<Duration>, Error> {
+    pub(super) async fn wait(&self, holder: &Name) -> Result<Option<Duration>, Error> {
         Ok(match self.claim(holder).await? {
             Claimed::Leased(wait) | Claimed::RateLimited(wait) => Some(wait),
             _ => None,
@@ -56,7 +56,7 @@ impl<'a, S: TokenStore> Subject<'a, S> {
 
     /// The entry, as a process that has seen none gets it.
     pub(super) async fn entry(&self) -> Result<Option<StoredEntry>, Error> {
-        let mut look = self.request(&Holder::random()?);
+        let mut look = self.request(&Name::random()?);
         look.may_fetch = false;
         Ok(match self.store.claim(&look).await? {
             Claimed::Entry(entry) => Some(entry),
@@ -66,7 +66,7 @@ impl<'a, S: TokenStore> Subject<'a, S> {
 
     pub(super) async fn release(
         &self,
-        holder: &Holder,
+        holder: &Name,
         frees_after: Duration,
     ) -> Result<bool, Error> {
         self.store.finish(&self.end(holder, frees_after)).await
@@ -74,7 +74,7 @@ impl<'a, S: TokenStore> Subject<'a, S> {
 
     pub(super) async fn save(
         &self,
-        holder: &Holder,
+        holder: &Name,
         bytes: &[u8],
         life: Duration,
     ) -> Result<bool, Error> {
@@ -82,7 +82,7 @@ impl<'a, S: TokenStore> Subject<'a, S> {
         self.store.finish(&finish.entry(bytes.to_vec(), life)).await
     }
 
-    fn end(&self, holder: &Holder, frees_after: Duration) -> Finish {
+    fn end(&self, holder: &Name, frees_after: Duration) -> Finish {
         let (key, window) = (self.key.clone(), self.window.clone());
         Finish::new(key, window, holder.clone(), frees_after)
     }
