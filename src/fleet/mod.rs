@@ -107,8 +107,6 @@ pub(crate) use self::record::{Record, Window};
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
 use self::store::DynStore;
-#[cfg(feature = "testing")]
-pub(crate) use self::store::random;
 pub use self::store::{
     Claim, Claimed, Finish, Limits, MAX_ENTRY_SIZE, Name, StoredEntry, TokenStore,
 };

@@ -10,6 +10,7 @@
 mod cluster;
 mod cold;
 mod crash;
+mod differential;
 mod files;
 mod outage;
 mod pods;

@@ -52,7 +52,7 @@ const PREFIX: &str = "officernd:";
 ///
 /// ```text
 /// ACL SETUSER app on >hunter2 ~officernd:* resetchannels -@all +select +evalsha +eval +time +get
-///   +set +del +strlen +pttl +pexpire +zadd +zrem +zcount +zscore +zrangebyscore +zremrangebyscore
+///   +set +del +pttl +pexpire +zadd +zrem +zcount +zscore +zrangebyscore +zremrangebyscore
 /// ```
 ///
 /// On a cluster also `+cluster|slots +asking`. The user of a sentinel needs
