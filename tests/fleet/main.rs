@@ -12,6 +12,7 @@ mod cold;
 mod crash;
 mod differential;
 mod files;
+mod fuzz;
 mod outage;
 mod pods;
 mod scale;
