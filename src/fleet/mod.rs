@@ -89,8 +89,6 @@ pub use self::provider::SharedTokenProvider;
 pub(crate) use self::record::{Record, Window};
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
-#[cfg(feature = "testing")]
-pub(crate) use self::store::random;
 pub use self::store::{
     Claim, Claimed, Finish, Limits, MAX_ENTRY_SIZE, Name, StoredEntry, TokenStore,
 };

@@ -27,15 +27,10 @@ use crate::fleet::{Claim, Claimed, Finish, Name, Record, TokenStore, Window};
 /// ```
 #[derive(Clone)]
 pub struct MemoryStore {
-    shared: Arc<Shared>,
+    contents: Arc<Mutex<Contents>>,
     clock: Arc<dyn Clock>,
     /// Times are counted from here.
     created_at: Instant,
-}
-
-#[derive(Default)]
-struct Shared {
-    contents: Mutex<Contents>,
 }
 
 #[derive(Default)]
@@ -45,17 +40,17 @@ struct Contents {
 }
 
 impl MemoryStore {
-    /// An empty store, on tokio's clock.
+    /// Makes an empty store, on tokio's clock.
     #[must_use]
     pub fn new() -> Self {
         Self {
-            shared: Arc::default(),
+            contents: Arc::default(),
             clock: Arc::new(TokioClock),
             created_at: TokioClock.now(),
         }
     }
 
-    /// The same on another clock.
+    /// Uses another clock.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.created_at = clock.now();
@@ -63,12 +58,12 @@ impl MemoryStore {
         self
     }
 
-    /// Forgets everything, as a server that restarts without its data.
+    /// Forgets everything, as a server does that restarts without its data.
     pub fn clear(&self) {
         *self.lock() = Contents::default();
     }
 
-    /// The bytes of every entry, as a reader of the store sees them.
+    /// Returns the bytes of every entry, as a reader of the store sees them.
     #[must_use]
     pub fn entries(&self) -> Vec<Vec<u8>> {
         let contents = self.lock();
@@ -77,7 +72,7 @@ impl MemoryStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, Contents> {
-        let contents = self.shared.contents.lock();
+        let contents = self.contents.lock();
         contents.unwrap_or_else(PoisonError::into_inner)
     }
 

