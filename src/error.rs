@@ -46,6 +46,7 @@ struct Inner {
     retry_after: Option<Duration>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
     not_attempted: bool,
+    unsent: bool,
     max_backoff: Option<Duration>,
 }
 
@@ -60,6 +61,7 @@ impl Error {
                 retry_after: None,
                 source: None,
                 not_attempted: false,
+                unsent: false,
                 max_backoff: None,
             }),
         }
@@ -88,6 +90,17 @@ impl Error {
 
     pub(crate) fn is_not_attempted(&self) -> bool {
         self.inner.not_attempted
+    }
+
+    /// Marks that the connection for a token request was never made: it says
+    /// nothing about the token endpoint.
+    pub(crate) fn unsent(mut self) -> Self {
+        self.inner_mut().unsent = true;
+        self
+    }
+
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.inner.unsent
     }
 
     /// The longest backoff after it: something other than the token endpoint

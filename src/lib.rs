@@ -117,6 +117,8 @@
 )]
 
 pub mod allowance;
+#[cfg(feature = "store")]
+mod backoff;
 pub mod builder;
 mod cache;
 pub mod clock;

@@ -2,6 +2,7 @@
 //! join them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::attempt::{Completed, StartFetch};
 use super::lifecycle::Due;
@@ -14,6 +15,10 @@ use crate::observability::Refresh;
 use crate::provider::{FetchContext, Previous};
 use crate::sync::Runtime;
 use crate::token::AccessToken;
+
+/// How long a provider that spends its allowance itself may take beyond its last
+/// token request.
+const AFTER_REQUEST: Duration = Duration::from_secs(5);
 
 /// Starts the fetch. Call it without the cache's lock: a runtime that shuts
 /// down drops the task at once, and with it the fetch.
@@ -55,12 +60,8 @@ fn context(state: &State, start: StartFetch) -> FetchContext {
     let now = state.now();
     let expires_at = start.expires_at;
     let previous = |token: Arc<IssuedToken>| {
-        let since_answer = token
-            .age(now)
-            .saturating_sub(state.settings.acquire_timeout);
         Box::new(Previous {
             token: token.token.clone(),
-            landed_by: now.wall.checked_sub(since_answer).unwrap_or(now.wall),
             ends_at: expires_at.unwrap_or(now.monotonic),
         })
     };
@@ -123,7 +124,8 @@ impl Fetch {
         let start = state.now();
         let age = Age::starting(start.monotonic, start.wall);
         let until = match spends_itself {
-            true => cx.deadline,
+            // A request that was sent at the last moment is not cut off.
+            true => later(cx.deadline, cx.fetch_timeout.saturating_add(AFTER_REQUEST)),
             false => later(start.monotonic, cx.fetch_timeout),
         };
         if !state.advanced(self.id, until, permit) {

@@ -76,10 +76,15 @@ impl Loader {
         }
     }
 
-    /// Remembers that a token request was sent with this pair, here or by
-    /// another process.
+    /// Remembers that a token request was sent with this pair.
     pub(crate) fn used(&self, pair: &AppCredentials) {
         self.lock().last_used = Some(pair.clone());
+    }
+
+    /// Whether the source may return another pair later.
+    #[cfg(feature = "store")]
+    pub(crate) fn can_change(&self) -> bool {
+        self.source.can_change()
     }
 
     /// Whether the source has another pair than the last request was sent with.

@@ -1,4 +1,4 @@
-//! The store behind time limits and a circuit breaker.
+//! The store behind a time limit and a circuit breaker.
 
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,8 +11,8 @@ use crate::error::{Error, ErrorKind};
 use crate::observability;
 
 /// The time limit of one operation.
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(3);
-/// The store is not used for this long after a failure.
+pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the store is out of use after a failure.
 pub(super) const OPEN_FOR: Duration = Duration::from_secs(10);
 
 /// The store cannot be used now: go on without it.
@@ -41,8 +41,8 @@ pub(super) struct StoreUnavailable;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StoreStatus {
-    /// Whether the store is used; `false` for 10 s after a failure, and requests
-    /// go on without it.
+    /// Whether the store is in use. `false` from a failure until an operation
+    /// works again, 10 s later at the earliest.
     pub available: bool,
     /// Operations that failed or took too long.
     pub failures: u64,
@@ -52,7 +52,7 @@ pub struct StoreStatus {
     pub taken: u64,
     /// Fetches under a lease of the store.
     pub fetched: u64,
-    /// Fetches without the store, because it could not be used.
+    /// Fetches without the store, because it was out of use.
     pub direct: u64,
 }
 
@@ -78,17 +78,15 @@ struct State {
 }
 
 impl CircuitBreaker {
-    /// Runs one operation of the store within its limits, unless the breaker is
-    /// open. Takes at most half of what is left until `deadline`.
-    pub(super) async fn run<T, F>(
+    /// Runs one operation of the store for up to `limit` and up to 3 s, unless
+    /// the breaker is open.
+    pub(super) async fn run<T>(
         &self,
-        (clock, deadline): (&dyn Clock, Instant),
+        clock: &dyn Clock,
+        limit: Duration,
         operation: &'static str,
-        work: impl FnOnce() -> F,
-    ) -> Result<T, StoreUnavailable>
-    where
-        F: Future<Output = Result<T, Error>>,
-    {
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, StoreUnavailable> {
         let now = clock.now();
         {
             let mut state = self.lock();
@@ -99,9 +97,8 @@ impl CircuitBreaker {
                 None => {}
             }
         }
-        let half = later(now, deadline.saturating_duration_since(now) / 2);
-        let until = later(now, OPERATION_TIMEOUT).min(half);
-        let result = timeout_at(clock, until, work()).await.unwrap_or_else(|| {
+        let until = later(now, limit.min(OPERATION_TIMEOUT));
+        let result = timeout_at(clock, until, work).await.unwrap_or_else(|| {
             let message = "the token store did not answer in time";
             Err(Error::new(ErrorKind::Store, message))
         });
@@ -126,12 +123,12 @@ impl CircuitBreaker {
         }
     }
 
-    /// When the store may be tried again; `None` if it is in use.
+    /// Returns when the store may be tried again; `None` if it is in use.
     pub(super) fn open_until(&self) -> Option<Instant> {
         self.lock().open_until
     }
 
-    /// A refresh has its token, or is about to ask the endpoint for it.
+    /// Counts a fetch that has its token, or that is about to ask for it.
     pub(super) fn count(&self, source: Source) {
         let mut state = self.lock();
         let counts = &mut state.counts;

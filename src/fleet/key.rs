@@ -9,9 +9,8 @@ use zeroize::Zeroizing;
 use super::store::Name;
 use crate::error::Error;
 use crate::fleet::seal::Sealer;
-use crate::provider::{FetchContext, TokenProvider};
+use crate::provider::TokenProvider;
 use crate::secret::Secret;
-use crate::token::AccessToken;
 
 /// A provider that knows what its tokens depend on, so that processes that ask
 /// for the same token can share it.
@@ -45,67 +44,19 @@ use crate::token::AccessToken;
 /// # drop(Gateway { secret: Secret::from("hunter2") });
 /// ```
 pub trait KeyedProvider: TokenProvider {
-    /// What the token of the next fetch depends on. Called before each fetch,
-    /// because credentials may be rotated.
+    /// Returns what the token of the next fetch depends on. Called before each
+    /// fetch and, for up to 1 s, after it, because credentials may be rotated: a
+    /// token is shared only if they are the same before and after.
     ///
     /// # Errors
     ///
     /// If the credentials cannot be read. The fetch then fails.
     fn key_material(&self) -> impl Future<Output = Result<KeyMaterial, Error>> + Send;
-
-    /// Fetches a token and says which material it was minted with.
-    ///
-    /// The default compares [`key_material`](Self::key_material) before and
-    /// after [`fetch`](TokenProvider::fetch), and says `None` if they differ:
-    /// such a token is used, but not shared. A provider that knows which
-    /// credentials it sent overrides this.
-    fn mint(&self, cx: FetchContext) -> impl Future<Output = Minted> + Send {
-        async move {
-            let before = self.key_material().await.ok();
-            let result = self.fetch(cx).await;
-            let after = self.key_material().await.ok();
-            let material = before.filter(|before| after.as_ref() == Some(before));
-            Minted { result, material }
-        }
-    }
-}
-
-/// What [`KeyedProvider::mint`] returns: the result of a token request and the
-/// material it was sent with.
-///
-/// ```
-/// use officernd_auth::fleet::{KeyMaterial, Minted};
-/// use officernd_auth::{Error, ErrorKind};
-///
-/// let refused = Err(Error::new(ErrorKind::InvalidClient, "wrong secret"));
-/// let material = KeyMaterial::new("https://gateway.example/token", "my-app", "hunter2");
-/// let minted = Minted::new(refused, Some(material));
-/// assert!(minted.result.is_err());
-/// ```
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Minted {
-    /// The token, or why there is none.
-    pub result: Result<AccessToken, Error>,
-    /// `None` if unknown: then the result is not shared.
-    pub material: Option<KeyMaterial>,
-}
-
-impl Minted {
-    /// A result, and the material that the request was sent with if it is known.
-    #[must_use]
-    pub fn new(result: Result<AccessToken, Error>, material: Option<KeyMaterial>) -> Self {
-        Self { result, material }
-    }
 }
 
 impl<P: KeyedProvider> KeyedProvider for Arc<P> {
     fn key_material(&self) -> impl Future<Output = Result<KeyMaterial, Error>> + Send {
         P::key_material(self)
-    }
-
-    fn mint(&self, cx: FetchContext) -> impl Future<Output = Minted> + Send {
-        P::mint(self, cx)
     }
 }
 
@@ -129,6 +80,8 @@ pub struct KeyMaterial {
     secret: Secret,
     scopes: Vec<String>,
     params: Vec<(String, String)>,
+    /// Whether the credentials may be replaced while the process runs.
+    may_change: bool,
 }
 
 impl KeyMaterial {
@@ -146,6 +99,7 @@ impl KeyMaterial {
             secret: secret.into(),
             scopes: Vec::new(),
             params: Vec::new(),
+            may_change: true,
         }
     }
 
@@ -165,6 +119,16 @@ impl KeyMaterial {
         self.params.push((name.into(), value.into()));
         self.params.sort_unstable();
         self
+    }
+
+    /// Credentials that stay the same for as long as the process runs.
+    pub(crate) fn fixed(mut self) -> Self {
+        self.may_change = false;
+        self
+    }
+
+    pub(super) fn may_change(&self) -> bool {
+        self.may_change
     }
 
     pub(super) fn sealer(&self) -> Sealer {

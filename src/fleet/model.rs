@@ -19,7 +19,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use self::sight::Sight;
-use super::acceptance::Verdict;
+use super::entry::Verdict;
 use super::record::{Record, Window};
 use super::store::{Claim, Claimed, Finish, Limits, Name};
 

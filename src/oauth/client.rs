@@ -36,23 +36,16 @@ impl TokenClient {
         }
     }
 
-    /// Loads the credentials and sends one token request with them. With `retry`
-    /// it sends another one at once if the endpoint does not know a pair that has
-    /// been replaced meanwhile, and if the allowance has room for it.
-    pub(super) async fn fetch(
-        &self,
-        cx: &FetchContext,
-        retry: bool,
-    ) -> (Result<AccessToken, Error>, Option<AppCredentials>) {
+    /// Loads the credentials and sends one token request with them. Sends another
+    /// one at once if the endpoint does not know a pair that has been replaced
+    /// meanwhile, and if the allowance has room for it.
+    pub(super) async fn fetch(&self, cx: &FetchContext) -> Result<AccessToken, Error> {
         let (clock, start, timeout) = (cx.clock(), cx.clock().now(), cx.fetch_timeout());
         // Before the fetch itself times out, which would not show the cause.
         let (loaded_by, ready_by) = (later(start, timeout / 2), later(start, timeout / 10 * 9));
         let mut retry_permit = None;
         loop {
-            let credentials = match self.loader.load(clock, loaded_by).await {
-                Ok(credentials) => credentials,
-                Err(error) => return (Err(error), None),
-            };
+            let credentials = self.loader.load(clock, loaded_by).await?;
             self.loader.used(&credentials);
             let ready_by = ReadyBy {
                 clock,
@@ -61,8 +54,8 @@ impl TokenClient {
             let result = self.request_token(&credentials, ready_by).await;
             let refused = |error: &Error| error.kind() == ErrorKind::InvalidClient;
             let refused = result.as_ref().is_err_and(refused);
-            if !retry || !refused || retry_permit.is_some() || !self.loader.changed().await {
-                return (result, Some(credentials));
+            if !refused || retry_permit.is_some() || !self.loader.changed().await {
+                return result;
             }
             // At once or not at all: waiting would keep the cache's permit.
             let at_once = FetchContext {
@@ -70,7 +63,7 @@ impl TokenClient {
                 ..cx.clone()
             };
             let Ok(permit) = at_once.permit().await else {
-                return (result, Some(credentials));
+                return result;
             };
             retry_permit = Some(permit);
         }
@@ -114,8 +107,12 @@ impl TokenClient {
         let material = crate::fleet::KeyMaterial::new(endpoint, id, secret)
             .scope(self.template.scope.as_deref().unwrap_or_default());
         let params = self.template.form_params.iter();
-        params.fold(material, |material, (name, value)| {
+        let material = params.fold(material, |material, (name, value)| {
             material.param(name, value)
-        })
+        });
+        match self.loader.can_change() {
+            true => material,
+            false => material.fixed(),
+        }
     }
 }

@@ -182,7 +182,7 @@ impl HttpTokenProvider {
 
 impl TokenProvider for HttpTokenProvider {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
-        self.inner.client.fetch(&cx, true).await.0
+        self.inner.client.fetch(&cx).await
     }
 
     fn allowance(&self) -> Option<Allowance> {
@@ -204,17 +204,7 @@ impl crate::fleet::KeyedProvider for HttpTokenProvider {
         let until = later(TokioClock.now(), LOAD_TIMEOUT);
         let client = &self.inner.client;
         let credentials = client.loader.load(&TokioClock, until).await?;
-        // Other processes send requests with this pair, and share their failures.
-        client.loader.used(&credentials);
         Ok(client.material(&credentials))
-    }
-
-    async fn mint(&self, cx: FetchContext) -> crate::fleet::Minted {
-        let client = &self.inner.client;
-        // A second request would have no place in the window of the fleet.
-        let (result, credentials) = client.fetch(&cx, false).await;
-        let material = credentials.map(|credentials| client.material(&credentials));
-        crate::fleet::Minted::new(result, material)
     }
 }
 

@@ -67,5 +67,10 @@ fn failed(error: reqwest::Error) -> Error {
     } else {
         (ErrorKind::Transport, "the token request failed")
     };
-    Error::new(kind, message).with_source(error.without_url())
+    let never_connected = error.is_connect();
+    let error = Error::new(kind, message).with_source(error.without_url());
+    match never_connected {
+        true => error.unsent(),
+        false => error,
+    }
 }

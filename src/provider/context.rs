@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::sync::watch;
@@ -88,8 +88,6 @@ pub struct FetchContext {
 )]
 pub(crate) struct Previous {
     pub(crate) token: AccessToken,
-    /// The fetch that brought it was over by then.
-    pub(crate) landed_by: SystemTime,
     pub(crate) ends_at: Instant,
 }
 

@@ -63,9 +63,10 @@ pub trait TokenProvider: Send + Sync + 'static {
 
     /// Whether this provider takes its permits itself, by
     /// [`FetchContext::permit`], just before it sends: because it may return a
-    /// token without asking the token endpoint. The cache then bounds the whole
-    /// fetch by its `acquire_timeout`, and the provider bounds each request by
-    /// [`FetchContext::fetch_timeout`]. Default: `false`.
+    /// token without asking the token endpoint. Such a provider bounds each
+    /// request by [`FetchContext::fetch_timeout`] and sends none after
+    /// [`FetchContext::deadline`]; the cache gives the fetch up `fetch_timeout`
+    /// and 5 s after that. Default: `false`.
     fn spends_allowance(&self) -> bool {
         false
     }

@@ -39,5 +39,6 @@ mod stack;
 mod status;
 mod store;
 mod store_away;
+mod store_faults;
 mod support;
 mod tidy;

@@ -112,6 +112,8 @@ async fn a_rejected_token_is_not_taken_and_its_successor_is() {
     for pod in &pods {
         assert_eq!(header(pod).await, "Bearer scripted-1");
     }
+    // A younger one is not replaced because of a 401.
+    sleep(S(60)).await;
     for pod in &pods {
         pod.reject(&pod.token().await.unwrap());
         sleep(S(2)).await;
@@ -125,7 +127,7 @@ async fn a_rejected_token_is_not_taken_and_its_successor_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pods_that_start_one_by_one_do_not_replace_a_replacement_each() {
+async fn pods_that_start_one_by_one_do_not_replace_a_young_token_each() {
     // A missing scope: every token is answered 401.
     let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
     let mut pods = Vec::new();
@@ -137,15 +139,16 @@ async fn pods_that_start_one_by_one_do_not_replace_a_replacement_each() {
         assert!(pod.try_token().is_some());
         pods.push(pod);
     }
-    assert_eq!(endpoint.calls(), 2);
+    assert_eq!(endpoint.calls(), 1);
     assert_eq!(pods[9].status().consecutive_failures, 0);
-    sleep(S(30)).await;
+    // A minute old, it is replaced, once for all.
+    sleep(S(20)).await;
     for pod in &pods {
         pod.token().await.unwrap();
         sleep(S(1)).await;
     }
-    assert_eq!(endpoint.calls(), 3);
-    assert_eq!(header(&pods[9]).await, "Bearer scripted-3");
+    assert_eq!(endpoint.calls(), 2);
+    assert_eq!(header(&pods[9]).await, "Bearer scripted-2");
 }
 
 #[tokio::test(start_paused = true)]
@@ -345,17 +348,6 @@ async fn who_waits_for_a_sibling_by_hand_waits_no_longer_than_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_panics_gives_the_lease_back() {
-    let store = MemoryStore::new();
-    let endpoint = ScriptedProvider::new().then(Step::Panic);
-    let (_, cache) = pod(&endpoint, &store);
-    let start = now();
-    cache.token().await.unwrap();
-    assert!((now() - start) < S(1), "{:?}", (now() - start));
-    assert_eq!(endpoint.calls(), 2);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_fleet_waits_for_its_allowance_under_one_lease() {
     let store = MemoryStore::new();
     let endpoint = ScriptedProvider::new();
@@ -388,16 +380,16 @@ async fn a_fleet_waits_for_its_allowance_under_one_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_hangs_costs_a_second_once_in_ten() {
+async fn a_store_that_hangs_costs_three_seconds_once_in_ten() {
     let (endpoint, store) = (ScriptedProvider::new(), Meddler::new(|_| ()));
     let (provider, cache) = pod(&endpoint, &store);
     store.hang(true);
     let start = now();
     cache.token().await.unwrap();
-    assert_eq!((now() - start), S(1));
+    assert_eq!((now() - start), S(3));
     assert!(!provider.status().available);
     cache.refresh().await.unwrap();
-    assert_eq!((now() - start), S(1));
+    assert_eq!((now() - start), S(3));
     assert_eq!(provider.status().direct, 2);
     store.hang(false);
     sleep(S(10)).await;

@@ -1,5 +1,5 @@
-//! The shared store away, late, and back; processes that stood still; rotation;
-//! and a store before a store. All over the model, with the clock paused.
+//! The shared store away, late, and back; processes that stood still; and
+//! rotation. All over the model, with the clock paused.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -155,9 +155,9 @@ async fn without_a_store_fifty_pods_are_served_within_an_hour() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_store_fifty_of_two_hundred_pods_are_served_within_an_hour() {
+async fn without_a_store_forty_of_two_hundred_pods_are_served_within_an_hour() {
     let (served, requests) = cold_without_store(200, S(60 * 60)).await;
-    assert!(served >= 50, "{served}");
+    assert!(served >= 40, "{served}");
     assert!(requests <= 1400, "{requests}");
 }
 
@@ -236,11 +236,11 @@ async fn a_backoff_without_the_store_does_not_keep_a_process_from_looking_into_i
         for pod in &pods {
             drive(pod);
         }
-        // So many failures in a row that the backoff is a minute.
+        // So many failures in a row that the backoff is half a minute.
         sleep(S(10 * 60)).await;
         let requests = endpoint.0.load(Ordering::SeqCst);
-        // Half a minute apart on average, once it has grown.
-        assert!(requests <= 10 * 30, "{requests}");
+        // 22 s apart on average, once it has grown.
+        assert!(requests <= 10 * 45, "{requests}");
         store.set_away(false);
         pod(&Strict::default(), &store).1.token().await.unwrap();
         let sent = endpoint.0.load(Ordering::SeqCst);
@@ -374,34 +374,4 @@ async fn processes_with_the_old_and_the_new_pair_share_one_token_each() {
         sleep(S(1)).await;
     }
     assert_eq!(endpoint.calls(), 2);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_store_on_each_host_stands_before_the_fleets() {
-    let (endpoint, fleet) = (ScriptedProvider::new().latency(S(1)), Switched::default());
-    let mut pods = Vec::new();
-    for _ in 0..3 {
-        let host = MemoryStore::new();
-        for _ in 0..5 {
-            let shared = SharedTokenProvider::new(endpoint.clone(), fleet.clone());
-            let tiered = SharedTokenProvider::new(shared, host.clone());
-            pods.push(TokenCache::new(tiered));
-        }
-    }
-    let asked: Vec<_> = pods
-        .iter()
-        .map(|pod| {
-            let pod = pod.clone();
-            tokio::spawn(async move { pod.token().await })
-        })
-        .collect();
-    for asked in asked {
-        let token = asked.await.unwrap().unwrap();
-        assert_eq!(token.header_value(), "Bearer scripted-1");
-    }
-    assert_eq!(endpoint.calls(), 1);
-    // Hosts, not pods, come to the fleet's store: one claims and finishes, two
-    // claim, watch and claim, and claim again.
-    let operations = fleet.operations.load(Ordering::SeqCst);
-    assert!(operations <= 8, "{operations}");
 }

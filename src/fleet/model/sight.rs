@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::acceptance::{Candidate, CurrentToken, Verdict};
+use super::super::entry::{Candidate, Verdict};
 use crate::provider::Cause;
 
 /// What a process knows about the entry that the store returns.
@@ -24,19 +24,18 @@ impl Sight {
         let candidate = Candidate {
             left,
             granted: ticks(life),
-            replaced_rejected: false,
-            current: None,
+            minted_by: "",
+            same_text: false,
+            last: None,
+            previous_left: Duration::ZERO,
         };
         match self {
             Self::New => candidate.verdict(Cause::Cold),
             Self::Rejected => {
-                let current = Some(CurrentToken {
-                    left,
-                    same: true,
-                    is_older: false,
-                });
                 let candidate = Candidate {
-                    current,
+                    same_text: true,
+                    last: Some(""),
+                    previous_left: left,
                     ..candidate
                 };
                 candidate.verdict(Cause::Rejected)
