@@ -95,7 +95,6 @@ async fn valkey_keeps_the_rules_with_the_documented_rights() {
     let url = format!("redis://app:hunter2@127.0.0.1:{}", server.port);
     check_store(&RedisStore::new(&url).unwrap()).await.unwrap();
 
-    // And wakes those that wait.
     let officernd = Simulator::start().await.unwrap();
     officernd.set_latency(Duration::from_millis(300));
     let pods: Vec<_> = (0..20).map(|_| pod(&officernd, &url).1).collect();
