@@ -13,6 +13,7 @@ use officernd_auth::{
     AccessToken, Allowance, Error, ErrorKind, FetchContext, OfficeRndAuthLayer,
     SharedTokenProvider, TokenCache, TokenProvider,
 };
+use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 const S: fn(u64) -> Duration = Duration::from_secs;
@@ -100,14 +101,15 @@ fn pod<P: KeyedProvider + Clone>(
 }
 
 /// Asks for a token every few seconds, for as long as the test runs.
-fn drive(cache: &TokenCache) {
+fn drive(cache: &TokenCache) -> AbortHandle {
     let cache = cache.clone();
-    tokio::spawn(async move {
+    let driving = tokio::spawn(async move {
         loop {
             let _ = cache.token().await;
             sleep(S(5)).await;
         }
     });
+    driving.abort_handle()
 }
 
 fn served(pods: &[TokenCache]) -> usize {
@@ -117,46 +119,54 @@ fn served(pods: &[TokenCache]) -> usize {
 
 /// How many of `count` cold pods are served within `limit` without a store, and
 /// after how many token requests.
-async fn cold_without_store(count: usize, limit: Duration) -> (usize, u64) {
-    fastrand::seed(count as u64);
+async fn cold_without_store(count: usize, limit: Duration, seed: u64) -> (usize, u64) {
+    fastrand::seed(seed);
     let (endpoint, store) = (Strict::default(), Switched::default());
     store.set_away(true);
     let pods: Vec<_> = (0..count).map(|_| pod(&endpoint, &store).1).collect();
-    for pod in &pods {
-        drive(pod);
-    }
+    let driven: Vec<_> = pods.iter().map(drive).collect();
     let start = now();
     while now() - start < limit && served(&pods) < count {
         sleep(S(5)).await;
     }
+    driven.iter().for_each(|driven| driven.abort());
     let requests = endpoint.requests.load(Ordering::SeqCst);
     (served(&pods), requests)
 }
 
+/// All of `count` pods are served in time, but for one seed in fifty.
+async fn all_are_served(count: usize, limit: Duration, most_requests: u64) -> String {
+    let seeds = std::env::var("OFFICERND_FLEET_SEEDS").map_or(4, |seeds| seeds.parse().unwrap());
+    let mut missed = 0;
+    for seed in 0..seeds {
+        let (served, requests) = cold_without_store(count, limit, seed).await;
+        missed += u64::from(served < count);
+        assert!(served + 2 >= count, "seed {seed}: {served}");
+        assert!(requests <= most_requests, "seed {seed}: {requests}");
+    }
+    assert!(50 * missed <= seeds, "{missed} of {seeds}");
+    format!("{count} pods without a store, within {limit:?}: {missed} of {seeds} seeds missed it")
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_a_store_ten_pods_are_served_within_five_minutes() {
-    let (served, requests) = cold_without_store(10, S(5 * 60)).await;
-    assert_eq!(served, 10);
-    assert!(requests <= 70, "{requests}");
+    println!("{}", all_are_served(10, S(5 * 60), 70).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_store_twenty_pods_are_served_within_twenty_minutes() {
-    let (served, requests) = cold_without_store(20, S(20 * 60)).await;
-    assert_eq!(served, 20);
-    assert!(requests <= 140, "{requests}");
+    println!("{}", all_are_served(20, S(20 * 60), 140).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_store_fifty_pods_are_served_within_an_hour() {
-    let (served, requests) = cold_without_store(50, S(60 * 60)).await;
-    assert_eq!(served, 50);
-    assert!(requests <= 350, "{requests}");
+    println!("{}", all_are_served(50, S(60 * 60), 350).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_store_forty_of_two_hundred_pods_are_served_within_an_hour() {
-    let (served, requests) = cold_without_store(200, S(60 * 60)).await;
+    let (served, requests) = cold_without_store(200, S(60 * 60), 200).await;
+    println!("of 200 pods without a store, {served} are served within an hour");
     assert!(served >= 40, "{served}");
     assert!(requests <= 1400, "{requests}");
 }
