@@ -23,6 +23,8 @@ use crate::token::AccessToken;
 const MINUTE: Duration = Duration::from_secs(60);
 /// Clocks that differ by more are worth a warning.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// The longest `Retry-After` that is believed.
+const MAX_HOLD: Duration = Duration::from_secs(60 * 60);
 /// A refusal to replace a token that is too young asks again after this.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -167,10 +169,14 @@ impl Opened {
     pub(super) fn new(stored: &StoredEntry, sealer: &Sealer, clock: &dyn Clock) -> Option<Self> {
         let plain = sealer.open(&stored.sealed);
         let entry = plain.and_then(|plain| serde_json::from_slice::<Entry>(&plain).ok());
-        let Some(entry) = entry else {
+        let Some(mut entry) = entry else {
             observability::store_entry_unusable();
             return None;
         };
+        // Another version may have written it.
+        if let Some(failure) = &mut entry.failure {
+            failure.hold = failure.hold.min(MAX_HOLD);
+        }
         let by_store = entry.life().saturating_sub(stored.expires_in);
         let by_wall = clock.wall().duration_since(entry.sealed_at);
         let age = by_wall.unwrap_or_default().max(by_store);
