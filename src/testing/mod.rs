@@ -61,7 +61,7 @@ mod memory_store;
 mod scripted;
 mod simulator;
 
-pub use self::conformance::{Violation, check_store};
+pub use self::conformance::check_store;
 pub use self::manual_clock::ManualClock;
 pub use self::memory_store::MemoryStore;
 pub use self::scripted::{ScriptedProvider, Step};
