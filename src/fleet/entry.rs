@@ -31,9 +31,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 #[derive(Serialize, Deserialize)]
 pub(super) struct Entry {
     /// By the writer's wall clock.
-    pub(super) sealed_at: SystemTime,
-    pub(super) token: Option<Token>,
-    pub(super) failure: Option<Failure>,
+    sealed_at: SystemTime,
+    token: Option<Token>,
+    failure: Option<Failure>,
 }
 
 /// A token, as the process that fetched it received it.
@@ -61,6 +61,14 @@ pub(super) struct Failure {
 }
 
 impl Entry {
+    pub(super) fn new(clock: &dyn Clock, token: Option<Token>, failure: Option<Failure>) -> Self {
+        Self {
+            sealed_at: clock.wall(),
+            token,
+            failure,
+        }
+    }
+
     /// Returns how long the store keeps it.
     pub(super) fn life(&self) -> Duration {
         let token = self.token.as_ref().map_or(Duration::ZERO, |it| it.left);
