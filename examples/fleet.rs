@@ -14,10 +14,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use officernd_auth::fleet::RedisStore;
-use officernd_auth::testing::Simulator;
 use officernd_auth::{
-    Allowance, BoxError, HttpTokenProvider, OfficeRndAuthLayer, SharedTokenProvider, TokenCache,
+    Allowance, BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer,
+    SharedTokenProvider, TokenCache,
 };
+use officernd_simulator::Simulator;
 
 const PODS: usize = 20;
 
@@ -74,7 +75,10 @@ async fn main() -> Result<(), BoxError> {
 /// A pod with a provider, a connection, an allowance and a cache of its own.
 fn pod(officernd: &Simulator, redis: u16) -> Result<TokenCache, BoxError> {
     let store = RedisStore::new(&format!("redis://127.0.0.1:{redis}"))?;
-    let provider = HttpTokenProvider::new(officernd.credentials())?;
+    let credentials = ClientCredentials::new(officernd.client_id(), officernd.client_secret())
+        .scope(officernd.scope())
+        .token_url(officernd.token_url());
+    let provider = HttpTokenProvider::new(credentials)?;
     let provider = SharedTokenProvider::new(provider, store);
     let layer = OfficeRndAuthLayer::builder(provider)
         .allowance(Allowance::new(5, Duration::from_secs(60)))

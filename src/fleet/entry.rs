@@ -478,7 +478,7 @@ mod tests {
     fn errors_that_say_nothing_about_the_endpoint_are_not_shared() {
         for error in [
             Error::new(ErrorKind::RateLimited, "").not_attempted(),
-            Error::new(ErrorKind::Transport, "").unsent(),
+            Error::new(ErrorKind::Transport, "").mark_unsent(true),
             Error::new(ErrorKind::Store, ""),
             Error::new(ErrorKind::Runtime, ""),
         ] {

@@ -12,12 +12,12 @@ use super::key::{KeyMaterial, KeyedProvider};
 use super::provider::Shared;
 use super::seal::Sealer;
 use super::store::{Claim, Claimed, Finish, Limits, Name, StoredEntry, random};
-use crate::allowance::{Permit, Urgency, rate_limited};
 use crate::backoff::backoff;
 use crate::clock::{Age, Clock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::observability;
 use crate::provider::{Cause, FetchContext};
+use crate::rate_limit::{Permit, Urgency, rate_limited};
 use crate::sync::Runtime;
 use crate::token::AccessToken;
 
@@ -76,7 +76,7 @@ impl<P: KeyedProvider> Fetch<P> {
             let message = "the credentials could not be read within the fetch timeout";
             Error::new(ErrorKind::Timeout, message)
         })??;
-        let (requests, per) = match cx.applicant.allowance().limit() {
+        let (requests, per) = match cx.limit() {
             // What the inner provider sends is counted where it is sent.
             Some((_, per)) if shared.provider.spends_allowance() => (None, per),
             Some((requests, per)) => (Some(requests), per),
@@ -221,8 +221,7 @@ impl<P: KeyedProvider> Fetch<P> {
     /// Sends a token request under the lease, and saves what it brings.
     async fn mint(self, permit: Option<Permit>) -> Result<AccessToken, Error> {
         let permit = permit.map(|permit| self.cx.spend(permit));
-        let answer = self.request().await;
-        drop(permit);
+        let answer = self.request(permit).await;
         let (sent, failure) = match &answer.result {
             Ok(_) => (true, None),
             Err(error) => {
@@ -294,8 +293,7 @@ impl<P: KeyedProvider> Fetch<P> {
             result,
             age,
             same_material,
-        } = self.request().await;
-        drop(permit);
+        } = self.request(permit).await;
         match result {
             Ok(token) => {
                 let life = token.expires_in().saturating_sub(self.age_of(&age));
@@ -377,20 +375,25 @@ impl<P: KeyedProvider> Fetch<P> {
         later(open_until.unwrap_or(self.now()).max(self.now()), spread())
     }
 
-    async fn request(&self) -> Answer {
+    async fn request(&self, permit: Option<Permit>) -> Answer {
         let (clock, provider) = (self.cx.clock(), &self.shared.provider);
         let age = self.age();
         let until = later(clock.now(), self.cx.fetch_timeout());
         let mut cx = self.cx.clone();
         cx.deadline = cx.deadline.min(until);
         let result = timeout_at(clock, until, provider.fetch(cx)).await;
+        let result = result.unwrap_or_else(|| {
+            let message = "the token endpoint did not answer within the fetch timeout";
+            Err(Error::new(ErrorKind::Timeout, message))
+        });
+        match permit {
+            Some(permit) if result.as_ref().is_err_and(Error::is_unsent) => permit.unsent(),
+            permit => drop(permit),
+        }
         let until = later(clock.now(), SECOND_LOOK);
         let material = timeout_at(clock, until, provider.key_material()).await;
         Answer {
-            result: result.unwrap_or_else(|| {
-                let message = "the token endpoint did not answer within the fetch timeout";
-                Err(Error::new(ErrorKind::Timeout, message))
-            }),
+            result,
             age,
             same_material: matches!(material, Some(Ok(material)) if material == self.material),
         }
