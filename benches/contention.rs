@@ -9,8 +9,7 @@ mod common;
 
 use common::contenders::{self, Use};
 use common::rounds::{self, Entry, Plan};
-use common::{Effort, goal, save, say};
-use serde_json::json;
+use common::{Effort, goal, say};
 use tower::BoxError;
 
 const SCENES: [(Use, usize); 4] = [
@@ -31,7 +30,6 @@ fn main() -> Result<(), BoxError> {
     }
     let times = rounds::time(Plan::new(effort), entries);
 
-    let mut rows = Vec::new();
     for ((how, threads), times) in SCENES.into_iter().zip(times.chunks(contenders.len())) {
         let time_of = |name: &str| {
             let mut all = contenders.iter().zip(times);
@@ -51,10 +49,6 @@ fn main() -> Result<(), BoxError> {
                 "  {name:<12} {time:>8.1} {added:>8.1} {:>6.2}",
                 added / peer
             ));
-            rows.push(json!({
-                "name": name, "use": how.name(), "threads": threads,
-                "ns": time, "added": added, "ratio": added / peer,
-            }));
         }
         // It depends on which cores the machine gives us today, and the goals for
         // two threads depend on it.
@@ -77,6 +71,5 @@ fn main() -> Result<(), BoxError> {
         }
     }
     say("ratio: added time, as a multiple of tower-http's in the same scene");
-    save(effort, "contention", &json!({ "rows": rows }))?;
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! How long do requests wait while tokens expire under them?
 //!
 //! ```text
-//! cargo bench -p benches --bench expiry
+//! cargo bench -p benches --bench expiry             # prints
+//! cargo bench -p benches --bench expiry -- --write  # also draws docs/expiry.svg
 //! ```
 //!
 //! 1,000 requests a second for 10 s; a token lives for 2 s, a fetch takes
@@ -17,8 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::endpoint::{Endpoint, Keeper, Server, Shot};
-use common::{Effort, goal, now, save, say};
-use serde_json::json;
+use common::{Effort, goal, has_arg, now, say};
+use plotters::prelude::*;
 use tokio::time::MissedTickBehavior;
 use tower::BoxError;
 
@@ -27,8 +28,9 @@ const FETCH: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_millis(1);
 /// A wait that a user notices.
 const NOTICED_MS: f64 = 5.0;
-/// The plot has one point for so many ticks: the worst of them.
+/// The picture shows the longest wait of each run of 20 ticks.
 const BUCKET: usize = 20;
+const PICTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/expiry.svg");
 
 /// One stream of requests, and how long each waited, in microseconds.
 struct Stream {
@@ -102,7 +104,7 @@ fn main() -> Result<(), BoxError> {
         "{:<10} {:>7} {:>8} {:>12} {:>13} {:>9} {:>8}  what",
         "contender", "sent", "fetches", "> 5 ms", "> 5 ms paired", "worst ms", "refused"
     ));
-    let mut series = Vec::new();
+    let (mut lazy, mut ours) = (Vec::new(), Vec::new());
     for stream in streams.iter().take(Keeper::ALL.len() + 1) {
         let waits = stream.millis();
         let noticed = waits.iter().filter(|wait| **wait > NOTICED_MS).count();
@@ -125,11 +127,10 @@ fn main() -> Result<(), BoxError> {
             .chunks(BUCKET)
             .map(|bucket| bucket.iter().copied().fold(0.0, f64::max))
             .collect();
-        if stream.keeper != Keeper::Reissued {
-            series.push(json!({
-                "name": name, "fetches": fetches, "noticed": noticed, "over_control": over,
-                "worst_ms": worst, "refused": refused, "excess_ms_by_bucket": points,
-            }));
+        match stream.keeper {
+            Keeper::Lazy => lazy = points,
+            Keeper::Ours => ours = points,
+            _ => {}
         }
         let is_ours = matches!(stream.keeper, Keeper::Ours | Keeper::Reissued);
         if is_ours && effort == Effort::Full {
@@ -143,12 +144,13 @@ fn main() -> Result<(), BoxError> {
         }
     }
     say("paired: over the worse of the control's two requests of the same tick");
-    let bucket_s = TICK.as_secs_f64() * BUCKET as f64;
-    save(
-        effort,
-        "expiry",
-        &json!({ "bucket_s": bucket_s, "series": series }),
-    )?;
+    if effort == Effort::Once {
+        draw(&mut String::new(), &lazy, &ours)?;
+    } else if has_arg("--write") {
+        let mut svg = String::new();
+        draw(&mut svg, &lazy, &ours)?;
+        std::fs::write(PICTURE, svg)?;
+    }
     Ok(())
 }
 
@@ -168,5 +170,49 @@ async fn run(streams: &[Stream], ticks: usize) -> Result<(), BoxError> {
     for task in tasks {
         task.await?;
     }
+    Ok(())
+}
+
+/// Draws how much longer than the control each request waited, over time.
+fn draw(svg: &mut String, lazy: &[f64], ours: &[f64]) -> Result<(), BoxError> {
+    let at = |bucket: usize| (TICK * u32::try_from(bucket * BUCKET).unwrap_or(0)).as_secs_f64();
+    let highest = lazy.iter().chain(ours).copied().fold(1.0, f64::max);
+    let area = SVGBackend::with_string(svg, (720, 340)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(
+            "Added wait of a request while tokens expire every 2 s",
+            ("sans-serif", 17),
+        )
+        .margin(12)
+        .x_label_area_size(36)
+        .y_label_area_size(52)
+        .build_cartesian_2d(0.0..at(lazy.len()), 0.0..highest * 1.35)?;
+    chart
+        .configure_mesh()
+        .x_desc("seconds; 1,000 requests/s, a token request takes 200 ms")
+        .y_desc("ms")
+        .light_line_style(WHITE)
+        .draw()?;
+    let series = [
+        ("lazy single flight", lazy, RGBColor(188, 76, 0)),
+        ("officernd-auth", ours, RGBColor(9, 105, 218)),
+    ];
+    for (name, waits, color) in series {
+        let points = waits.iter().enumerate();
+        let points = points.map(|(bucket, wait)| (at(bucket), *wait));
+        let worst = waits.iter().copied().fold(0.0, f64::max);
+        chart
+            .draw_series(LineSeries::new(points, color.stroke_width(2)))?
+            .label(format!("{name}, at most {worst:.0} ms"))
+            .legend(move |(x, y)| Rectangle::new([(x, y - 2), (x + 16, y + 2)], color.filled()));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE)
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
+    area.present()?;
     Ok(())
 }

@@ -13,8 +13,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use common::endpoint::{Endpoint, Keeper, Server};
-use common::{Effort, arg_after, goal, now, quantile, save, say};
-use serde_json::json;
+use common::{Effort, arg_after, goal, now, quantile, say};
 use tokio::runtime::Runtime;
 use tower::BoxError;
 
@@ -52,7 +51,6 @@ fn main() -> Result<(), BoxError> {
         "{:<10} {:>9} {:>10} {:>9} {:>7} {:>12}  what",
         "contender", "fetches", "median ms", "best ms", "ratio", "bytes each"
     ));
-    let mut rows = Vec::new();
     for ((keeper, times), fetches) in Keeper::ALL.into_iter().zip(&times).zip(fetches) {
         let (median, best) = (quantile(times, 0.5), quantile(times, 0.0));
         let ratio = median / baseline;
@@ -61,10 +59,6 @@ fn main() -> Result<(), BoxError> {
         say(format!(
             "{name:<10} {fetches:>9} {median:>10.1} {best:>9.1} {ratio:>7.2} {bytes:>12}  {what}"
         ));
-        rows.push(json!({
-            "name": name, "fetches": fetches, "ms": median, "best_ms": best, "ratio": ratio,
-            "bytes": bytes,
-        }));
         if keeper == Keeper::Ours {
             goal("token requests", fetches as f64, 1.0);
             if effort == Effort::Full {
@@ -78,11 +72,6 @@ fn main() -> Result<(), BoxError> {
     say(format!(
         "{callers} tasks, fetch {LATENCY:?}; ratio: over latency + control = {baseline:.1} ms"
     ));
-    save(
-        effort,
-        "herd",
-        &json!({ "callers": callers, "baseline_ms": baseline, "rows": rows }),
-    )?;
     Ok(())
 }
 

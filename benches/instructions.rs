@@ -20,8 +20,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::contenders::{self, COUNTED, Contender, SHARED, Use};
-use common::{Effort, arg_after, figures_dir, goal, has_arg, save, say};
-use serde_json::json;
+use common::{Effort, arg_after, figures_dir, goal, has_arg, say};
 use tower::BoxError;
 
 /// A hit may take this many times the committed count.
@@ -43,7 +42,6 @@ fn main() -> Result<(), BoxError> {
     } else {
         &[Use::Held, Use::WithHost, Use::Cloned]
     };
-    let mut rows = Vec::new();
     let mut added_by_use = Vec::new();
     for &how in scenes {
         let mut counts = Vec::new();
@@ -70,10 +68,6 @@ fn main() -> Result<(), BoxError> {
             say(format!(
                 "  {name:<12} {count:>8.1} {added:>+8.1} {over_peer:>6.2} {over_least:>6.2}"
             ));
-            rows.push(json!({
-                "name": name, "use": how.name(), "instructions": count, "added": added,
-                "ratio": over_peer, "over_duties": over_least,
-            }));
         }
         let ours = of("ours") - baseline;
         added_by_use.push((how, ours));
@@ -103,7 +97,6 @@ fn main() -> Result<(), BoxError> {
             .collect();
         common::commit(&counted, future.saturating_sub(inner))?;
     }
-    save(effort, "instructions", &json!({ "rows": rows }))?;
     Ok(())
 }
 

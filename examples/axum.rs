@@ -9,10 +9,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
-use officernd_auth::testing::{Fault, Simulator};
 use officernd_auth::{
-    BoxError, HttpTokenProvider, OfficeRndAuth, OfficeRndAuthLayer, TokenCache, TokenStatus,
+    BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuth, OfficeRndAuthLayer, TokenCache,
+    TokenStatus,
 };
+use officernd_simulator::{Fault, Simulator};
 use tower::{Layer as _, ServiceExt as _};
 
 #[derive(Clone)]
@@ -44,7 +45,10 @@ async fn main() -> Result<(), BoxError> {
     let officernd = Simulator::start().await?;
     officernd.token_faults().next(2, Fault::Status(503));
     // In production the credentials are `ClientCredentials::from_env()?`.
-    let layer = OfficeRndAuthLayer::builder(HttpTokenProvider::new(officernd.credentials())?)
+    let credentials = ClientCredentials::new(officernd.client_id(), officernd.client_secret())
+        .scope(officernd.scope())
+        .token_url(officernd.token_url());
+    let layer = OfficeRndAuthLayer::builder(HttpTokenProvider::new(credentials)?)
         .allow_origin(officernd.url())
         .keep_warm(true)
         .build()?;

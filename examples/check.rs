@@ -2,8 +2,9 @@
 //! 2 configuration, 3 connection, 4 token, 5 scope, 6 organization; 0 if all is well. It spends one token request.
 //!
 //! It reads the variables that `OfficeRndAuthLayer::from_env` reads, `OFFICERND_ORG_SLUG`, and `OFFICERND_API_URL`
-//! (default `https://app.officernd.com`). `--explain` prints the equivalent curl commands and sends nothing.
-//! `cargo run --example simulator` prints variables to try it with.
+//! (default `https://app.officernd.com`). If a regional host serves the organization, it prints the host and the setting
+//! that allows it. `--explain` prints the equivalent curl commands and sends nothing.
+//! `cargo run -p officernd-simulator` prints variables to try it with.
 
 #![expect(clippy::print_stdout, reason = "an example prints what it found")]
 
@@ -11,9 +12,9 @@ use std::{collections::BTreeSet, env::var, error::Error as _, fmt::Display, proc
 
 use officernd_auth::{
     AccessToken, ClientCredentials, Error, ErrorKind, FetchContext, HttpTokenProvider,
-    OfficeRndAuthLayer, TokenProvider,
+    OfficeRndAuthLayer, StaticToken, TokenProvider,
 };
-use reqwest::{Client, Method, Request, Response, Url, redirect};
+use reqwest::{Client, Method, Request, Response, StatusCode, Url, redirect};
 use tower::{Layer as _, ServiceExt as _};
 
 /// An exit code, and a sentence about the cause.
@@ -52,12 +53,16 @@ pub(crate) async fn check(explain: bool) -> Result<(), Problem> {
     let layer = layer.build().map_err(configuration)?;
     println!("configuration scopes {scopes}, token URL {token_url}");
     let slug = var("OFFICERND_ORG_SLUG").ok();
-    let locations = slug.map(|slug| format!("{api}/api/v2/organizations/{slug}/locations"));
+    let locations = slug
+        .as_ref()
+        .map(|slug| format!("{api}/api/v2/organizations/{slug}/locations"));
     if explain {
         println!("curl {token_url} -d grant_type=client_credentials -d client_secret=*** \\");
         println!("  -d client_id=$OFFICERND_CLIENT_ID --data-urlencode 'scope={scopes}'");
-        let api = locations.unwrap_or(api);
-        println!("curl {api} -H 'Authorization: Bearer ***'");
+        println!(
+            "curl {} -H 'Authorization: Bearer ***'",
+            locations.as_ref().unwrap_or(&api)
+        );
         return Ok(());
     }
 
@@ -90,16 +95,30 @@ pub(crate) async fn check(explain: bool) -> Result<(), Problem> {
     }
     println!("scope         {}", Vec::from_iter(granted).join(" "));
 
-    let Some(locations) = locations else {
+    let (Some(slug), Some(locations)) = (slug, locations) else {
         println!("organization  not checked: OFFICERND_ORG_SLUG is not set");
         return Ok(());
     };
     let url = Url::parse(&locations).map_err(configuration)?;
-    let response = layer
-        .layer(http)
-        .oneshot(Request::new(Method::GET, url))
-        .await;
+    let request = Request::new(Method::GET, url);
+    let response = layer.layer(http.clone()).oneshot(request).await;
     let response = response.map_err(|error| Problem(6, format!("{locations}: {error}")))?;
+    // A 401 starts a token request in the background, which must not be given the time to be sent.
+    if response.status() != StatusCode::UNAUTHORIZED {
+        // Past the layer, as the app may have no scope of API v1. No answer means no region.
+        let request = http.get(format!("{api}/api/v1/organizations/{slug}"));
+        let request = request.header("authorization", token.header_value());
+        let body = match request.send().await {
+            Ok(answer) => body(answer).await,
+            Err(_) => Vec::new(),
+        };
+        let listed = format!("{api},{}", or("OFFICERND_ALLOW_ORIGINS", ""));
+        if let Some(origin) = region(&body, &listed) {
+            println!("region        {origin} serves this organization: send requests there, and");
+            println!("              allow it with allow_origin(\"{origin}\"), or in the settings");
+            println!("              with OFFICERND_ALLOW_ORIGINS={origin}");
+        }
+    }
     organization(&response)?;
     println!("organization  {locations} answers {}", response.status());
     // OfficeRnD counts reads and writes, a minute and a day; it need not send the headers.
@@ -112,6 +131,42 @@ pub(crate) async fn check(explain: bool) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+/// The body of an answer; empty if it breaks off or is longer than 64 KiB.
+async fn body(mut answer: Response) -> Vec<u8> {
+    let mut body = Vec::new();
+    loop {
+        match answer.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return body,
+            Err(_) => return Vec::new(),
+        }
+        if body.len() > 64 * 1024 {
+            return Vec::new();
+        }
+    }
+}
+
+/// Finds the organization's regional host in an answer to `GET /api/v1/organizations/{slug}`. Returns its https origin,
+/// which is ASCII, and nothing else of the answer. `None` if the layer allows it by default or `listed` contains it.
+pub(crate) fn region(answer: &[u8], listed: &str) -> Option<String> {
+    let answer: serde_json::Value = serde_json::from_slice(answer).ok()?;
+    let url = answer.pointer("/regionInfo/regionUrl")?.as_str()?;
+    let url = Url::parse(url).ok()?;
+    let user_info = !url.username().is_empty() || url.password().is_some();
+    if url.scheme() != "https" || user_info {
+        return None;
+    }
+    let by_default = ["https://app.officernd.com", "https://hybrid.officernd.com"];
+    let mut allowed = by_default.into_iter().chain(listed.split([',', ' ']));
+    if allowed.any(|it| Url::parse(it).is_ok_and(|it| it.origin() == url.origin())) {
+        return None;
+    }
+    let origin = url.origin().ascii_serialization();
+    // A name in DNS has at most 253 characters. The layer must accept what this program advises.
+    let layer = OfficeRndAuthLayer::builder(StaticToken::new("unused").ok()?).allow_origin(&origin);
+    (url.host_str()?.len() <= 253 && layer.build().is_ok()).then_some(origin)
 }
 
 fn configuration(error: impl Display) -> Problem {

@@ -1,4 +1,4 @@
-//! Thirty pods, one token: a cold start, a refresh, and Redis gone and back.
+//! Twenty pods, one token: a cold start, a refresh, and Redis gone and back.
 //!
 //! Starts a real `redis-server` of its own and a simulated OfficeRnD whose
 //! tokens live for 8 s. Ends with status 1 if a claim does not hold.
@@ -14,12 +14,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use officernd_auth::fleet::RedisStore;
-use officernd_auth::testing::Simulator;
 use officernd_auth::{
-    Allowance, BoxError, HttpTokenProvider, OfficeRndAuthLayer, SharedTokenProvider, TokenCache,
+    Allowance, BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer,
+    SharedTokenProvider, TokenCache,
 };
+use officernd_simulator::Simulator;
 
-const PODS: usize = 30;
+const PODS: usize = 20;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
@@ -33,7 +34,7 @@ async fn main() -> Result<(), BoxError> {
     for pod in &pods {
         pod.token().await?;
     }
-    holds(&officernd, 1, "thirty cold pods cost one token request")?;
+    holds(&officernd, 1, "twenty cold pods cost one token request")?;
 
     for pod in &pods {
         pod.refresh().await?;
@@ -74,7 +75,10 @@ async fn main() -> Result<(), BoxError> {
 /// A pod with a provider, a connection, an allowance and a cache of its own.
 fn pod(officernd: &Simulator, redis: u16) -> Result<TokenCache, BoxError> {
     let store = RedisStore::new(&format!("redis://127.0.0.1:{redis}"))?;
-    let provider = HttpTokenProvider::new(officernd.credentials())?;
+    let credentials = ClientCredentials::new(officernd.client_id(), officernd.client_secret())
+        .scope(officernd.scope())
+        .token_url(officernd.token_url());
+    let provider = HttpTokenProvider::new(credentials)?;
     let provider = SharedTokenProvider::new(provider, store);
     let layer = OfficeRndAuthLayer::builder(provider)
         .allowance(Allowance::new(5, Duration::from_secs(60)))

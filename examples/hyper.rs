@@ -7,15 +7,20 @@ use http::Request;
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use officernd_auth::BoxError;
-use officernd_auth::testing::Simulator;
+use officernd_auth::{BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer};
+use officernd_simulator::Simulator;
 use tower::{Service as _, ServiceBuilder, ServiceExt as _};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     // In production this is `OfficeRndAuthLayer::from_env()?`.
     let officernd = Simulator::start().await?;
-    let layer = officernd.layer()?;
+    let credentials = ClientCredentials::new(officernd.client_id(), officernd.client_secret())
+        .scope(officernd.scope())
+        .token_url(officernd.token_url());
+    let layer = OfficeRndAuthLayer::builder(HttpTokenProvider::new(credentials)?)
+        .allow_origin(officernd.url())
+        .build()?;
 
     let mut client = ServiceBuilder::new()
         .layer(layer)

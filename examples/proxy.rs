@@ -1,5 +1,5 @@
 //! A reverse proxy of one screen: callers send plain requests to it, and it
-//! sends them to OfficeRnD with the token. `officernd-gateway` in `gateway/`
+//! sends them to OfficeRnD with the token. `officernd-gateway` in `crates/gateway/`
 //! is the same idea as a program for production.
 //!
 //! ```sh
@@ -17,10 +17,10 @@ use http::{StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use officernd_auth::testing::Simulator;
 use officernd_auth::{
     BoxError, ClientCredentials, Error, HttpTokenProvider, OfficeRndAuth, OfficeRndAuthLayer,
 };
+use officernd_simulator::Simulator;
 use tower::{Layer as _, ServiceExt as _};
 
 #[derive(Clone)]
@@ -64,9 +64,12 @@ fn unavailable(error: &BoxError) -> Response {
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     // In production: `OfficeRndAuthLayer::from_env()?` and https://app.officernd.com.
-    let officernd = Simulator::start().await?;
+    let officernd = Simulator::builder()
+        .grant_scopes(["flex.space.locations.read"])
+        .start()
+        .await?;
     let credentials = ClientCredentials::new(officernd.client_id(), officernd.client_secret())
-        .scope("officernd.api.read")
+        .scope("flex.space.locations.read")
         .token_url(officernd.token_url());
     let layer = OfficeRndAuthLayer::builder(HttpTokenProvider::new(credentials)?)
         .allow_origin(officernd.url())

@@ -8,8 +8,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use officernd_auth::testing::Simulator;
-use officernd_auth::{Allowance, BoxError, HttpTokenProvider, OfficeRndAuthLayer};
+use officernd_auth::{
+    Allowance, BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer,
+};
+use officernd_simulator::Simulator;
 use reqwest::{Client, Method, Request, StatusCode};
 use tokio::time::interval;
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _};
@@ -26,7 +28,10 @@ async fn main() -> Result<ExitCode, BoxError> {
         .rate_limit(limit.0, limit.1)
         .start()
         .await?;
-    let layer = OfficeRndAuthLayer::builder(HttpTokenProvider::new(officernd.credentials())?)
+    let credentials = ClientCredentials::new(officernd.client_id(), officernd.client_secret())
+        .scope(officernd.scope())
+        .token_url(officernd.token_url());
+    let layer = OfficeRndAuthLayer::builder(HttpTokenProvider::new(credentials)?)
         .allow_origin(officernd.url())
         .allowance(Allowance::new(limit.0, limit.1))
         .build()?;

@@ -3,15 +3,20 @@
 #![expect(clippy::print_stdout, reason = "an example prints what it did")]
 
 use http::Method;
-use officernd_auth::BoxError;
-use officernd_auth::testing::Simulator;
+use officernd_auth::{BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer};
+use officernd_simulator::Simulator;
 use tower::{Service as _, ServiceBuilder, ServiceExt as _};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     // In production this is `OfficeRndAuthLayer::from_env()?`.
     let officernd = Simulator::start().await?;
-    let layer = officernd.layer()?;
+    let credentials = ClientCredentials::new(officernd.client_id(), officernd.client_secret())
+        .scope(officernd.scope())
+        .token_url(officernd.token_url());
+    let layer = OfficeRndAuthLayer::builder(HttpTokenProvider::new(credentials)?)
+        .allow_origin(officernd.url())
+        .build()?;
 
     let mut client = ServiceBuilder::new()
         .layer(layer.with_retry())

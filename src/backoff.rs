@@ -51,7 +51,7 @@ mod tests {
         let table = [
             (error(ErrorKind::Transport), [1.0, 4.0, 8.0, 16.0, 30.0, 30.0]),
             (error(ErrorKind::Malformed), [1.0, 4.0, 8.0, 16.0, 30.0, 30.0]),
-            (error(ErrorKind::Transport).unsent(), [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]),
+            (error(ErrorKind::Transport).mark_unsent(true), [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]),
             (error(ErrorKind::RateLimited), [60.0, 120.0, 240.0, 480.0, 900.0, 900.0]),
             (error(ErrorKind::InvalidClient), [60.0, 120.0, 240.0, 480.0, 600.0, 600.0]),
             (asked(ErrorKind::RateLimited, 7), [7.0; 6]),

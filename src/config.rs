@@ -54,7 +54,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::allowance::AllowanceSettings;
-use crate::credentials::ClientCredentials;
+use crate::credentials::{ClientCredentials, SCOPE_EXAMPLES};
 use crate::error::ConfigError;
 use crate::secret::Secret;
 
@@ -70,7 +70,7 @@ use crate::secret::Secret;
 /// | `client_secret`, `client_secret_file` | none; one of them is needed |
 /// | `scopes` (or `scope`) | none; needed: a list, or text separated by spaces or commas |
 /// | `token_url` | `https://identity.officernd.com/oauth/token` |
-/// | `allow_origins` | none beyond `https://*.officernd.com`, which is always allowed |
+/// | `allow_origins` | none besides `https://app.officernd.com` and `https://hybrid.officernd.com`, which are always allowed |
 /// | `pass_foreign_origins` | `false` |
 /// | `if_not_present` | `false` |
 /// | `refresh_ahead` | `"15m"`, at most half the token's life |
@@ -95,7 +95,7 @@ use crate::secret::Secret;
 ///     r#"{
 ///         "client_id": "client-id",
 ///         "client_secret": "hunter2",
-///         "scopes": "officernd.api.read",
+///         "scopes": "flex.community.members.read",
 ///         "fetch_timeout": "2s"
 ///     }"#,
 /// )?;
@@ -124,8 +124,9 @@ pub struct Settings {
     scope: Vec<String>,
     /// The token endpoint. `None` is OfficeRnD's.
     pub token_url: Option<String>,
-    /// Origins that may see the token, besides `https://*.officernd.com`.
-    /// Default: none.
+    /// Origins that may receive the token, besides `https://app.officernd.com`
+    /// and `https://hybrid.officernd.com`. Default: none. For the forms and the
+    /// hosts to list see [`Builder::allow_origin`](crate::Builder::allow_origin).
     pub allow_origins: Vec<String>,
     /// Whether requests to other origins go out without a token instead of
     /// failing. Default: `false`.
@@ -238,7 +239,7 @@ impl Settings {
         }
         if self.scopes.is_empty() {
             return Err(ConfigError::Scope {
-                problem: "is not set; OfficeRnD wants at least one".to_owned(),
+                problem: format!("is not set; OfficeRnD needs at least one, {SCOPE_EXAMPLES}"),
             });
         }
         let credentials = credentials.scopes(&self.scopes);

@@ -92,10 +92,10 @@ impl Error {
         self.inner.not_attempted
     }
 
-    /// Marks that the connection for a token request was never made: it says
-    /// nothing about the token endpoint.
-    pub(crate) fn unsent(mut self) -> Self {
-        self.inner_mut().unsent = true;
+    /// Marks whether the connection for the token request was never made: the request takes no
+    /// place of the rate limit.
+    pub(crate) fn mark_unsent(mut self, unsent: bool) -> Self {
+        self.inner_mut().unsent = unsent;
         self
     }
 

@@ -67,7 +67,7 @@
 //! | a caller goes away | the fetch goes on and serves the next caller |
 //! | the API answers 401 | the token is replaced in the background, if no newer one is there already |
 //! | every token is answered 401, as when a scope is missing | replacements slow down, to one an hour |
-//! | a request goes to another host | it fails with [`ErrorKind::ForeignOrigin`], without a token |
+//! | a request goes to a host other than `app.officernd.com` and `hybrid.officernd.com` | it fails with [`ErrorKind::ForeignOrigin`], unless [`allow_origin`](Builder::allow_origin) lists the host |
 //!
 //! # Errors
 //!
@@ -95,7 +95,10 @@
 //! | `file` | no | [`FileStore`](fleet::FileStore): one token for the processes of a host | 68 |
 //! | `redis` | no | [`RedisStore`](fleet::RedisStore): one token for a fleet, over Redis or Valkey | 126 |
 //! | `metrics` | no | counters, gauges and histograms through the `metrics` facade | 49 |
-//! | `testing` | no | [`Simulator`](testing::Simulator), an OfficeRnD inside your test, and scripted providers | 74 |
+//! | `testing` | no | [`ScriptedProvider`](testing::ScriptedProvider) and [`ManualClock`](testing::ManualClock) for unit tests | 47 |
+//!
+//! For tests over HTTP, the crate [`officernd-simulator`](https://docs.rs/officernd-simulator) is an OfficeRnD on
+//! loopback: token endpoint, rate limit, API and faults.
 //!
 //! `reqwest` without one of the three TLS features speaks plain http only. Features only add. The library spawns tasks
 //! on the tokio runtime of its caller and has no permanent task, unless [`keep_warm`](Builder::keep_warm) is on. It
@@ -116,14 +119,13 @@
     )
 )]
 
-pub mod allowance;
 #[cfg(feature = "store")]
 mod backoff;
 pub mod builder;
 mod cache;
 pub mod clock;
 pub mod config;
-#[cfg(all(doc, not(doctest)))]
+#[cfg(all(doc, any(not(doctest), feature = "reqwest-middleware")))]
 pub mod cookbook {
     #![doc = include_str!("../docs/cookbook.md")]
 }
@@ -139,6 +141,7 @@ pub mod observability;
 pub mod organizations;
 mod origin;
 pub mod provider;
+pub mod rate_limit;
 mod secret;
 mod sync;
 mod syntax;
@@ -146,8 +149,6 @@ mod syntax;
 pub mod testing;
 mod token;
 
-#[doc(inline)]
-pub use self::allowance::Allowance;
 #[doc(inline)]
 pub use self::builder::Builder;
 pub use self::cache::{Phase, TokenCache, TokenStatus};
@@ -163,23 +164,13 @@ pub use self::middleware::{
 };
 pub use self::oauth::HttpTokenProvider;
 #[doc(inline)]
-pub use self::organizations::resolver_fn;
-#[doc(inline)]
 pub use self::provider::{FetchContext, StaticToken, TokenProvider, provider_fn};
+#[doc(inline)]
+pub use self::rate_limit::RateLimit;
+// The names before the rename.
+pub use self::rate_limit::{self as allowance, RateLimit as Allowance};
 pub use self::secret::Secret;
 #[cfg(shuttle)]
 #[doc(hidden)]
 pub use self::sync::{kill_flights, settle_flights};
 pub use self::token::AccessToken;
-
-/// README's programs compile too.
-#[cfg(all(doctest, feature = "reqwest"))]
-#[doc = include_str!("../README.md")]
-mod readme {}
-
-/// The first edition's address of [`fleet::RedisStore`].
-#[cfg(feature = "redis")]
-#[doc(hidden)]
-pub mod store {
-    pub use crate::fleet::RedisStore;
-}

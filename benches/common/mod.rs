@@ -17,7 +17,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 use tower::BoxError;
@@ -92,43 +92,10 @@ pub(crate) fn figures_dir() -> io::Result<PathBuf> {
     Ok(dir)
 }
 
-/// Keeps a bench's figures for the `plot` program. Only those of a full run.
-pub(crate) fn save(effort: Effort, name: &str, figures: &Value) -> io::Result<()> {
-    if effort == Effort::Once {
-        return Ok(());
-    }
-    let all = json!({ "machine": machine(), "date": date(), "rustc": rustc(), "figures": figures });
-    fs::write(
-        figures_dir()?.join(format!("{name}.json")),
-        format!("{all:#}\n"),
-    )
-}
-
 pub(crate) fn rustc() -> String {
     let output = Command::new("rustc").arg("-V").output();
     let version = output.ok().and_then(|o| String::from_utf8(o.stdout).ok());
     version.map_or_else(|| "rustc ?".to_owned(), |text| text.trim().to_owned())
-}
-
-/// "AMD EPYC, 2 cores"
-fn machine() -> String {
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpuinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
-        .map_or(std::env::consts::ARCH, |(_, model)| model.trim());
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{model}, {cores} cores")
-}
-
-/// "23 Nov 2026"
-fn date() -> String {
-    let date = httpdate::fmt_http_date(SystemTime::now());
-    date.split(' ')
-        .skip(1)
-        .take(3)
-        .collect::<Vec<_>>()
-        .join(" ")
 }
 
 const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/figures.json");

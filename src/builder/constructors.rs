@@ -30,7 +30,7 @@ impl OfficeRndAuthLayer {
     }
 
     /// A layer with everything at its default: tokens go to
-    /// `https://*.officernd.com` only.
+    /// `https://app.officernd.com` and `https://hybrid.officernd.com` only.
     #[must_use]
     pub fn new(provider: impl TokenProvider) -> Self {
         Self::over_cache(TokenCache::new(provider), Policy::default())
@@ -98,7 +98,7 @@ impl Settings {
     /// let mut settings = Settings::default();
     /// settings.client_id = Some("client-id".to_owned());
     /// settings.client_secret = Some("client-secret".into());
-    /// settings.scopes = vec!["officernd.api.read".to_owned()];
+    /// settings.scopes = vec!["flex.community.members.read".to_owned()];
     /// let layer = settings.layer()?;
     /// # drop(layer);
     /// # Ok(())

@@ -34,7 +34,7 @@ use crate::origin::OriginPolicy;
 /// | [`acquire_timeout`](Self::acquire_timeout) | 30 s |
 /// | [`allowance`](Self::allowance) | 5 per 60 s, shared by all caches on one token URL |
 /// | [`keep_warm`](Self::keep_warm) | `false` |
-/// | [`allow_origin`](Self::allow_origin) | `https://*.officernd.com` |
+/// | [`allow_origin`](Self::allow_origin) | `https://app.officernd.com`, `https://hybrid.officernd.com` |
 ///
 /// ```
 /// use officernd_auth::{OfficeRndAuthLayer, StaticToken};
@@ -58,10 +58,20 @@ pub struct Builder<S = New<Provider>> {
 }
 
 impl<S> Builder<S> {
-    /// Adds an origin that may see the token: `https://host`,
-    /// `https://host:port`, `https://*.host` (any depth, not the host itself),
-    /// or plain `http` to a loopback host. [`build`](Self::build) reports a
-    /// text that is not an origin.
+    /// Adds an origin that may receive the token: `https://host`,
+    /// `https://host:port`, `https://*.domain`, or plain `http` to a loopback
+    /// host. [`build`](Self::build) reports an invalid origin.
+    ///
+    /// `https://app.officernd.com` and `https://hybrid.officernd.com` are always
+    /// allowed. Other API hosts have to be added: `https://staging.officernd.com`,
+    /// and the regional host of an organization, which
+    /// `GET /api/v1/organizations/{slug}` returns in `regionInfo.regionUrl`.
+    ///
+    /// `https://*.domain` matches every host below the domain at any depth, but
+    /// not the domain itself. Avoid `https://*.officernd.com`: it includes the
+    /// member portal of every customer (`https://<customer>.officernd.com`), and
+    /// help and marketing sites that other companies run. A URL from user input,
+    /// or a redirect, could then send the token to one of them.
     pub fn allow_origin(mut self, origin: &str) -> Self {
         self.settings.allow_origins.push(origin.to_owned());
         self

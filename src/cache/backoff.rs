@@ -11,8 +11,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// The longest turn in line that a cache waits for. 10,000 caches on five
-/// requests a minute take 34 hours to be served once.
+/// The longest turn in line that a cache waits for.
 const MAX_TURN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// A first failure is not reported to callers if the next try is this near.

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use super::attempt::{Completed, StartFetch};
 use super::lifecycle::Due;
-use super::lifetime::IssuedToken;
+use super::lifetime::{Freshness, IssuedToken};
 use super::state::State;
-use crate::allowance::Standing;
-use crate::clock::{Age, later, timeout_at};
+use crate::clock::{Age, Now, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::observability::Refresh;
-use crate::provider::{FetchContext, Previous};
+use crate::provider::{Cause, FetchContext, Previous};
+use crate::rate_limit::Class;
 use crate::sync::Runtime;
 use crate::token::AccessToken;
 
@@ -70,15 +70,22 @@ fn context(state: &State, start: StartFetch) -> FetchContext {
         urgency: state.urgency_of(start.id),
         deadline: later(now.monotonic, state.settings.acquire_timeout),
         fetch_timeout: state.settings.fetch_timeout,
-        applicant: Arc::clone(&state.applicant),
-        standing: Standing {
-            failing: start.failing,
-            expires_at,
-        },
+        rate_limit: state.rate_limit.clone(),
+        class: class(&start, now),
         clock: Arc::clone(&state.settings.clock),
         sent: Arc::clone(&state.sent),
         previous: start.previous.map(previous),
     }
+}
+
+/// The class of the fetches whose place in line does not follow their urgency.
+fn class(start: &StartFetch, now: Now) -> Option<Class> {
+    let fresh = |token: &Arc<IssuedToken>| token.freshness(now) == Freshness::Fresh;
+    if start.failing {
+        return Some(Class::Failing);
+    }
+    let early = start.cause == Cause::Rejected && start.previous.as_ref().is_some_and(fresh);
+    early.then_some(Class::Rejected)
 }
 
 /// Ends exactly once: with a result, or by being dropped without one.
@@ -112,7 +119,7 @@ impl Fetch {
     async fn fetch(&self) -> Result<(AccessToken, Age), Error> {
         let given_up = || Error::new(ErrorKind::Runtime, "the fetch was given up").not_attempted();
         let Self { state, cx, .. } = self;
-        if !state.advanced(self.id, cx.deadline, None) {
+        if !state.advanced(self.id, cx.deadline) {
             return Err(given_up());
         }
         let spends_itself = state.provider.spends_allowance();
@@ -128,16 +135,22 @@ impl Fetch {
             true => later(cx.deadline, cx.fetch_timeout.saturating_add(AFTER_REQUEST)),
             false => later(start.monotonic, cx.fetch_timeout),
         };
-        if !state.advanced(self.id, until, permit) {
+        if !state.advanced(self.id, until) {
             return Err(given_up());
         }
-        match timeout_at(cx.clock(), until, state.provider.fetch(cx.clone())).await {
-            Some(result) => Ok((result?, age)),
-            None => Err(Error::new(
+        let fetched = timeout_at(cx.clock(), until, state.provider.fetch(cx.clone())).await;
+        let result = fetched.unwrap_or_else(|| {
+            Err(Error::new(
                 ErrorKind::Timeout,
                 "the token endpoint did not answer within the fetch timeout",
-            )),
+            ))
+        });
+        if let (Some(permit), Err(error)) = (permit, &result) {
+            if error.is_unsent() {
+                permit.unsent();
+            }
         }
+        Ok((result?, age))
     }
 }
 

@@ -7,8 +7,8 @@ use tokio::sync::watch;
 
 use super::lifecycle::Lifecycle;
 use super::status::TokenStatus;
-use crate::allowance::{Permit, Urgency};
 use crate::clock::Now;
+use crate::rate_limit::Urgency;
 
 pub(super) struct Locked {
     pub(super) lifecycle: Lifecycle,
@@ -22,11 +22,8 @@ pub(super) struct Locked {
 /// none, as nearly always.
 #[derive(Default)]
 pub(super) struct Running {
-    /// The fetch, and its urgency, which it follows while it waits for the
-    /// allowance.
+    /// The fetch, and its urgency, which it follows while it waits in line.
     fetch: Option<(u64, watch::Sender<Urgency>)>,
-    /// What it may send.
-    pub(super) permit: Option<Permit>,
 }
 
 impl Locked {
@@ -58,20 +55,16 @@ impl Locked {
 }
 
 impl Running {
-    /// Follows the fetch in flight. Returns the permit of one that has ended, to
-    /// be given back without the cache's lock.
-    pub(super) fn update(&mut self, current: Option<(u64, Urgency)>) -> Option<Permit> {
-        let mut ended = None;
+    /// Follows the fetch in flight.
+    pub(super) fn update(&mut self, current: Option<(u64, Urgency)>) {
         let old = self.fetch.as_ref().map(|(id, _)| *id);
         if old != current.map(|(id, _)| id) {
             let sender = |(id, urgency)| (id, watch::Sender::new(urgency));
             self.fetch = current.map(sender);
-            ended = self.permit.take();
         }
         if let (Some((_, sender)), Some((_, urgency))) = (&self.fetch, current) {
             sender.send_if_modified(|sent| std::mem::replace(sent, urgency) != urgency);
         }
-        ended
     }
 
     /// The urgency of this fetch, to be followed.

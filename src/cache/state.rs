@@ -17,11 +17,11 @@ use super::next_check::NextCheck;
 use super::settings::Settings;
 use super::slot::{CachedToken, Slot};
 use super::status::TokenStatus;
-use crate::allowance::{Allowance, Applicant, Permit, Urgency};
 use crate::clock::{Age, Now, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::observability;
 use crate::provider::DynProvider;
+use crate::rate_limit::{RateLimit, Urgency};
 use crate::sync::{AtomicBool, AtomicUsize, Mutex};
 use crate::token::AccessToken;
 
@@ -31,7 +31,7 @@ pub(crate) struct State {
     pub(super) this: Weak<Self>,
     pub(super) provider: Box<dyn DynProvider>,
     pub(super) settings: Settings,
-    pub(super) applicant: Arc<Applicant>,
+    pub(super) rate_limit: RateLimit,
     /// Whether a timer keeps the cache warm, and the life of that timer.
     pub(super) keep_warm: AtomicBool,
     pub(super) timer: Mutex<Weak<()>>,
@@ -48,13 +48,10 @@ pub(crate) struct State {
 impl State {
     pub(super) fn new(
         provider: Box<dyn DynProvider>,
-        allowance: Option<Allowance>,
+        rate_limit: Option<RateLimit>,
         settings: Settings,
     ) -> Arc<Self> {
-        let allowance = match (allowance, provider.allowance()) {
-            (Some(own), Some(providers)) => own.for_client_of(&providers),
-            (own, providers) => own.or(providers).unwrap_or_default(),
-        };
+        let rate_limit = rate_limit.or_else(|| provider.allowance());
         let lifecycle = Lifecycle::new(settings.policy, settings.max_permanent_backoff());
         let now = Now::read(&*settings.clock);
         let sent = Arc::default();
@@ -62,7 +59,7 @@ impl State {
             slot: Slot::default(),
             this: Weak::clone(this),
             provider,
-            applicant: Arc::new(allowance.applicant()),
+            rate_limit: rate_limit.unwrap_or_default(),
             keep_warm: AtomicBool::new(settings.keep_warm),
             timer: Mutex::default(),
             used: AtomicBool::new(true),
@@ -127,14 +124,8 @@ impl State {
 
     /// The fetch goes into its next stage, which ends by `until`. `false`: it
     /// was given up and must send nothing.
-    pub(super) fn advanced(&self, id: u64, until: Instant, permit: Option<Permit>) -> bool {
-        self.lock(|locked, _| {
-            let advanced = locked.lifecycle.fetch.advanced(id, until);
-            if advanced {
-                locked.running.permit = permit;
-            }
-            advanced
-        })
+    pub(super) fn advanced(&self, id: u64, until: Instant) -> bool {
+        self.lock(|locked, _| locked.lifecycle.fetch.advanced(id, until))
     }
 
     /// How urgent this fetch is, for as long as it is in flight.
@@ -149,23 +140,19 @@ impl State {
         id: u64,
         result: Result<(AccessToken, Age), Error>,
     ) -> Option<Completed> {
+        if let Err(error) = &result {
+            if error.kind() == ErrorKind::RateLimited && !error.is_not_attempted() {
+                let clock = &*self.settings.clock;
+                self.rate_limit.refused(error.retry_after(), clock);
+            }
+        }
         let completed = self.lock(|locked, now| {
             let completed = locked
                 .lifecycle
                 .completed(id, result, now, fastrand::f32())?;
-            match &completed {
-                Completed::Published { issued, .. } => {
-                    let id = TokenId::new(&self.this, issued.token.generation());
-                    self.slot.publish(CachedToken::new(id, Arc::clone(issued)));
-                }
-                Completed::Failed(error)
-                    if error.kind() == ErrorKind::RateLimited && !error.is_not_attempted() =>
-                {
-                    let wait = error.retry_after().unwrap_or_default();
-                    let until = later(now.monotonic, wait);
-                    self.applicant.refused(until, &*self.settings.clock);
-                }
-                Completed::Failed(_) => {}
+            if let Completed::Published { issued, .. } = &completed {
+                let id = TokenId::new(&self.this, issued.token.generation());
+                self.slot.publish(CachedToken::new(id, Arc::clone(issued)));
             }
             locked.publish_status(now);
             Some(completed)
@@ -269,11 +256,9 @@ impl State {
         let now = self.now();
         let result = act(&mut locked, now);
         let fetch = locked.lifecycle.fetch.running();
-        let permit = locked.running.update(fetch);
+        locked.running.update(fetch);
         self.next_check
             .set(locked.lifecycle.next_check_at(now), now);
-        drop(locked);
-        drop(permit);
         result
     }
 }
@@ -282,7 +267,7 @@ impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenCache")
             .field("settings", &self.settings)
-            .field("allowance", self.applicant.allowance())
+            .field("rate_limit", &self.rate_limit)
             .field("status", &self.status())
             .finish_non_exhaustive()
     }

@@ -49,7 +49,8 @@ pub struct TokenStatus {
     /// used up, or while a rejected token waits for its replacement.
     #[serde(serialize_with = "seconds")]
     pub next_attempt_in: Option<Duration>,
-    /// Token requests sent so far (for custom providers: calls of `fetch`).
+    /// Token requests that were sent and are over (for custom providers: calls of `fetch`). One
+    /// whose connection was never made does not count.
     pub token_requests: u64,
 }
 

@@ -2,6 +2,7 @@
 
 use http::Uri;
 
+use super::SCOPE_EXAMPLES;
 use crate::error::ConfigError;
 use crate::origin;
 use crate::syntax;
@@ -49,7 +50,7 @@ pub(super) fn scope(scope: &str) -> Result<(), ConfigError> {
         problem: format!(
             "{scope:?} has characters that RFC 6749 section 3.3 does not allow: \
              scopes are printable ASCII without quotes and backslashes, \
-             separated by spaces"
+             separated by spaces, {SCOPE_EXAMPLES}"
         ),
     })
 }

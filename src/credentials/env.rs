@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 
-use super::ClientCredentials;
 use super::source::{Part, Source};
+use super::{ClientCredentials, SCOPE_EXAMPLES};
 use crate::error::ConfigError;
 use crate::secret::Secret;
 use crate::syntax;
@@ -81,7 +81,8 @@ pub(super) fn read(
         (None, None) => return Err(missing("OFFICERND_SCOPE (or OFFICERND_SCOPES)")),
     };
     if scopes.is_empty() {
-        return Err(invalid(name, "holds no scope"));
+        let problem = format!("holds no scope, {SCOPE_EXAMPLES}");
+        return Err(invalid(name, &problem));
     }
     let mut credentials = credentials.scopes(scopes);
     if let Err(error) = credentials.check() {

@@ -38,12 +38,6 @@ impl Loader {
         })
     }
 
-    /// The client id, if it is known without asking a custom source.
-    pub(crate) fn client_id(&self) -> Option<String> {
-        let known = self.lock();
-        known.last_good.as_ref().map(|pair| pair.client_id.clone())
-    }
-
     /// The pair to use now. While the source fails or takes longer than
     /// `until`, the last good pair.
     pub(crate) async fn load(

@@ -18,6 +18,10 @@ use self::source::{Part, Source};
 use crate::error::ConfigError;
 use crate::secret::Secret;
 
+/// Examples of scopes, for errors about them.
+pub(crate) const SCOPE_EXAMPLES: &str =
+    "such as flex.community.members.read for API v2 or officernd.api.read for v1";
+
 /// OfficeRnD's token endpoint.
 const TOKEN_URL: &str = "https://identity.officernd.com/oauth/token";
 
@@ -26,6 +30,10 @@ const TOKEN_URL: &str = "https://identity.officernd.com/oauth/token";
 ///
 /// A plain value: mistakes in it are reported when a provider is made of it.
 /// `Debug` does not show the secret.
+///
+/// API v2 has scopes such as `flex.community.members.read`, listed with each
+/// endpoint; `officernd.api.read` and `officernd.api.write`, the example on
+/// OfficeRnD's token page, belong to v1.
 ///
 /// ```
 /// use officernd_auth::ClientCredentials;
@@ -185,9 +193,7 @@ impl ClientCredentials {
             return Ok(());
         }
         Err(ConfigError::Scope {
-            problem: "is missing: OfficeRnD grants no token without one; \
-                      ask for officernd.api.read, for example"
-                .to_owned(),
+            problem: format!("is missing: OfficeRnD grants no token without one, {SCOPE_EXAMPLES}"),
         })
     }
 

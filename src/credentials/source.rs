@@ -56,7 +56,7 @@ impl AppCredentials {
 ///     // ... ask the secret manager ...
 ///     Ok(AppCredentials::new("client-id", "client-secret"))
 /// })
-/// .scope("officernd.api.read");
+/// .scope("flex.community.members.read");
 /// # drop(credentials);
 /// ```
 pub trait CredentialSource: Send + Sync + 'static {

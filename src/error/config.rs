@@ -10,7 +10,7 @@ use std::path::PathBuf;
 /// use officernd_auth::{ClientCredentials, ConfigError, HttpTokenProvider};
 /// # fn main() {
 /// # #[cfg(feature = "reqwest")] {
-/// let credentials = ClientCredentials::new("client", "").scope("officernd.api.read");
+/// let credentials = ClientCredentials::new("client", "").scope("flex.community.members.read");
 /// let error = HttpTokenProvider::new(credentials).unwrap_err();
 /// assert!(matches!(error, ConfigError::Credential { .. }));
 /// # }

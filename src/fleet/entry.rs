@@ -33,9 +33,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 #[derive(Serialize, Deserialize)]
 pub(super) struct Entry {
     /// By the writer's wall clock.
-    pub(super) sealed_at: SystemTime,
-    pub(super) token: Option<Token>,
-    pub(super) failure: Option<Failure>,
+    sealed_at: SystemTime,
+    token: Option<Token>,
+    failure: Option<Failure>,
 }
 
 /// A token, as the process that fetched it received it.
@@ -63,6 +63,14 @@ pub(super) struct Failure {
 }
 
 impl Entry {
+    pub(super) fn new(clock: &dyn Clock, token: Option<Token>, failure: Option<Failure>) -> Self {
+        Self {
+            sealed_at: clock.wall(),
+            token,
+            failure,
+        }
+    }
+
     /// Returns how long the store keeps it.
     pub(super) fn life(&self) -> Duration {
         let token = self.token.as_ref().map_or(Duration::ZERO, |it| it.left);
@@ -470,7 +478,7 @@ mod tests {
     fn errors_that_say_nothing_about_the_endpoint_are_not_shared() {
         for error in [
             Error::new(ErrorKind::RateLimited, "").not_attempted(),
-            Error::new(ErrorKind::Transport, "").unsent(),
+            Error::new(ErrorKind::Transport, "").mark_unsent(true),
             Error::new(ErrorKind::Store, ""),
             Error::new(ErrorKind::Runtime, ""),
         ] {

@@ -12,12 +12,12 @@ use super::key::{KeyMaterial, KeyedProvider};
 use super::provider::Shared;
 use super::seal::Sealer;
 use super::store::{Claim, Claimed, Finish, Limits, Name, StoredEntry, random};
-use crate::allowance::{Permit, Urgency, rate_limited};
 use crate::backoff::backoff;
 use crate::clock::{Age, Clock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::observability;
 use crate::provider::{Cause, FetchContext};
+use crate::rate_limit::{Permit, Urgency, rate_limited};
 use crate::sync::Runtime;
 use crate::token::AccessToken;
 
@@ -76,7 +76,7 @@ impl<P: KeyedProvider> Fetch<P> {
             let message = "the credentials could not be read within the fetch timeout";
             Error::new(ErrorKind::Timeout, message)
         })??;
-        let (requests, per) = match cx.applicant.allowance().limit() {
+        let (requests, per) = match cx.limit() {
             // What the inner provider sends is counted where it is sent.
             Some((_, per)) if shared.provider.spends_allowance() => (None, per),
             Some((requests, per)) => (Some(requests), per),
@@ -177,8 +177,8 @@ impl<P: KeyedProvider> Fetch<P> {
             match breaks_contract {
                 true => Err(Error::new(
                     ErrorKind::Store,
-                    "the token store returned an entry that was seen, or a grant that was not \
-                     asked for",
+                    "the token store broke its contract: it returned an entry that was seen, too \
+                     many entries, or a grant that was not asked for",
                 )),
                 false => Ok(claimed),
             }
@@ -221,8 +221,7 @@ impl<P: KeyedProvider> Fetch<P> {
     /// Sends a token request under the lease, and saves what it brings.
     async fn mint(self, permit: Option<Permit>) -> Result<AccessToken, Error> {
         let permit = permit.map(|permit| self.cx.spend(permit));
-        let answer = self.request().await;
-        drop(permit);
+        let answer = self.request(permit).await;
         let (sent, failure) = match &answer.result {
             Ok(_) => (true, None),
             Err(error) => {
@@ -241,22 +240,21 @@ impl<P: KeyedProvider> Fetch<P> {
                 Token::new(token, holder).with_left(left)
             }
             // The token that still lives is saved again, beside the failure.
-            Err(_) => self.known.as_ref().and_then(|it| it.token(self.now())),
+            Err(_) if failure.is_some() => self.known.as_ref().and_then(|it| it.token(self.now())),
+            Err(_) => None,
         };
-        let entry = Entry {
-            sealed_at: self.cx.clock().wall(),
-            failure,
-            token,
-        };
-        let is_new = failure.is_some() || (answer.result.is_ok() && entry.token.is_some());
-        let entry = (is_new && answer.same_material).then_some(entry);
+        let is_any = answer.same_material && (token.is_some() || failure.is_some());
+        let entry = is_any.then(|| Entry::new(self.cx.clock(), token, failure));
         let frees_after = if sent {
             self.claim.limits.per
         } else {
             Duration::ZERO
         };
         let finish = finish(&self.claim, &self.sealer, entry, frees_after);
-        let finished = self.shared.finish(self.cx.clock(), &finish).await;
+        let finished = self
+            .shared
+            .run(self.cx.clock(), "finish", self.shared.store.finish(&finish))
+            .await;
         let saved = matches!(finished, Ok(true)) && finish.entry.is_some();
         match answer.result {
             Ok(token) => {
@@ -295,8 +293,7 @@ impl<P: KeyedProvider> Fetch<P> {
             result,
             age,
             same_material,
-        } = self.request().await;
-        drop(permit);
+        } = self.request(permit).await;
         match result {
             Ok(token) => {
                 let life = token.expires_in().saturating_sub(self.age_of(&age));
@@ -378,20 +375,25 @@ impl<P: KeyedProvider> Fetch<P> {
         later(open_until.unwrap_or(self.now()).max(self.now()), spread())
     }
 
-    async fn request(&self) -> Answer {
+    async fn request(&self, permit: Option<Permit>) -> Answer {
         let (clock, provider) = (self.cx.clock(), &self.shared.provider);
         let age = self.age();
         let until = later(clock.now(), self.cx.fetch_timeout());
         let mut cx = self.cx.clone();
         cx.deadline = cx.deadline.min(until);
         let result = timeout_at(clock, until, provider.fetch(cx)).await;
+        let result = result.unwrap_or_else(|| {
+            let message = "the token endpoint did not answer within the fetch timeout";
+            Err(Error::new(ErrorKind::Timeout, message))
+        });
+        match permit {
+            Some(permit) if result.as_ref().is_err_and(Error::is_unsent) => permit.unsent(),
+            permit => drop(permit),
+        }
         let until = later(clock.now(), SECOND_LOOK);
         let material = timeout_at(clock, until, provider.key_material()).await;
         Answer {
-            result: result.unwrap_or_else(|| {
-                let message = "the token endpoint did not answer within the fetch timeout";
-                Err(Error::new(ErrorKind::Timeout, message))
-            }),
+            result,
             age,
             same_material: matches!(material, Some(Ok(material)) if material == self.material),
         }
@@ -456,69 +458,59 @@ struct Late {
 
 /// Offers a token to the store every 10 s, until the store has it or another one
 /// that is about as good.
-async fn hand_over<P>(shared: Weak<Shared<P>>, clock: Arc<dyn Clock>, late: Late) {
+async fn hand_over<P>(shared: Weak<Shared<P>>, clock: Arc<dyn Clock>, mut late: Late) {
     let until = later(clock.now(), HAND_OVER);
-    loop {
-        let Some(this) = shared.upgrade() else { return };
-        // As soon as the breaker lets it, and before those who wait for a token.
-        let at = this
-            .breaker
-            .open_until()
-            .unwrap_or(later(clock.now(), OPEN_FOR));
-        drop(this);
-        clock
-            .sleep_until(later(at.max(clock.now()), spread() / 10))
-            .await;
-        let Some(this) = shared.upgrade() else { return };
-        let is_newest = this.memory().late == late.number;
-        if !is_newest || clock.now() >= until || this.is_handed_over(&*clock, &late).await {
+    let mut soon = false;
+    while let Some(shared) = shared.upgrade() {
+        let at = match shared.breaker.open_until() {
+            // As soon as the breaker lets it, and before those who wait for a token.
+            Some(at) => at.max(clock.now()),
+            None if soon => clock.now(),
+            None => later(clock.now(), OPEN_FOR),
+        };
+        clock.sleep_until(later(at, spread() / 10)).await;
+        let age = late.age.at(clock.now(), clock.wall());
+        let left = late.token.granted.saturating_sub(age);
+        let is_current = shared.memory().late == late.number && clock.now() < until;
+        let token = late.token.clone().with_left(left);
+        let Some(token) = token.filter(|_| is_current) else {
             return;
+        };
+        let claimed = shared.run(&*clock, "claim", shared.store.claim(&late.claim));
+        match claimed.await {
+            Ok(Claimed::Entry(stored)) => {
+                let theirs = Opened::new(&stored, &late.sealer, &*clock);
+                let theirs = theirs.and_then(|theirs| theirs.token(clock.now()));
+                if theirs.is_some_and(|theirs| theirs.left >= left / 2) {
+                    return;
+                }
+                soon = late.claim.seen.replace(stored.id).is_none();
+            }
+            Ok(Claimed::Granted) => {
+                let entry = Entry::new(&*clock, Some(token), None);
+                let frees_after = late.claim.limits.per.saturating_sub(age);
+                let finish = finish(&late.claim, &late.sealer, Some(entry), frees_after);
+                let finished = shared.run(&*clock, "finish", shared.store.finish(&finish));
+                if finished.await.is_ok() {
+                    return;
+                }
+            }
+            // Another process fetches, or the store is still away.
+            _ => soon = false,
         }
     }
 }
 
 impl<P> Shared<P> {
-    async fn is_handed_over(&self, clock: &dyn Clock, late: &Late) -> bool {
-        let mut claim = late.claim.clone();
-        for _ in 0..3 {
-            let age = late.age.at(clock.now(), clock.wall());
-            let left = late.token.granted.saturating_sub(age);
-            let Some(token) = late.token.clone().with_left(left) else {
-                return true;
-            };
-            let claimed = self.store.claim(&claim);
-            let claimed = self.breaker.run(clock, OPERATION_TIMEOUT, "claim", claimed);
-            match claimed.await {
-                Ok(Claimed::Entry(stored)) => {
-                    let opened = Opened::new(&stored, &late.sealer, clock);
-                    let theirs = opened.and_then(|opened| opened.token(clock.now()));
-                    if theirs.is_some_and(|theirs| theirs.left >= left / 2) {
-                        return true;
-                    }
-                    claim.seen = Some(stored.id);
-                }
-                Ok(Claimed::Granted) => {
-                    let entry = Entry {
-                        sealed_at: clock.wall(),
-                        token: Some(token),
-                        failure: None,
-                    };
-                    let frees_after = claim.limits.per.saturating_sub(age);
-                    let finish = finish(&claim, &late.sealer, Some(entry), frees_after);
-                    return self.finish(clock, &finish).await.is_ok();
-                }
-                // Another process fetches, or the store is still away.
-                Ok(Claimed::Leased(_) | Claimed::RateLimited(_)) | Err(_) => return false,
-            }
-        }
-        false
-    }
-
-    async fn finish(&self, clock: &dyn Clock, finish: &Finish) -> Result<bool, StoreUnavailable> {
-        let finished = self.store.finish(finish);
-        let breaker = &self.breaker;
-        breaker
-            .run(clock, OPERATION_TIMEOUT, "finish", finished)
+    /// Runs an operation that does not belong to a waiting fetch.
+    async fn run<T>(
+        &self,
+        clock: &dyn Clock,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, StoreUnavailable> {
+        self.breaker
+            .run(clock, OPERATION_TIMEOUT, operation, work)
             .await
     }
 }

@@ -10,10 +10,10 @@ use super::breaker::{CircuitBreaker, StoreStatus};
 use super::fetch::Fetch;
 use super::key::KeyedProvider;
 use super::store::{DynStore, Name, TokenStore};
-use crate::allowance::Allowance;
 use crate::clock::later;
 use crate::error::{Error, ErrorKind};
 use crate::provider::{FetchContext, TokenProvider};
+use crate::rate_limit::RateLimit;
 use crate::token::AccessToken;
 
 /// Shares the tokens of a provider among processes, through a store.
@@ -21,7 +21,7 @@ use crate::token::AccessToken;
 /// Takes the token that another process left in the store. Otherwise one
 /// process fetches under a lease that ends by itself, and the others take what
 /// it received. The store also counts the token requests, so that the fleet
-/// keeps to one [`Allowance`].
+/// keeps to one [`RateLimit`].
 ///
 /// ```
 /// use officernd_auth::testing::{MemoryStore, ScriptedProvider};
@@ -75,7 +75,7 @@ use crate::token::AccessToken;
 ///
 /// The store is a help, not a need. An operation that fails or takes 3 s puts the
 /// store out of use for 10 s. Meanwhile requests go on without it, each process
-/// within its own allowance. [`status`](Self::status), the events
+/// within its own rate limit. [`status`](Self::status), the events
 /// `officernd_auth.store_failed` and `officernd_auth.store_back`, and the metric
 /// `officernd_auth_store_failures_total` report it.
 ///
@@ -141,7 +141,7 @@ impl<P: KeyedProvider> TokenProvider for SharedTokenProvider<P> {
         Fetch::new(&self.shared, cx).await?.run().await
     }
 
-    fn allowance(&self) -> Option<Allowance> {
+    fn allowance(&self) -> Option<RateLimit> {
         self.shared.provider.allowance()
     }
 

@@ -16,6 +16,12 @@ use crate::organizations::OrganizationSlug;
 /// For `http::Request`. `reqwest::Request` gives no access to its extensions:
 /// there, [`if_not_present`](crate::Builder::if_not_present).
 ///
+/// A redirect layer above drops the extension: tower-http's `FollowRedirect` does
+/// so on every redirect in 0.6, and on redirects to another origin in 0.7. The
+/// redirected request is then authorized like any other: its origin is checked,
+/// and the token replaces the caller's own `Authorization`, unless
+/// [`if_not_present`](crate::Builder::if_not_present) is set.
+///
 /// ```
 /// use officernd_auth::SkipAuth;
 ///

@@ -12,6 +12,7 @@ use crate::credentials::{AppCredentials, Loader};
 use crate::error::{Error, ErrorKind};
 use crate::observability;
 use crate::provider::FetchContext;
+use crate::rate_limit::Permit;
 use crate::token::AccessToken;
 
 pub(super) struct TokenClient {
@@ -54,7 +55,10 @@ impl TokenClient {
             let result = self.request_token(&credentials, ready_by).await;
             let refused = |error: &Error| error.kind() == ErrorKind::InvalidClient;
             let refused = result.as_ref().is_err_and(refused);
-            if !refused || retry_permit.is_some() || !self.loader.changed().await {
+            if let Some(permit) = retry_permit {
+                return Self::retried(result, permit);
+            }
+            if !refused || !self.loader.changed().await {
                 return result;
             }
             // At once or not at all: waiting would keep the cache's permit.
@@ -67,6 +71,17 @@ impl TokenClient {
             };
             retry_permit = Some(permit);
         }
+    }
+
+    /// Ends a second request, with a permit of its own.
+    fn retried(result: Result<AccessToken, Error>, permit: Permit) -> Result<AccessToken, Error> {
+        result.map_err(|error| {
+            if error.is_unsent() {
+                permit.unsent();
+            }
+            // The first request was sent, with the permit of the cache.
+            error.mark_unsent(false)
+        })
     }
 
     async fn request_token(

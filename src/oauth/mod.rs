@@ -10,7 +10,6 @@ mod transport;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 #[cfg(feature = "store")]
 use std::time::Duration;
 
@@ -23,12 +22,12 @@ use tower_service::Service;
 use self::client::TokenClient;
 use self::request::RequestTemplate;
 use self::transport::{ServiceTransport, Transport};
-use crate::allowance::{self, Allowance};
 #[cfg(feature = "store")]
 use crate::clock::{Clock, TokioClock, later};
 use crate::credentials::{ClientCredentials, Loader};
 use crate::error::{BoxError, ConfigError, Error};
 use crate::provider::{FetchContext, TokenProvider};
+use crate::rate_limit::RateLimit;
 use crate::token::AccessToken;
 
 /// Fetches tokens from OfficeRnD, or from another OAuth 2.0 token endpoint, by the
@@ -50,7 +49,7 @@ use crate::token::AccessToken;
 /// use officernd_auth::{ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer};
 ///
 /// let credentials = ClientCredentials::new("client-id", "client-secret")
-///     .scope("officernd.api.read");
+///     .scope("flex.community.members.read");
 /// let layer = OfficeRndAuthLayer::new(HttpTokenProvider::new(credentials)?);
 /// # drop(layer);
 /// # Ok(())
@@ -66,7 +65,7 @@ pub struct HttpTokenProvider {
 struct Inner {
     credentials: ClientCredentials,
     client: TokenClient,
-    allowance: Allowance,
+    rate_limit: RateLimit,
 }
 
 impl HttpTokenProvider {
@@ -127,7 +126,7 @@ impl HttpTokenProvider {
     /// # fn main() -> Result<(), officernd_auth::ConfigError> {
     /// let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     /// let credentials = ClientCredentials::new("client-id", "client-secret")
-    ///     .scope("officernd.api.read");
+    ///     .scope("flex.community.members.read");
     /// let provider = HttpTokenProvider::with_service(credentials, http)?;
     /// # drop(provider);
     /// # Ok(())
@@ -156,14 +155,8 @@ impl HttpTokenProvider {
         credentials: ClientCredentials,
         transport: Box<dyn Transport>,
     ) -> Result<Self, ConfigError> {
-        static NEXT_SOURCE: AtomicU64 = AtomicU64::new(1);
-
         let token_url = credentials.check()?;
         let loader = Loader::new(credentials.source.clone())?;
-        // The client id of a source is not known yet, and may change.
-        let client = loader
-            .client_id()
-            .unwrap_or_else(|| format!("source {}", NEXT_SOURCE.fetch_add(1, Ordering::Relaxed)));
         let template = RequestTemplate {
             token_url,
             scope: credentials.asked_scope(),
@@ -172,7 +165,7 @@ impl HttpTokenProvider {
         };
         Ok(Self {
             inner: Arc::new(Inner {
-                allowance: allowance::for_endpoint(&template.endpoint(), &client),
+                rate_limit: RateLimit::for_url(&template.endpoint()),
                 client: TokenClient::new(loader, template, transport),
                 credentials,
             }),
@@ -185,8 +178,8 @@ impl TokenProvider for HttpTokenProvider {
         self.inner.client.fetch(&cx).await
     }
 
-    fn allowance(&self) -> Option<Allowance> {
-        Some(self.inner.allowance.clone())
+    fn allowance(&self) -> Option<RateLimit> {
+        Some(self.inner.rate_limit.clone())
     }
 
     async fn credentials_changed(&self) -> bool {

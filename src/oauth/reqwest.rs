@@ -25,7 +25,7 @@ impl ReqwestTransport {
         let client = client
             // A 307 would send the secret on.
             .redirect(reqwest::redirect::Policy::none())
-            // The allowance counts requests; none is sent behind its back.
+            // The rate limit counts requests; none is sent behind its back.
             .retry(reqwest::retry::never())
             .no_gzip()
             .no_brotli()
@@ -60,17 +60,16 @@ impl Transport for ReqwestTransport {
 }
 
 fn failed(error: reqwest::Error) -> Error {
+    // Refused, DNS or TLS: nothing of the request was written.
+    let unsent = error.is_connect();
     let (kind, message) = if error.is_timeout() {
         (ErrorKind::Timeout, "the token request timed out")
-    } else if error.is_connect() {
+    } else if unsent {
         (ErrorKind::Transport, "the token endpoint cannot be reached")
     } else {
         (ErrorKind::Transport, "the token request failed")
     };
-    let never_connected = error.is_connect();
-    let error = Error::new(kind, message).with_source(error.without_url());
-    match never_connected {
-        true => error.unsent(),
-        false => error,
-    }
+    Error::new(kind, message)
+        .with_source(error.without_url())
+        .mark_unsent(unsent)
 }

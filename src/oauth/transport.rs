@@ -107,11 +107,8 @@ fn failed(error: BoxError) -> Error {
         return ours.clone();
     }
     let never_connected = never_connected(&*error);
-    let error = Error::new(ErrorKind::Transport, "the token request failed").with_source(error);
-    match never_connected {
-        true => error.unsent(),
-        false => error,
-    }
+    let failed = Error::new(ErrorKind::Transport, "the token request failed");
+    failed.with_source(error).mark_unsent(never_connected)
 }
 
 /// Whether one of its causes says that there was no connection.
@@ -163,10 +160,7 @@ pub(super) fn redact(error: Error, secrets: &[Zeroizing<String>]) -> Error {
         error.kind(),
         "the token request failed; the client's error quotes the secret and is left out",
     );
-    let bare = match error.is_unsent() {
-        true => bare.unsent(),
-        false => bare,
-    };
+    let bare = bare.mark_unsent(error.is_unsent());
     match error.retry_after() {
         Some(after) => bare.with_retry_after(after),
         None => bare,

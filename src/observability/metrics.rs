@@ -49,7 +49,7 @@ pub fn describe() {
     describe_counter!(
         "officernd_auth_token_requests_total",
         Unit::Count,
-        "Requests sent to the token endpoint: what the allowance counts."
+        "Requests sent to the token endpoint, counted when they are over."
     );
     describe_counter!(
         "officernd_auth_token_rejections_total",

@@ -13,6 +13,10 @@ use crate::error::Error;
 /// A `reqwest::Request` has the extensions of the `http::Request` that it is
 /// made of.
 ///
+/// A redirect layer above drops the extension: tower-http's `FollowRedirect` does
+/// so on every redirect in 0.6, and on redirects to another origin in 0.7. The
+/// path of the redirected request then selects the organization.
+///
 /// ```
 /// use officernd_auth::organizations::OrganizationSlug;
 ///

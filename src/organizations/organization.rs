@@ -24,7 +24,9 @@ use crate::provider::{BoxProvider, TokenProvider};
 /// let trial = Organization::new(StaticToken::new("staging")?)
 ///     .restrict_to_origin("https://staging.officernd.com")?;
 /// let organizations = HashMap::from([("acme".to_owned(), acme), ("trial".to_owned(), trial)]);
-/// let layer = OfficeRndAuthLayer::per_organization(organizations).build()?;
+/// let layer = OfficeRndAuthLayer::per_organization(organizations)
+///     .allow_origin("https://staging.officernd.com")
+///     .build()?;
 /// # drop(layer);
 /// # Ok(())
 /// # }

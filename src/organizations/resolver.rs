@@ -100,8 +100,8 @@ where
 /// The resolver that [`resolver_fn`] returns.
 ///
 /// ```
-/// use officernd_auth::{StaticToken, resolver_fn};
-/// use officernd_auth::organizations::ResolverFn;
+/// use officernd_auth::StaticToken;
+/// use officernd_auth::organizations::{ResolverFn, resolver_fn};
 ///
 /// fn named<F>(resolver: ResolverFn<F>) -> ResolverFn<F> {
 ///     resolver
@@ -119,7 +119,8 @@ pub struct ResolverFn<F> {
 /// Makes a resolver from an async closure that takes the slug.
 ///
 /// ```
-/// use officernd_auth::{OfficeRndAuthLayer, StaticToken, resolver_fn};
+/// use officernd_auth::organizations::resolver_fn;
+/// use officernd_auth::{OfficeRndAuthLayer, StaticToken};
 ///
 /// # fn main() -> Result<(), officernd_auth::ConfigError> {
 /// let layer = OfficeRndAuthLayer::per_organization(resolver_fn(|slug: String| async move {

@@ -15,7 +15,13 @@ use self::pattern::Pattern;
 use self::rejection::rejection;
 use crate::error::{ConfigError, Error};
 
-/// The allowed origins; `https://*.officernd.com` is always one.
+/// OfficeRnD's API hosts, which are always allowed.
+///
+/// Not `*.officernd.com`: each customer's member portal is a host of that name,
+/// and other companies run some of the help and marketing sites.
+const API_HOSTS: [&str; 2] = ["app.officernd.com", "hybrid.officernd.com"];
+
+/// The allowed origins. Default: [`API_HOSTS`] over https.
 #[derive(Debug, Clone)]
 pub(crate) struct OriginPolicy {
     patterns: Vec<Pattern>,
@@ -25,7 +31,7 @@ pub(crate) struct OriginPolicy {
 impl Default for OriginPolicy {
     fn default() -> Self {
         Self {
-            patterns: vec![Pattern::officernd()],
+            patterns: API_HOSTS.map(Pattern::https).to_vec(),
             any_https: false,
         }
     }

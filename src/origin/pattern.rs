@@ -23,12 +23,12 @@ pub(super) struct Pattern {
 }
 
 impl Pattern {
-    /// `https://*.officernd.com`.
-    pub(super) fn officernd() -> Self {
+    /// Matches one host over https. The host is in lower case.
+    pub(super) fn https(host: &str) -> Self {
         Self {
             https: true,
-            host: ".officernd.com".to_owned(),
-            wildcard: true,
+            host: host.to_owned(),
+            wildcard: false,
             port: 443,
         }
     }

@@ -72,6 +72,10 @@ mod tests {
                 "allow_origin(\"https://evil.example:8443\")",
             ),
             (
+                "https://Customer.officernd.com/k?key=pw",
+                "allow_origin(\"https://Customer.officernd.com\")",
+            ),
+            (
                 "http://127.0.0.1:9/k?key=pw",
                 "allow_origin(\"http://127.0.0.1:9\")",
             ),

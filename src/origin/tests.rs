@@ -27,27 +27,45 @@ fn kind(policy: &OriginPolicy, uri: &str) -> Option<ErrorKind> {
 }
 
 #[test]
-fn the_default_list_is_officernd_over_https() {
+fn the_default_list_is_the_two_api_hosts_over_https() {
     use ErrorKind::{ForeignOrigin, InsecureOrigin};
     let policy = policy(&[]);
     let table = [
         ("https://app.officernd.com/api/v2/organizations/x", None),
         ("HTTPS://APP.OfficeRnD.com", None),
         ("https://app.officernd.com:443/", None),
-        ("https://a.b.c.officernd.com/", None),
+        ("https://hybrid.officernd.com/api/v1/organizations/x", None),
+        ("https://HYBRID.OfficeRnD.com:443", None),
         ("/api/v2", None),
         ("*", None),
+        // A customer's member portal, and sites that other companies run.
+        ("https://customer.officernd.com/", Some(ForeignOrigin)),
+        ("https://members.officernd.com/", Some(ForeignOrigin)),
+        ("https://help.officernd.com/", Some(ForeignOrigin)),
+        ("https://www.officernd.com/", Some(ForeignOrigin)),
+        // API hosts that a program has to list.
+        ("https://staging.officernd.com/", Some(ForeignOrigin)),
+        ("https://eu.app.officernd.com/", Some(ForeignOrigin)),
+        ("https://identity.officernd.com/", Some(ForeignOrigin)),
         ("https://officernd.com/", Some(ForeignOrigin)),
         ("https://.officernd.com/", Some(ForeignOrigin)),
-        ("https://a..officernd.com/", Some(ForeignOrigin)),
-        ("https://a;b.officernd.com/", Some(ForeignOrigin)),
-        ("https://evilofficernd.com/", Some(ForeignOrigin)),
+        ("https://.app.officernd.com/", Some(ForeignOrigin)),
+        ("https://a;app.officernd.com/", Some(ForeignOrigin)),
+        ("https://xapp.officernd.com/", Some(ForeignOrigin)),
+        ("https://xofficernd.com/", Some(ForeignOrigin)),
+        ("https://app.xofficernd.com/", Some(ForeignOrigin)),
+        // Cyrillic letters in `app` and in `officernd`.
+        ("https://xn--pp-6kc.officernd.com/", Some(ForeignOrigin)),
+        ("https://app.xn--fficernd-mbh.com/", Some(ForeignOrigin)),
         (
             "https://app.officernd.com.evil.example/",
             Some(ForeignOrigin),
         ),
         ("https://app.officernd.com./", Some(ForeignOrigin)),
+        ("https://hybrid.officernd.com./", Some(ForeignOrigin)),
         ("https://app.officernd.com:8443/", Some(ForeignOrigin)),
+        ("https://APP.OFFICERND.COM:8443/", Some(ForeignOrigin)),
+        ("https://app.officernd.com:80/", Some(ForeignOrigin)),
         ("https://app.officernd.com:99999/", Some(ForeignOrigin)),
         ("https://app.officernd.com:/", Some(ForeignOrigin)),
         ("https://app.officernd.com:+443/", Some(ForeignOrigin)),
@@ -62,11 +80,40 @@ fn the_default_list_is_officernd_over_https() {
         ("wss://app.officernd.com/", Some(ForeignOrigin)),
         ("https://[::1]/", Some(ForeignOrigin)),
         ("http://app.officernd.com/", Some(InsecureOrigin)),
+        ("http://hybrid.officernd.com/", Some(InsecureOrigin)),
         ("http://app.officernd.com:443/", Some(InsecureOrigin)),
         ("http://127.0.0.1:8080/", Some(InsecureOrigin)),
     ];
     for (uri, wanted) in table {
         assert_eq!(kind(&policy, uri), wanted, "{uri}");
+    }
+    // Not a URI, but nothing promises that an authority was parsed as one.
+    let look_alike = policy.check(Some("https"), Some("\u{430}pp.officernd.com"));
+    assert_eq!(look_alike.unwrap_err().kind(), ForeignOrigin);
+}
+
+#[test]
+fn a_wildcard_allows_every_host_below_a_domain() {
+    let policy = policy(&["https://*.officernd.com"]);
+    for good in [
+        "https://customer.officernd.com/",
+        "https://a.b.c.OfficeRnD.com:443/",
+    ] {
+        assert_eq!(kind(&policy, good), None, "{good}");
+    }
+    for bad in [
+        "https://officernd.com/",
+        "https://.officernd.com/",
+        "https://a..officernd.com/",
+        "https://a;b.officernd.com/",
+        "https://xofficernd.com/",
+        "https://customer.officernd.com.evil.example/",
+        "https://customer.officernd.com./",
+        "https://customer.officernd.com:8443/",
+        "https://me@customer.officernd.com/",
+        "http://customer.officernd.com/",
+    ] {
+        assert!(kind(&policy, bad).is_some(), "{bad}");
     }
 }
 
@@ -132,6 +179,8 @@ fn a_reqwest_url_is_checked_the_same() {
         ("https://app.officernd.com:443/x", true),
         ("http://127.1:8080/", true),
         ("https://app.officernd.com./x", false),
+        ("https://\u{430}pp.officernd.com/x", false),
+        ("https://customer.officernd.com/x", false),
         ("https://me:pw@app.officernd.com/x", false),
         ("https://app.officernd.com:8443/x", false),
         ("http://app.officernd.com/x", false),
@@ -149,9 +198,10 @@ proptest! {
     fn the_decision_is_the_naive_one(
         https: bool,
         user in prop::option::of("[a-z]{1,3}(:[a-z]{0,3})?"),
-        front in "([aB]\\.){0,2}",
+        front in prop::sample::select(vec!["", "app.", "APP.", "hybrid.", "a.", "a.app.", "x"]),
         domain in prop::sample::select(vec![
-            "officernd.com", "OFFICERND.com", "xofficernd.com", "gate.example", "localhost", "127.0.0.1",
+            "officernd.com", "OFFICERND.com", "xofficernd.com", "any.example", "gate.example", "localhost",
+            "127.0.0.1",
         ]),
         dot in prop::sample::select(vec!["", "", "", "."]),
         port in prop::option::of(prop::sample::select(vec![80u32, 443, 8080, 65536, 99999])),
@@ -172,13 +222,15 @@ proptest! {
         let name = host.to_lowercase();
         let effective = port.unwrap_or(if https { 443 } else { 80 });
         let listed = [
-            https && name.ends_with(".officernd.com") && effective == 443,
+            https && name == "app.officernd.com" && effective == 443,
+            https && name == "hybrid.officernd.com" && effective == 443,
+            https && name.ends_with(".any.example") && effective == 443,
             https && name == "gate.example" && effective == 8080,
             !https && name == "localhost" && effective == 80,
         ];
         let wanted = user.is_none() && dot.is_empty() && listed.contains(&true);
 
-        let mut policy = policy(&["https://gate.example:8080", "http://localhost"]);
+        let mut policy = policy(&["https://*.any.example", "https://gate.example:8080", "http://localhost"]);
         let uri: Uri = text.parse().unwrap();
         let verdict = policy.check_uri(&uri);
         prop_assert_eq!(verdict.is_ok(), wanted, "{}", text);

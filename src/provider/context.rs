@@ -2,16 +2,15 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::allowance::{Allowance, Applicant, Permit, Standing, Urgency};
 use crate::clock::{Clock, TokioClock, later};
 use crate::error::Error;
-use crate::observability;
+use crate::rate_limit::{Class, Permit, RateLimit, Urgency};
 use crate::token::AccessToken;
 
 /// Why a token is fetched.
@@ -52,7 +51,7 @@ impl Cause {
 }
 
 /// The context of one fetch: its cause, urgency and deadline, and access to the
-/// [`Allowance`].
+/// [`RateLimit`].
 ///
 /// [`Default`] gives one for trying out a provider by hand: no limit, 30 s.
 ///
@@ -72,10 +71,11 @@ pub struct FetchContext {
     pub(crate) urgency: watch::Receiver<Urgency>,
     pub(crate) deadline: Instant,
     pub(crate) fetch_timeout: Duration,
-    pub(crate) applicant: Arc<Applicant>,
-    pub(crate) standing: Standing,
+    pub(crate) rate_limit: RateLimit,
+    /// The place in line, where the urgency does not decide it.
+    pub(crate) class: Option<Class>,
     pub(crate) clock: Arc<dyn Clock>,
-    /// Counts the token requests that were sent.
+    /// Counts the token requests that were sent and are over.
     pub(crate) sent: Arc<AtomicU64>,
     pub(crate) previous: Option<Box<Previous>>,
 }
@@ -131,7 +131,7 @@ impl FetchContext {
         self.previous.as_ref().map(|previous| &previous.token)
     }
 
-    /// Spends one token request of the allowance, waiting for it if need be.
+    /// Takes one token request of the [`RateLimit`], waiting for its turn if need be.
     /// Hold the permit until the answer is there: the request counts until a
     /// whole window after that.
     ///
@@ -151,19 +151,23 @@ impl FetchContext {
         Ok(self.spend(self.reserve().await?))
     }
 
+    /// Requests and window of the rate limit; `None` is unlimited.
+    #[cfg(feature = "store")]
+    pub(crate) fn limit(&self) -> Option<(u32, Duration)> {
+        self.rate_limit.limit()
+    }
+
     /// A permit that no request has used yet: dropped, it goes back.
     pub(crate) async fn reserve(&self) -> Result<Permit, Error> {
-        let urgency = self.urgency.clone();
-        self.applicant
-            .acquire(self.standing, urgency, self.deadline, &self.clock)
+        let (urgency, timeout) = (self.urgency.clone(), self.fetch_timeout);
+        self.rate_limit
+            .acquire(self.class, urgency, self.deadline, timeout, &self.clock)
             .await
     }
 
-    /// Counts a token request that is about to be sent.
+    /// Takes the place of a token request that is about to be sent.
     pub(crate) fn spend(&self, permit: Permit) -> Permit {
-        self.sent.fetch_add(1, Ordering::Relaxed);
-        observability::token_request();
-        permit.sent()
+        permit.sent(&self.sent)
     }
 }
 
@@ -175,8 +179,8 @@ impl Default for FetchContext {
             urgency,
             deadline: later(TokioClock.now(), Duration::from_secs(30)),
             fetch_timeout: Duration::from_secs(10),
-            applicant: Arc::new(Allowance::unlimited().applicant()),
-            standing: Standing::default(),
+            rate_limit: RateLimit::unlimited(),
+            class: None,
             clock: Arc::new(TokioClock),
             sent: Arc::default(),
             previous: None,

@@ -4,7 +4,8 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use officernd_auth::fleet::{Claimed, RedisStore, TokenStore};
-use officernd_auth::testing::{Simulator, check_store};
+use officernd_auth::testing::check_store;
+use officernd_simulator::Simulator;
 
 use crate::pods::{ask_all, cache, claim, finish, look, provider};
 use crate::server::{Server, eventually};

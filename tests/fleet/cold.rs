@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use officernd_auth::fleet::{FileStore, RedisStore};
-use officernd_auth::testing::{Fault, Simulator};
 use officernd_auth::{ErrorKind, TokenCache};
+use officernd_simulator::{Fault, Simulator};
 
 use crate::pods::{MINUTE, ask_all, cache, pod, provider};
 use crate::server::{Server, scratch};

@@ -5,8 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use officernd_auth::fleet::{Claimed, FileStore, RedisStore, TokenStore};
-use officernd_auth::testing::{Fault, Simulator};
 use officernd_auth::{ClientCredentials, HttpTokenProvider, SharedTokenProvider};
+use officernd_simulator::{Fault, Simulator};
 
 use crate::pods::{MINUTE, ask_all, cache, claim, finish, look, now, pod};
 use crate::server::{Server, eventually, kill, scratch};

@@ -8,11 +8,11 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use officernd_auth::clock::{Clock, TokioClock};
 use officernd_auth::fleet::{Claim, Finish, Limits, Name, RedisStore, TokenStore};
-use officernd_auth::testing::Simulator;
 use officernd_auth::{
     Allowance, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer, SharedTokenProvider,
     TokenCache,
 };
+use officernd_simulator::Simulator;
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use officernd_auth::fleet::RedisStore;
-use officernd_auth::testing::{Fault, Simulator};
 use officernd_auth::{Allowance, OfficeRndAuthLayer, TokenCache};
+use officernd_simulator::{Fault, Simulator};
 
 use crate::pods::{MINUTE, ask_all, now, provider};
 use crate::server::Server;

@@ -5,7 +5,8 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use officernd_auth::fleet::{RedisStore, TokenStore};
-use officernd_auth::testing::{Simulator, check_store};
+use officernd_auth::testing::check_store;
+use officernd_simulator::Simulator;
 
 use crate::pods::{ask_all, cache, look, provider};
 use crate::server::{Server, eventually};

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use officernd_auth::ErrorKind;
 use officernd_auth::fleet::{Claimed, FileStore, RedisStore, TokenStore};
-use officernd_auth::testing::{Simulator, check_store};
+use officernd_auth::testing::check_store;
+use officernd_simulator::Simulator;
 
 use crate::pods::{ask_all, cache, claim, finish, look, now, pod, provider};
 use crate::server::{Server, scratch};

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::fmt::Debug;
 use std::future::{Ready, ready};
 use std::rc::Rc;
 
@@ -10,23 +9,19 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use officernd_auth::allowance::{Permit, Urgency};
-use officernd_auth::builder::{New, Resolver};
-use officernd_auth::clock::TokioClock;
-use officernd_auth::middleware::{AuthRequest, AuthResponse, ResponseFuture, RetryFuture};
-use officernd_auth::provider::{Cause, ProviderFn};
-use officernd_auth::testing::{ManualClock, ScriptedProvider};
+use officernd_auth::middleware::{AuthRequest, AuthResponse, ResponseFuture};
+use officernd_auth::testing::ScriptedProvider;
 use officernd_auth::{
-    AccessToken, Allowance, Builder, ConfigError, Error, ErrorKind, FetchContext, OfficeRndAuth,
-    OfficeRndAuthLayer, Phase, RetryUnauthorized, Secret, SkipAuth, StaticToken, TokenCache,
-    TokenRejected, TokenStatus,
+    AccessToken, Allowance, ConfigError, Error, ErrorKind, FetchContext, OfficeRndAuth,
+    OfficeRndAuthLayer, RetryUnauthorized, SkipAuth, StaticToken, TokenCache, TokenRejected,
+    TokenStatus,
 };
 use tokio::task::LocalSet;
 use tower::util::{BoxCloneService, BoxCloneSyncService, BoxService};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 use crate::stack::{
-    Client, Inner, Request, Response, URL, default_layer, get, kind, over_mock, send, warm_layer,
+    Inner, Request, Response, URL, default_layer, get, kind, over_mock, send, warm_layer,
 };
 
 fn send_static<T: Send + 'static>(_: &T) {}
@@ -137,40 +132,6 @@ fn the_public_types_go_where_a_service_goes() {
     error::<ConfigError>();
     fn serialize<T: serde::Serialize>() {}
     serialize::<TokenStatus>();
-}
-
-#[test]
-fn every_public_type_has_debug() {
-    fn debug<T: Debug>() {}
-    debug::<OfficeRndAuthLayer>();
-    debug::<OfficeRndAuth<reqwest::Client>>();
-    debug::<Client>();
-    debug::<ResponseFuture<<Inner as Service<Request>>::Future, Inner, Request>>();
-    debug::<RetryUnauthorized>();
-    debug::<RetryFuture>();
-    debug::<Builder>();
-    debug::<Builder<TokenCache>>();
-    debug::<Builder<New<Resolver>>>();
-    debug::<TokenCache>();
-    debug::<TokenStatus>();
-    debug::<Phase>();
-    debug::<Allowance>();
-    debug::<Permit>();
-    debug::<FetchContext>();
-    debug::<Cause>();
-    debug::<Urgency>();
-    debug::<AccessToken>();
-    debug::<Secret>();
-    debug::<StaticToken>();
-    debug::<ProviderFn<fn()>>();
-    debug::<TokioClock>();
-    debug::<ManualClock>();
-    debug::<ScriptedProvider>();
-    debug::<SkipAuth>();
-    debug::<TokenRejected>();
-    debug::<Error>();
-    debug::<ErrorKind>();
-    debug::<ConfigError>();
 }
 
 #[tokio::test]

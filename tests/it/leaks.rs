@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use officernd_auth::middleware::AuthRequest;
-use officernd_auth::organizations::{Organization, OrganizationSlug};
+use officernd_auth::organizations::{Organization, OrganizationSlug, resolver_fn};
 use officernd_auth::testing::{ScriptedProvider, Step};
 use officernd_auth::{
     AccessToken, Allowance, BoxError, Error, ErrorKind, FetchContext, OfficeRndAuthLayer,
-    RetryUnauthorized, Secret, StaticToken, TokenRejected, provider_fn, resolver_fn,
+    RetryUnauthorized, Secret, StaticToken, TokenRejected, provider_fn,
 };
 use tower::retry::Policy;
 use tower::{Layer, Service};
@@ -229,9 +229,9 @@ async fn debug_texts_say_what_helps_and_no_more() {
     let table: [(&dyn std::fmt::Debug, &[&str]); 15] = [
         (
             &Allowance::new(3, Duration::from_secs(30)),
-            &["Allowance { requests: 3, per: 30s, used: 0"],
+            &["RateLimit { requests: 3, per: 30s, used: 0"],
         ),
-        (&Allowance::unlimited(), &["Allowance::unlimited"]),
+        (&Allowance::unlimited(), &["RateLimit::unlimited"]),
         (&permit, &["Permit"]),
         (
             layer.cache(),

@@ -6,11 +6,9 @@
     reason = "a test says what must hold"
 )]
 
-mod allowance;
 mod cache_life;
 mod compiles;
 mod config;
-mod dependencies;
 mod failure;
 mod faults;
 mod flight;
@@ -23,7 +21,7 @@ mod middleware;
 mod observability;
 mod organization_settings;
 mod organizations;
-mod packaging;
+mod rate_limit;
 mod raw;
 mod readiness;
 mod rejection;
@@ -34,11 +32,9 @@ mod rotation;
 mod runtimes;
 mod scopes;
 mod settings;
-mod simulator;
 mod stack;
 mod status;
 mod store;
 mod store_away;
 mod store_faults;
 mod support;
-mod tidy;

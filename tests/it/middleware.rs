@@ -1,15 +1,24 @@
 //! What becomes of one request: every branch, polled by hand.
 
+use std::collections::HashMap;
 use std::pin::pin;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderValue;
-use http::header::{AUTHORIZATION, HOST};
+use http::header::{AUTHORIZATION, HOST, LOCATION};
+use http_body_util::Empty;
+use officernd_auth::config::Settings;
 use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ScriptedProvider, Step};
-use officernd_auth::{Error, ErrorKind, OfficeRndAuthLayer, SkipAuth, TokenRejected};
-use tower::Layer;
+use officernd_auth::{
+    BoxError, Error, ErrorKind, OfficeRndAuthLayer, SkipAuth, StaticToken, TokenRejected,
+};
+use tower::util::BoxCloneService;
+use tower::{Layer, ServiceExt as _};
+use tower_http::follow_redirect::FollowRedirectLayer;
 
 use crate::stack::{
     Request, URL, answer, challenge, credentials, default_layer, get, kind, next, no_request,
@@ -164,6 +173,51 @@ async fn skip_auth_sends_this_one_request_as_it_is() {
     assert_eq!(serve(&mut server, answer(200)).await, ["Bearer scripted-1"]);
 }
 
+/// tower-http drops the extensions of a request that it redirects.
+#[tokio::test]
+async fn a_redirect_layer_above_drops_skip_auth_so_the_redirected_request_is_authorized() {
+    let sent = async |keep: bool, location: &'static str| {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let record = Arc::clone(&seen);
+        let api = tower::service_fn(move |request: http::Request<Empty<Bytes>>| {
+            let (path, bearers) = (request.uri().path(), credentials(&request));
+            record.lock().unwrap().push(bearers.concat());
+            let response = match path {
+                "/skipped" => http::Response::builder()
+                    .status(307)
+                    .header(LOCATION, location),
+                _ => http::Response::builder(),
+            };
+            let response = response.body(Empty::<Bytes>::new()).unwrap();
+            async { Ok::<_, BoxError>(response) }
+        });
+        let builder = OfficeRndAuthLayer::builder(StaticToken::new("abc").unwrap());
+        let builder = if keep {
+            builder.if_not_present()
+        } else {
+            builder
+        };
+        let client = tower::ServiceBuilder::new()
+            .layer(FollowRedirectLayer::new())
+            .layer(builder.build().unwrap())
+            .service(api);
+        let request = http::Request::get("https://app.officernd.com/skipped")
+            .header(AUTHORIZATION, OWN[0])
+            .extension(SkipAuth)
+            .body(Empty::<Bytes>::new());
+        let response = client.oneshot(request.unwrap()).await;
+        let kind = response.err().and_then(|error| kind(&error));
+        (kind, std::mem::take(&mut *seen.lock().unwrap()))
+    };
+    let both = |second: &str| vec![OWN[0].to_owned(), second.to_owned()];
+    assert_eq!(sent(false, "/moved").await, (None, both("Bearer abc")));
+    assert_eq!(sent(true, "/moved").await, (None, both(OWN[0])));
+    // `SkipAuth` switched off the check of the first origin, not of the second.
+    let (kind, seen) = sent(false, "https://elsewhere.example/").await;
+    assert_eq!(kind, Some(ErrorKind::ForeignOrigin));
+    assert_eq!(seen, [OWN[0]]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn all_values_of_a_callers_authorization_are_replaced() {
     let (mut client, mut server) = over_mock(&default_layer(&ScriptedProvider::new()));
@@ -188,6 +242,48 @@ async fn if_not_present_keeps_a_callers_authorization_and_adds_where_there_is_no
 
     let _ours = tokio::spawn(send(&mut client, get(URL)));
     assert_eq!(serve(&mut server, answer(200)).await, ["Bearer scripted-1"]);
+}
+
+#[tokio::test]
+async fn by_default_the_token_goes_to_the_two_api_hosts_only() {
+    let token = || StaticToken::new("abc").unwrap();
+    let inner = tower::service_fn(|request: Request| async move {
+        assert_eq!(credentials(&request), ["Bearer abc"]);
+        Ok::<_, BoxError>(answer(200))
+    });
+    let read: Settings = serde_json::from_str("{}").unwrap();
+    let tokens = HashMap::from([("acme".to_owned(), token())]);
+    let organizations = OfficeRndAuthLayer::per_organization(tokens);
+    let mut clients = vec![BoxCloneService::new(
+        organizations.build().unwrap().layer(inner),
+    )];
+    for layer in [
+        OfficeRndAuthLayer::new(token()),
+        OfficeRndAuthLayer::builder(token()).build().unwrap(),
+        Settings::default().builder(token()).build().unwrap(),
+        read.builder(token()).build().unwrap(),
+    ] {
+        clients.push(BoxCloneService::new(layer.layer(inner)));
+    }
+    let path = "api/v1/organizations/acme/members";
+    for client in clients {
+        for host in ["app.officernd.com", "hybrid.officernd.com"] {
+            let request = get(&format!("https://{host}/{path}"));
+            client.clone().oneshot(request).await.unwrap();
+        }
+        for host in [
+            "customer.officernd.com",
+            "help.officernd.com",
+            "staging.officernd.com",
+            "eu.officernd.com",
+        ] {
+            let request = get(&format!("https://{host}/{path}"));
+            let error = client.clone().oneshot(request).await.unwrap_err();
+            assert_eq!(kind(&error), Some(ErrorKind::ForeignOrigin), "{host}");
+            let cure = format!("allow_origin(\"https://{host}\")");
+            assert!(error.to_string().contains(&cure), "{error}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -587,7 +683,7 @@ fn outside_a_runtime_a_hit_and_its_401_work_and_a_miss_is_an_error() {
 mod over_reqwest {
     //! The same branches for `reqwest::Request`, as far as they differ.
 
-    use officernd_auth::testing::Simulator;
+    use officernd_simulator::Simulator;
     use reqwest::ResponseBuilderExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tower::ServiceExt;
@@ -653,7 +749,7 @@ mod over_reqwest {
             ("https://elsewhere.example/", false),
             ("http://app.officernd.com/api/v2", false),
             ("https://app.officernd.com:8443/api/v2", false),
-            ("https://other.officernd.com/api/v2", false),
+            ("https://hybrid.officernd.com/api/v2", false),
             ("https://app.officernd.com:443/elsewhere?x", true),
         ] {
             let call = tokio::spawn(send(&mut client, get(URL)));
@@ -678,7 +774,10 @@ mod over_reqwest {
         let layer = warm_layer(&ScriptedProvider::new()).await;
         let (inner, mut server) = mock::pair::<reqwest::Request, reqwest::Response>();
         let mut client = layer.layer(inner);
-        let urls = ["https://app.officernd.com/", "https://api.officernd.com/"];
+        let urls = [
+            "https://app.officernd.com/",
+            "https://hybrid.officernd.com/",
+        ];
         for (to, from) in [(0, 1), (1, 0), (0, 0), (1, 1)] {
             let call = tokio::spawn(send(&mut client, get(urls[to])));
             let (_, reply) = next(&mut server).await;
@@ -695,7 +794,7 @@ mod over_reqwest {
     async fn a_401_that_a_redirect_leads_to_does_not_count() {
         let start = || Simulator::builder().start();
         let (ours, elsewhere) = (start().await.unwrap(), start().await.unwrap());
-        let layer = ours.layer().unwrap();
+        let layer = crate::stack::simulated_layer(&ours);
         layer.cache().token().await.unwrap();
         // Answers every request with a redirect to the other server, which answers 401.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -733,6 +832,8 @@ mod over_reqwest {
             ("https://evil.example/", ErrorKind::ForeignOrigin),
             ("https://app.officernd.com:8443/", ErrorKind::ForeignOrigin),
             ("https://me@app.officernd.com/", ErrorKind::ForeignOrigin),
+            ("https://customer.officernd.com/", ErrorKind::ForeignOrigin),
+            ("https://\u{430}pp.officernd.com/", ErrorKind::ForeignOrigin),
             ("https://app.officernd.com./", ErrorKind::ForeignOrigin),
             ("data:text/plain,hello", ErrorKind::ForeignOrigin),
             ("http://app.officernd.com/", ErrorKind::InsecureOrigin),
@@ -741,7 +842,10 @@ mod over_reqwest {
             assert_eq!(kind(&error), Some(wanted), "{url}");
         }
         assert!(server.poll_request().is_pending());
-        for url in ["https://app.officernd.com:443/", "HTTPS://A.OfficeRnD.com"] {
+        for url in [
+            "https://app.officernd.com:443/",
+            "HTTPS://Hybrid.OfficeRnD.com",
+        ] {
             let _response = send(&mut client, get(url));
             let request = serve(&mut server, 200).await;
             assert!(request.headers().contains_key(AUTHORIZATION), "{url}");

@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use officernd_auth::credentials::AppCredentials;
 use officernd_auth::fleet::StoreStatus;
-use officernd_auth::testing::{Fault, ManualClock, MemoryStore, ScriptedProvider, Simulator, Step};
+use officernd_auth::testing::{ManualClock, MemoryStore, ScriptedProvider, Step};
 use officernd_auth::{
     Allowance, ClientCredentials, ErrorKind, FetchContext, HttpTokenProvider, OfficeRndAuthLayer,
     SharedTokenProvider, SkipAuth, TokenCache, TokenProvider, TokenStatus,
 };
+use officernd_simulator::{Fault, Simulator};
 use tracing::span;
 use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::leaks::Page;
-use crate::stack::{URL, answer, get, next, over_mock, send, settle};
+use crate::stack::{URL, answer, app_of, get, next, over_mock, send, settle};
 use crate::store::Meddler;
 
 const PAGE: &str = include_str!("../../docs/observability.md");
@@ -242,7 +243,7 @@ async fn a_token_request_is_a_client_span_without_the_query() {
     let _guard = tracing::subscriber::set_default(subscriber);
     let officernd = Simulator::start().await.unwrap();
     let url = format!("{}?key=sesame", officernd.token_url());
-    let provider = HttpTokenProvider::new(officernd.credentials().token_url(url)).unwrap();
+    let provider = HttpTokenProvider::new(app_of(&officernd).token_url(url)).unwrap();
     provider.fetch(FetchContext::default()).await.unwrap();
     officernd.token_faults().next(1, Fault::Status(503));
     let failed = provider.fetch(FetchContext::default()).await;

@@ -3,18 +3,22 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 
+use bytes::Bytes;
 use http::{Request, Response};
-use officernd_auth::organizations::{Organization, OrganizationSlug, Organizations};
-use officernd_auth::testing::{ScriptedProvider, Simulator};
+use http_body_util::Empty;
+use officernd_auth::organizations::{Organization, OrganizationSlug, Organizations, resolver_fn};
+use officernd_auth::testing::ScriptedProvider;
 use officernd_auth::{
     AccessToken, Allowance, ConfigError, Error, ErrorKind, FetchContext, HttpTokenProvider,
-    OfficeRndAuthLayer, StaticToken, TokenProvider, resolver_fn,
+    OfficeRndAuthLayer, StaticToken, TokenProvider,
 };
+use officernd_simulator::Simulator;
 use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_test::mock;
 
 use crate::organizations::{kind, send};
-use crate::stack::{credentials, next, settle};
+use crate::stack::{app_of, credentials, next, settle};
 use crate::support::{Stopwatch, ms, s};
 
 /// Its allowance is one token request an hour.
@@ -97,11 +101,11 @@ async fn production_and_staging() -> (Simulator, Simulator, OfficeRndAuthLayer<O
     let start = |slug| Simulator::builder().org_slug(slug).start();
     let production = start("acme").await.unwrap();
     let staging = start("trial").await.unwrap();
-    let acme = Organization::new(HttpTokenProvider::new(production.credentials()).unwrap())
+    let acme = Organization::new(HttpTokenProvider::new(app_of(&production)).unwrap())
         .restrict_to_origin(production.url())
         .unwrap();
     // Of another type.
-    let provider = HttpTokenProvider::new(staging.credentials()).unwrap();
+    let provider = HttpTokenProvider::new(app_of(&staging)).unwrap();
     let trial = Organization::from(std::sync::Arc::new(provider))
         .restrict_to_origin(staging.url())
         .unwrap();
@@ -141,7 +145,7 @@ async fn no_token_of_one_organization_goes_to_the_host_of_the_other() {
 #[tokio::test(start_paused = true)]
 async fn pass_foreign_origins_sends_such_a_request_without_the_organizations_token() {
     let acme = Organization::new(StaticToken::new("of-acme").unwrap())
-        .restrict_to_origin("https://api.officernd.com")
+        .restrict_to_origin("https://hybrid.officernd.com")
         .unwrap();
     let layer = OfficeRndAuthLayer::per_organization(HashMap::from([("acme".to_owned(), acme)]))
         .pass_foreign_origins()
@@ -206,6 +210,47 @@ async fn the_request_extension_selects_the_organization_whatever_the_path_says()
     }
     settle().await;
     assert_eq!(layer.organizations().len(), 1);
+}
+
+/// tower-http drops the extensions of a request that it redirects.
+#[tokio::test]
+async fn a_redirect_layer_above_drops_the_extension_so_the_new_path_selects_the_organization() {
+    let tokens = ["acme", "globex"].map(|slug| {
+        let token = StaticToken::new(format!("of-{slug}")).unwrap();
+        (slug.to_owned(), token)
+    });
+    let layer = OfficeRndAuthLayer::per_organization(HashMap::from(tokens))
+        .build()
+        .unwrap();
+    for (location, second) in [
+        ("/api/v2/organizations/acme/x", Some("Bearer of-acme")),
+        ("/api/v2/users/me", None),
+    ] {
+        let api = service_fn(move |request: Request<Empty<Bytes>>| async move {
+            let response = match (request.uri().path(), &credentials(&request)[..]) {
+                ("/first", ["Bearer of-globex"]) => {
+                    Response::builder().status(307).header("location", location)
+                }
+                (path, [bearer]) if path == location && Some(*bearer) == second => {
+                    Response::builder()
+                }
+                unexpected => panic!("{unexpected:?}"),
+            };
+            Ok::<_, Infallible>(response.body(Empty::<Bytes>::new()).unwrap())
+        });
+        let client = FollowRedirectLayer::new().layer(layer.layer(api));
+        let request = Request::get("https://app.officernd.com/first")
+            .extension(OrganizationSlug::new("globex").unwrap())
+            .body(Empty::new())
+            .unwrap();
+        let kind = client
+            .oneshot(request)
+            .await
+            .err()
+            .map(|error| Error::find(&error).unwrap().kind());
+        let wanted = second.is_none().then_some(ErrorKind::Organization);
+        assert_eq!(kind, wanted, "{location}");
+    }
 }
 
 #[test]

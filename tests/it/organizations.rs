@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use officernd_auth::builder::{New, Resolver};
-use officernd_auth::organizations::{OrganizationResolver, Organizations, ResolverFn};
+use officernd_auth::organizations::{OrganizationResolver, Organizations, ResolverFn, resolver_fn};
 use officernd_auth::testing::{ManualClock, ScriptedProvider};
 use officernd_auth::{
     AccessToken, Allowance, BoxError, Builder, Error, ErrorKind, OfficeRndAuthLayer, StaticToken,
-    provider_fn, resolver_fn,
+    provider_fn,
 };
 use tower::{Layer, ServiceExt, service_fn};
 

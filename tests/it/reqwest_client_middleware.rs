@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::Extensions;
 use officernd_auth::organizations::OrganizationSlug;
-use officernd_auth::testing::{ScriptedProvider, Simulator};
+use officernd_auth::testing::ScriptedProvider;
 use officernd_auth::{Error, ErrorKind, OfficeRndAuthLayer, SkipAuth, StaticToken, TokenRejected};
+use officernd_simulator::Simulator;
 use reqwest::{Client, Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next, Result};
 
@@ -38,7 +39,7 @@ impl Middleware for Echo {
 #[tokio::test]
 async fn requests_carry_the_token_and_a_401_is_replayed() {
     let simulator = Simulator::start().await.unwrap();
-    let client = client(simulator.layer().unwrap());
+    let client = client(crate::stack::simulated_layer(&simulator));
     let get = || client.get(locations(&simulator)).send();
     assert_eq!(get().await.unwrap().status(), 200);
     simulator.revoke_all();
@@ -50,7 +51,7 @@ async fn requests_carry_the_token_and_a_401_is_replayed() {
 #[tokio::test]
 async fn a_stream_cannot_be_replayed_and_its_401_comes_back_marked() {
     let simulator = Simulator::start().await.unwrap();
-    let layer = simulator.layer().unwrap();
+    let layer = crate::stack::simulated_layer(&simulator);
     layer.cache().token().await.unwrap();
     simulator.revoke_all();
     let body = reqwest::Body::wrap(http_body_util::Full::new(bytes::Bytes::from("body")));

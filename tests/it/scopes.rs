@@ -1,9 +1,9 @@
 //! Apps with read-only and write-only scopes, and the answers that OfficeRnD gives them.
 
-use officernd_auth::testing::{Simulator, SimulatorBuilder};
 use officernd_auth::{
     ClientCredentials, Error, ErrorKind, HttpTokenProvider, OfficeRndAuth, OfficeRndAuthLayer,
 };
+use officernd_simulator::{Simulator, SimulatorBuilder};
 use reqwest::{Method, Request, Response};
 use tower::{BoxError, Layer as _, ServiceExt as _};
 

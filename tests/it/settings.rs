@@ -156,3 +156,39 @@ fn a_layer_is_built_outside_a_runtime_whatever_its_settings() {
     let layer = builder().keep_warm(true).build().unwrap();
     assert!(layer.cache().try_token().is_none());
 }
+
+/// A duration as README writes it.
+fn text(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds if seconds >= 120 && seconds % 60 == 0 => format!("{} min", seconds / 60),
+        seconds => format!("{seconds} s"),
+    }
+}
+
+#[test]
+fn the_table_in_the_readme_shows_the_defaults() {
+    let readme = include_str!("../../README.md");
+    let (_, table) = readme.split_once("| setting | default |").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let shown: Vec<(&str, &str)> = table
+        .lines()
+        .filter_map(|row| row.strip_prefix("| `")?.split_once("` | "))
+        .map(|(name, rest)| (name, rest.split(" | ").next().unwrap()))
+        .collect();
+
+    let switch = |on| (if on { "on" } else { "off" }).to_owned();
+    let settings = Settings::default();
+    let defaults = [
+        (
+            "allow_origin",
+            "`https://app.officernd.com`, `https://hybrid.officernd.com`".to_owned(),
+        ),
+        ("if_not_present", switch(settings.if_not_present)),
+        ("refresh_ahead", text(settings.refresh_ahead)),
+        ("acquire_timeout", text(settings.acquire_timeout)),
+        ("allowance", "5 per 60 s".to_owned()),
+        ("keep_warm", switch(settings.keep_warm)),
+    ];
+    let defaults = defaults.each_ref().map(|(name, text)| (*name, &**text));
+    assert_eq!(shown, defaults);
+}

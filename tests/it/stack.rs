@@ -8,7 +8,11 @@ use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use officernd_auth::middleware::{AuthRequest, AuthResponse, ResponseFuture};
 use officernd_auth::testing::ScriptedProvider;
-use officernd_auth::{BoxError, Error, ErrorKind, OfficeRndAuth, OfficeRndAuthLayer};
+use officernd_auth::{
+    BoxError, ClientCredentials, Error, ErrorKind, HttpTokenProvider, OfficeRndAuth,
+    OfficeRndAuthLayer,
+};
+use officernd_simulator::Simulator;
 use tower::{Layer, Service};
 use tower_test::mock::{self, Handle, Mock, SendResponse};
 
@@ -24,6 +28,21 @@ pub(crate) type Server = Handle<Request, Response>;
 pub(crate) fn over_mock(layer: &OfficeRndAuthLayer) -> (Client, Server) {
     let (inner, server) = mock::pair();
     (layer.layer(inner), server)
+}
+
+/// The credentials of this simulator's app.
+pub(crate) fn app_of(officernd: &Simulator) -> ClientCredentials {
+    ClientCredentials::new(officernd.client_id(), officernd.client_secret())
+        .scope(officernd.scope())
+        .token_url(officernd.token_url())
+}
+
+/// A layer over this simulator.
+pub(crate) fn simulated_layer(officernd: &Simulator) -> OfficeRndAuthLayer {
+    OfficeRndAuthLayer::builder(HttpTokenProvider::new(app_of(officernd)).unwrap())
+        .allow_origin(officernd.url())
+        .build()
+        .unwrap()
 }
 
 pub(crate) fn default_layer(provider: &ScriptedProvider) -> OfficeRndAuthLayer {

@@ -3,6 +3,7 @@
 use http::{HeaderMap, StatusCode};
 
 use super::{Body, text};
+use crate::credentials::SCOPE_EXAMPLES;
 use crate::error::{Error, ErrorKind};
 
 /// The error of an answer whose status is not 200.
@@ -63,7 +64,7 @@ pub(super) fn with_code(
         "invalid_client" => (ErrorKind::InvalidClient, "check the client id and secret"),
         "invalid_scope" => (
             ErrorKind::InvalidScope,
-            "check the scopes and the app's permissions",
+            "check the app's permissions and the scopes",
         ),
         "invalid_request" => (
             ErrorKind::Denied,
@@ -80,11 +81,8 @@ pub(super) fn with_code(
     let status = status.as_u16();
     let mut message = format!("the token endpoint answered {status} with {code}: {advice}");
     if kind == ErrorKind::InvalidScope {
-        message += match asked_scope {
-            Some(_) => "; it was asked for ",
-            None => "; it was asked for no scope",
-        };
-        message += asked_scope.unwrap_or_default();
+        let asked = asked_scope.unwrap_or("no scope");
+        message += &format!(", {SCOPE_EXAMPLES}; it was asked for {asked}");
     }
     Some(Error::new(kind, message))
 }

@@ -266,10 +266,11 @@ fn a_token_that_no_header_takes_is_malformed() {
 #[test]
 fn a_refused_scope_names_what_was_asked_for() {
     let error = answer(400, &[], br#"{"error":"invalid_scope"}"#).unwrap_err();
-    assert!(
-        error.to_string().ends_with("it was asked for a b"),
-        "{error}"
-    );
+    let error = error.to_string();
+    assert!(error.ends_with("it was asked for a b"), "{error}");
+    for example in ["flex.community.members.read", "officernd.api.read"] {
+        assert!(error.contains(example), "{error}");
+    }
 }
 
 #[test]

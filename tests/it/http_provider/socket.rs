@@ -274,3 +274,43 @@ mod reqwest {
         }
     }
 }
+
+/// How the token endpoint of this URL counts in a window of one request.
+async fn error_and_requests(url: &str) -> (ErrorKind, u64) {
+    let provider = HttpTokenProvider::new(credentials().token_url(url)).unwrap();
+    let layer = OfficeRndAuthLayer::builder(provider)
+        .allowance(Allowance::new(1, s(60)))
+        .build()
+        .unwrap();
+    // The cache tries twice; without a place the second time fails as rate limited.
+    let error = layer.cache().token().await.unwrap_err();
+    (error.kind(), layer.cache().status().token_requests)
+}
+
+#[tokio::test]
+async fn a_request_whose_connection_was_never_made_takes_no_place() {
+    // Bound, so that no other process listens there, and closed to connections.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let refused = format!("http://{}/token", socket.local_addr().unwrap());
+    assert_eq!(
+        error_and_requests(&refused).await,
+        (ErrorKind::Transport, 0)
+    );
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let no_tls = format!("https://{}/token", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(b"this is not TLS\r\n").await;
+        }
+    });
+    assert_eq!(error_and_requests(&no_tls).await, (ErrorKind::Transport, 0));
+
+    let hangs_up = Raw::start("").await;
+    assert_eq!(
+        error_and_requests(&hangs_up.url).await,
+        (ErrorKind::RateLimited, 1)
+    );
+    assert_eq!(hangs_up.seen().len(), 1);
+}

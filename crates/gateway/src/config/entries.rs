@@ -1,0 +1,148 @@
+//! Settings by name, each with the place where it was written.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use figment::Provider;
+use figment::error::Kind;
+use figment::providers::{Env, Format as _, Toml};
+use figment::value::{Dict, Value};
+use serde::de::DeserializeOwned;
+
+use super::Mistakes;
+
+/// The configuration file's tables.
+pub(super) struct File {
+    name: String,
+    dict: Dict,
+}
+
+impl File {
+    /// Reads the file; without one, nothing. `None` if it cannot be read.
+    pub(super) fn read(file: Option<PathBuf>, mistakes: &mut Mistakes) -> Option<Self> {
+        let file = file.or_else(|| std::env::var_os("GATEWAY_CONFIG").map(PathBuf::from));
+        let Some(path) = file else {
+            let (name, dict) = (String::new(), Dict::new());
+            return Some(Self { name, dict });
+        };
+        let name = path.display().to_string();
+        match Toml::file_exact(&path).data() {
+            Ok(data) => {
+                let dict = data.into_values().next().unwrap_or_default();
+                Some(Self { name, dict })
+            }
+            Err(error) => {
+                mistakes.add(name, error.kind);
+                None
+            }
+        }
+    }
+
+    /// Takes out a table of tables.
+    pub(super) fn take(&mut self, table: &str, mistakes: &mut Mistakes) -> Dict {
+        match self.dict.remove(table) {
+            Some(Value::Dict(_, dict)) => dict,
+            Some(_) => {
+                mistakes.add(self.place(table), "must be a table");
+                Dict::new()
+            }
+            None => Dict::new(),
+        }
+    }
+
+    pub(super) fn place(&self, key: &str) -> String {
+        format!("{}: {key}", self.name)
+    }
+}
+
+struct Entry {
+    place: String,
+    value: Value,
+}
+
+/// One table of settings, the environment laid over the file.
+pub(super) struct Entries {
+    entries: BTreeMap<String, Entry>,
+    prefix: &'static str,
+}
+
+impl Entries {
+    /// The gateway's own settings: the file's top level under `GATEWAY_*`.
+    pub(super) fn gateway(file: &mut File) -> Self {
+        let (table, env) = (std::mem::take(&mut file.dict), Env::prefixed("GATEWAY_"));
+        Self::merge(file, "", table, "GATEWAY_", &env.ignore(&["config"]))
+    }
+
+    /// The library's settings: the file's `[officernd]` under `OFFICERND_*`.
+    pub(super) fn library(file: &mut File, mistakes: &mut Mistakes) -> Self {
+        let table = file.take("officernd", mistakes);
+        let env = Env::prefixed("OFFICERND_").split("__");
+        Self::merge(
+            file,
+            "officernd.",
+            table,
+            "OFFICERND_",
+            &env.ignore(&["api_url", "org_slug"]),
+        )
+    }
+
+    fn merge(file: &File, table: &str, dict: Dict, prefix: &'static str, env: &Env) -> Self {
+        let mut entries = BTreeMap::new();
+        for (key, value) in dict {
+            let place = file.place(&format!("{table}{key}"));
+            entries.insert(key, Entry { place, value });
+        }
+        // The environment always has a value for a name: this cannot fail.
+        let variables = env.data().unwrap_or_default().into_values().next();
+        for (key, value) in variables.unwrap_or_default() {
+            let place = format!("{prefix}{}", key.to_uppercase());
+            let value = match (entries.remove(&key).map(|entry: Entry| entry.value), value) {
+                // OFFICERND_ALLOWANCE__PER changes one half of a table.
+                (Some(Value::Dict(tag, mut below)), Value::Dict(_, above)) => {
+                    below.extend(above);
+                    Value::Dict(tag, below)
+                }
+                (_, value) => value,
+            };
+            entries.insert(key, Entry { place, value });
+        }
+        Self { entries, prefix }
+    }
+
+    /// Where a setting was written, or the variable that would set it.
+    pub(super) fn place(&self, key: &str) -> String {
+        match self.entries.get(key) {
+            Some(entry) => entry.place.clone(),
+            None => format!("{}{}", self.prefix, key.to_uppercase()),
+        }
+    }
+
+    pub(super) fn each(&self, mut visit: impl FnMut(&str, &str, &Value)) {
+        for (key, entry) in &self.entries {
+            visit(&entry.place, key, &entry.value);
+        }
+    }
+
+    /// The settings that are valid, each tried alone: one mistake does not hide
+    /// the next.
+    pub(super) fn check<T: DeserializeOwned + Default>(&self, mistakes: &mut Mistakes) -> T {
+        let mut valid = Dict::new();
+        for (key, Entry { place, value }) in &self.entries {
+            let alone = Dict::from([(key.clone(), value.clone())]);
+            match Value::from(alone).deserialize::<T>() {
+                Ok(_) => {
+                    valid.insert(key.clone(), value.clone());
+                }
+                Err(error) => mistakes.add(place, describe(&error.kind)),
+            }
+        }
+        Value::from(valid).deserialize().unwrap_or_default()
+    }
+}
+
+fn describe(kind: &Kind) -> String {
+    match kind {
+        Kind::UnknownField(_, known) => format!("is not a setting; known are {}", known.join(", ")),
+        kind => kind.to_string(),
+    }
+}

@@ -1,0 +1,119 @@
+//! Twenty gateways on one Redis, each a process of its own.
+
+use std::process::{Child, Command, Stdio};
+
+use officernd_simulator::Simulator;
+
+use crate::child::{Gateway, LOCATIONS, until, within};
+use crate::folder::Folder;
+
+const GATEWAYS: usize = 20;
+const REQUESTS: usize = 10;
+
+/// A Redis on a port that was free, gone with the test.
+struct Redis {
+    child: Child,
+    _folder: Folder,
+    port: u16,
+}
+
+impl Redis {
+    async fn start() -> Option<Self> {
+        let folder = Folder::new("redis");
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let child = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--dir", folder.path().to_str().unwrap()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        let redis = Self {
+            child,
+            _folder: folder,
+            port,
+        };
+        until(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
+        Some(redis)
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_cold_gateways_share_one_token() {
+    let simulator = Simulator::start().await.unwrap();
+    let redis = Redis::start()
+        .await
+        .expect("redis-server, as ./test installs it");
+    let store = format!("redis://127.0.0.1:{}", redis.port);
+    // A rollout: all start at once.
+    let starting: Vec<_> = (0..GATEWAYS)
+        .map(|_| {
+            let mut command = crate::child::gateway();
+            command.env("GATEWAY_STORE", &store);
+            Gateway::command(&mut command, &simulator, simulator.url());
+            tokio::task::spawn_blocking(|| Gateway::spawn(command))
+        })
+        .collect();
+    let mut gateways = Vec::new();
+    for gateway in starting {
+        gateways.push(gateway.await.unwrap());
+    }
+    let calls: Vec<_> = gateways
+        .iter()
+        .flat_map(|gateway| std::iter::repeat_n(gateway, REQUESTS))
+        .map(|gateway| tokio::spawn(gateway.http.get(gateway.url(LOCATIONS)).send()))
+        .collect();
+    let mut failed = 0;
+    for call in calls {
+        let response = within(call).await.unwrap();
+        failed += usize::from(!response.is_ok_and(|response| response.status() == 200));
+    }
+    let requests = simulator.token_requests();
+    println!("{GATEWAYS} gateways: {requests} token requests, {failed} failed");
+    assert_eq!((requests, failed), (1, 0));
+    let mut taken = 0;
+    for gateway in &gateways {
+        let fetched = "officernd_auth_refreshes_total{cause=\"cold\",outcome=\"ok\"} 1";
+        let metrics = gateway.metrics_with(fetched).await;
+        let shared = "officernd_auth_store_refreshes_total{source=\"taken\"} 1";
+        taken += usize::from(metrics.contains(shared));
+    }
+    assert_eq!(taken, GATEWAYS - 1);
+}
+
+#[tokio::test]
+async fn gateways_on_one_machine_share_a_folder() {
+    let simulator = Simulator::start().await.unwrap();
+    let folder = Folder::new("store");
+    let store = format!("file:{}", folder.path().display());
+    let more = [("GATEWAY_STORE", store.as_str())];
+    for _ in 0..3 {
+        let gateway = Gateway::start(&simulator, simulator.url(), &more);
+        assert_eq!(gateway.get(LOCATIONS).await.0, 200);
+    }
+    assert_eq!(simulator.token_requests(), 1);
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_fails_no_request_and_shows_on_the_page() {
+    let simulator = Simulator::start().await.unwrap();
+    let nowhere = tokio::net::TcpSocket::new_v4().unwrap();
+    nowhere.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let store = format!("redis://:hunter2@{}", nowhere.local_addr().unwrap());
+    let more = [("GATEWAY_STORE", store.as_str())];
+    let gateway = Gateway::start(&simulator, simulator.url(), &more);
+    assert_eq!(gateway.get(LOCATIONS).await.0, 200);
+    let (status, ready) = gateway.get("/readyz").await;
+    assert_eq!(status, 200);
+    assert!(!ready.contains("\"store_problem\":null"), "{ready}");
+    assert!(!ready.contains("hunter2"), "{ready}");
+}

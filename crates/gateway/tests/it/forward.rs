@@ -1,0 +1,208 @@
+//! What goes through, and what stays.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, Response};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, channel::Channel};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use officernd_simulator::{Fault, Simulator};
+use tokio::sync::mpsc;
+
+use crate::child::{Gateway, LOCATIONS, upstream, within};
+
+#[tokio::test]
+async fn what_belongs_to_one_hop_stays_there_and_the_token_is_put_on() {
+    let simulator = Simulator::start().await.unwrap();
+    let (report, mut reports) = mpsc::unbounded_channel::<(String, HeaderMap)>();
+    let api = upstream(move |request: Request<hyper::body::Incoming>| {
+        let uri = request.uri().to_string();
+        report.send((uri, request.headers().clone())).unwrap();
+        let response = Response::builder()
+            .header("connection", "x-theirs")
+            .header("x-theirs", "1")
+            .header("keep-alive", "timeout=5")
+            .header("set-cookie", "a=b")
+            .header("x-total", "7");
+        async { response.body(Body::from("done")).unwrap() }
+    })
+    .await;
+    let gateway = Gateway::start(&simulator, &api, &[]);
+    let response = gateway
+        .http
+        .get(gateway.url("/api/v2/a%2Fb?x=%20&y"))
+        .header("authorization", "Basic bWU6aHVudGVyMg==")
+        .header("connection", "keep-alive, X-Mine ,,")
+        .header("x-mine", "1")
+        .header("keep-alive", "timeout=5")
+        .header("te", "trailers")
+        .header("proxy-authorization", "Basic x")
+        .header("cookie", "other=program")
+        .header("x-end-to-end", "1")
+        .send()
+        .await
+        .unwrap();
+    let (uri, there) = within(reports.recv()).await.unwrap();
+    assert_eq!(uri, "/api/v2/a%2Fb?x=%20&y");
+    let names: Vec<&str> = there.keys().map(|name| name.as_str()).collect();
+    for name in [
+        "connection",
+        "x-mine",
+        "keep-alive",
+        "te",
+        "proxy-authorization",
+        "cookie",
+    ] {
+        assert!(!names.contains(&name), "{name} in {names:?}");
+    }
+    assert_eq!(there["x-end-to-end"], "1");
+    assert_eq!(there["via"], "1.1 officernd-gateway");
+    let token = there["authorization"].to_str().unwrap();
+    assert!(token.starts_with("Bearer "), "{token}");
+    assert_eq!(there.get_all("authorization").iter().count(), 1);
+    assert_eq!(there["host"], api.trim_start_matches("http://"));
+
+    assert_eq!(response.status(), 200);
+    for name in ["x-theirs", "keep-alive", "set-cookie", "connection"] {
+        assert!(!response.headers().contains_key(name), "{name}");
+    }
+    assert_eq!(response.headers()["x-total"], "7");
+    assert_eq!(response.text().await.unwrap(), "done");
+}
+
+/// A connection of our own, to send what reqwest would not.
+pub(crate) async fn connection(
+    gateway: &Gateway,
+) -> http1::SendRequest<BoxBody<Bytes, std::convert::Infallible>> {
+    let stream = TokioIo::new(gateway.connect().await);
+    let (client, connection) = http1::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+#[tokio::test]
+async fn bodies_stream_both_ways_at_once() {
+    let simulator = Simulator::start().await.unwrap();
+    let api = upstream(|request| async { Response::new(Body::new(request.into_body())) }).await;
+    let gateway = Gateway::start(&simulator, &api, &[]);
+    let mut client = connection(&gateway).await;
+    let (mut send, body) = Channel::<Bytes>::new(1);
+    let request = Request::post("/api/echo")
+        .header("host", "localhost")
+        .body(body.boxed())
+        .unwrap();
+    let response = tokio::spawn(client.send_request(request));
+    send.send_data("ping 0".into()).await.unwrap();
+    let mut echo = within(response).await.unwrap().unwrap().into_body();
+    for n in 1..20 {
+        let frame = within(echo.frame()).await.unwrap().unwrap();
+        // It came back before the next was sent.
+        assert_eq!(frame.into_data().unwrap(), format!("ping {}", n - 1));
+        send.send_data(format!("ping {n}").into()).await.unwrap();
+    }
+    drop(send);
+    assert_eq!(
+        within(echo.collect()).await.unwrap().to_bytes(),
+        Bytes::from("ping 19")
+    );
+}
+
+#[tokio::test]
+async fn a_401_is_cured_for_requests_without_a_body() {
+    let simulator = Simulator::start().await.unwrap();
+    let gateway = Gateway::start(&simulator, simulator.url(), &[]);
+    assert_eq!(gateway.get(LOCATIONS).await.0, 200);
+    simulator.revoke_all();
+    assert_eq!(gateway.get(LOCATIONS).await.0, 200);
+    assert_eq!(simulator.api_unauthorized(), 1);
+    assert_eq!(simulator.token_requests(), 2);
+}
+
+#[tokio::test]
+async fn a_401_to_a_body_is_the_callers_and_its_next_try_has_a_new_token() {
+    let simulator = Simulator::start().await.unwrap();
+    let gateway = Gateway::start(&simulator, simulator.url(), &[]);
+    assert_eq!(gateway.get(LOCATIONS).await.0, 200);
+    simulator.revoke_all();
+    let post = || gateway.http.post(gateway.url(LOCATIONS)).body("{}").send();
+    assert_eq!(post().await.unwrap().status(), 401);
+    within(async { while post().await.unwrap().status() == 401 {} }).await;
+    assert_eq!(simulator.token_requests(), 2);
+}
+
+#[tokio::test]
+async fn without_a_token_it_says_so_and_when_to_come_again() {
+    let simulator = Simulator::start().await.unwrap();
+    let refusal = Fault::json(400, r#"{"error":"invalid_scope"}"#);
+    simulator.token_faults().always(refusal);
+    let gateway = Gateway::start(&simulator, simulator.url(), &[]);
+    let response = gateway.fetch(LOCATIONS).await;
+    assert_eq!(response.status(), 503);
+    assert_eq!(gateway.get("/readyz").await.0, 503);
+    assert_eq!(gateway.get("/healthz").await.0, 200);
+    let response = gateway.fetch(LOCATIONS).await;
+    assert!(response.headers().contains_key("retry-after"));
+    assert_eq!(simulator.api_requests(), 0);
+}
+
+#[tokio::test]
+async fn answers_come_through_as_they_are() {
+    let simulator = Simulator::start().await.unwrap();
+    let api = upstream(|request: Request<Incoming>| async move {
+        let response = Response::builder();
+        let response = match request.uri().path() {
+            "/api/gzip" => response
+                .header("content-encoding", "gzip")
+                .body(Body::from(&[0x1f, 0x8b, 8, 0, 255][..])),
+            "/api/204" => response.status(204).body(Body::empty()),
+            "/api/304" => response
+                .status(304)
+                .header("etag", "\"1\"")
+                .body(Body::empty()),
+            "/api/away" => response
+                .status(307)
+                .header("location", "https://evil.example/api/x")
+                .body(Body::from("moved")),
+            _ => response
+                .header("server", "theirs")
+                .header("content-length", "5")
+                .header("date", "Thu, 01 Jan 2026 00:00:00 GMT")
+                .body(Body::from("whole")),
+        };
+        response.unwrap()
+    })
+    .await;
+    let gateway = Gateway::start(&simulator, &api, &[]);
+
+    let response = gateway.fetch("/api/gzip").await;
+    assert_eq!(response.headers()["content-encoding"], "gzip");
+    assert_eq!(response.headers()["content-length"], "5");
+    let gzip = [0x1f, 0x8b, 8, 0, 255];
+    assert_eq!(response.bytes().await.unwrap(), &gzip[..]);
+
+    let response = gateway.fetch("/api/away").await;
+    assert_eq!(response.status(), 307);
+    assert_eq!(response.headers()["location"], "https://evil.example/api/x");
+
+    let head = "HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    for (request, status, length) in [
+        ("HEAD /api/x", "200", true),
+        ("GET /api/204", "204", false),
+        ("GET /api/304", "304", false),
+    ] {
+        let answer = gateway.raw(format!("{request} {head}")).await;
+        let (answer, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+        assert_eq!(body, "", "{request}");
+        assert!(!answer.contains("transfer-encoding"), "{request}: {answer}");
+        assert_eq!(answer.contains("content-length: 5"), length, "{answer}");
+    }
+    let response = gateway.fetch("/api/x").await;
+    assert_eq!(response.headers()["server"], "theirs");
+    assert_eq!(response.headers()["date"], "Thu, 01 Jan 2026 00:00:00 GMT");
+    assert_eq!(response.text().await.unwrap(), "whole");
+}

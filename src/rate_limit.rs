@@ -1,0 +1,495 @@
+//! The rate limit on token requests: a sliding window, and one line of caches that wait for it.
+//!
+//! `State` decides, on plain data and with the time as an argument; [`RateLimit`] waits.
+//! Neither knows caches or providers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::future::{Future, pending, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+
+use crate::clock::{Clock, later, timeout_at};
+use crate::config::AllowanceSettings;
+use crate::error::{Error, ErrorKind};
+use crate::observability;
+
+// The name before the rename.
+pub use self::RateLimit as Allowance;
+
+/// OfficeRnD's documented limit: 5 token requests per 60 s, failed or successful
+/// (<https://developer.officernd.com/reference/post_generate-token>).
+pub(crate) const OFFICERND: (u32, Duration) = (
+    AllowanceSettings::OFFICERND.requests,
+    AllowanceSettings::OFFICERND.per,
+);
+
+/// The shortest wait, and the wait while a place is only reserved.
+const SOON: Duration = Duration::from_millis(100);
+
+/// Places that caches with a permanent failure leave free for the others.
+const SPARE_PLACES: usize = 2;
+
+/// The maximum number of token URLs with a window of their own. Further URLs share one window.
+const MAX_URLS: usize = 1024;
+
+/// Whether requests wait for the token.
+///
+/// The [`RateLimit`] serves waiting fetches before background fetches.
+///
+/// ```
+/// use officernd_auth::rate_limit::Urgency;
+///
+/// assert!(Urgency::Waiting < Urgency::Background);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Urgency {
+    /// At least one request waits.
+    Waiting,
+    /// The old token still serves.
+    Background,
+}
+
+/// The place of a fetch in line. Within a class: first come, first served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Class {
+    /// Requests wait for the token.
+    Waiting,
+    /// The old token is due for its refresh, and still serves.
+    Background,
+    /// The old token was answered 401, and is not due yet. A scope that is missing everywhere
+    /// makes every cache ask for such replacements, so they go after the refreshes.
+    Rejected,
+    /// The cache's last fetch failed permanently.
+    Failing,
+}
+
+/// A limit on token requests: at most a number of requests in any window of time.
+///
+/// A clone shares the window. Every request counts, failed or successful, from before it is sent
+/// until one window after its answer. So a server that counts arrivals never sees more than the
+/// limit, however long the network takes.
+///
+/// Caches wait in one line of four classes, first come, first served within a class:
+///
+/// 1. fetches that requests wait for;
+/// 2. refreshes in the background;
+/// 3. replacements of tokens that were answered 401 and are not due for a refresh yet;
+/// 4. caches whose last fetch failed permanently (a revoked secret, for example). They leave two
+///    places of the window free for the other classes (fewer if the limit is below 3).
+///
+/// A fetch whose turn comes after its deadline fails at once with
+/// [`ErrorKind::RateLimited`]; its [`retry_after`](Error::retry_after) is the earliest time at
+/// which a new attempt can succeed.
+///
+/// A 429 from the token endpoint closes the window to all for its `Retry-After` (RFC 9110
+/// section 10.2.3), at most for the length of one window; without `Retry-After` for one window.
+///
+/// The default is 5 requests per 60 s, the limit that OfficeRnD
+/// [documents](https://developer.officernd.com/reference/post_generate-token). Caches whose
+/// provider talks to the same token URL share one window in the process. A custom provider's cache
+/// has its own window, unless [`TokenProvider::allowance`](crate::TokenProvider::allowance) or the
+/// builder sets one.
+///
+/// ```
+/// use officernd_auth::{OfficeRndAuthLayer, RateLimit, StaticToken};
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let limit = RateLimit::new(3, Duration::from_secs(60));
+/// let one = OfficeRndAuthLayer::builder(StaticToken::new("a")?).allowance(limit.clone());
+/// let two = OfficeRndAuthLayer::builder(StaticToken::new("b")?).allowance(limit);
+/// # drop((one, two));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct RateLimit {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Wakes the line after each change.
+    changed: Notify,
+}
+
+/// A token request that may be sent. Hold it until the answer has arrived.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), officernd_auth::Error> {
+/// let cx = officernd_auth::FetchContext::default();
+/// let permit: officernd_auth::rate_limit::Permit = cx.permit().await?;
+/// // ... send, and read the answer ...
+/// drop(permit);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "the request counts as answered when the permit is dropped"]
+pub struct Permit {
+    shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
+    fetch_timeout: Duration,
+    number: u64,
+    /// Where to count the request. `None`: it was not sent, and takes no place.
+    sent: Option<Arc<AtomicU64>>,
+}
+
+impl RateLimit {
+    /// Allows at most `requests` token requests in any window of `per`. With zero requests every
+    /// fetch fails as rate limited.
+    #[must_use]
+    pub fn new(requests: u32, per: Duration) -> Self {
+        Self::limited(Some((requests, per)))
+    }
+
+    /// Sets no limit, for token endpoints without one. A 429 still closes it, for at most 60 s.
+    #[must_use]
+    pub fn unlimited() -> Self {
+        Self::limited(None)
+    }
+
+    fn limited(limit: Option<(u32, Duration)>) -> Self {
+        let state = State {
+            limit,
+            ..State::default()
+        };
+        Self {
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+                changed: Notify::new(),
+            }),
+        }
+    }
+
+    /// Returns the process's window for this token URL.
+    ///
+    /// It outlives its caches: a service that builds a client for each request must not get five
+    /// more token requests each time.
+    pub(crate) fn for_url(token_url: &str) -> Self {
+        static WINDOWS: LazyLock<Mutex<HashMap<String, RateLimit>>> = LazyLock::new(Mutex::default);
+
+        let mut windows = WINDOWS.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = windows.len() < MAX_URLS || windows.contains_key(token_url);
+        let key = if own { token_url } else { "" };
+        windows.entry(key.to_owned()).or_default().clone()
+    }
+
+    /// Returns requests and window; `None` is unlimited.
+    #[cfg(feature = "store")]
+    pub(crate) fn limit(&self) -> Option<(u32, Duration)> {
+        self.shared.lock().limit
+    }
+
+    /// Reserves one request, waiting for its turn until `deadline`. Without a `class` the urgency
+    /// decides, and a change of it moves the fetch in line.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::RateLimited`], at once, if its turn comes after the deadline. `retry_after`
+    /// says "not before": fetches that join the line later may go first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe. A future that is dropped early leaves the line and takes no place.
+    pub(crate) async fn acquire(
+        &self,
+        class: Option<Class>,
+        mut urgency: watch::Receiver<Urgency>,
+        deadline: Instant,
+        fetch_timeout: Duration,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Permit, Error> {
+        let shared = &self.shared;
+        let ticket = Ticket::new(shared);
+        loop {
+            let mut changed = pin!(shared.changed.notified());
+            // Registered before the decision, so that no change is missed.
+            changed.as_mut().enable();
+            let class = class.unwrap_or(match *urgency.borrow_and_update() {
+                Urgency::Waiting => Class::Waiting,
+                Urgency::Background => Class::Background,
+            });
+            let until = {
+                let mut state = shared.lock();
+                // Read under the lock, so that the window sees time in order.
+                let now = clock.now();
+                match state.turn(ticket.number, class, deadline, fetch_timeout, now) {
+                    Turn::Now => {
+                        return Ok(Permit {
+                            shared: Arc::clone(shared),
+                            clock: Arc::clone(clock),
+                            fetch_timeout,
+                            number: ticket.number,
+                            sent: None,
+                        });
+                    }
+                    Turn::At(at) if at <= deadline => at,
+                    Turn::At(at) => return Err(rate_limited(at.saturating_duration_since(now))),
+                }
+            };
+            let mut promoted = pin!(promotion(&mut urgency));
+            let woken = poll_fn(|cx| match changed.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(()),
+                Poll::Pending => promoted.as_mut().poll(cx),
+            });
+            timeout_at(&**clock, until, woken).await;
+        }
+    }
+
+    /// Records a 429 with this `Retry-After`.
+    pub(crate) fn refused(&self, retry_after: Option<Duration>, clock: &dyn Clock) {
+        let mut state = self.shared.lock();
+        state.refused(retry_after, clock.now());
+    }
+}
+
+/// 5 requests per 60 s, as OfficeRnD documents. Each call makes a window of its own.
+impl Default for RateLimit {
+    fn default() -> Self {
+        Self::new(OFFICERND.0, OFFICERND.1)
+    }
+}
+
+impl From<AllowanceSettings> for RateLimit {
+    fn from(settings: AllowanceSettings) -> Self {
+        Self::new(settings.requests, settings.per)
+    }
+}
+
+impl Permit {
+    /// Gives the place back, because the connection was never made: the server cannot have
+    /// counted the request.
+    pub fn unsent(mut self) {
+        self.sent = None;
+    }
+
+    /// Takes the place: from now on the request counts, and `counter` counts it when it is over.
+    pub(crate) fn sent(mut self, counter: &Arc<AtomicU64>) -> Self {
+        let mut state = self.shared.lock();
+        state.take(self.number, true, self.fetch_timeout, self.clock.now());
+        drop(state);
+        self.sent = Some(Arc::clone(counter));
+        self
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.over(self.number, self.sent.is_some(), self.clock.now());
+        drop(state);
+        self.shared.changed.notify_waiters();
+        if let Some(counter) = &self.sent {
+            counter.fetch_add(1, Ordering::Relaxed);
+            observability::token_request();
+        }
+    }
+}
+
+/// A place in line, given up when dropped.
+struct Ticket<'a> {
+    shared: &'a Shared,
+    number: u64,
+}
+
+impl<'a> Ticket<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        let mut state = shared.lock();
+        state.last_number += 1;
+        let number = state.last_number;
+        Self { shared, number }
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.shared.lock().line.remove(&self.number);
+        self.shared.changed.notify_waiters();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is whole between any two of its statements.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Completes when a request begins to wait for the fetch.
+async fn promotion(urgency: &mut watch::Receiver<Urgency>) {
+    if urgency.changed().await.is_err() {
+        // The cache gave the fetch up, or there is none.
+        pending().await
+    }
+}
+
+/// The error of a request that was not sent because its turn comes too late.
+pub(crate) fn rate_limited(retry_after: Duration) -> Error {
+    Error::new(
+        ErrorKind::RateLimited,
+        "the rate limit on token requests is used up; nothing was sent",
+    )
+    .with_retry_after(retry_after)
+    .not_attempted()
+}
+
+/// The window and the line. Pure.
+#[derive(Default)]
+struct State {
+    /// Requests, and the length of the window. `None` is unlimited.
+    limit: Option<(u32, Duration)>,
+    in_flight: Vec<InFlight>,
+    /// When each answered request stops counting, in order.
+    frees: Vec<Instant>,
+    /// Waiting fetches by number, with their class and deadline.
+    line: BTreeMap<u64, (Class, Instant)>,
+    /// Set by a 429.
+    shut_until: Option<Instant>,
+    last_number: u64,
+}
+
+/// A request that was granted and is not over.
+struct InFlight {
+    number: u64,
+    /// `false`: the place is only reserved.
+    sent: bool,
+    /// When a permit that is still held belongs to a runtime that no longer runs.
+    forgotten_at: Instant,
+}
+
+/// When a fetch may send.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    /// Now. The request is in flight.
+    Now,
+    /// Not before this time, which is at least 100 ms away. A change may bring it forward.
+    At(Instant),
+}
+
+impl State {
+    /// Grants the fetch a request, or gives it a place in line.
+    fn turn(
+        &mut self,
+        number: u64,
+        class: Class,
+        deadline: Instant,
+        fetch_timeout: Duration,
+        now: Instant,
+    ) -> Turn {
+        self.forget(now);
+        let turn = match self.limit {
+            Some(limit) => self.turn_of((class, number), limit, now),
+            None => now,
+        };
+        let at = self.shut_until.map_or(turn, |until| until.max(turn));
+        if at > now {
+            self.line.insert(number, (class, deadline));
+            return Turn::At(at.max(later(now, SOON)));
+        }
+        self.line.remove(&number);
+        self.take(number, false, fetch_timeout, now);
+        Turn::Now
+    }
+
+    /// Returns the earliest turn of a fetch with this rank, if everything ahead of it takes its
+    /// turn.
+    fn turn_of(&self, rank: (Class, u64), limit: (u32, Duration), now: Instant) -> Instant {
+        let (requests, per) = (usize::try_from(limit.0).unwrap_or(usize::MAX), limit.1);
+        let ranks = self
+            .line
+            .iter()
+            .map(|(&number, &(class, _))| (class, number));
+        let ahead = ranks.filter(|other| *other < rank).count();
+        let spare = match rank.0 {
+            Class::Failing => SPARE_PLACES.min(requests.saturating_sub(1)),
+            Class::Waiting | Class::Background | Class::Rejected => 0,
+        };
+        let taken = self.in_flight.len() + self.frees.len();
+        let Some(missing) = (ahead + spare).checked_sub(requests.saturating_sub(taken)) else {
+            return now;
+        };
+        if self.in_flight.iter().any(|request| !request.sent) {
+            return later(now, SOON);
+        }
+        let rounds = missing.checked_div(requests).unwrap_or(0);
+        let first = self.frees.get(missing - rounds * requests).copied();
+        let rounds = u32::try_from(rounds).unwrap_or(u32::MAX);
+        // A request in flight may be answered now, and counts for one window after that.
+        later(
+            first.unwrap_or_else(|| later(now, per)),
+            per.saturating_mul(rounds),
+        )
+    }
+
+    /// Takes a place, or counts a reserved one anew from now on.
+    fn take(&mut self, number: u64, sent: bool, fetch_timeout: Duration, now: Instant) {
+        self.in_flight.retain(|request| request.number != number);
+        self.in_flight.push(InFlight {
+            number,
+            sent,
+            forgotten_at: later(now, fetch_timeout.saturating_add(self.per())),
+        });
+    }
+
+    /// The request is over: answered, failed, or not sent.
+    fn over(&mut self, number: u64, sent: bool, now: Instant) {
+        self.forget(now);
+        let before = self.in_flight.len();
+        self.in_flight.retain(|request| request.number != number);
+        if sent && self.limit.is_some() && self.in_flight.len() < before {
+            self.frees.push(later(now, self.per()));
+        }
+    }
+
+    fn refused(&mut self, retry_after: Option<Duration>, now: Instant) {
+        let per = self.per();
+        let until = later(now, retry_after.unwrap_or(per).min(per));
+        self.shut_until = self.shut_until.max(Some(until));
+    }
+
+    /// Drops what no longer counts, and what no clock that only goes forward can have left.
+    fn forget(&mut self, now: Instant) {
+        let latest = later(now, self.per());
+        let counts = |at: &Instant| now < *at && *at <= latest;
+        self.frees.retain(counts);
+        self.shut_until = self.shut_until.filter(counts);
+        self.in_flight.retain(|request| now < request.forgotten_at);
+        // A fetch past its deadline belongs to a runtime that no longer runs.
+        self.line.retain(|_, (_, deadline)| now <= *deadline);
+    }
+
+    fn per(&self) -> Duration {
+        self.limit.unwrap_or(OFFICERND).1
+    }
+}
+
+impl fmt::Debug for RateLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.shared.lock();
+        let Some((requests, per)) = state.limit else {
+            return f.write_str("RateLimit::unlimited");
+        };
+        f.debug_struct("RateLimit")
+            .field("requests", &requests)
+            .field("per", &per)
+            .field("used", &(state.in_flight.len() + state.frees.len()))
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,370 @@
+//! The rules of the window and the line.
+#![expect(clippy::disallowed_methods, reason = "any starting point will do")]
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::clock::TokioClock;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A window on a clock that is set by hand.
+struct Scene {
+    state: State,
+    start: Instant,
+    now: Instant,
+}
+
+impl Scene {
+    fn new(requests: u32) -> Self {
+        let start = Instant::now();
+        Self {
+            state: State {
+                limit: Some((requests, MINUTE)),
+                ..State::default()
+            },
+            start,
+            now: start,
+        }
+    }
+
+    fn at(&mut self, seconds: u64) -> &mut Self {
+        self.now = self.start + Duration::from_secs(seconds);
+        self
+    }
+
+    /// Asks. `Err`: the second of the turn.
+    fn ask(&mut self, number: u64, class: Class) -> Result<(), u64> {
+        let deadline = self.now + PATIENCE;
+        match self.state.turn(number, class, deadline, TIMEOUT, self.now) {
+            Turn::Now => {
+                self.state.take(number, true, TIMEOUT, self.now);
+                Ok(())
+            }
+            Turn::At(at) => {
+                assert!(at >= self.now + SOON);
+                Err((at - self.start).as_secs_f64().round() as u64)
+            }
+        }
+    }
+
+    /// Sends a request that is answered at once.
+    fn spend(&mut self, number: u64, class: Class) {
+        self.ask(number, class).unwrap();
+        self.state.over(number, true, self.now);
+    }
+
+    /// Returns the fetches of the line that are granted a request.
+    fn granted(&mut self, line: &[(u64, Class)]) -> Vec<u64> {
+        let mut granted = Vec::new();
+        for &(number, class) in line {
+            granted.extend(self.ask(number, class).map(|()| number));
+        }
+        granted
+    }
+}
+
+#[test]
+fn five_a_window_and_then_the_first_that_frees() {
+    let mut scene = Scene::new(5);
+    for second in 1..=5 {
+        scene.at(second).spend(second, Class::Waiting);
+    }
+    // Turns are a window apart for each round of five.
+    for (number, turn) in [(6, 61), (7, 62), (8, 63), (9, 64), (10, 65), (11, 121)] {
+        assert_eq!(scene.at(6).ask(number, Class::Waiting), Err(turn));
+    }
+    // Nobody came back in time, so their places in line are gone.
+    assert_eq!(scene.at(61).ask(12, Class::Waiting), Ok(()));
+    assert_eq!(scene.ask(13, Class::Waiting), Err(62));
+}
+
+#[test]
+fn a_request_counts_until_one_window_after_its_answer() {
+    let mut scene = Scene::new(1);
+    scene.ask(1, Class::Waiting).unwrap();
+    assert_eq!(scene.at(9).ask(2, Class::Waiting), Err(69));
+    scene.state.over(1, true, scene.now);
+    assert_eq!(scene.at(68).ask(2, Class::Waiting), Err(69));
+    assert_eq!(scene.at(69).ask(2, Class::Waiting), Ok(()));
+    // It was not sent.
+    scene.state.over(2, false, scene.now);
+    assert_eq!(scene.ask(3, Class::Waiting), Ok(()));
+}
+
+#[test]
+fn the_classes_go_in_order_and_within_a_class_the_first_that_came() {
+    let mut scene = Scene::new(1);
+    scene.ask(1, Class::Waiting).unwrap();
+    let mut line = vec![
+        (2, Class::Failing),
+        (3, Class::Rejected),
+        (4, Class::Background),
+        (5, Class::Background),
+        (6, Class::Waiting),
+    ];
+    assert_eq!(scene.granted(&line), [0u64; 0]);
+    // A request begins to wait for the second refresh, which came before the caller.
+    line[3].1 = Class::Waiting;
+    assert_eq!(scene.granted(&line), [0u64; 0]);
+    let mut out = 1;
+    for next in [5, 6, 4, 3, 2] {
+        scene.state.over(out, false, scene.now);
+        assert_eq!(scene.granted(&line), [next]);
+        line.retain(|(number, _)| *number != next);
+        out = next;
+    }
+}
+
+#[test]
+fn failing_caches_leave_two_places_free_and_go_in_an_idle_window() {
+    for (requests, allowed) in [(1, 1), (2, 1), (3, 1), (5, 3)] {
+        let mut scene = Scene::new(requests);
+        for number in 0..allowed {
+            scene.spend(number, Class::Failing);
+        }
+        assert_eq!(scene.at(1).ask(10, Class::Failing), Err(60), "{requests}");
+        // The other classes have what is left.
+        for number in allowed..u64::from(requests) {
+            scene.spend(20 + number, Class::Rejected);
+        }
+    }
+}
+
+#[test]
+fn a_limit_of_zero_grants_nothing() {
+    let mut scene = Scene::new(0);
+    for class in [Class::Waiting, Class::Failing] {
+        assert_eq!(scene.ask(1, class), Err(60));
+    }
+}
+
+#[test]
+fn a_429_shuts_the_window_to_all_for_one_window_at_most() {
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    for (retry_after, shut) in [(None, 60), (seconds(600), 60), (seconds(7), 7)] {
+        for limit in [Some((5, MINUTE)), None] {
+            let mut scene = Scene::new(5);
+            scene.state.limit = limit;
+            scene.state.refused(retry_after, scene.now);
+            // A shorter time does not open it earlier.
+            scene.state.refused(seconds(1), scene.now);
+            assert_eq!(scene.at(shut - 1).ask(1, Class::Waiting), Err(shut));
+            assert_eq!(scene.at(shut).ask(1, Class::Waiting), Ok(()));
+        }
+    }
+}
+
+#[test]
+fn beside_a_reserved_place_nobody_is_refused_for_want_of_room() {
+    let mut scene = Scene::new(2);
+    scene.spend(1, Class::Waiting);
+    let deadline = scene.now + PATIENCE;
+    let turn = scene
+        .state
+        .turn(2, Class::Waiting, deadline, TIMEOUT, scene.now);
+    assert_eq!(turn, Turn::Now);
+    let soon = scene.now + SOON;
+    let turn = scene
+        .state
+        .turn(3, Class::Waiting, deadline, TIMEOUT, scene.now);
+    assert_eq!(turn, Turn::At(soon));
+    scene.state.take(2, true, TIMEOUT, scene.now);
+    assert_eq!(scene.at(1).ask(3, Class::Waiting), Err(60));
+}
+
+#[test]
+fn what_a_parked_runtime_holds_is_forgotten() {
+    let mut scene = Scene::new(1);
+    scene.ask(1, Class::Waiting).unwrap();
+    scene.at(39).ask(2, Class::Waiting).unwrap_err();
+    // The fetch timeout of 10 s and one window.
+    assert_eq!(scene.at(69).ask(3, Class::Waiting), Err(189));
+    // The second one's deadline was at 69 s.
+    assert_eq!(scene.at(70).ask(3, Class::Waiting), Ok(()));
+    // The answer of the first one comes after all, and counts no more.
+    scene.state.over(1, true, scene.now);
+    scene.state.over(3, false, scene.now);
+    assert_eq!(scene.ask(4, Class::Waiting), Ok(()));
+}
+
+#[test]
+fn a_clock_that_went_back_leaves_nothing_behind() {
+    const DAY: u64 = 24 * 60 * 60;
+    let mut scene = Scene::new(2);
+    scene.at(DAY).spend(1, Class::Waiting);
+    scene.spend(2, Class::Waiting);
+    scene.state.refused(None, scene.now);
+    scene.at(0).spend(3, Class::Waiting);
+    scene.spend(4, Class::Waiting);
+    assert_eq!(scene.ask(5, Class::Waiting), Err(60));
+}
+
+proptest! {
+    #[test]
+    fn no_server_counts_more_than_five_in_any_minute(
+        events in prop::collection::vec((0..10u8, 0..12u64, 0..4u8, 0..20_000u64), 0..300),
+    ) {
+        let mut scene = Scene::new(5);
+        // Numbers and times of grants; then when the server sees the request.
+        let (mut out, mut seen): (Vec<(u64, Instant)>, Vec<Instant>) = (Vec::new(), Vec::new());
+        for (event, number, class, millis) in events {
+            let class = [Class::Waiting, Class::Background, Class::Rejected, Class::Failing]
+                [usize::from(class)];
+            let at = usize::try_from(number).unwrap();
+            match event {
+                0..5 if out.iter().all(|(other, _)| *other != number) => {
+                    out.extend(scene.ask(number, class).map(|()| (number, scene.now)));
+                }
+                5 | 6 if at < out.len() => {
+                    let (number, granted) = out.remove(at);
+                    let part = f64::from(u32::try_from(millis).unwrap()) / 20_000.0;
+                    seen.push(granted + (scene.now - granted).mul_f64(part));
+                    scene.state.over(number, true, scene.now);
+                }
+                7 if at < out.len() => scene.state.over(out.remove(at).0, false, scene.now),
+                8 => drop(scene.state.line.remove(&number)),
+                _ => {
+                    let until = scene.now + Duration::from_millis(millis);
+                    // No request outlives its fetch timeout.
+                    while out.first().is_some_and(|(_, granted)| *granted + TIMEOUT <= until) {
+                        let (number, granted) = out.remove(0);
+                        scene.now = granted + TIMEOUT;
+                        seen.push(scene.now);
+                        scene.state.over(number, true, scene.now);
+                    }
+                    scene.now = until;
+                }
+            }
+        }
+        seen.sort_unstable();
+        for six in seen.windows(6) {
+            prop_assert!(six[5] - six[0] >= MINUTE, "{six:?}");
+        }
+        // In the end there is room again.
+        scene.now += 2 * MINUTE;
+        for number in 100..105 {
+            prop_assert_eq!(scene.ask(number, Class::Waiting), Ok(()));
+        }
+    }
+}
+
+async fn acquire(limit: &RateLimit, patience: Duration) -> Result<Permit, Error> {
+    let clock: Arc<dyn Clock> = Arc::new(TokioClock);
+    let (_urgency, urgency) = watch::channel(Urgency::Waiting);
+    let deadline = clock.now() + patience;
+    limit
+        .acquire(None, urgency, deadline, TIMEOUT, &clock)
+        .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_that_is_given_back_goes_to_the_waiting_fetch_at_once_and_is_not_counted() {
+    let (limit, sent) = (RateLimit::new(1, MINUTE), Arc::default());
+    let start = TokioClock.now();
+    let first = acquire(&limit, Duration::ZERO).await.unwrap().sent(&sent);
+    let (second, ()) = tokio::join!(acquire(&limit, 2 * MINUTE), async { first.unsent() });
+    assert_eq!(TokioClock.now() - start, Duration::ZERO);
+    assert_eq!(sent.load(Ordering::Relaxed), 0);
+    drop(second.unwrap().sent(&sent));
+    assert_eq!(sent.load(Ordering::Relaxed), 1);
+    let error = acquire(&limit, PATIENCE).await.unwrap_err();
+    assert_eq!(error.retry_after(), Some(MINUTE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_is_given_up_leaves_the_line() {
+    let limit = RateLimit::new(1, MINUTE);
+    drop(
+        acquire(&limit, Duration::ZERO)
+            .await
+            .unwrap()
+            .sent(&Arc::default()),
+    );
+    let waits = acquire(&limit, 2 * MINUTE);
+    tokio::time::timeout(PATIENCE, waits).await.unwrap_err();
+    assert!(limit.shared.lock().line.is_empty());
+}
+
+/// One cache of the simulation. Times are seconds from the start.
+#[derive(Default)]
+struct Cache {
+    token_from: Option<u64>,
+    /// Tokens answered 401 in a row, and when the current one is to be replaced.
+    rejected: usize,
+    replace_at: Option<u64>,
+    /// Its number in line, and until when it waits there.
+    waits: Option<(u64, u64)>,
+    in_flight: Option<u64>,
+    held_until: u64,
+}
+
+impl Cache {
+    /// Handles one second, with or without a request. Returns whether the request fails.
+    fn tick(&mut self, t: u64, scene: &mut Scene, id: u64, request: Option<Path>) -> bool {
+        if let Some(number) = self.in_flight.take() {
+            scene.state.over(number, true, scene.now);
+            (self.token_from, self.replace_at) = (Some(t), None);
+        }
+        let age = self.token_from.map(|from| t - from);
+        let age = age.filter(|age| *age < 3590);
+        if let (Some(age), Some(Path::Forbidden), None) = (age, request, self.replace_at) {
+            self.rejected = if age >= 290 { 0 } else { self.rejected + 1 };
+            let delays = [0, 60, 120, 240, 480, 600];
+            self.replace_at = Some(t + delays[self.rejected.min(5)]);
+        }
+        let class = match age {
+            None => Class::Waiting,
+            Some(2700..) => Class::Background,
+            Some(_) if self.replace_at.is_some_and(|at| at <= t) => Class::Rejected,
+            Some(_) => return false,
+        };
+        if self.waits.is_none() && request.is_none() {
+            return false;
+        }
+        if t >= self.held_until {
+            let (number, until) = self.waits.take().unwrap_or((1000 * t + id, t + 30));
+            match scene.ask(number, class) {
+                Ok(()) => self.in_flight = Some(number),
+                Err(at) if at <= until => self.waits = Some((number, until)),
+                Err(at) => {
+                    scene.state.line.remove(&number);
+                    self.held_until = at;
+                }
+            }
+        }
+        age.is_none() && t < self.held_until
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Path {
+    Good,
+    Forbidden,
+}
+
+/// 100 caches for 12 h, each with a request every 30 s. A token that is answered 401 is replaced
+/// after 0, 1, 2, 4, 8, 10 min, so the caches want twice the requests that the limit allows.
+#[test]
+fn a_hundred_caches_lose_no_good_request_when_one_in_five_is_forbidden() {
+    const HOUR: u64 = 3600;
+    let mut scene = Scene::new(5);
+    let mut caches: Vec<Cache> = (0..100).map(|_| Cache::default()).collect();
+    let mut failed = 0;
+    for t in 0..12 * HOUR {
+        scene.at(t);
+        for (cache, id) in caches.iter_mut().zip(0..) {
+            let path = match (t / 30 + id) % 5 {
+                0 => Path::Forbidden,
+                _ => Path::Good,
+            };
+            let request = ((t + 7 * id) % 30 == 0).then_some(path);
+            let fails = cache.tick(t, &mut scene, id, request);
+            // The cold start takes 20 min.
+            failed += usize::from(fails && request == Some(Path::Good) && t >= HOUR);
+        }
+    }
+    assert_eq!(failed, 0);
+}

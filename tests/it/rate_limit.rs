@@ -1,0 +1,275 @@
+//! Many caches on one rate limit: the order in which they are served.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use officernd_auth::{
+    AccessToken, Allowance, BoxError, ClientCredentials, Error, ErrorKind, HttpTokenProvider,
+    OfficeRndAuthLayer, TokenCache, TokenProvider, provider_fn,
+};
+use tokio::task::JoinSet;
+use tower::service_fn;
+
+use crate::support::{Stopwatch, s};
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+fn cache(provider: impl TokenProvider, allowance: &Allowance) -> TokenCache {
+    let builder = OfficeRndAuthLayer::builder(provider).allowance(allowance.clone());
+    builder.build().unwrap().cache().clone()
+}
+
+/// A cache whose token endpoint answers after `delay`, and how often it was asked.
+fn healthy(allowance: &Allowance, delay: Duration) -> (TokenCache, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let provider = provider_fn(move || {
+        let token = format!("token-{}", count.fetch_add(1, Ordering::Relaxed));
+        async move {
+            tokio::time::sleep(delay).await;
+            AccessToken::bearer(token, HOUR)
+        }
+    });
+    (cache(provider, allowance), asked)
+}
+
+fn broken(allowance: &Allowance) -> TokenCache {
+    let provider = provider_fn(|| async {
+        tokio::time::sleep(s(1) / 5).await;
+        Err(Error::new(
+            ErrorKind::InvalidClient,
+            "the secret was revoked",
+        ))
+    });
+    cache(provider, allowance)
+}
+
+/// All of them at once. How many got a token, and the shortest `retry_after`.
+async fn all_at_once(caches: usize) -> (usize, Duration) {
+    let allowance = Allowance::new(5, s(60));
+    let mut calls = JoinSet::new();
+    for _ in 0..caches {
+        let (cache, _) = healthy(&allowance, s(5));
+        calls.spawn(async move { cache.token().await });
+    }
+    let mut served = 0;
+    let mut shortest = Duration::MAX;
+    while let Some(result) = calls.join_next().await {
+        match result.unwrap() {
+            Ok(_) => served += 1,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::RateLimited);
+                shortest = shortest.min(error.retry_after().unwrap());
+            }
+        }
+    }
+    (served, shortest)
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_caches_than_fit_into_any_queue_are_refused_without_spinning() {
+    for caches in [4_101, 4_102, 10_000] {
+        let time = Stopwatch::start();
+        let (served, shortest) = all_at_once(caches).await;
+        assert_eq!(served, 5, "{caches}");
+        // Five are out, so nothing is free before one window is over.
+        assert!(shortest >= s(60), "{shortest:?}");
+        assert!(time.elapsed() <= s(30), "{:?}", time.elapsed());
+    }
+}
+
+/// 100 healthy caches and the broken ones, each asked for a token every 30 s,
+/// the broken ones first. The share of failed healthy requests, counted after
+/// the first two hours.
+async fn failed_beside(broken_caches: usize, hours: u32) -> (usize, usize) {
+    let allowance = Allowance::new(5, s(60));
+    let broken: Vec<TokenCache> = (0..broken_caches).map(|_| broken(&allowance)).collect();
+    let healthy: Vec<TokenCache> = (0..100).map(|_| healthy(&allowance, s(1) / 5).0).collect();
+    let start = Stopwatch::start();
+    let (mut failed, mut requests) = (0, 0);
+    let mut ticks = tokio::time::interval(s(30));
+    while start.elapsed() < hours * HOUR {
+        ticks.tick().await;
+        for cache in &broken {
+            let cache = cache.clone();
+            tokio::spawn(async move { cache.token().await });
+        }
+        let mut calls = JoinSet::new();
+        for cache in healthy.iter().filter(|cache| cache.try_token().is_none()) {
+            let cache = cache.clone();
+            calls.spawn(async move { cache.token().await });
+        }
+        let counts = start.elapsed() >= 2 * HOUR;
+        requests += if counts { healthy.len() } else { 0 };
+        while let Some(result) = calls.join_next().await {
+            failed += usize::from(counts && result.unwrap().is_err());
+        }
+    }
+    (failed, requests)
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_number_of_broken_caches_fails_a_request_of_a_healthy_one() {
+    for broken in [30, 120] {
+        let (failed, requests) = failed_beside(broken, 12).await;
+        assert!(requests > 100_000);
+        assert_eq!(failed, 0, "of {requests}, beside {broken} broken caches");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_counts_for_a_window_after_its_answer_whatever_its_cache_is_asked() {
+    let allowance = Allowance::new(1, s(60));
+    let (slow, _) = healthy(&allowance, s(9));
+    let (other, _) = healthy(&allowance, Duration::ZERO);
+    let waits = slow.clone();
+    let waits = tokio::spawn(async move { waits.token().await });
+    for _ in 0..3 {
+        tokio::time::sleep(s(2)).await;
+        assert!(!slow.status().has_token());
+    }
+    waits.await.unwrap().unwrap();
+    // It was answered at 9 s.
+    tokio::time::sleep(s(11)).await;
+    let error = other.token().await.unwrap_err();
+    assert_eq!(error.retry_after(), Some(s(49)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replacement_after_a_401_goes_behind_a_refresh_also_if_somebody_waits_for_it() {
+    let allowance = Allowance::new(1, s(10));
+    let (old, refreshed) = healthy(&allowance, Duration::ZERO);
+    let (new, _) = healthy(&allowance, Duration::ZERO);
+    let (third, _) = healthy(&allowance, Duration::ZERO);
+    old.token().await.unwrap();
+    // Due for a refresh in any case: at most 10 % later than 45 min.
+    tokio::time::sleep(s(50 * 60)).await;
+    let rejected = new.token().await.unwrap();
+    tokio::time::sleep(s(10)).await;
+    third.token().await.unwrap();
+    // The 401 is first in line, and its replay waits.
+    assert!(new.reject(&rejected));
+    let waits = new.clone();
+    let waits = tokio::spawn(async move { waits.refresh().await });
+    tokio::time::sleep(s(1)).await;
+    assert!(old.try_token().is_some());
+    tokio::time::sleep(s(10)).await;
+    assert_eq!(count(&refreshed), 2);
+    assert_eq!(new.status().generation, 1);
+    let start = Stopwatch::start();
+    waits.await.unwrap().unwrap();
+    assert!(start.elapsed() <= s(10), "{:?}", start.elapsed());
+}
+
+/// 100 caches with a request every 30 s, of which one in five is answered 401 whatever the token.
+async fn failed_beside_a_forbidden_path(hours: u32) -> (usize, usize) {
+    let allowance = Allowance::new(5, s(60));
+    let caches: Vec<TokenCache> = (0..100).map(|_| healthy(&allowance, s(1) / 5).0).collect();
+    let start = Stopwatch::start();
+    let (mut failed, mut requests) = (0, 0);
+    let mut ticks = tokio::time::interval(s(30));
+    for tick in 0.. {
+        ticks.tick().await;
+        if start.elapsed() >= hours * HOUR {
+            break;
+        }
+        let counts = start.elapsed() >= 2 * HOUR;
+        let mut calls = JoinSet::new();
+        for (cache, id) in caches.iter().zip(0..) {
+            let forbidden = (tick + id) % 5 == 0;
+            requests += usize::from(counts && !forbidden);
+            match cache.try_token() {
+                Some(token) if forbidden => drop(cache.reject(&token)),
+                Some(_) => {}
+                None => {
+                    let cache = cache.clone();
+                    calls.spawn(async move { cache.token().await.is_err() && !forbidden });
+                }
+            }
+        }
+        while let Some(fails) = calls.join_next().await {
+            failed += usize::from(counts && fails.unwrap());
+        }
+    }
+    (failed, requests)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_that_is_forbidden_in_every_cache_fails_no_good_request() {
+    let (failed, requests) = failed_beside_a_forbidden_path(12).await;
+    assert!(requests > 90_000);
+    assert_eq!(failed, 0, "of {requests}");
+}
+
+/// A cache of this client at this token URL, which answers 429 for the first
+/// `refusals` requests, and how often it was asked.
+fn client(url: &str, id: &str, refusals: usize) -> (TokenCache, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let endpoint = service_fn(move |_: Request<Full<Bytes>>| {
+        let refused = count.fetch_add(1, Ordering::Relaxed) < refusals;
+        async move {
+            let response = match refused {
+                true => Response::builder().status(429).header("retry-after", "600"),
+                false => Response::builder().status(200),
+            };
+            let body = r#"{"access_token":"t","expires_in":3600}"#;
+            Ok::<_, BoxError>(response.body(Full::new(Bytes::from(body))).unwrap())
+        }
+    });
+    let credentials = ClientCredentials::new(id, "secret")
+        .scope("officernd.api.read")
+        .token_url(url);
+    let provider = HttpTokenProvider::with_service(credentials, endpoint).unwrap();
+    (TokenCache::new(provider), asked)
+}
+
+fn count(asked: &AtomicUsize) -> usize {
+    asked.load(Ordering::Relaxed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_shuts_the_window_to_everybody_at_the_url_for_one_window_at_most() {
+    const URL: &str = "https://refused.test/token";
+    let (refused, _) = client(URL, "a", 1);
+    let (other, asked) = client(URL, "b", 0);
+    let (elsewhere, _) = client("https://elsewhere.test/token", "a", 0);
+
+    // It says 600 s.
+    refused.token().await.unwrap_err();
+    elsewhere.token().await.unwrap();
+    let error = other.token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RateLimited);
+    assert_eq!(error.retry_after(), Some(s(60)));
+    assert_eq!(count(&asked), 0);
+    // Only the cache that was refused keeps to that.
+    tokio::time::sleep(s(60)).await;
+    other.token().await.unwrap();
+    let after = refused.token().await.unwrap_err().retry_after();
+    assert_eq!(after, Some(s(540)));
+}
+
+#[test]
+fn a_test_that_advanced_a_day_leaves_nothing_behind() {
+    const URL: &str = "https://tomorrow.test/token";
+    let runtime = |paused| {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().start_paused(paused).build().unwrap()
+    };
+    runtime(true).block_on(async {
+        tokio::time::advance(24 * HOUR).await;
+        for id in ["a", "b"] {
+            client(URL, id, 1).0.token().await.unwrap_err();
+        }
+        for id in ["c", "d", "e", "f"] {
+            client(URL, id, 0).0.token().await.unwrap_err();
+        }
+    });
+    runtime(false).block_on(async {
+        client(URL, "a", 0).0.token().await.unwrap();
+    });
+}
