@@ -13,8 +13,7 @@ use super::store::{
     Claim, Claimed, Finish, MAX_ENTRY_SIZE, Name, StoredEntry, millis, whole_millis,
 };
 
-/// More places than any window has: bounds what is kept of a store that was
-/// written to by something else.
+/// The most places that are kept, whatever limit a caller has.
 const MAX_PLACES: usize = 1000;
 
 /// The content of one key.
@@ -56,7 +55,7 @@ impl Record {
         if let Some(entry) = self.unseen_entry(claim.seen.as_ref(), now) {
             return Claimed::Entry(entry);
         }
-        // One with more left than any lease lasts is nothing that a holder made.
+        // No holder made a lease that has more left than a lease lasts.
         let longest = now.saturating_add(lease);
         let mut other = self.lease.iter().filter(|other| other.holder != holder);
         if let Some(other) = other.find(|other| other.until <= longest) {
@@ -164,7 +163,8 @@ impl Window {
         }
     }
 
-    /// Moves the end of a place. One that has ended may be another's by now.
+    /// Changes when the holder's place ends. A place that has ended stays so: another
+    /// holder may have it by now.
     fn free(&mut self, holder: &str, until: u64, now: u64) {
         self.places.retain(|place| place.until > now);
         for place in &mut self.places {

@@ -118,7 +118,7 @@ const ENTRIES: &[Step] = &[
     ("a free lease is granted", "a", "me", Claims(NO_LIMIT), Granted),
     ("a holder can save 64 KiB", "a", "me", Saves(LARGEST, LONG), Held(true)),
     ("to save an entry again is no failure", "a", "me", Saves(LARGEST, LONG), Held(true)),
-    ("an entry comes back as it was saved", "a", "other", Looks, Entry("me", LARGEST, LONG)),
+    ("an entry comes back byte for byte", "a", "other", Looks, Entry("me", LARGEST, LONG)),
     ("each key has its own entry", "b", "other", Looks, NoEntry),
     ("an entry is returned before a fetch is granted",
         "a", "other", Claims(NO_LIMIT), Entry("me", LARGEST, LONG)),

@@ -21,15 +21,15 @@ use super::script::Script;
 use crate::clock::{Clock as _, TokioClock, later, timeout_at};
 use crate::error::ConfigError;
 
-/// The time limit of connecting, of which the first attempt to run an operation
-/// uses a part. Long enough for a SYN that was dropped: it comes again after 1 s.
+/// Connecting must end this long after an operation has begun. Long enough for a
+/// SYN that was dropped: it is sent again after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(2500);
 /// The time limits of an operation, and of its repetition over a new connection.
 const OPERATION_TIMEOUTS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
-/// One node of a cluster has this long: redis-rs tries them in turn.
+/// The time limit for one node of a cluster: redis-rs tries them in turn.
 const NODE_TIMEOUT: Duration = Duration::from_millis(800);
-/// Something on the way may have cut a connection that was idle for this long,
-/// without telling either end. A new one takes milliseconds.
+/// A connection that was idle for this long is replaced: a firewall may have
+/// dropped it without telling either end, and a new one takes milliseconds.
 const MAX_IDLE: Duration = Duration::from_secs(10);
 
 /// Where the servers are.
@@ -43,11 +43,11 @@ pub(super) enum Server {
         servers: ConnectionInfo,
     },
     Cluster(Vec<ConnectionInfo>),
-    /// A connection of the user's, which reconnects by itself.
+    /// The user's own connection, which reconnects by itself.
     Own(Box<dyn Connection>),
 }
 
-/// A connection of any kind, as an object.
+/// [`ConnectionLike`] as an object that can be cloned.
 pub(super) trait Connection: ConnectionLike + Send + Sync {
     fn boxed(&self) -> Box<dyn Connection>;
 }

@@ -13,7 +13,7 @@ use ::redis::{
 };
 
 use self::link::{Link, Server, problem};
-use self::script::Script;
+use self::script::{CLAIM, FINISH, Script};
 use super::store::{
     Claim, Claimed, Finish, MAX_ENTRY_SIZE, Name, StoredEntry, TokenStore, millis, whole_millis,
 };
@@ -88,14 +88,8 @@ const PREFIX: &str = "officernd:";
 /// `SSL_CERT_FILE` and `SSL_CERT_DIR`.
 #[derive(Clone)]
 pub struct RedisStore {
-    shared: Arc<Shared>,
+    link: Arc<Link>,
     prefix: Arc<str>,
-}
-
-struct Shared {
-    link: Link,
-    claim: Script,
-    finish: Script,
 }
 
 impl RedisStore {
@@ -199,7 +193,7 @@ impl RedisStore {
     ///
     /// [`ConfigError::Store`] if they cannot be read, or no URL is `rediss://`.
     pub fn root_certificates(self, pem: impl Into<Vec<u8>>) -> Result<Self, ConfigError> {
-        let (server, pem) = (self.shared.link.server.clone(), pem.into());
+        let (server, pem) = (self.link.server.clone(), pem.into());
         server.check_roots(&pem)?;
         Ok(Self {
             prefix: self.prefix,
@@ -209,11 +203,7 @@ impl RedisStore {
 
     fn to(server: Server, roots: Option<Vec<u8>>) -> Self {
         Self {
-            shared: Arc::new(Shared {
-                link: Link::new(server, roots),
-                claim: Script::new(script::CLAIM),
-                finish: Script::new(script::FINISH),
-            }),
+            link: Arc::new(Link::new(server, roots)),
             prefix: PREFIX.into(),
         }
     }
@@ -231,9 +221,8 @@ impl RedisStore {
             format!("{prefix}{{{window}}}:{key}:lease"),
             format!("{prefix}{{{window}}}:window"),
         ];
-        let link = &self.shared.link;
-        let answer = link.run(script, &keys, args).await;
-        answer.map_err(|error| failed(&error, link.server.has_password()))
+        let answer = self.link.run(script, &keys, args).await;
+        answer.map_err(|error| failed(&error, self.link.server.has_password()))
     }
 }
 
@@ -249,7 +238,7 @@ impl TokenStore for RedisStore {
             MAX_ENTRY_SIZE,
         );
         let names = (&claim.key, &claim.window);
-        let answer = self.run(&self.shared.claim, names, args).await?;
+        let answer = self.run(&CLAIM, names, args).await?;
         claimed(answer).ok_or_else(unexpected)
     }
 
@@ -265,7 +254,7 @@ impl TokenStore for RedisStore {
             whole_millis(finish.frees_after),
         );
         let names = (&finish.key, &finish.window);
-        match self.run(&self.shared.finish, names, args).await? {
+        match self.run(&FINISH, names, args).await? {
             Value::Int(held @ 0..=1) => Ok(held == 1),
             _ => Err(unexpected()),
         }
@@ -334,7 +323,7 @@ fn is_code(code: &str) -> bool {
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore")
-            .field("servers", &self.shared.link.server)
+            .field("servers", &self.link.server)
             .field("key_prefix", &self.prefix)
             .finish()
     }

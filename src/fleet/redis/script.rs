@@ -1,14 +1,17 @@
 //! The two operations in Lua. record.rs has the same rules in Rust, and
 //! tests/fleet/differential.rs compares the two.
 
+use std::sync::LazyLock;
+
 use ::redis::aio::ConnectionLike;
 use ::redis::{ErrorKind, RedisResult, ServerErrorKind, ToRedisArgs, Value, cmd};
 
-/// Puts before a script what both begin with. `KEYS`: entry, lease, window.
+/// Makes a script, with what both scripts begin with. `KEYS`: entry, lease, window.
 macro_rules! script {
     ($body:literal) => {
-        concat!(
-            r"
+        LazyLock::new(|| {
+            Script::new(concat!(
+                r"
 local call, entry, lease, window = redis.call, KEYS[1], KEYS[2], KEYS[3]
 local function text(number) return string.format('%.0f', number) end
 local function after(time) return '(' .. text(time) end
@@ -18,8 +21,9 @@ end
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 ",
-            $body
-        )
+                $body
+            ))
+        })
     };
 }
 
@@ -28,7 +32,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 ///
 /// Returns {'entry', id and sealed bytes, ms left}, {'granted'}, {'leased', ms}
 /// or {'limited', ms}.
-pub(super) const CLAIM: &str = script!(
+pub(super) static CLAIM: LazyLock<Script> = script!(
     r"
 local holder, seen, may_fetch, requests = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5])
 local lasts, longest, largest = tonumber(ARGV[4]), ARGV[4] + ARGV[6], ARGV[7] + 32
@@ -42,7 +46,7 @@ end
 local other = call('GET', lease)
 if other and other ~= holder then
   local left = call('PTTL', lease)
-  -- One with more left than any lease lasts is nothing that a holder made.
+  -- No holder made a lease that has more left than a lease lasts.
   if left > 0 and left <= lasts then return {'leased', left} end
 end
 local wait, taken = 0, 0
@@ -75,10 +79,10 @@ return {'granted'}
 /// `ARGV`: holder, sealed entry or '', life in ms, ms until the place is free.
 ///
 /// Returns 1 if the holder had the lease or has saved this entry before, else 0.
-pub(super) const FINISH: &str = script!(
+pub(super) static FINISH: LazyLock<Script> = script!(
     r"
 local holder, sealed, frees = ARGV[1], ARGV[2], tonumber(ARGV[4])
--- A place that has ended may be another's by now.
+-- A place that has ended stays so: another holder may have it by now.
 if tonumber(call('ZSCORE', window, holder) or 0) > now then
   if frees > 0 then
     call('ZADD', window, text(now + frees), holder)
@@ -105,7 +109,7 @@ pub(super) struct Script {
 }
 
 impl Script {
-    pub(super) fn new(code: &'static str) -> Self {
+    fn new(code: &'static str) -> Self {
         let hash = ::redis::Script::new(code).get_hash().to_owned();
         Self { code, hash }
     }
