@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::breaker::{OPEN_FOR, OPERATION_TIMEOUT, Source, StoreUnavailable};
+use super::breaker::{OPEN_FOR, OPERATION_TIMEOUT, Source};
 use super::entry::{Entry, Failure, Opened, Read, Token};
 use super::key::{KeyMaterial, KeyedProvider};
 use super::provider::Shared;
@@ -118,7 +118,7 @@ impl<P: KeyedProvider> Fetch<P> {
             }
             self.claim.may_fetch = pause.is_none() && (spends || matches!(place, Some(Ok(_))));
             let asked = self.age();
-            let Ok(claimed) = self.claim().await else {
+            let Some(claimed) = self.claim().await else {
                 drop((line, place));
                 return self.alone().await;
             };
@@ -161,7 +161,7 @@ impl<P: KeyedProvider> Fetch<P> {
         }
     }
 
-    async fn claim(&self) -> Result<Claimed, StoreUnavailable> {
+    async fn claim(&self) -> Option<Claimed> {
         let clock = self.cx.clock();
         // Half of what is left is for a fetch without the store.
         let left = self.cx.deadline().saturating_duration_since(clock.now());
@@ -255,7 +255,7 @@ impl<P: KeyedProvider> Fetch<P> {
             .shared
             .run(self.cx.clock(), "finish", self.shared.store.finish(&finish))
             .await;
-        let saved = matches!(finished, Ok(true)) && finish.entry.is_some();
+        let saved = matches!(finished, Some(true)) && finish.entry.is_some();
         match answer.result {
             Ok(token) => {
                 let life = token.expires_in().saturating_sub(self.age_of(&answer.age));
@@ -360,11 +360,12 @@ impl<P: KeyedProvider> Fetch<P> {
     /// Refused credentials may be corrected, and then have another key: a fetch
     /// that looks at them costs no token request.
     fn correctable(&self, error: Error) -> Error {
-        let wait = error.retry_after().filter(|wait| *wait > REFUSED);
         let refused = error.kind() == ErrorKind::InvalidClient && self.material.may_change();
-        match wait.filter(|_| refused) {
-            Some(_) => error.with_retry_after(REFUSED).with_max_backoff(REFUSED),
-            None => error,
+        match error.retry_after() {
+            Some(wait) if refused && wait > REFUSED => {
+                error.with_retry_after(REFUSED).with_max_backoff(REFUSED)
+            }
+            _ => error,
         }
     }
 
@@ -478,7 +479,7 @@ async fn hand_over<P>(shared: Weak<Shared<P>>, clock: Arc<dyn Clock>, mut late: 
         };
         let claimed = shared.run(&*clock, "claim", shared.store.claim(&late.claim));
         match claimed.await {
-            Ok(Claimed::Entry(stored)) => {
+            Some(Claimed::Entry(stored)) => {
                 let theirs = Opened::new(&stored, &late.sealer, &*clock);
                 let theirs = theirs.and_then(|theirs| theirs.token(clock.now()));
                 if theirs.is_some_and(|theirs| theirs.left >= left / 2) {
@@ -486,12 +487,12 @@ async fn hand_over<P>(shared: Weak<Shared<P>>, clock: Arc<dyn Clock>, mut late: 
                 }
                 soon = late.claim.seen.replace(stored.id).is_none();
             }
-            Ok(Claimed::Granted) => {
+            Some(Claimed::Granted) => {
                 let entry = Entry::new(&*clock, Some(token), None);
                 let frees_after = late.claim.limits.per.saturating_sub(age);
                 let finish = finish(&late.claim, &late.sealer, Some(entry), frees_after);
                 let finished = shared.run(&*clock, "finish", shared.store.finish(&finish));
-                if finished.await.is_ok() {
+                if finished.await.is_some() {
                     return;
                 }
             }
@@ -508,7 +509,7 @@ impl<P> Shared<P> {
         clock: &dyn Clock,
         operation: &'static str,
         work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, StoreUnavailable> {
+    ) -> Option<T> {
         self.breaker
             .run(clock, OPERATION_TIMEOUT, operation, work)
             .await

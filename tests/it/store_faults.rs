@@ -551,3 +551,34 @@ async fn who_waits_in_the_line_of_its_process_is_served_when_its_turn_comes() {
     let waited = now() - start;
     assert!(waited >= s(19) && waited < s(21), "{waited:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_revoked_in_its_first_minute_is_replaced_within_65_s() {
+    let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
+    let pod = pod(endpoint.clone(), &store);
+    pod.token().await.unwrap();
+    sleep(s(1)).await;
+    pod.reject(&pod.token().await.unwrap());
+    drive(&pod);
+    sleep(s(57)).await;
+    assert_eq!((pod.status().generation, endpoint.calls()), (1, 1));
+    sleep(s(7)).await;
+    assert_eq!((pod.status().generation, endpoint.calls()), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_was_sent_is_not_cut_off_when_its_callers_time_is_up() {
+    // Leased for some seconds, and then granted.
+    let lines = [0; 7].map(|_| Line::Answer(Claimed::Leased(s(5))));
+    let store = Script::new(lines.into_iter().chain([Line::Answer(Claimed::Granted)]));
+    let endpoint = ScriptedProvider::new().latency(s(8));
+    let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
+    let layer = OfficeRndAuthLayer::builder(provider).acquire_timeout(s(6));
+    let cache = layer.build().unwrap().cache().clone();
+    let error = cache.token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(endpoint.calls(), 1);
+    sleep(s(9)).await;
+    assert!(cache.try_token().is_some());
+    assert_eq!(endpoint.calls(), 1);
+}
