@@ -340,6 +340,7 @@ pub(crate) fn millis(duration: Duration) -> u64 {
     whole_millis(duration).max(1)
 }
 
+#[cfg(any(feature = "testing", feature = "file", feature = "redis"))]
 pub(crate) fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
