@@ -78,7 +78,7 @@ impl<P: KeyedProvider> Fetch<P> {
         })??;
         let (requests, per) = match cx.limit() {
             // What the inner provider sends is counted where it is sent.
-            Some((_, per)) if shared.provider.spends_allowance() => (None, per),
+            Some((_, per)) if shared.provider.takes_permits() => (None, per),
             Some((requests, per)) => (Some(requests), per),
             None => (None, Duration::ZERO),
         };
@@ -100,7 +100,7 @@ impl<P: KeyedProvider> Fetch<P> {
 
     /// Takes the token from the store, or fetches it under the store's lease.
     pub(super) async fn run(mut self) -> Result<AccessToken, Error> {
-        let spends = self.shared.provider.spends_allowance();
+        let takes_permits = self.shared.provider.takes_permits();
         let mut line: Option<Line> = None;
         let mut place: Option<Result<Permit, Error>> = None;
         let mut polls = 0;
@@ -110,13 +110,14 @@ impl<P: KeyedProvider> Fetch<P> {
                 return Err(Error::new(ErrorKind::Timeout, message));
             }
             let pause = self.shared.memory().pause(&self.claim.key, self.now());
-            if place.is_none() && pause.is_none() && !spends {
+            if place.is_none() && pause.is_none() && !takes_permits {
                 let cx = self.cx.clone();
                 line.get_or_insert_with(|| Box::pin(async move { cx.reserve().await }));
                 // Only a look: the store may have a token.
                 place = first(&mut line, ready(())).await;
             }
-            self.claim.may_fetch = pause.is_none() && (spends || matches!(place, Some(Ok(_))));
+            self.claim.may_fetch =
+                pause.is_none() && (takes_permits || matches!(place, Some(Ok(_))));
             let asked = self.age();
             let Some(claimed) = self.claim().await else {
                 drop((line, place));
@@ -150,7 +151,7 @@ impl<P: KeyedProvider> Fetch<P> {
                     }
                     (None, Some(Err(error))) if wait.is_zero() => return Err(error),
                     // The fleet has a place, the process has none: wait for that.
-                    (None, None) if wait.is_zero() && !spends => MAX_WAIT,
+                    (None, None) if wait.is_zero() && !takes_permits => MAX_WAIT,
                     _ => self.turn(wait)?,
                 },
             };
@@ -284,7 +285,7 @@ impl<P: KeyedProvider> Fetch<P> {
         if let Some(error) = self.must_wait() {
             return Err(error);
         }
-        let permit = match self.shared.provider.spends_allowance() {
+        let permit = match self.shared.provider.takes_permits() {
             true => None,
             false => Some(self.cx.permit().await?),
         };
