@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use common::{Effort, has_arg, say};
 use http::{Request, Response, StatusCode};
-use officernd_auth::{AccessToken, Allowance, Error, ErrorKind, OfficeRndAuthLayer, provider_fn};
+use officernd_auth::{AccessToken, Error, ErrorKind, OfficeRndAuthLayer, RateLimit, provider_fn};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::util::BoxCloneService;
@@ -128,7 +128,7 @@ impl Keeper {
         self,
         world: &World,
         broken: bool,
-        allowance: &Allowance,
+        rate_limit: &RateLimit,
     ) -> Result<Client, BoxError> {
         let api = world.clone();
         let api = service_fn(move |request: Request<()>| {
@@ -148,7 +148,7 @@ impl Keeper {
                 }
             });
             let layer = OfficeRndAuthLayer::builder(provider)
-                .allowance(allowance.clone())
+                .rate_limit(rate_limit.clone())
                 .build()?;
             return Ok(BoxCloneService::new(layer.layer(api)));
         }
@@ -185,9 +185,9 @@ impl Keeper {
     }
 }
 
-/// An allowance of a process of its own.
-fn own() -> Allowance {
-    Allowance::new(5, MINUTE)
+/// A rate limit of a process of its own.
+fn own() -> RateLimit {
+    RateLimit::new(5, MINUTE)
 }
 
 /// Whether a request was answered with success.
@@ -314,8 +314,8 @@ async fn cold(
 async fn neighbors(keeper: Keeper, broken: usize, hours: u32) -> Result<f64, BoxError> {
     fastrand::seed(1);
     let world = World::new();
-    let allowance = own();
-    let client = |broken| keeper.client(&world, broken, &allowance);
+    let rate_limit = own();
+    let client = |broken| keeper.client(&world, broken, &rate_limit);
     let broken: Vec<Client> = (0..broken)
         .map(|_| client(true))
         .collect::<Result<_, _>>()?;

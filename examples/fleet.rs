@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use officernd_auth::fleet::RedisStore;
 use officernd_auth::{
-    Allowance, BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer,
+    BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer, RateLimit,
     SharedTokenProvider, TokenCache,
 };
 use officernd_simulator::Simulator;
@@ -72,7 +72,7 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// A pod with a provider, a connection, an allowance and a cache of its own.
+/// A pod with a provider, a connection, a rate limit and a cache of its own.
 fn pod(officernd: &Simulator, redis: u16) -> Result<TokenCache, BoxError> {
     let store = RedisStore::new(&format!("redis://127.0.0.1:{redis}"))?;
     let credentials = ClientCredentials::new(officernd.client_id(), officernd.client_secret())
@@ -81,7 +81,7 @@ fn pod(officernd: &Simulator, redis: u16) -> Result<TokenCache, BoxError> {
     let provider = HttpTokenProvider::new(credentials)?;
     let provider = SharedTokenProvider::new(provider, store);
     let layer = OfficeRndAuthLayer::builder(provider)
-        .allowance(Allowance::new(5, Duration::from_secs(60)))
+        .rate_limit(RateLimit::new(5, Duration::from_secs(60)))
         .build()?;
     Ok(layer.cache().clone())
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use officernd_auth::{
-    Allowance, BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer,
+    BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer, RateLimit,
 };
 use officernd_simulator::Simulator;
 use reqwest::{Client, Method, Request, StatusCode};
@@ -33,7 +33,7 @@ async fn main() -> Result<ExitCode, BoxError> {
         .token_url(officernd.token_url());
     let layer = OfficeRndAuthLayer::builder(HttpTokenProvider::new(credentials)?)
         .allow_origin(officernd.url())
-        .allowance(Allowance::new(limit.0, limit.1))
+        .rate_limit(RateLimit::new(limit.0, limit.1))
         .build()?;
     let cache = layer.cache().clone();
     let client = ServiceBuilder::new()

@@ -17,12 +17,12 @@
 //!             scopes = ["flex.community.members.read", "flex.space.locations.read"]
 //!             refresh_ahead = "10m"
 //!
-//!             [allowance]
+//!             [rate_limit]
 //!             requests = 3
 //!             per = "1m"
 //!         "#,
 //!     ))
-//!     // OFFICERND_REFRESH_AHEAD=5m, OFFICERND_ALLOWANCE__REQUESTS=2, ...
+//!     // OFFICERND_REFRESH_AHEAD=5m, OFFICERND_RATE_LIMIT__REQUESTS=2, ...
 //!     .merge(Env::prefixed("OFFICERND_").split("__").ignore(&["org_slug"]))
 //!     .extract()?;
 //! assert_eq!(settings.refresh_ahead.as_secs(), 600);
@@ -37,15 +37,15 @@
 //! OFFICERND_CLIENT_SECRET_FILE=/run/secrets/officernd
 //! OFFICERND_SCOPES="flex.community.members.read flex.space.locations.read"
 //! OFFICERND_REFRESH_AHEAD=10m
-//! OFFICERND_ALLOWANCE__REQUESTS=3
-//! OFFICERND_ALLOWANCE__PER=1m
+//! OFFICERND_RATE_LIMIT__REQUESTS=3
+//! OFFICERND_RATE_LIMIT__PER=1m
 //! ```
 //!
 //! figment takes a variable that is all digits for a number: write
 //! `OFFICERND_CLIENT_SECRET='"12345678"'`, or use the file.
 
-mod allowance;
 mod check;
+mod rate_limit;
 mod read;
 mod text;
 
@@ -53,7 +53,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use self::allowance::AllowanceSettings;
+pub use self::rate_limit::RateLimitSettings;
 use crate::credentials::{ClientCredentials, SCOPE_EXAMPLES};
 use crate::error::ConfigError;
 use crate::secret::Secret;
@@ -78,7 +78,7 @@ use crate::secret::Secret;
 /// | `expiry_margin` | `"10s"`, at most a tenth of the life |
 /// | `fetch_timeout` | `"10s"` |
 /// | `acquire_timeout` | `"30s"` |
-/// | `allowance.requests`, `allowance.per` | 5 in `"60s"`, shared by all caches on one token URL |
+/// | `rate_limit.requests`, `rate_limit.per` | 5 in `"60s"`, shared by all caches on one token URL |
 /// | `keep_warm` | `false` |
 /// | `default_organization` | none: a path without a slug is an error |
 /// | `max_organizations` | 10,000 |
@@ -149,7 +149,7 @@ pub struct Settings {
     pub acquire_timeout: Duration,
     /// How many token requests may be sent. `None` is 5 in 60 s, shared by all
     /// caches on one token URL in the process.
-    pub allowance: Option<AllowanceSettings>,
+    pub rate_limit: Option<RateLimitSettings>,
     /// Whether a timer keeps the token fresh while no requests come. Default:
     /// `false`.
     pub keep_warm: bool,
@@ -179,7 +179,7 @@ impl Default for Settings {
             expiry_margin: Duration::from_secs(10),
             fetch_timeout: Duration::from_secs(10),
             acquire_timeout: Duration::from_secs(30),
-            allowance: None,
+            rate_limit: None,
             keep_warm: false,
             default_organization: None,
             max_organizations: 10_000,
@@ -273,7 +273,7 @@ impl fmt::Debug for Settings {
             .field("expiry_margin", &self.expiry_margin)
             .field("fetch_timeout", &self.fetch_timeout)
             .field("acquire_timeout", &self.acquire_timeout)
-            .field("allowance", &self.allowance)
+            .field("rate_limit", &self.rate_limit)
             .field("keep_warm", &self.keep_warm)
             .field("default_organization", &self.default_organization)
             .field("max_organizations", &self.max_organizations)

@@ -67,7 +67,7 @@ impl Error {
         }
     }
 
-    /// Adds when the server (or the allowance) will answer again.
+    /// Adds when the server (or the rate limit) will answer again.
     #[must_use]
     pub fn with_retry_after(mut self, after: Duration) -> Self {
         self.inner_mut().retry_after = Some(after);

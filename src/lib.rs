@@ -167,8 +167,6 @@ pub use self::oauth::HttpTokenProvider;
 pub use self::provider::{FetchContext, StaticToken, TokenProvider, provider_fn};
 #[doc(inline)]
 pub use self::rate_limit::RateLimit;
-// The names before the rename.
-pub use self::rate_limit::{self as allowance, RateLimit as Allowance};
 pub use self::secret::Secret;
 #[cfg(shuttle)]
 #[doc(hidden)]

@@ -15,18 +15,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, later, timeout_at};
-use crate::config::AllowanceSettings;
+use crate::config::RateLimitSettings;
 use crate::error::{Error, ErrorKind};
 use crate::observability;
-
-// The name before the rename.
-pub use self::RateLimit as Allowance;
 
 /// OfficeRnD's documented limit: 5 token requests per 60 s, failed or successful
 /// (<https://developer.officernd.com/reference/post_generate-token>).
 pub(crate) const OFFICERND: (u32, Duration) = (
-    AllowanceSettings::OFFICERND.requests,
-    AllowanceSettings::OFFICERND.per,
+    RateLimitSettings::OFFICERND.requests,
+    RateLimitSettings::OFFICERND.per,
 );
 
 /// The shortest wait, and the wait while a place is only reserved.
@@ -94,7 +91,7 @@ pub(crate) enum Class {
 /// The default is 5 requests per 60 s, the limit that OfficeRnD
 /// [documents](https://developer.officernd.com/reference/post_generate-token). Caches whose
 /// provider talks to the same token URL share one window in the process. A custom provider's cache
-/// has its own window, unless [`TokenProvider::allowance`](crate::TokenProvider::allowance) or the
+/// has its own window, unless [`TokenProvider::rate_limit`](crate::TokenProvider::rate_limit) or the
 /// builder sets one.
 ///
 /// ```
@@ -103,8 +100,8 @@ pub(crate) enum Class {
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let limit = RateLimit::new(3, Duration::from_secs(60));
-/// let one = OfficeRndAuthLayer::builder(StaticToken::new("a")?).allowance(limit.clone());
-/// let two = OfficeRndAuthLayer::builder(StaticToken::new("b")?).allowance(limit);
+/// let one = OfficeRndAuthLayer::builder(StaticToken::new("a")?).rate_limit(limit.clone());
+/// let two = OfficeRndAuthLayer::builder(StaticToken::new("b")?).rate_limit(limit);
 /// # drop((one, two));
 /// # Ok(())
 /// # }
@@ -210,9 +207,8 @@ impl RateLimit {
         let shared = &self.shared;
         let ticket = Ticket::new(shared);
         loop {
+            // Made before the decision, so that it hears of every change after that.
             let mut changed = pin!(shared.changed.notified());
-            // Registered before the decision, so that no change is missed.
-            changed.as_mut().enable();
             let class = class.unwrap_or(match *urgency.borrow_and_update() {
                 Urgency::Waiting => Class::Waiting,
                 Urgency::Background => Class::Background,
@@ -258,8 +254,8 @@ impl Default for RateLimit {
     }
 }
 
-impl From<AllowanceSettings> for RateLimit {
-    fn from(settings: AllowanceSettings) -> Self {
+impl From<RateLimitSettings> for RateLimit {
+    fn from(settings: RateLimitSettings) -> Self {
         Self::new(settings.requests, settings.per)
     }
 }

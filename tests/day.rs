@@ -1,5 +1,5 @@
 //! A simulated day: 24 hours, 50 callers, some of them on forbidden paths, 20
-//! neighbors with a wrong secret on the same allowance, an endpoint with bad
+//! neighbors with a wrong secret on the same rate limit, an endpoint with bad
 //! hours and hiccups, tokens that are revoked, secrets that are rotated, a
 //! machine that is suspended and clocks that are set. tokio's clock is paused;
 //! everything comes from a seed.
@@ -148,7 +148,7 @@ impl World {
     fn whim(&mut self) -> Mood {
         let was_hiccup = std::mem::take(&mut self.hiccup);
         match self.rng.u8(0..20) {
-            // The second try needs a place of the allowance, and requests from before
+            // The second try needs a place of the rate limit, and requests from before
             // a suspend hold theirs for up to a minute more.
             0 | 1 if !was_hiccup && self.now() > self.woke_at + 60.0 => {
                 self.hiccup = true;
@@ -390,7 +390,7 @@ async fn neighbor(world: Shared, cache: TokenCache, mut rng: Rng) {
 
 fn provider(seed: u64, world: &Shared, credentials: ClientCredentials) -> HttpTokenProvider {
     let endpoint = world.clone();
-    // An allowance of its own for each seed.
+    // A rate limit of its own for each seed.
     let credentials = credentials.token_url(format!("https://identity.test/{seed}"));
     let service = service_fn(move |request| token_endpoint(endpoint.clone(), request));
     HttpTokenProvider::with_service(credentials, service).unwrap()

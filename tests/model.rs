@@ -17,7 +17,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use officernd_auth::testing::ManualClock;
 use officernd_auth::{
-    AccessToken, Allowance, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, TokenCache,
+    AccessToken, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit, TokenCache,
     TokenProvider, kill_flights, settle_flights,
 };
 use shuttle::future::{block_on, spawn, yield_now};
@@ -67,7 +67,7 @@ impl TokenProvider for Provider {
 fn layer(provider: &Provider, clock: &ManualClock) -> OfficeRndAuthLayer {
     OfficeRndAuthLayer::builder(provider.clone())
         .clock(clock.clone())
-        .allowance(Allowance::unlimited())
+        .rate_limit(RateLimit::unlimited())
         .jitter(0.0)
         .build()
         .unwrap()

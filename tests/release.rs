@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use officernd_auth::{
-    AccessToken, Allowance, BoxError, Error, ErrorKind, OfficeRndAuthLayer, provider_fn,
+    AccessToken, BoxError, Error, ErrorKind, OfficeRndAuthLayer, RateLimit, provider_fn,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -63,7 +63,7 @@ fn issues_one_token(issued: &Issued) -> OfficeRndAuthLayer {
         std::future::ready(answer)
     });
     let builder = OfficeRndAuthLayer::builder(provider);
-    builder.allowance(Allowance::unlimited()).build().unwrap()
+    builder.rate_limit(RateLimit::unlimited()).build().unwrap()
 }
 
 /// Many requests at once on the hit path, then a pause for the fetch.
@@ -129,7 +129,7 @@ async fn tokens_follow_each_other_and_no_thread_stays_behind() {
     let endpoint = issued.clone();
     let provider = provider_fn(move || std::future::ready(endpoint.issue()));
     let layer = OfficeRndAuthLayer::builder(provider)
-        .allowance(Allowance::unlimited())
+        .rate_limit(RateLimit::unlimited())
         .build()
         .unwrap();
     let mut threads = Vec::new();

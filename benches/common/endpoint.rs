@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, Response};
-use officernd_auth::{AccessToken, Allowance, OfficeRndAuthLayer, provider_fn};
+use officernd_auth::{AccessToken, OfficeRndAuthLayer, RateLimit, provider_fn};
 use tokio::sync::{Mutex, RwLock};
 use tower::layer::util::Identity;
 use tower::{BoxError, Layer, Service, ServiceExt};
@@ -82,7 +82,7 @@ impl Keeper {
                     }
                 });
                 let layer = OfficeRndAuthLayer::builder(provider)
-                    .allowance(Allowance::unlimited())
+                    .rate_limit(RateLimit::unlimited())
                     .build()?;
                 shot(layer.layer(server))
             }

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Builder;
-use crate::allowance::Allowance;
 use crate::cache::TokenCache;
 use crate::clock::{Clock, TokioClock};
 use crate::config::Settings;
@@ -13,6 +12,7 @@ use crate::error::ConfigError;
 use crate::middleware::{OfficeRndAuthLayer, Policy};
 use crate::organizations::{OrganizationResolver, Resolve};
 use crate::provider::{DynProvider, TokenProvider};
+use crate::rate_limit::RateLimit;
 
 impl OfficeRndAuthLayer {
     /// A layer with everything at its default, and the credentials of the
@@ -140,7 +140,7 @@ impl Settings {
     fn new_of<T>(&self, from: T) -> New<T> {
         New {
             from,
-            allowance: self.allowance.map(Allowance::from),
+            rate_limit: self.rate_limit.map(RateLimit::from),
             clock: Arc::new(TokioClock),
         }
     }
@@ -177,7 +177,7 @@ impl Settings {
 #[derive(Debug)]
 pub struct New<T> {
     pub(super) from: T,
-    pub(super) allowance: Option<Allowance>,
+    pub(super) rate_limit: Option<RateLimit>,
     pub(super) clock: Arc<dyn Clock>,
 }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::constructors::{New, Provider, Resolver};
-use crate::allowance::Allowance;
 use crate::cache::{self, TokenCache};
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -17,6 +16,7 @@ use crate::middleware::{OfficeRndAuthLayer, Policy};
 use crate::organizations::slug::Slug;
 use crate::organizations::{OrganizationMap, Organizations};
 use crate::origin::OriginPolicy;
+use crate::rate_limit::RateLimit;
 
 /// Sets up an [`OfficeRndAuthLayer`] over [`Settings`].
 ///
@@ -32,7 +32,7 @@ use crate::origin::OriginPolicy;
 /// | [`expiry_margin`](Self::expiry_margin) | 10 s, at most a tenth of the life |
 /// | [`fetch_timeout`](Self::fetch_timeout) | 10 s |
 /// | [`acquire_timeout`](Self::acquire_timeout) | 30 s |
-/// | [`allowance`](Self::allowance) | 5 per 60 s, shared by all caches on one token URL |
+/// | [`rate_limit`](Self::rate_limit) | 5 per 60 s, shared by all caches on one token URL |
 /// | [`keep_warm`](Self::keep_warm) | `false` |
 /// | [`allow_origin`](Self::allow_origin) | `https://app.officernd.com`, `https://hybrid.officernd.com` |
 ///
@@ -149,7 +149,7 @@ impl<T> Builder<New<T>> {
     }
 
     /// How long a request may wait for a token, everything included: the
-    /// organization's resolver, the allowance, another caller's fetch, the fetch.
+    /// organization's resolver, the rate limit, another caller's fetch, the fetch.
     pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
         self.settings.acquire_timeout = timeout;
         self
@@ -157,8 +157,8 @@ impl<T> Builder<New<T>> {
 
     /// How many token requests may be sent, instead of what the provider says.
     /// A clone shares the window.
-    pub fn allowance(mut self, allowance: Allowance) -> Self {
-        self.source.allowance = Some(allowance);
+    pub fn rate_limit(mut self, rate_limit: RateLimit) -> Self {
+        self.source.rate_limit = Some(rate_limit);
         self
     }
 
@@ -230,9 +230,9 @@ impl Builder<New<Resolver>> {
         };
         let cache_settings = self.cache_settings();
         let New {
-            from, allowance, ..
+            from, rate_limit, ..
         } = self.source;
-        let map = OrganizationMap::new(from.0, cache_settings, allowance, &self.settings);
+        let map = OrganizationMap::new(from.0, cache_settings, rate_limit, &self.settings);
         let organizations = Organizations::new(map, default.map(|slug| slug.as_str().into()));
         Ok(OfficeRndAuthLayer::over_organizations(
             organizations,
@@ -258,9 +258,9 @@ impl Builder {
         }
         let settings = self.cache_settings();
         let New {
-            from, allowance, ..
+            from, rate_limit, ..
         } = self.source;
-        let cache = TokenCache::with_settings(from.0, allowance, settings);
+        let cache = TokenCache::with_settings(from.0, rate_limit, settings);
         Ok(OfficeRndAuthLayer::over_cache(cache, policy))
     }
 }

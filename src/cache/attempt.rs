@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::backoff::{Backoff, BackoffBounds};
 use super::lifetime::IssuedToken;
-use crate::allowance::Urgency;
 use crate::clock::{Now, later};
 use crate::error::{Error, ErrorKind};
 use crate::provider::Cause;
+use crate::rate_limit::Urgency;
 
 /// A fetch whose runtime runs ends in time. One that is later than this has
 /// lost its runtime, or the runtime is blocked.
@@ -234,7 +234,7 @@ impl Attempts {
         }
     }
 
-    /// When the backoff ends: that of the allowance if `rate_limited`, else that
+    /// When the backoff ends: that of the rate limit if `rate_limited`, else that
     /// of a failure.
     pub(super) fn backoff_ends(&self, rate_limited: bool, now: Now) -> Option<Instant> {
         match &self.state {

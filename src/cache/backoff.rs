@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::allowance::Urgency;
 use crate::clock::{Countdown, Now, doubled};
 use crate::error::{Error, ErrorKind};
+use crate::rate_limit::Urgency;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -27,7 +27,7 @@ enum Reason {
     /// The first failure in a row, with a backoff of at most 1 s: callers wait
     /// for the next try.
     FailedOnce,
-    /// The allowance refused a fetch of this urgency; nothing was sent.
+    /// The rate limit refused a fetch of this urgency; nothing was sent.
     RateLimited(Urgency),
     /// Fetches end without a result: only the background waits.
     Lost,
@@ -66,7 +66,7 @@ impl Backoff {
         Self::after(error, &bounds, now, chance)
     }
 
-    /// The allowance refused a fetch of this urgency.
+    /// The rate limit refused a fetch of this urgency.
     pub(super) fn rate_limited(error: Error, urgency: Urgency, now: Now) -> Self {
         let length = error.retry_after().unwrap_or(SECOND);
         // A cache that comes back earlier than its turn is refused again.
@@ -161,7 +161,7 @@ pub(super) struct BackoffBounds {
 impl BackoffBounds {
     /// The longest backoff after a permanent failure of a cache on its own.
     pub(super) const MAX_PERMANENT_SINGLE: Duration = Duration::from_secs(10 * 60);
-    /// The same for one of many caches that share an allowance.
+    /// The same for one of many caches that share a rate limit.
     pub(super) const MAX_PERMANENT_SHARED: Duration = HOUR;
 }
 

@@ -16,7 +16,7 @@ use crate::rate_limit::Class;
 use crate::sync::Runtime;
 use crate::token::AccessToken;
 
-/// How long a provider that spends its allowance itself may take beyond its last
+/// How long a provider that takes its permits itself may take beyond its last
 /// token request.
 const AFTER_REQUEST: Duration = Duration::from_secs(5);
 
@@ -122,7 +122,7 @@ impl Fetch {
         if !state.advanced(self.id, cx.deadline) {
             return Err(given_up());
         }
-        let spends_itself = state.provider.spends_allowance();
+        let spends_itself = state.provider.takes_permits();
         let permit = match spends_itself {
             true => None,
             false => Some(cx.permit().await?),

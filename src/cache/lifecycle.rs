@@ -18,10 +18,10 @@ use super::caller::Caller;
 use super::lifetime::{Freshness, IssuedToken, Lifetime, RefreshPolicy};
 use super::rejection::{Rejection, Unauthorized};
 use super::status::TokenStatus;
-use crate::allowance::Urgency;
 use crate::clock::{Age, Now};
 use crate::error::Error;
 use crate::provider::Cause;
+use crate::rate_limit::Urgency;
 use crate::token::AccessToken;
 
 /// One token: the current one, the fetch of the next, and the 401s to it.
@@ -73,7 +73,7 @@ enum Deadline {
     BackoffEnds,
     /// Refused credentials are compared with the source's, not before.
     CredentialsCheck,
-    /// The allowance has a request to spare, not before.
+    /// The rate limit has a request to spare, not before.
     WindowReopens,
     /// A rejected token is replaced, at the latest.
     ReplaceRejected,

@@ -34,11 +34,11 @@ use self::slot::{CachedToken, Verdict};
 pub(crate) use self::slot::{SlotReader, TokenHeader};
 use self::state::State;
 pub use self::status::{Phase, TokenStatus};
-use crate::allowance::Allowance;
 use crate::clock::{Clock, TokioClock, later};
 use crate::config;
 use crate::error::{Error, ErrorKind};
 use crate::provider::{DynProvider, TokenProvider};
+use crate::rate_limit::RateLimit;
 use crate::sync::Ordering;
 use crate::token::AccessToken;
 
@@ -83,10 +83,10 @@ impl TokenCache {
 
     pub(crate) fn with_settings(
         provider: Box<dyn DynProvider>,
-        allowance: Option<Allowance>,
+        rate_limit: Option<RateLimit>,
         settings: Settings,
     ) -> Self {
-        let state = State::new(provider, allowance, settings);
+        let state = State::new(provider, rate_limit, settings);
         keep_warm::ensure(&state);
         Self { state }
     }

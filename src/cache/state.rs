@@ -51,7 +51,7 @@ impl State {
         rate_limit: Option<RateLimit>,
         settings: Settings,
     ) -> Arc<Self> {
-        let rate_limit = rate_limit.or_else(|| provider.allowance());
+        let rate_limit = rate_limit.or_else(|| provider.rate_limit());
         let lifecycle = Lifecycle::new(settings.policy, settings.max_permanent_backoff());
         let now = Now::read(&*settings.clock);
         let sent = Arc::default();

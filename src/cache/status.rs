@@ -45,7 +45,7 @@ pub struct TokenStatus {
     pub last_error: Option<ErrorKind>,
     /// Fetches failed since the last success.
     pub consecutive_failures: u32,
-    /// When the next fetch may start: during a backoff, while the allowance is
+    /// When the next fetch may start: during a backoff, while the rate limit is
     /// used up, or while a rejected token waits for its replacement.
     #[serde(serialize_with = "seconds")]
     pub next_attempt_in: Option<Duration>,

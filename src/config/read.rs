@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
-use super::{AllowanceSettings, Settings, text};
+use super::{RateLimitSettings, Settings, text};
 use crate::secret::Secret;
 
 impl<'de> Deserialize<'de> for Settings {
@@ -58,7 +58,7 @@ struct Fields {
     fetch_timeout: Duration,
     #[serde(deserialize_with = "text::duration")]
     acquire_timeout: Duration,
-    allowance: Option<AllowanceSettings>,
+    rate_limit: Option<RateLimitSettings>,
     keep_warm: bool,
     #[serde(deserialize_with = "text::optional")]
     default_organization: Option<String>,

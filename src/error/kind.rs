@@ -24,7 +24,7 @@ pub enum ErrorKind {
     /// The server refused for another lasting reason (`unauthorized_client`,
     /// `invalid_grant`, `invalid_request`, other 4xx, a bare 403).
     Denied,
-    /// The server answered 429, or the [`Allowance`](crate::Allowance) is used up.
+    /// The server answered 429, or the [`RateLimit`](crate::RateLimit) is used up.
     RateLimited,
     /// A time bound ended first.
     Timeout,

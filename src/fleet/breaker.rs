@@ -15,10 +15,6 @@ pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the store is out of use after a failure.
 pub(super) const OPEN_FOR: Duration = Duration::from_secs(10);
 
-/// The store cannot be used now: go on without it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct StoreUnavailable;
-
 /// How a [`SharedTokenProvider`](crate::SharedTokenProvider) uses its store.
 ///
 /// ```
@@ -78,20 +74,20 @@ struct State {
 }
 
 impl CircuitBreaker {
-    /// Runs one operation of the store for up to `limit` and up to 3 s, unless
-    /// the breaker is open.
+    /// Runs one operation of the store for up to `limit` and up to 3 s. `None`: it
+    /// failed, or the breaker is open; go on without the store.
     pub(super) async fn run<T>(
         &self,
         clock: &dyn Clock,
         limit: Duration,
         operation: &'static str,
         work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, StoreUnavailable> {
+    ) -> Option<T> {
         let now = clock.now();
         {
             let mut state = self.lock();
             match state.open_until {
-                Some(until) if now < until => return Err(StoreUnavailable),
+                Some(until) if now < until => return None,
                 // This one tries; the others go on without the store.
                 Some(_) => state.open_until = Some(later(now, OPEN_FOR)),
                 None => {}
@@ -110,7 +106,7 @@ impl CircuitBreaker {
                 if back {
                     observability::store_back(operation);
                 }
-                Ok(value)
+                Some(value)
             }
             Err(error) => {
                 state.open_until = Some(later(clock.now(), OPEN_FOR));
@@ -118,7 +114,7 @@ impl CircuitBreaker {
                 state.counts.last_error = Some(error.to_string());
                 drop(state);
                 observability::store_failed(operation, &error);
-                Err(StoreUnavailable)
+                None
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::breaker::{OPEN_FOR, OPERATION_TIMEOUT, Source, StoreUnavailable};
+use super::breaker::{OPEN_FOR, OPERATION_TIMEOUT, Source};
 use super::entry::{Entry, Failure, Opened, Read, Token};
 use super::key::{KeyMaterial, KeyedProvider};
 use super::provider::Shared;
@@ -78,7 +78,7 @@ impl<P: KeyedProvider> Fetch<P> {
         })??;
         let (requests, per) = match cx.limit() {
             // What the inner provider sends is counted where it is sent.
-            Some((_, per)) if shared.provider.spends_allowance() => (None, per),
+            Some((_, per)) if shared.provider.takes_permits() => (None, per),
             Some((requests, per)) => (Some(requests), per),
             None => (None, Duration::ZERO),
         };
@@ -100,7 +100,7 @@ impl<P: KeyedProvider> Fetch<P> {
 
     /// Takes the token from the store, or fetches it under the store's lease.
     pub(super) async fn run(mut self) -> Result<AccessToken, Error> {
-        let spends = self.shared.provider.spends_allowance();
+        let takes_permits = self.shared.provider.takes_permits();
         let mut line: Option<Line> = None;
         let mut place: Option<Result<Permit, Error>> = None;
         let mut polls = 0;
@@ -110,15 +110,16 @@ impl<P: KeyedProvider> Fetch<P> {
                 return Err(Error::new(ErrorKind::Timeout, message));
             }
             let pause = self.shared.memory().pause(&self.claim.key, self.now());
-            if place.is_none() && pause.is_none() && !spends {
+            if place.is_none() && pause.is_none() && !takes_permits {
                 let cx = self.cx.clone();
                 line.get_or_insert_with(|| Box::pin(async move { cx.reserve().await }));
                 // Only a look: the store may have a token.
                 place = first(&mut line, ready(())).await;
             }
-            self.claim.may_fetch = pause.is_none() && (spends || matches!(place, Some(Ok(_))));
+            self.claim.may_fetch =
+                pause.is_none() && (takes_permits || matches!(place, Some(Ok(_))));
             let asked = self.age();
-            let Ok(claimed) = self.claim().await else {
+            let Some(claimed) = self.claim().await else {
                 drop((line, place));
                 return self.alone().await;
             };
@@ -150,7 +151,7 @@ impl<P: KeyedProvider> Fetch<P> {
                     }
                     (None, Some(Err(error))) if wait.is_zero() => return Err(error),
                     // The fleet has a place, the process has none: wait for that.
-                    (None, None) if wait.is_zero() && !spends => MAX_WAIT,
+                    (None, None) if wait.is_zero() && !takes_permits => MAX_WAIT,
                     _ => self.turn(wait)?,
                 },
             };
@@ -161,7 +162,7 @@ impl<P: KeyedProvider> Fetch<P> {
         }
     }
 
-    async fn claim(&self) -> Result<Claimed, StoreUnavailable> {
+    async fn claim(&self) -> Option<Claimed> {
         let clock = self.cx.clock();
         // Half of what is left is for a fetch without the store.
         let left = self.cx.deadline().saturating_duration_since(clock.now());
@@ -255,7 +256,7 @@ impl<P: KeyedProvider> Fetch<P> {
             .shared
             .run(self.cx.clock(), "finish", self.shared.store.finish(&finish))
             .await;
-        let saved = matches!(finished, Ok(true)) && finish.entry.is_some();
+        let saved = matches!(finished, Some(true)) && finish.entry.is_some();
         match answer.result {
             Ok(token) => {
                 let life = token.expires_in().saturating_sub(self.age_of(&answer.age));
@@ -284,7 +285,7 @@ impl<P: KeyedProvider> Fetch<P> {
         if let Some(error) = self.must_wait() {
             return Err(error);
         }
-        let permit = match self.shared.provider.spends_allowance() {
+        let permit = match self.shared.provider.takes_permits() {
             true => None,
             false => Some(self.cx.permit().await?),
         };
@@ -360,11 +361,12 @@ impl<P: KeyedProvider> Fetch<P> {
     /// Refused credentials may be corrected, and then have another key: a fetch
     /// that looks at them costs no token request.
     fn correctable(&self, error: Error) -> Error {
-        let wait = error.retry_after().filter(|wait| *wait > REFUSED);
         let refused = error.kind() == ErrorKind::InvalidClient && self.material.may_change();
-        match wait.filter(|_| refused) {
-            Some(_) => error.with_retry_after(REFUSED).with_max_backoff(REFUSED),
-            None => error,
+        match error.retry_after() {
+            Some(wait) if refused && wait > REFUSED => {
+                error.with_retry_after(REFUSED).with_max_backoff(REFUSED)
+            }
+            _ => error,
         }
     }
 
@@ -478,7 +480,7 @@ async fn hand_over<P>(shared: Weak<Shared<P>>, clock: Arc<dyn Clock>, mut late: 
         };
         let claimed = shared.run(&*clock, "claim", shared.store.claim(&late.claim));
         match claimed.await {
-            Ok(Claimed::Entry(stored)) => {
+            Some(Claimed::Entry(stored)) => {
                 let theirs = Opened::new(&stored, &late.sealer, &*clock);
                 let theirs = theirs.and_then(|theirs| theirs.token(clock.now()));
                 if theirs.is_some_and(|theirs| theirs.left >= left / 2) {
@@ -486,12 +488,12 @@ async fn hand_over<P>(shared: Weak<Shared<P>>, clock: Arc<dyn Clock>, mut late: 
                 }
                 soon = late.claim.seen.replace(stored.id).is_none();
             }
-            Ok(Claimed::Granted) => {
+            Some(Claimed::Granted) => {
                 let entry = Entry::new(&*clock, Some(token), None);
                 let frees_after = late.claim.limits.per.saturating_sub(age);
                 let finish = finish(&late.claim, &late.sealer, Some(entry), frees_after);
                 let finished = shared.run(&*clock, "finish", shared.store.finish(&finish));
-                if finished.await.is_ok() {
+                if finished.await.is_some() {
                     return;
                 }
             }
@@ -508,7 +510,7 @@ impl<P> Shared<P> {
         clock: &dyn Clock,
         operation: &'static str,
         work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, StoreUnavailable> {
+    ) -> Option<T> {
         self.breaker
             .run(clock, OPERATION_TIMEOUT, operation, work)
             .await

@@ -86,7 +86,7 @@ pub struct KeyMaterial {
 
 impl KeyMaterial {
     /// The token of this client at this endpoint. One endpoint should have one
-    /// spelling: those who share it share its allowance.
+    /// spelling: those who share it share its rate limit.
     #[must_use]
     pub fn new(
         endpoint: impl Into<String>,
@@ -138,7 +138,7 @@ impl KeyMaterial {
     /// The window that everyone at this endpoint shares, whatever the client:
     /// OfficeRnD may count by address.
     pub(super) fn window(&self) -> Name {
-        Name::digest_of(&[b"allowance ", self.endpoint.as_bytes()].concat())
+        Name::digest_of(&[b"rate limit ", self.endpoint.as_bytes()].concat())
     }
 
     /// Without the query: some gateways take a key there.

@@ -141,11 +141,11 @@ impl<P: KeyedProvider> TokenProvider for SharedTokenProvider<P> {
         Fetch::new(&self.shared, cx).await?.run().await
     }
 
-    fn allowance(&self) -> Option<RateLimit> {
-        self.shared.provider.allowance()
+    fn rate_limit(&self) -> Option<RateLimit> {
+        self.shared.provider.rate_limit()
     }
 
-    fn spends_allowance(&self) -> bool {
+    fn takes_permits(&self) -> bool {
         true
     }
 }

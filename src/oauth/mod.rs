@@ -178,7 +178,7 @@ impl TokenProvider for HttpTokenProvider {
         self.inner.client.fetch(&cx).await
     }
 
-    fn allowance(&self) -> Option<RateLimit> {
+    fn rate_limit(&self) -> Option<RateLimit> {
         Some(self.inner.rate_limit.clone())
     }
 

@@ -22,7 +22,7 @@ pub(super) struct RequestTemplate {
 }
 
 impl RequestTemplate {
-    /// The token URL in its one spelling: those who share it share an allowance.
+    /// The token URL in its one spelling: those who share it share a rate limit.
     pub(super) fn endpoint(&self) -> String {
         let url = &self.token_url;
         let scheme = url.scheme_str().unwrap_or_default();

@@ -44,7 +44,7 @@ pub fn describe() {
     describe_histogram!(
         "officernd_auth_refresh_duration_seconds",
         Unit::Seconds,
-        "How long token fetches took, with the wait for the allowance."
+        "How long token fetches took, with the wait for the rate limit."
     );
     describe_counter!(
         "officernd_auth_token_requests_total",

@@ -11,12 +11,12 @@ use papaya::{HashMap, LocalGuard};
 use super::entry::{Entry, Known};
 use super::organization::Organization;
 use super::resolver::Resolve;
-use crate::allowance::Allowance;
 use crate::cache::{self, Backoff, TokenCache, TokenStatus};
 use crate::clock::{Clock, Now, later, timeout_at};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind};
 use crate::provider::{BoxProvider, FetchContext, TokenProvider};
+use crate::rate_limit::RateLimit;
 use crate::token::AccessToken;
 
 /// How long the resolver is not asked again for an unknown organization.
@@ -28,9 +28,9 @@ pub(crate) struct OrganizationMap {
     resolver: Box<dyn Resolve>,
     settings: cache::Settings,
     /// As the user gave it: wins over the providers'.
-    allowance: Option<Allowance>,
+    rate_limit: Option<RateLimit>,
     /// For providers that name none: one for all organizations.
-    shared: Allowance,
+    shared: RateLimit,
     max: usize,
     idle_after: Duration,
     entries: HashMap<Box<str>, Arc<Entry>, RandomState>,
@@ -66,15 +66,15 @@ impl OrganizationMap {
     pub(crate) fn new(
         resolver: Box<dyn Resolve>,
         mut cache_settings: cache::Settings,
-        allowance: Option<Allowance>,
+        rate_limit: Option<RateLimit>,
         settings: &Settings,
     ) -> Arc<Self> {
         cache_settings.one_of_many = true;
         Arc::new_cyclic(|this| Self {
             resolver,
             settings: cache_settings,
-            allowance,
-            shared: Allowance::default(),
+            rate_limit,
+            shared: RateLimit::default(),
             max: settings.max_organizations,
             idle_after: settings.idle_after,
             entries: HashMap::builder()
@@ -136,22 +136,22 @@ impl OrganizationMap {
     fn known(&self, organization: Organization) -> Known {
         let Organization {
             provider,
-            allowance,
+            rate_limit,
             origins,
         } = organization;
-        let explicit = allowance.or_else(|| self.allowance.clone());
+        let explicit = rate_limit.or_else(|| self.rate_limit.clone());
         // `None` is the provider's own.
         let or_shared = || {
-            let has_own = provider.allowance().is_some();
+            let has_own = provider.rate_limit().is_some();
             (!has_own).then(|| self.shared.clone())
         };
-        let allowance = explicit.or_else(or_shared);
+        let rate_limit = explicit.or_else(or_shared);
         let provider = EvictingProvider {
             provider,
             map: Weak::clone(&self.this),
         };
         let settings = self.settings.clone();
-        let cache = TokenCache::with_settings(Box::new(provider), allowance, settings);
+        let cache = TokenCache::with_settings(Box::new(provider), rate_limit, settings);
         Known { cache, origins }
     }
 
@@ -223,12 +223,12 @@ impl TokenProvider for EvictingProvider {
         TokenProvider::fetch(&self.provider, cx)
     }
 
-    fn allowance(&self) -> Option<Allowance> {
-        TokenProvider::allowance(&self.provider)
+    fn rate_limit(&self) -> Option<RateLimit> {
+        TokenProvider::rate_limit(&self.provider)
     }
 
-    fn spends_allowance(&self) -> bool {
-        TokenProvider::spends_allowance(&self.provider)
+    fn takes_permits(&self) -> bool {
+        TokenProvider::takes_permits(&self.provider)
     }
 
     fn credentials_changed(&self) -> impl Future<Output = bool> + Send {

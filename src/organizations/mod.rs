@@ -2,7 +2,7 @@
 //!
 //! [`OfficeRndAuthLayer::per_organization`](crate::OfficeRndAuthLayer::per_organization)
 //! takes an [`OrganizationResolver`]: a map from slug to provider, or a lookup of your
-//! own. An [`Organization`] in place of a provider has origins and an allowance of its
+//! own. An [`Organization`] in place of a provider has origins and a rate limit of its
 //! own. [`Organizations`] is the set of caches behind the layer. The request extension
 //! [`OrganizationSlug`] selects an organization whatever the path says.
 

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use crate::allowance::Allowance;
 use crate::error::ConfigError;
 use crate::origin::OriginPolicy;
 use crate::provider::{BoxProvider, TokenProvider};
+use crate::rate_limit::RateLimit;
 
 /// An organization's provider, of any type, with settings for this organization
 /// alone. Every [`TokenProvider`] converts into one. A clone shares the provider.
@@ -34,7 +34,7 @@ use crate::provider::{BoxProvider, TokenProvider};
 #[derive(Clone)]
 pub struct Organization {
     pub(super) provider: BoxProvider,
-    pub(super) allowance: Option<Allowance>,
+    pub(super) rate_limit: Option<RateLimit>,
     pub(super) origins: Option<OriginPolicy>,
 }
 
@@ -44,7 +44,7 @@ impl Organization {
     pub fn new(provider: impl TokenProvider) -> Self {
         Self {
             provider: BoxProvider::new(provider),
-            allowance: None,
+            rate_limit: None,
             origins: None,
         }
     }
@@ -65,8 +65,8 @@ impl Organization {
     /// How many token requests may be sent, instead of what the layer's builder
     /// and the provider say. A clone shares the window.
     #[must_use]
-    pub fn allowance(mut self, allowance: Allowance) -> Self {
-        self.allowance = Some(allowance);
+    pub fn rate_limit(mut self, rate_limit: RateLimit) -> Self {
+        self.rate_limit = Some(rate_limit);
         self
     }
 }
@@ -80,7 +80,7 @@ impl<P: TokenProvider> From<P> for Organization {
 impl fmt::Debug for Organization {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Organization")
-            .field("allowance", &self.allowance)
+            .field("rate_limit", &self.rate_limit)
             .field("origins", &self.origins)
             .finish_non_exhaustive()
     }

@@ -5,8 +5,8 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::{DynProvider, FetchContext, TokenProvider};
-use crate::allowance::Allowance;
 use crate::error::Error;
+use crate::rate_limit::RateLimit;
 use crate::token::AccessToken;
 
 /// A provider of any type: for a map or a resolver whose organizations get
@@ -51,12 +51,12 @@ impl TokenProvider for BoxProvider {
         DynProvider::fetch(&*self.inner, cx)
     }
 
-    fn allowance(&self) -> Option<Allowance> {
-        DynProvider::allowance(&*self.inner)
+    fn rate_limit(&self) -> Option<RateLimit> {
+        DynProvider::rate_limit(&*self.inner)
     }
 
-    fn spends_allowance(&self) -> bool {
-        DynProvider::spends_allowance(&*self.inner)
+    fn takes_permits(&self) -> bool {
+        DynProvider::takes_permits(&*self.inner)
     }
 
     fn credentials_changed(&self) -> impl Future<Output = bool> + Send {

@@ -136,7 +136,7 @@ impl FetchContext {
     /// whole window after that.
     ///
     /// A cache has taken one before it calls `fetch`, unless the provider
-    /// [spends itself](super::TokenProvider::spends_allowance): call this
+    /// [spends itself](super::TokenProvider::takes_permits): call this
     /// before each request beyond that.
     ///
     /// # Errors

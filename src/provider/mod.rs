@@ -13,14 +13,14 @@ pub(crate) use self::context::Previous;
 pub use self::context::{Cause, FetchContext};
 pub use self::simple::{ProviderFn, StaticToken, provider_fn};
 
-use crate::allowance::Allowance;
 use crate::error::Error;
+use crate::rate_limit::RateLimit;
 use crate::token::AccessToken;
 
 /// Fetches tokens, one per call.
 ///
 /// A cache calls [`fetch`](Self::fetch) at most once at a time, in a task of
-/// its own, under its `fetch_timeout` and its [`Allowance`]; a provider need
+/// its own, under its `fetch_timeout` and its [`RateLimit`]; a provider need
 /// not retry, remember or limit anything. The future is dropped when the
 /// timeout ends. Otherwise it runs to its end, also when no caller waits any more.
 ///
@@ -51,13 +51,13 @@ pub trait TokenProvider: Send + Sync + 'static {
     /// The kind decides what the cache does next: after a transient kind
     /// ([`Error::is_transient`]) it backs off for up to 60 s, with jitter; after
     /// `RateLimited` for 30 to 60 s, doubling to 15 min; after any other for 60 s, doubling to 10 min, or to 60 min where several caches
-    /// share an allowance. If [`Error::retry_after`] is longer, for that time.
+    /// share a rate limit. If [`Error::retry_after`] is longer, for that time.
     fn fetch(&self, cx: FetchContext) -> impl Future<Output = Result<AccessToken, Error>> + Send;
 
-    /// The allowance that this provider shares with others in the process. The
-    /// default is `None`: each cache has its own of 5 per 60 s. An allowance
+    /// The rate limit that this provider shares with others in the process. The
+    /// default is `None`: each cache has its own of 5 per 60 s. A rate limit
     /// that the builder names is used instead.
-    fn allowance(&self) -> Option<Allowance> {
+    fn rate_limit(&self) -> Option<RateLimit> {
         None
     }
 
@@ -67,7 +67,7 @@ pub trait TokenProvider: Send + Sync + 'static {
     /// request by [`FetchContext::fetch_timeout`] and sends none after
     /// [`FetchContext::deadline`]; the cache gives the fetch up `fetch_timeout`
     /// and 5 s after that. Default: `false`.
-    fn spends_allowance(&self) -> bool {
+    fn takes_permits(&self) -> bool {
         false
     }
 
@@ -86,12 +86,12 @@ impl<P: TokenProvider> TokenProvider for Arc<P> {
         P::fetch(self, cx)
     }
 
-    fn allowance(&self) -> Option<Allowance> {
-        P::allowance(self)
+    fn rate_limit(&self) -> Option<RateLimit> {
+        P::rate_limit(self)
     }
 
-    fn spends_allowance(&self) -> bool {
-        P::spends_allowance(self)
+    fn takes_permits(&self) -> bool {
+        P::takes_permits(self)
     }
 
     fn credentials_changed(&self) -> impl Future<Output = bool> + Send {
@@ -106,8 +106,8 @@ pub(crate) type FetchFuture<'a> =
 /// paid once a token, not once a request.
 pub(crate) trait DynProvider: Send + Sync {
     fn fetch(&self, cx: FetchContext) -> FetchFuture<'_>;
-    fn allowance(&self) -> Option<Allowance>;
-    fn spends_allowance(&self) -> bool;
+    fn rate_limit(&self) -> Option<RateLimit>;
+    fn takes_permits(&self) -> bool;
     fn credentials_changed(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>>;
 }
 
@@ -116,12 +116,12 @@ impl<P: TokenProvider> DynProvider for P {
         Box::pin(TokenProvider::fetch(self, cx))
     }
 
-    fn allowance(&self) -> Option<Allowance> {
-        TokenProvider::allowance(self)
+    fn rate_limit(&self) -> Option<RateLimit> {
+        TokenProvider::rate_limit(self)
     }
 
-    fn spends_allowance(&self) -> bool {
-        TokenProvider::spends_allowance(self)
+    fn takes_permits(&self) -> bool {
+        TokenProvider::takes_permits(self)
     }
 
     fn credentials_changed(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {

@@ -96,7 +96,7 @@ impl TokenProvider for StaticToken {
     }
 
     /// No request is sent, so none is counted.
-    fn spends_allowance(&self) -> bool {
+    fn takes_permits(&self) -> bool {
         true
     }
 }

@@ -272,19 +272,20 @@ async fn a_place_that_is_given_back_goes_to_the_waiting_fetch_at_once_and_is_not
     assert_eq!(sent.load(Ordering::Relaxed), 1);
     let error = acquire(&limit, PATIENCE).await.unwrap_err();
     assert_eq!(error.retry_after(), Some(MINUTE));
+    // Its turn is at the deadline.
+    drop(acquire(&limit, MINUTE).await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_that_is_given_up_leaves_the_line() {
-    let limit = RateLimit::new(1, MINUTE);
-    drop(
-        acquire(&limit, Duration::ZERO)
-            .await
-            .unwrap()
-            .sent(&Arc::default()),
-    );
-    let waits = acquire(&limit, 2 * MINUTE);
-    tokio::time::timeout(PATIENCE, waits).await.unwrap_err();
+async fn a_wait_that_is_given_up_leaves_its_turn_to_the_next() {
+    let (limit, start) = (RateLimit::new(1, MINUTE), TokioClock.now());
+    let first = acquire(&limit, Duration::ZERO).await.unwrap();
+    drop(first.sent(&Arc::default()));
+    let leaves = tokio::time::timeout(PATIENCE, acquire(&limit, 2 * MINUTE));
+    let (left, next) = tokio::join!(leaves, acquire(&limit, 2 * MINUTE));
+    left.unwrap_err();
+    drop(next.unwrap());
+    assert_eq!(TokioClock.now() - start, MINUTE);
     assert!(limit.shared.lock().line.is_empty());
 }
 

@@ -109,7 +109,7 @@ async fn the_fleet_keeps_to_five_a_minute_and_a_failure_is_not_repeated_by_all()
     officernd.token_faults().always(Fault::Status(500));
     let mut kinds = Vec::new();
     for round in 0..10 {
-        // New pods each time: a crash loop. None has a backoff or an allowance yet.
+        // New pods each time: a crash loop. None has a backoff or a rate limit yet.
         let pods: Vec<TokenCache> = (0..8).map(|_| pod(&officernd, &server.url()).1).collect();
         let asked = pods.iter().map(|pod| {
             let pod = pod.clone();

@@ -232,7 +232,7 @@ async fn a_store_that_stops_and_goes_on_in_any_order_fails_no_request() {
         .map(|_| {
             let provider = crate::pods::provider(&officernd, store.clone());
             let layer = officernd_auth::OfficeRndAuthLayer::builder(provider)
-                .allowance(officernd_auth::Allowance::unlimited());
+                .rate_limit(officernd_auth::RateLimit::unlimited());
             layer.build().unwrap().cache().clone()
         })
         .collect();

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioExecutor;
 use officernd_auth::clock::{Clock, TokioClock};
 use officernd_auth::fleet::{Claim, Finish, Limits, Name, RedisStore, TokenStore};
 use officernd_auth::{
-    Allowance, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer, SharedTokenProvider,
+    ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer, RateLimit, SharedTokenProvider,
     TokenCache,
 };
 use officernd_simulator::Simulator;
@@ -36,10 +36,10 @@ pub(crate) fn provider(officernd: &Simulator, store: impl TokenStore) -> Shared 
     SharedTokenProvider::new(http, store)
 }
 
-/// Not even the process's allowance is shared: as if each were a process.
+/// Not even the process's rate limit is shared: as if each were a process.
 pub(crate) fn cache(provider: &Shared) -> TokenCache {
     let layer = OfficeRndAuthLayer::builder(provider.clone())
-        .allowance(Allowance::new(5, MINUTE))
+        .rate_limit(RateLimit::new(5, MINUTE))
         .fetch_timeout(Duration::from_secs(2))
         .acquire_timeout(Duration::from_secs(20))
         .build();

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use officernd_auth::fleet::RedisStore;
-use officernd_auth::{Allowance, OfficeRndAuthLayer, TokenCache};
+use officernd_auth::{OfficeRndAuthLayer, RateLimit, TokenCache};
 use officernd_simulator::{Fault, Simulator};
 
 use crate::pods::{MINUTE, ask_all, now, provider};
@@ -17,7 +17,7 @@ fn count() -> usize {
 fn pods(count: usize, officernd: &Simulator, url: &str) -> Vec<TokenCache> {
     let pod = |_| {
         let provider = provider(officernd, RedisStore::new(url).unwrap());
-        let layer = OfficeRndAuthLayer::builder(provider).allowance(Allowance::new(5, MINUTE));
+        let layer = OfficeRndAuthLayer::builder(provider).rate_limit(RateLimit::new(5, MINUTE));
         layer.build().unwrap().cache().clone()
     };
     (0..count).map(pod).collect()
@@ -74,7 +74,7 @@ async fn behind_a_full_window_a_pod_sends_ten_commands() {
     let pod = |_| {
         let store = RedisStore::new(&server.url()).unwrap();
         let layer = OfficeRndAuthLayer::builder(provider(&officernd, store));
-        let layer = layer.allowance(Allowance::new(1, window));
+        let layer = layer.rate_limit(RateLimit::new(1, window));
         layer.build().unwrap().cache().clone()
     };
     let first = pod(0);

@@ -10,7 +10,7 @@ use officernd_auth::fleet::{
 };
 use officernd_auth::testing::MemoryStore;
 use officernd_auth::{
-    AccessToken, Allowance, Error, ErrorKind, FetchContext, OfficeRndAuthLayer,
+    AccessToken, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit,
     SharedTokenProvider, TokenCache, TokenProvider,
 };
 use tokio::sync::watch;
@@ -175,7 +175,7 @@ fn node<S: TokenStore + Clone>(world: &Arc<World>, store: &S, secret: &str) -> N
     let layer = OfficeRndAuthLayer::builder(SharedTokenProvider::new(endpoint, way))
         .fetch_timeout(Duration::from_secs(1))
         .acquire_timeout(Duration::from_secs(20))
-        .allowance(Allowance::new(5, MINUTE));
+        .rate_limit(RateLimit::new(5, MINUTE));
     let cache = layer.build().unwrap().cache().clone();
     Node { cache, alive }
 }
@@ -293,7 +293,7 @@ async fn the_same_over_a_real_redis() {
     let url = server.url();
     let runs = (0..10).map(|seed| {
         let store = RedisStore::new(&url).unwrap();
-        // Each run has an allowance of its own.
+        // Each run has a rate limit of its own.
         let store = store.key_prefix(&format!("officernd:{seed}:")).unwrap();
         tokio::spawn(async move {
             let conditions = Conditions {

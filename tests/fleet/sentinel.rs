@@ -85,7 +85,7 @@ async fn a_failover_under_load_fails_no_request() {
         .map(|_| {
             let layer =
                 officernd_auth::OfficeRndAuthLayer::builder(provider(&officernd, store.clone()))
-                    .allowance(officernd_auth::Allowance::unlimited());
+                    .rate_limit(officernd_auth::RateLimit::unlimited());
             layer.build().unwrap().cache().clone()
         })
         .collect();

@@ -244,7 +244,7 @@ async fn a_life_of_nothing_is_a_malformed_answer() {
 }
 
 #[tokio::test]
-async fn no_life_is_so_short_that_the_allowance_is_exceeded() {
+async fn no_life_is_so_short_that_the_rate_limit_is_exceeded() {
     for life in [Duration::from_nanos(1), ms(1), ms(100), s(1), s(3)] {
         let clock = ManualClock::new();
         let provider = ScriptedProvider::new().life(life);

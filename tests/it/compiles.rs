@@ -12,9 +12,8 @@ use hyper_util::rt::TokioExecutor;
 use officernd_auth::middleware::{AuthRequest, AuthResponse, ResponseFuture};
 use officernd_auth::testing::ScriptedProvider;
 use officernd_auth::{
-    AccessToken, Allowance, ConfigError, Error, ErrorKind, FetchContext, OfficeRndAuth,
-    OfficeRndAuthLayer, RetryUnauthorized, SkipAuth, StaticToken, TokenCache, TokenRejected,
-    TokenStatus,
+    AccessToken, ConfigError, Error, ErrorKind, FetchContext, OfficeRndAuth, OfficeRndAuthLayer,
+    RateLimit, RetryUnauthorized, SkipAuth, StaticToken, TokenCache, TokenRejected, TokenStatus,
 };
 use tokio::task::LocalSet;
 use tower::util::{BoxCloneService, BoxCloneSyncService, BoxService};
@@ -116,7 +115,7 @@ fn the_public_types_go_where_a_service_goes() {
     clone_send_sync::<TokenCache>();
     clone_send_sync::<AccessToken>();
     clone_send_sync::<Error>();
-    clone_send_sync::<Allowance>();
+    clone_send_sync::<RateLimit>();
     clone_send_sync::<RetryUnauthorized>();
     clone_send_sync::<SkipAuth>();
     clone_send_sync::<TokenRejected>();

@@ -42,7 +42,7 @@ fn every_setting_can_be_written_in_toml() {
         default_organization = "acme"
         max_organizations = 20
         idle_after = "2h"
-        [allowance]
+        [rate_limit]
         requests = 3
         per = "30s"
         "#,
@@ -52,9 +52,9 @@ fn every_setting_can_be_written_in_toml() {
     assert_eq!(settings.refresh_ahead, Duration::from_secs(5400));
     assert_eq!(settings.expiry_margin, Duration::from_millis(250));
     assert_eq!(settings.jitter, 0.0);
-    let allowance = settings.allowance.unwrap();
+    let rate_limit = settings.rate_limit.unwrap();
     assert_eq!(
-        (allowance.requests, allowance.per),
+        (rate_limit.requests, rate_limit.per),
         (3, Duration::from_secs(30))
     );
     let resolver = BTreeMap::<String, ScriptedProvider>::new();
@@ -89,7 +89,7 @@ fn settings_that_say_only_what_is_needed_make_a_layer() {
 fn a_name_that_is_not_known_is_refused() {
     let error = toml("refresh_ahaed = \"5m\"").unwrap_err().to_string();
     assert!(error.contains("refresh_ahaed"), "{error}");
-    let error = toml("[allowance]\nrequest = 5").unwrap_err().to_string();
+    let error = toml("[rate_limit]\nrequest = 5").unwrap_err().to_string();
     assert!(error.contains("`request`"), "{error}");
 }
 
@@ -191,7 +191,7 @@ fn the_environment_lies_merged() {
         assert_eq!(settings.client_secret.unwrap().expose(), "from-env");
         assert_eq!(settings.scopes, ["one", "two"]);
         assert_eq!(settings.fetch_timeout, Duration::from_secs(2));
-        assert_eq!(settings.allowance.unwrap().requests, 2);
+        assert_eq!(settings.rate_limit.unwrap().requests, 2);
         assert!(settings.keep_warm);
         return;
     }
@@ -201,7 +201,7 @@ fn the_environment_lies_merged() {
         .env("OFFICERND_CLIENT_SECRET", "from-env")
         .env("OFFICERND_SCOPES", "one two")
         .env("OFFICERND_FETCH_TIMEOUT", "2s")
-        .env("OFFICERND_ALLOWANCE__REQUESTS", "2")
+        .env("OFFICERND_RATE_LIMIT__REQUESTS", "2")
         .env("OFFICERND_KEEP_WARM", "true")
         .output()
         .unwrap();

@@ -1,10 +1,10 @@
-//! Failures: what a cache remembers of them, and what the allowance lets through.
+//! Failures: what a cache remembers of them, and what the rate limit lets through.
 
 use std::pin::pin;
 
 use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
-use officernd_auth::{Allowance, Error, ErrorKind, Phase, TokenCache};
+use officernd_auth::{Error, ErrorKind, Phase, RateLimit, TokenCache};
 
 use crate::support::{Stopwatch, at_once, cache_with, ms, now, poll, s, served, settle, stepped};
 
@@ -153,10 +153,10 @@ async fn in_the_margin_a_hold_makes_nobody_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_waits_for_an_allowance_that_frees_in_time() {
-    let allowance = Allowance::new(1, s(20));
+async fn a_caller_waits_for_a_place_that_frees_in_time() {
+    let rate_limit = RateLimit::new(1, s(20));
     let provider = ScriptedProvider::new();
-    let make = || cache_with(&provider, |builder| builder.allowance(allowance.clone()));
+    let make = || cache_with(&provider, |builder| builder.rate_limit(rate_limit.clone()));
     let (one, other) = (make(), make());
     let watch = Stopwatch::start();
     one.token().await.unwrap();
@@ -166,10 +166,10 @@ async fn a_caller_waits_for_an_allowance_that_frees_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_fails_at_once_when_the_allowance_frees_too_late() {
-    let allowance = Allowance::new(1, s(60));
+async fn a_caller_fails_at_once_when_a_place_frees_too_late() {
+    let rate_limit = RateLimit::new(1, s(60));
     let provider = ScriptedProvider::new();
-    let make = || cache_with(&provider, |builder| builder.allowance(allowance.clone()));
+    let make = || cache_with(&provider, |builder| builder.rate_limit(rate_limit.clone()));
     let (one, other) = (make(), make());
     one.token().await.unwrap();
     let watch = Stopwatch::start();
@@ -221,11 +221,11 @@ async fn without_a_word_a_cache_sends_five_requests_a_minute_at_most() {
 async fn no_window_of_a_minute_ever_sees_more_than_five_requests() {
     let clock = ManualClock::new();
     let provider = failing(10_000, &Error::new(ErrorKind::Transport, "down"));
-    let allowance = Allowance::new(5, s(60));
+    let rate_limit = RateLimit::new(5, s(60));
     let caches: Vec<TokenCache> = (0..20)
         .map(|_| {
             let set = |builder: officernd_auth::Builder| {
-                builder.clock(clock.clone()).allowance(allowance.clone())
+                builder.clock(clock.clone()).rate_limit(rate_limit.clone())
             };
             cache_with(&provider, set)
         })
@@ -252,12 +252,12 @@ async fn no_window_of_a_minute_ever_sees_more_than_five_requests() {
 #[tokio::test]
 async fn a_cold_caller_goes_before_a_refresh_ahead_that_queued_earlier() {
     let clock = ManualClock::new();
-    let allowance = Allowance::new(1, s(20));
+    let rate_limit = RateLimit::new(1, s(20));
     let ahead = ScriptedProvider::new();
     let cold = ScriptedProvider::new();
     let make = |provider| {
         cache_with(provider, |builder| {
-            builder.clock(clock.clone()).allowance(allowance.clone())
+            builder.clock(clock.clone()).rate_limit(rate_limit.clone())
         })
     };
     let (aging, other, third) = (make(&ahead), make(&cold), make(&ScriptedProvider::new()));
@@ -279,10 +279,10 @@ async fn a_cold_caller_goes_before_a_refresh_ahead_that_queued_earlier() {
 #[tokio::test]
 async fn a_refresh_ahead_that_somebody_begins_to_wait_for_goes_before_the_others() {
     let clock = ManualClock::new();
-    let allowance = Allowance::new(1, s(4));
+    let rate_limit = RateLimit::new(1, s(4));
     let make = |provider: &ScriptedProvider| {
         cache_with(provider, |builder| {
-            builder.clock(clock.clone()).allowance(allowance.clone())
+            builder.clock(clock.clone()).rate_limit(rate_limit.clone())
         })
     };
     let (one, other) = (ScriptedProvider::new(), ScriptedProvider::new());
@@ -309,12 +309,12 @@ async fn a_refresh_ahead_that_somebody_begins_to_wait_for_goes_before_the_others
 }
 
 #[tokio::test]
-async fn a_spent_allowance_leaves_the_old_token_in_use_and_is_not_a_failure() {
+async fn a_used_up_rate_limit_leaves_the_old_token_in_use_and_is_not_a_failure() {
     let clock = ManualClock::new();
     let provider = ScriptedProvider::new();
     let cache = cache_with(&provider, |builder| {
-        let allowance = Allowance::new(1, s(3400));
-        builder.clock(clock.clone()).allowance(allowance)
+        let rate_limit = RateLimit::new(1, s(3400));
+        builder.clock(clock.clone()).rate_limit(rate_limit)
     });
     cache.token().await.unwrap();
     clock.advance(s(3300));
@@ -331,13 +331,13 @@ async fn a_spent_allowance_leaves_the_old_token_in_use_and_is_not_a_failure() {
 }
 
 #[tokio::test]
-async fn waiters_hear_of_a_spent_allowance_all_together() {
+async fn waiters_hear_of_a_used_up_rate_limit_all_together() {
     let clock = ManualClock::new();
-    let allowance = Allowance::new(1, s(60));
+    let rate_limit = RateLimit::new(1, s(60));
     let provider = ScriptedProvider::new();
     let make = || {
         cache_with(&provider, |builder| {
-            builder.clock(clock.clone()).allowance(allowance.clone())
+            builder.clock(clock.clone()).rate_limit(rate_limit.clone())
         })
     };
     make().token().await.unwrap();

@@ -11,7 +11,7 @@ use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use officernd_auth::{
-    Allowance, ClientCredentials, ErrorKind, HttpTokenProvider, OfficeRndAuthLayer, TokenCache,
+    ClientCredentials, ErrorKind, HttpTokenProvider, OfficeRndAuthLayer, RateLimit, TokenCache,
 };
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -265,7 +265,7 @@ fn cache(provider: HttpTokenProvider, limit: Duration) -> TokenCache {
     let layer = OfficeRndAuthLayer::builder(provider)
         .fetch_timeout(limit)
         .acquire_timeout(3 * limit)
-        .allowance(Allowance::unlimited())
+        .rate_limit(RateLimit::unlimited())
         .build()
         .unwrap();
     layer.cache().clone()

@@ -20,8 +20,8 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt as _, Full};
 use officernd_auth::credentials::AppCredentials;
 use officernd_auth::{
-    Allowance, BoxError, ClientCredentials, ConfigError, Error, ErrorKind, FetchContext,
-    HttpTokenProvider, OfficeRndAuthLayer, TokenProvider as _,
+    BoxError, ClientCredentials, ConfigError, Error, ErrorKind, FetchContext, HttpTokenProvider,
+    OfficeRndAuthLayer, RateLimit, TokenProvider as _,
 };
 use tower::service_fn;
 
@@ -396,7 +396,7 @@ fn sourced(
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_second_try_spends_the_allowance_too() {
+async fn the_second_try_takes_a_permit_too() {
     for (allowed, sent) in [(1, 1), (2, 2)] {
         let started = Stopwatch::start();
         let (provider, requests) = over(restless("https://second-try.test/"), |nth| match nth {
@@ -404,7 +404,7 @@ async fn the_second_try_spends_the_allowance_too() {
             _ => token(),
         });
         let layer = OfficeRndAuthLayer::builder(provider)
-            .allowance(Allowance::new(allowed, s(60)))
+            .rate_limit(RateLimit::new(allowed, s(60)))
             .build()
             .unwrap();
         let result = layer.cache().token().await;
@@ -421,7 +421,7 @@ async fn the_second_try_spends_the_allowance_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_spellings_of_a_token_url_share_an_allowance() {
+async fn two_spellings_of_a_token_url_share_a_rate_limit() {
     let cache = |url: &str| {
         let (provider, requests) = over(credentials().token_url(url), |_| token());
         let builder = OfficeRndAuthLayer::builder(provider).acquire_timeout(s(30));

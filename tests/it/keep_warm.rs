@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use officernd_auth::clock::{Clock, Sleep};
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
 use officernd_auth::{
-    AccessToken, Allowance, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, TokenProvider,
+    AccessToken, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit, TokenProvider,
 };
 
 use crate::support::{cache_with, s, settle};
@@ -41,10 +41,12 @@ async fn keep_warm_gets_over_failures_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn keep_warm_waits_out_the_allowance() {
+async fn keep_warm_waits_out_the_rate_limit() {
     let provider = ScriptedProvider::new().life(s(10));
     let cache = cache_with(&provider, |builder| {
-        builder.keep_warm(true).allowance(Allowance::new(1, s(300)))
+        builder
+            .keep_warm(true)
+            .rate_limit(RateLimit::new(1, s(300)))
     });
     tokio::time::sleep(s(899)).await;
     assert_eq!(provider.calls(), 3);

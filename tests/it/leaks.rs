@@ -11,7 +11,7 @@ use officernd_auth::middleware::AuthRequest;
 use officernd_auth::organizations::{Organization, OrganizationSlug, resolver_fn};
 use officernd_auth::testing::{ScriptedProvider, Step};
 use officernd_auth::{
-    AccessToken, Allowance, BoxError, Error, ErrorKind, FetchContext, OfficeRndAuthLayer,
+    AccessToken, BoxError, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit,
     RetryUnauthorized, Secret, StaticToken, TokenRejected, provider_fn,
 };
 use tower::retry::Policy;
@@ -228,10 +228,10 @@ async fn debug_texts_say_what_helps_and_no_more() {
 
     let table: [(&dyn std::fmt::Debug, &[&str]); 15] = [
         (
-            &Allowance::new(3, Duration::from_secs(30)),
+            &RateLimit::new(3, Duration::from_secs(30)),
             &["RateLimit { requests: 3, per: 30s, used: 0"],
         ),
-        (&Allowance::unlimited(), &["RateLimit::unlimited"]),
+        (&RateLimit::unlimited(), &["RateLimit::unlimited"]),
         (&permit, &["Permit"]),
         (
             layer.cache(),

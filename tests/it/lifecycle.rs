@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
 use officernd_auth::{
-    AccessToken, Allowance, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, TokenProvider,
+    AccessToken, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit, TokenProvider,
 };
 use tower::{Layer, Service, service_fn};
 
@@ -40,7 +40,7 @@ async fn the_second_failure_in_a_row_is_reported_with_the_time_of_the_next_try()
 async fn refresh_never_returns_the_old_token() {
     let provider = ScriptedProvider::new();
     let cache = cache_with(&provider, |builder| {
-        builder.allowance(Allowance::new(1, s(25)))
+        builder.rate_limit(RateLimit::new(1, s(25)))
     });
     cache.token().await.unwrap();
     provider.set_latency(s(9));
@@ -50,13 +50,13 @@ async fn refresh_never_returns_the_old_token() {
 }
 
 #[tokio::test]
-async fn what_the_allowance_told_a_refresh_does_not_hold_back_a_waiting_request() {
+async fn what_the_rate_limit_told_a_refresh_does_not_hold_back_a_waiting_request() {
     let clock = ManualClock::new();
-    let allowance = Allowance::new(1, s(25));
+    let rate_limit = RateLimit::new(1, s(25));
     let make = |provider: &ScriptedProvider| {
         let clock = clock.clone();
         cache_with(provider, |builder| {
-            let builder = builder.clock(clock).allowance(allowance.clone());
+            let builder = builder.clock(clock).rate_limit(rate_limit.clone());
             builder.refresh_ahead(s(10)).expiry_margin(s(0))
         })
     };

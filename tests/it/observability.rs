@@ -11,7 +11,7 @@ use officernd_auth::credentials::AppCredentials;
 use officernd_auth::fleet::StoreStatus;
 use officernd_auth::testing::{ManualClock, MemoryStore, ScriptedProvider, Step};
 use officernd_auth::{
-    Allowance, ClientCredentials, ErrorKind, FetchContext, HttpTokenProvider, OfficeRndAuthLayer,
+    ClientCredentials, ErrorKind, FetchContext, HttpTokenProvider, OfficeRndAuthLayer, RateLimit,
     SharedTokenProvider, SkipAuth, TokenCache, TokenProvider, TokenStatus,
 };
 use officernd_simulator::{Fault, Simulator};
@@ -166,9 +166,9 @@ async fn everything_happens() {
     provider.push(Step::Hang);
     let left = tokio::time::timeout(Duration::from_secs(1), send(&mut client, get(URL))).await;
     left.unwrap_err();
-    // The allowance is spent.
-    let none = Allowance::new(0, Duration::from_secs(60));
-    let spent = OfficeRndAuthLayer::builder(ScriptedProvider::new()).allowance(none);
+    // The rate limit is spent.
+    let none = RateLimit::new(0, Duration::from_secs(60));
+    let spent = OfficeRndAuthLayer::builder(ScriptedProvider::new()).rate_limit(none);
     let spent = spent.build().unwrap();
     spent.cache().token().await.unwrap_err();
     a_store_helps_and_fails().await;

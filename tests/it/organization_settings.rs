@@ -1,4 +1,4 @@
-//! What one organization has of its own: origins, allowance, type of provider. And what all share: one deadline.
+//! What one organization has of its own: origins, rate limit, type of provider. And what all share: one deadline.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -9,8 +9,8 @@ use http_body_util::Empty;
 use officernd_auth::organizations::{Organization, OrganizationSlug, Organizations, resolver_fn};
 use officernd_auth::testing::ScriptedProvider;
 use officernd_auth::{
-    AccessToken, Allowance, ConfigError, Error, ErrorKind, FetchContext, HttpTokenProvider,
-    OfficeRndAuthLayer, StaticToken, TokenProvider,
+    AccessToken, ConfigError, Error, ErrorKind, FetchContext, HttpTokenProvider,
+    OfficeRndAuthLayer, RateLimit, StaticToken, TokenProvider,
 };
 use officernd_simulator::Simulator;
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -21,13 +21,13 @@ use crate::organizations::{kind, send};
 use crate::stack::{app_of, credentials, next, settle};
 use crate::support::{Stopwatch, ms, s};
 
-/// Its allowance is one token request an hour.
+/// Its rate limit is one token request an hour.
 #[derive(Clone)]
-struct Limited(Allowance);
+struct Limited(RateLimit);
 
 impl Limited {
     fn new() -> Self {
-        Self(Allowance::new(1, s(3600)))
+        Self(RateLimit::new(1, s(3600)))
     }
 }
 
@@ -36,7 +36,7 @@ impl TokenProvider for Limited {
         AccessToken::bearer("limited", s(3600))
     }
 
-    fn allowance(&self) -> Option<Allowance> {
+    fn rate_limit(&self) -> Option<RateLimit> {
         Some(self.0.clone())
     }
 }
@@ -54,7 +54,7 @@ async fn served(layer: &OfficeRndAuthLayer<Organizations>) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_organizations_allowance_wins_over_the_builders_and_that_over_the_providers() {
+async fn the_organizations_rate_limit_wins_over_the_builders_and_that_over_the_providers() {
     let of = |organization: fn() -> Organization| {
         let names = ["a", "b", "c"].map(|slug| (slug.to_owned(), organization()));
         OfficeRndAuthLayer::per_organization(HashMap::from(names))
@@ -69,13 +69,13 @@ async fn the_organizations_allowance_wins_over_the_builders_and_that_over_the_pr
     assert_eq!(served(&builder.build().unwrap()).await, 1);
 
     let limited = || Organization::new(Limited::new());
-    let layer = of(limited).allowance(Allowance::unlimited()).build();
+    let layer = of(limited).rate_limit(RateLimit::unlimited()).build();
     assert_eq!(served(&layer.unwrap()).await, 3);
-    let layer = of(limited).allowance(Allowance::new(2, s(3600))).build();
+    let layer = of(limited).rate_limit(RateLimit::new(2, s(3600))).build();
     assert_eq!(served(&layer.unwrap()).await, 2);
 
-    let unlimited = || Organization::new(Limited::new()).allowance(Allowance::unlimited());
-    let layer = of(unlimited).allowance(Allowance::new(1, s(3600))).build();
+    let unlimited = || Organization::new(Limited::new()).rate_limit(RateLimit::unlimited());
+    let layer = of(unlimited).rate_limit(RateLimit::new(1, s(3600))).build();
     assert_eq!(served(&layer.unwrap()).await, 3);
 }
 

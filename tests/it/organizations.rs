@@ -11,7 +11,7 @@ use officernd_auth::builder::{New, Resolver};
 use officernd_auth::organizations::{OrganizationResolver, Organizations, ResolverFn, resolver_fn};
 use officernd_auth::testing::{ManualClock, ScriptedProvider};
 use officernd_auth::{
-    AccessToken, Allowance, BoxError, Builder, Error, ErrorKind, OfficeRndAuthLayer, StaticToken,
+    AccessToken, BoxError, Builder, Error, ErrorKind, OfficeRndAuthLayer, RateLimit, StaticToken,
     provider_fn,
 };
 use tower::{Layer, ServiceExt, service_fn};
@@ -39,7 +39,7 @@ fn by_name() -> (impl OrganizationResolver, Arc<AtomicUsize>) {
 }
 
 fn builder(resolver: impl OrganizationResolver) -> Builder<New<Resolver>> {
-    OfficeRndAuthLayer::per_organization(resolver).allowance(Allowance::unlimited())
+    OfficeRndAuthLayer::per_organization(resolver).rate_limit(RateLimit::unlimited())
 }
 
 /// What reached the inner service: the token, or none.
@@ -88,7 +88,7 @@ async fn a_sorted_map_is_a_resolver_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tokens_that_are_asked_of_nobody_spend_no_allowance() {
+async fn tokens_that_are_asked_of_nobody_spend_no_token_request() {
     let tokens = (0..20).map(|n| {
         (
             format!("org-{n}"),
@@ -252,7 +252,7 @@ async fn an_idle_organization_is_dropped_and_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_organizations_share_one_allowance() {
+async fn all_organizations_share_one_rate_limit() {
     let resolver: ResolverFn<_> =
         resolver_fn(|_slug: String| async { Ok(Some(ScriptedProvider::new())) });
     let layer = OfficeRndAuthLayer::per_organization(resolver)

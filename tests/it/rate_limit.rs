@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use officernd_auth::{
-    AccessToken, Allowance, BoxError, ClientCredentials, Error, ErrorKind, HttpTokenProvider,
-    OfficeRndAuthLayer, TokenCache, TokenProvider, provider_fn,
+    AccessToken, BoxError, ClientCredentials, Error, ErrorKind, HttpTokenProvider,
+    OfficeRndAuthLayer, RateLimit, TokenCache, TokenProvider, provider_fn,
 };
 use tokio::task::JoinSet;
 use tower::service_fn;
@@ -18,13 +18,13 @@ use crate::support::{Stopwatch, s};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-fn cache(provider: impl TokenProvider, allowance: &Allowance) -> TokenCache {
-    let builder = OfficeRndAuthLayer::builder(provider).allowance(allowance.clone());
+fn cache(provider: impl TokenProvider, rate_limit: &RateLimit) -> TokenCache {
+    let builder = OfficeRndAuthLayer::builder(provider).rate_limit(rate_limit.clone());
     builder.build().unwrap().cache().clone()
 }
 
 /// A cache whose token endpoint answers after `delay`, and how often it was asked.
-fn healthy(allowance: &Allowance, delay: Duration) -> (TokenCache, Arc<AtomicUsize>) {
+fn healthy(rate_limit: &RateLimit, delay: Duration) -> (TokenCache, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     let provider = provider_fn(move || {
@@ -34,10 +34,10 @@ fn healthy(allowance: &Allowance, delay: Duration) -> (TokenCache, Arc<AtomicUsi
             AccessToken::bearer(token, HOUR)
         }
     });
-    (cache(provider, allowance), asked)
+    (cache(provider, rate_limit), asked)
 }
 
-fn broken(allowance: &Allowance) -> TokenCache {
+fn broken(rate_limit: &RateLimit) -> TokenCache {
     let provider = provider_fn(|| async {
         tokio::time::sleep(s(1) / 5).await;
         Err(Error::new(
@@ -45,15 +45,15 @@ fn broken(allowance: &Allowance) -> TokenCache {
             "the secret was revoked",
         ))
     });
-    cache(provider, allowance)
+    cache(provider, rate_limit)
 }
 
 /// All of them at once. How many got a token, and the shortest `retry_after`.
 async fn all_at_once(caches: usize) -> (usize, Duration) {
-    let allowance = Allowance::new(5, s(60));
+    let rate_limit = RateLimit::new(5, s(60));
     let mut calls = JoinSet::new();
     for _ in 0..caches {
-        let (cache, _) = healthy(&allowance, s(5));
+        let (cache, _) = healthy(&rate_limit, s(5));
         calls.spawn(async move { cache.token().await });
     }
     let mut served = 0;
@@ -86,9 +86,9 @@ async fn more_caches_than_fit_into_any_queue_are_refused_without_spinning() {
 /// the broken ones first. The share of failed healthy requests, counted after
 /// the first two hours.
 async fn failed_beside(broken_caches: usize, hours: u32) -> (usize, usize) {
-    let allowance = Allowance::new(5, s(60));
-    let broken: Vec<TokenCache> = (0..broken_caches).map(|_| broken(&allowance)).collect();
-    let healthy: Vec<TokenCache> = (0..100).map(|_| healthy(&allowance, s(1) / 5).0).collect();
+    let rate_limit = RateLimit::new(5, s(60));
+    let broken: Vec<TokenCache> = (0..broken_caches).map(|_| broken(&rate_limit)).collect();
+    let healthy: Vec<TokenCache> = (0..100).map(|_| healthy(&rate_limit, s(1) / 5).0).collect();
     let start = Stopwatch::start();
     let (mut failed, mut requests) = (0, 0);
     let mut ticks = tokio::time::interval(s(30));
@@ -123,9 +123,9 @@ async fn no_number_of_broken_caches_fails_a_request_of_a_healthy_one() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_counts_for_a_window_after_its_answer_whatever_its_cache_is_asked() {
-    let allowance = Allowance::new(1, s(60));
-    let (slow, _) = healthy(&allowance, s(9));
-    let (other, _) = healthy(&allowance, Duration::ZERO);
+    let rate_limit = RateLimit::new(1, s(60));
+    let (slow, _) = healthy(&rate_limit, s(9));
+    let (other, _) = healthy(&rate_limit, Duration::ZERO);
     let waits = slow.clone();
     let waits = tokio::spawn(async move { waits.token().await });
     for _ in 0..3 {
@@ -141,10 +141,10 @@ async fn a_request_counts_for_a_window_after_its_answer_whatever_its_cache_is_as
 
 #[tokio::test(start_paused = true)]
 async fn a_replacement_after_a_401_goes_behind_a_refresh_also_if_somebody_waits_for_it() {
-    let allowance = Allowance::new(1, s(10));
-    let (old, refreshed) = healthy(&allowance, Duration::ZERO);
-    let (new, _) = healthy(&allowance, Duration::ZERO);
-    let (third, _) = healthy(&allowance, Duration::ZERO);
+    let rate_limit = RateLimit::new(1, s(10));
+    let (old, refreshed) = healthy(&rate_limit, Duration::ZERO);
+    let (new, _) = healthy(&rate_limit, Duration::ZERO);
+    let (third, _) = healthy(&rate_limit, Duration::ZERO);
     old.token().await.unwrap();
     // Due for a refresh in any case: at most 10 % later than 45 min.
     tokio::time::sleep(s(50 * 60)).await;
@@ -167,8 +167,8 @@ async fn a_replacement_after_a_401_goes_behind_a_refresh_also_if_somebody_waits_
 
 /// 100 caches with a request every 30 s, of which one in five is answered 401 whatever the token.
 async fn failed_beside_a_forbidden_path(hours: u32) -> (usize, usize) {
-    let allowance = Allowance::new(5, s(60));
-    let caches: Vec<TokenCache> = (0..100).map(|_| healthy(&allowance, s(1) / 5).0).collect();
+    let rate_limit = RateLimit::new(5, s(60));
+    let caches: Vec<TokenCache> = (0..100).map(|_| healthy(&rate_limit, s(1) / 5).0).collect();
     let start = Stopwatch::start();
     let (mut failed, mut requests) = (0, 0);
     let mut ticks = tokio::time::interval(s(30));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
-use officernd_auth::{Allowance, ErrorKind, Phase, TokenCache};
+use officernd_auth::{ErrorKind, Phase, RateLimit, TokenCache};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
@@ -218,12 +218,12 @@ fn a_refresh_ahead_parked_with_its_runtime_makes_nobody_wait_either() {
 }
 
 #[test]
-fn fetches_parked_with_their_runtimes_do_not_keep_the_allowance() {
+fn fetches_parked_with_their_runtimes_do_not_keep_their_places() {
     let provider = ScriptedProvider::new().then(Step::Hang);
     let clock = ManualClock::new();
     let cache = cache_with(&provider, |builder| {
-        let allowance = Allowance::new(1, s(5));
-        builder.clock(clock.clone()).allowance(allowance)
+        let rate_limit = RateLimit::new(1, s(5));
+        builder.clock(clock.clone()).rate_limit(rate_limit)
     });
     let parked = runtime();
     parked.block_on(async {

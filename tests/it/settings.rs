@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use officernd_auth::config::Settings;
 use officernd_auth::testing::{ManualClock, ScriptedProvider};
-use officernd_auth::{Allowance, Builder, ConfigError, ErrorKind, OfficeRndAuthLayer, TokenCache};
+use officernd_auth::{Builder, ConfigError, ErrorKind, OfficeRndAuthLayer, RateLimit, TokenCache};
 
 use crate::support::Stopwatch;
 
@@ -111,7 +111,7 @@ async fn the_longest_settings_that_are_taken_work() {
         .acquire_timeout(day)
         .keep_warm(true)
         .clock(ManualClock::new())
-        .allowance(Allowance::new(u32::MAX, Duration::MAX))
+        .rate_limit(RateLimit::new(u32::MAX, Duration::MAX))
         .build()
         .unwrap();
     let cache = layer.cache();
@@ -122,9 +122,9 @@ async fn the_longest_settings_that_are_taken_work() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_allowance_of_none_fails_and_does_not_hang() {
+async fn a_rate_limit_of_none_fails_and_does_not_hang() {
     for per in [Duration::from_secs(60), Duration::MAX] {
-        let builder = builder().allowance(Allowance::new(0, per));
+        let builder = builder().rate_limit(RateLimit::new(0, per));
         let layer = builder.build().unwrap();
         let error = layer.cache().token().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::RateLimited);
@@ -135,8 +135,8 @@ async fn an_allowance_of_none_fails_and_does_not_hang() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_allowance_of_the_settings_is_the_one_that_holds() {
-    let settings = r#"{ "allowance": { "requests": 2, "per": "20s" } }"#;
+async fn the_rate_limit_of_the_settings_is_the_one_that_holds() {
+    let settings = r#"{ "rate_limit": { "requests": 2, "per": "20s" } }"#;
     let settings: Settings = serde_json::from_str(settings).unwrap();
     let layer = settings.builder(ScriptedProvider::new()).build().unwrap();
     for _ in 0..2 {
@@ -186,7 +186,7 @@ fn the_table_in_the_readme_shows_the_defaults() {
         ("if_not_present", switch(settings.if_not_present)),
         ("refresh_ahead", text(settings.refresh_ahead)),
         ("acquire_timeout", text(settings.acquire_timeout)),
-        ("allowance", "5 per 60 s".to_owned()),
+        ("rate_limit", "5 per 60 s".to_owned()),
         ("keep_warm", switch(settings.keep_warm)),
     ];
     let defaults = defaults.each_ref().map(|(name, text)| (*name, &**text));

@@ -9,7 +9,7 @@ use officernd_auth::fleet::{Claim, Claimed, Finish, KeyMaterial, KeyedProvider, 
 use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ManualClock, MemoryStore, ScriptedProvider, Step, check_store};
 use officernd_auth::{
-    AccessToken, Allowance, ClientCredentials, Error, ErrorKind, FetchContext, OfficeRndAuthLayer,
+    AccessToken, ClientCredentials, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit,
     SharedTokenProvider, TokenCache, TokenProvider,
 };
 use tokio::sync::Notify;
@@ -304,15 +304,15 @@ async fn a_leader_that_stood_still_past_its_lease_overwrites_nothing() {
 #[tokio::test(start_paused = true)]
 async fn who_may_not_send_takes_no_place_from_the_fleet_nor_from_the_process() {
     let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
-    let one = || Allowance::new(1, S(60));
-    let process = |allowance: &Allowance| {
+    let one = || RateLimit::new(1, S(60));
+    let process = |rate_limit: &RateLimit| {
         let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
-        let layer = OfficeRndAuthLayer::builder(provider).allowance(allowance.clone());
+        let layer = OfficeRndAuthLayer::builder(provider).rate_limit(rate_limit.clone());
         layer.build().unwrap().cache().clone()
     };
-    let elsewhere = |allowance: &Allowance| {
+    let elsewhere = |rate_limit: &RateLimit| {
         let layer = OfficeRndAuthLayer::builder(ScriptedProvider::new());
-        let layer = layer.allowance(allowance.clone()).build();
+        let layer = layer.rate_limit(rate_limit.clone()).build();
         layer.unwrap().cache().clone()
     };
     // The process has spent its one request, the fleet has not.
@@ -348,14 +348,14 @@ async fn who_waits_for_a_sibling_by_hand_waits_no_longer_than_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fleet_waits_for_its_allowance_under_one_lease() {
+async fn a_fleet_waits_for_its_rate_limit_under_one_lease() {
     let store = MemoryStore::new();
     let endpoint = ScriptedProvider::new();
-    let wide = || Allowance::new(1, S(20));
+    let wide = || RateLimit::new(1, S(20));
     let pods: Vec<TokenCache> = (0..4)
         .map(|_| {
             let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
-            let layer = OfficeRndAuthLayer::builder(provider).allowance(wide());
+            let layer = OfficeRndAuthLayer::builder(provider).rate_limit(wide());
             layer.build().unwrap().cache().clone()
         })
         .collect();

@@ -10,7 +10,7 @@ use officernd_auth::clock::{Clock, TokioClock};
 use officernd_auth::fleet::{Claim, Claimed, Finish, KeyMaterial, KeyedProvider, TokenStore};
 use officernd_auth::testing::{ManualClock, MemoryStore, ScriptedProvider};
 use officernd_auth::{
-    AccessToken, Allowance, Error, ErrorKind, FetchContext, OfficeRndAuthLayer,
+    AccessToken, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit,
     SharedTokenProvider, TokenCache, TokenProvider,
 };
 use tokio::task::AbortHandle;
@@ -96,7 +96,7 @@ fn pod<P: KeyedProvider + Clone>(
     store: &Switched,
 ) -> (SharedTokenProvider<P>, TokenCache) {
     let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
-    let layer = OfficeRndAuthLayer::builder(provider.clone()).allowance(Allowance::new(5, S(60)));
+    let layer = OfficeRndAuthLayer::builder(provider.clone()).rate_limit(RateLimit::new(5, S(60)));
     (provider, layer.build().unwrap().cache().clone())
 }
 

@@ -14,8 +14,8 @@ use officernd_auth::fleet::{
 };
 use officernd_auth::testing::{MemoryStore, ScriptedProvider, Step};
 use officernd_auth::{
-    AccessToken, Allowance, ClientCredentials, Error, ErrorKind, FetchContext, HttpTokenProvider,
-    OfficeRndAuthLayer, SharedTokenProvider, TokenCache, TokenProvider,
+    AccessToken, ClientCredentials, Error, ErrorKind, FetchContext, HttpTokenProvider,
+    OfficeRndAuthLayer, RateLimit, SharedTokenProvider, TokenCache, TokenProvider,
 };
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -27,10 +27,10 @@ fn now() -> Instant {
     TokioClock.now()
 }
 
-/// A cache with an allowance of its own, as in a process of its own.
+/// A cache with an rate limit of its own, as in a process of its own.
 fn pod<P: KeyedProvider>(provider: P, store: &(impl TokenStore + Clone)) -> TokenCache {
     let provider = SharedTokenProvider::new(provider, store.clone());
-    let layer = OfficeRndAuthLayer::builder(provider).allowance(Allowance::new(5, s(60)));
+    let layer = OfficeRndAuthLayer::builder(provider).rate_limit(RateLimit::new(5, s(60)));
     layer.jitter(0.0).build().unwrap().cache().clone()
 }
 
@@ -212,7 +212,7 @@ async fn a_process_without_egress_holds_no_other_up() {
     let store = MemoryStore::new();
     let one_a_minute = |provider| {
         let provider = SharedTokenProvider::new(provider, store.clone());
-        let layer = OfficeRndAuthLayer::builder(provider).allowance(Allowance::new(1, s(60)));
+        let layer = OfficeRndAuthLayer::builder(provider).rate_limit(RateLimit::new(1, s(60)));
         layer.build().unwrap().cache().clone()
     };
     let cut_off = one_a_minute(http(false));
@@ -359,14 +359,14 @@ async fn a_store_that_returns_an_entry_that_was_seen_is_stepped_around() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_grants_what_was_not_asked_for_is_stepped_around() {
     let store = Script::new([Line::Answer(Claimed::Granted)]);
-    let allowance = Allowance::new(1, s(60));
+    let rate_limit = RateLimit::new(1, s(60));
     let cache = |provider| {
-        let layer = OfficeRndAuthLayer::builder(provider).allowance(allowance.clone());
+        let layer = OfficeRndAuthLayer::builder(provider).rate_limit(rate_limit.clone());
         layer.build().unwrap().cache().clone()
     };
     let (endpoint, other) = (ScriptedProvider::new(), ScriptedProvider::new());
     // The process's one request is spent.
-    let layer = OfficeRndAuthLayer::builder(other).allowance(allowance.clone());
+    let layer = OfficeRndAuthLayer::builder(other).rate_limit(rate_limit.clone());
     layer.build().unwrap().cache().token().await.unwrap();
     let error = cache(SharedTokenProvider::new(endpoint.clone(), store.clone()))
         .token()
@@ -422,7 +422,7 @@ async fn whatever_a_store_answers_a_fetch_ends_in_time_and_does_not_spin() {
         );
         let layer =
             OfficeRndAuthLayer::builder(SharedTokenProvider::new(endpoint.clone(), store.clone()))
-                .allowance(Allowance::new(random.u32(..3), s(60)));
+                .rate_limit(RateLimit::new(random.u32(..3), s(60)));
         let cache = layer.build().unwrap().cache().clone();
         for refresh in [false, true, true] {
             let start = now();
@@ -475,10 +475,10 @@ impl KeyedProvider for Tenant {
 
 /// The caches of one process, for these tenants.
 fn process(tenants: usize, endpoint: &ScriptedProvider, store: &MemoryStore) -> Vec<TokenCache> {
-    let allowance = Allowance::new(5, s(60));
+    let rate_limit = RateLimit::new(5, s(60));
     let cache = |tenant| {
         let provider = SharedTokenProvider::new(Tenant(tenant, endpoint.clone()), store.clone());
-        let layer = OfficeRndAuthLayer::builder(provider).allowance(allowance.clone());
+        let layer = OfficeRndAuthLayer::builder(provider).rate_limit(rate_limit.clone());
         layer.build().unwrap().cache().clone()
     };
     (0..tenants).map(cache).collect()
@@ -522,7 +522,7 @@ async fn a_process_with_a_full_window_takes_the_tokens_that_lie_in_the_store() {
     let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
     for tenant in 0..100 {
         let provider = SharedTokenProvider::new(Tenant(tenant, endpoint.clone()), store.clone());
-        let layer = OfficeRndAuthLayer::builder(provider).allowance(Allowance::unlimited());
+        let layer = OfficeRndAuthLayer::builder(provider).rate_limit(RateLimit::unlimited());
         layer.build().unwrap().cache().token().await.unwrap();
     }
     // Each cache takes a place for a moment, before it looks into the store.
@@ -538,16 +538,47 @@ async fn a_process_with_a_full_window_takes_the_tokens_that_lie_in_the_store() {
 #[tokio::test(start_paused = true)]
 async fn who_waits_in_the_line_of_its_process_is_served_when_its_turn_comes() {
     let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
-    let allowance = Allowance::new(1, s(20));
+    let rate_limit = RateLimit::new(1, s(20));
     let layer = OfficeRndAuthLayer::builder(ScriptedProvider::new());
-    let other = layer.allowance(allowance.clone()).build().unwrap();
+    let other = layer.rate_limit(rate_limit.clone()).build().unwrap();
     other.cache().token().await.unwrap();
     // The store has room, the process has none for 20 s.
     let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
-    let layer = OfficeRndAuthLayer::builder(provider).allowance(allowance);
+    let layer = OfficeRndAuthLayer::builder(provider).rate_limit(rate_limit);
     let cache = layer.build().unwrap().cache().clone();
     let start = now();
     cache.token().await.unwrap();
     let waited = now() - start;
     assert!(waited >= s(19) && waited < s(21), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_revoked_in_its_first_minute_is_replaced_within_65_s() {
+    let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
+    let pod = pod(endpoint.clone(), &store);
+    pod.token().await.unwrap();
+    sleep(s(1)).await;
+    pod.reject(&pod.token().await.unwrap());
+    drive(&pod);
+    sleep(s(57)).await;
+    assert_eq!((pod.status().generation, endpoint.calls()), (1, 1));
+    sleep(s(7)).await;
+    assert_eq!((pod.status().generation, endpoint.calls()), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_was_sent_is_not_cut_off_when_its_callers_time_is_up() {
+    // Leased for some seconds, and then granted.
+    let lines = [0; 7].map(|_| Line::Answer(Claimed::Leased(s(5))));
+    let store = Script::new(lines.into_iter().chain([Line::Answer(Claimed::Granted)]));
+    let endpoint = ScriptedProvider::new().latency(s(8));
+    let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
+    let layer = OfficeRndAuthLayer::builder(provider).acquire_timeout(s(6));
+    let cache = layer.build().unwrap().cache().clone();
+    let error = cache.token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(endpoint.calls(), 1);
+    sleep(s(9)).await;
+    assert!(cache.try_token().is_some());
+    assert_eq!(endpoint.calls(), 1);
 }

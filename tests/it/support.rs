@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use officernd_auth::testing::{ManualClock, ScriptedProvider};
-use officernd_auth::{AccessToken, Allowance, Builder, Error, OfficeRndAuthLayer, TokenCache};
+use officernd_auth::{AccessToken, Builder, Error, OfficeRndAuthLayer, RateLimit, TokenCache};
 
 pub(crate) const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -16,7 +16,7 @@ pub(crate) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// A cache of this provider without jitter and without an allowance, unless
+/// A cache of this provider without jitter and without a rate limit, unless
 /// `set` says otherwise.
 pub(crate) fn cache_with(
     provider: &ScriptedProvider,
@@ -25,7 +25,7 @@ pub(crate) fn cache_with(
     let builder = OfficeRndAuthLayer::builder(provider.clone())
         .refresh_ahead(s(300))
         .jitter(0.0)
-        .allowance(Allowance::unlimited());
+        .rate_limit(RateLimit::unlimited());
     set(builder).build().unwrap().cache().clone()
 }
 

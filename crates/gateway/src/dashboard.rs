@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use axum::http::StatusCode;
 use officernd_auth::TokenStatus;
-use officernd_auth::config::{AllowanceSettings, Settings};
+use officernd_auth::config::{RateLimitSettings, Settings};
 use serde::Serialize;
 
 use crate::tokens::OrganizationState;
@@ -26,7 +26,7 @@ pub(crate) struct Identity {
 pub(crate) struct Dashboard {
     identity: Identity,
     started: Instant,
-    allowance: AllowanceSettings,
+    rate_limit: RateLimitSettings,
     in_flight: AtomicU64,
     record: Mutex<Record>,
 }
@@ -106,7 +106,7 @@ impl Dashboard {
         Self {
             identity,
             started: Instant::now(),
-            allowance: settings.allowance.unwrap_or_default(),
+            rate_limit: settings.rate_limit.unwrap_or_default(),
             in_flight: AtomicU64::new(0),
             record: Mutex::default(),
         }
@@ -169,7 +169,7 @@ impl Dashboard {
     pub(crate) fn snapshot(&self, states: Vec<OrganizationState>, leaving: bool) -> Snapshot {
         let record = self.lock();
         let elapsed = self.started.elapsed();
-        let per = self.allowance.per;
+        let per = self.rate_limit.per;
         let frees = record
             .refreshes
             .iter()
@@ -199,7 +199,7 @@ impl Dashboard {
             uptime: second,
             organizations: organizations.collect(),
             used,
-            allowed: self.allowance.requests,
+            allowed: self.rate_limit.requests,
             per: per.as_secs_f64(),
             frees_in,
             in_flight: self.in_flight.load(Ordering::Relaxed),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use officernd_auth::{AccessToken, Allowance, Error, FetchContext, TokenProvider};
+use officernd_auth::{AccessToken, Error, FetchContext, RateLimit, TokenProvider};
 
 use crate::dashboard::{Dashboard, Fetched};
 use crate::store::Provider;
@@ -87,11 +87,11 @@ impl TokenProvider for Recorded {
         result
     }
 
-    fn allowance(&self) -> Option<Allowance> {
-        self.provider.allowance()
+    fn rate_limit(&self) -> Option<RateLimit> {
+        self.provider.rate_limit()
     }
 
-    fn spends_allowance(&self) -> bool {
-        self.provider.spends_allowance()
+    fn takes_permits(&self) -> bool {
+        self.provider.takes_permits()
     }
 }

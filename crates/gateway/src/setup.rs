@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::http::Uri;
 use officernd_auth::config::Settings;
 use officernd_auth::organizations::Organizations;
-use officernd_auth::{Allowance, BoxError, HttpTokenProvider, OfficeRndAuthLayer};
+use officernd_auth::{BoxError, HttpTokenProvider, OfficeRndAuthLayer, RateLimit};
 
 use crate::config::{App, Apps, Config};
 use crate::dashboard::{Dashboard, Identity};
@@ -112,8 +112,8 @@ fn per_organization(
         // Unknown slugs have places of their own.
         .max_organizations(max.saturating_mul(2).saturating_add(MAX_UNKNOWN))
         .idle_after(IDLE_AFTER);
-    if let Some(allowance) = settings.allowance {
-        builder = builder.allowance(Allowance::new(allowance.requests, allowance.per));
+    if let Some(rate_limit) = settings.rate_limit {
+        builder = builder.rate_limit(RateLimit::new(rate_limit.requests, rate_limit.per));
     }
     if let Some(default) = default {
         builder = builder.default_organization(default);

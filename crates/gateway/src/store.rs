@@ -2,7 +2,7 @@
 
 use officernd_auth::fleet::{FileStore, RedisStore};
 use officernd_auth::{
-    AccessToken, Allowance, Error, FetchContext, HttpTokenProvider, SharedTokenProvider,
+    AccessToken, Error, FetchContext, HttpTokenProvider, RateLimit, SharedTokenProvider,
     TokenProvider,
 };
 
@@ -87,19 +87,19 @@ impl TokenProvider for Provider {
         }
     }
 
-    fn allowance(&self) -> Option<Allowance> {
+    fn rate_limit(&self) -> Option<RateLimit> {
         match self {
-            Self::Alone(provider) => provider.allowance(),
-            Self::Redis(provider) => provider.allowance(),
-            Self::File(provider) => provider.allowance(),
+            Self::Alone(provider) => provider.rate_limit(),
+            Self::Redis(provider) => provider.rate_limit(),
+            Self::File(provider) => provider.rate_limit(),
         }
     }
 
-    fn spends_allowance(&self) -> bool {
+    fn takes_permits(&self) -> bool {
         match self {
-            Self::Alone(provider) => provider.spends_allowance(),
-            Self::Redis(provider) => provider.spends_allowance(),
-            Self::File(provider) => provider.spends_allowance(),
+            Self::Alone(provider) => provider.takes_permits(),
+            Self::Redis(provider) => provider.takes_permits(),
+            Self::File(provider) => provider.takes_permits(),
         }
     }
 }

@@ -279,7 +279,7 @@ mod reqwest {
 async fn error_and_requests(url: &str) -> (ErrorKind, u64) {
     let provider = HttpTokenProvider::new(credentials().token_url(url)).unwrap();
     let layer = OfficeRndAuthLayer::builder(provider)
-        .allowance(Allowance::new(1, s(60)))
+        .rate_limit(RateLimit::new(1, s(60)))
         .build()
         .unwrap();
     // The cache tries twice; without a place the second time fails as rate limited.

@@ -97,7 +97,7 @@ impl Entries {
         for (key, value) in variables.unwrap_or_default() {
             let place = format!("{prefix}{}", key.to_uppercase());
             let value = match (entries.remove(&key).map(|entry: Entry| entry.value), value) {
-                // OFFICERND_ALLOWANCE__PER changes one half of a table.
+                // OFFICERND_RATE_LIMIT__PER changes one half of a table.
                 (Some(Value::Dict(tag, mut below)), Value::Dict(_, above)) => {
                     below.extend(above);
                     Value::Dict(tag, below)

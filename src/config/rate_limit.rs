@@ -1,22 +1,22 @@
-//! The allowance as data.
+//! The rate limit as data.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-/// [`Settings::allowance`](super::Settings::allowance): an [`Allowance`](crate::Allowance) as data.
+/// [`Settings::rate_limit`](super::Settings::rate_limit): a [`RateLimit`](crate::RateLimit) as data.
 ///
 /// ```
-/// use officernd_auth::config::AllowanceSettings;
+/// use officernd_auth::config::RateLimitSettings;
 ///
-/// let allowance: AllowanceSettings =
+/// let rate_limit: RateLimitSettings =
 ///     serde_json::from_str(r#"{ "requests": 3, "per": "1m" }"#).unwrap();
-/// assert_eq!(allowance.per.as_secs(), 60);
+/// assert_eq!(rate_limit.per.as_secs(), 60);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
-pub struct AllowanceSettings {
+pub struct RateLimitSettings {
     /// At most this many token requests ... Default: 5.
     pub requests: u32,
     /// ... in any window of this length. Default: 60 s.
@@ -24,7 +24,7 @@ pub struct AllowanceSettings {
     pub per: Duration,
 }
 
-impl AllowanceSettings {
+impl RateLimitSettings {
     /// OfficeRnD answers five token requests a minute, failed or successful.
     pub(crate) const OFFICERND: Self = Self {
         requests: 5,
@@ -32,7 +32,7 @@ impl AllowanceSettings {
     };
 }
 
-impl Default for AllowanceSettings {
+impl Default for RateLimitSettings {
     fn default() -> Self {
         Self::OFFICERND
     }
