@@ -1,4 +1,4 @@
-//! Thirty pods, one token: a cold start, a refresh, and Redis gone and back.
+//! Twenty pods, one token: a cold start, a refresh, and Redis gone and back.
 //!
 //! Starts a real `redis-server` of its own and a simulated OfficeRnD whose
 //! tokens live for 8 s. Ends with status 1 if a claim does not hold.
@@ -20,7 +20,7 @@ use officernd_auth::{
 };
 use officernd_simulator::Simulator;
 
-const PODS: usize = 30;
+const PODS: usize = 20;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
@@ -34,7 +34,7 @@ async fn main() -> Result<(), BoxError> {
     for pod in &pods {
         pod.token().await?;
     }
-    holds(&officernd, 1, "thirty cold pods cost one token request")?;
+    holds(&officernd, 1, "twenty cold pods cost one token request")?;
 
     for pod in &pods {
         pod.refresh().await?;

@@ -119,6 +119,8 @@
     )
 )]
 
+#[cfg(feature = "store")]
+mod backoff;
 pub mod builder;
 mod cache;
 pub mod clock;

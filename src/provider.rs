@@ -1,5 +1,7 @@
 //! Providers fetch tokens. They know neither caches nor requests.
 
+mod key;
+
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -10,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 use tokio::sync::watch;
 
+pub use self::key::{KeyMaterial, KeyedProvider};
 use crate::clock::{Clock, Now, TokioClock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::rate_limit::{Class, Flight, Permit, RateLimit, Urgency};
@@ -211,12 +214,6 @@ pub struct FetchContext {
 pub(crate) struct Previous {
     pub(crate) token: AccessToken,
     pub(crate) ends_at: Instant,
-    /// The fetch that brought it was over by then.
-    #[cfg_attr(
-        not(feature = "store"),
-        expect(dead_code, reason = "for shared stores")
-    )]
-    pub(crate) landed_by: SystemTime,
 }
 
 impl FetchContext {
@@ -464,15 +461,17 @@ impl FetchContext {
     /// permanently: the credentials are others than those that failed.
     ///
     /// ```
-    /// use officernd_auth::{FetchContext, Secret};
+    /// use officernd_auth::FetchContext;
+    /// use officernd_auth::provider::KeyMaterial;
     ///
-    /// fn context(cx: FetchContext, refused: Option<&Secret>, secret: &Secret) -> FetchContext {
+    /// fn context(cx: FetchContext, refused: Option<&KeyMaterial>, now: &KeyMaterial) -> FetchContext {
     ///     match refused {
-    ///         Some(refused) if refused.expose() == secret.expose() => cx,
+    ///         Some(refused) if refused == now => cx,
     ///         _ => cx.not_failing(),
     ///     }
     /// }
-    /// # drop(context(FetchContext::default(), None, &Secret::from("hunter2")));
+    /// # let material = KeyMaterial::new("https://identity.example/token", "my-app", "hunter2");
+    /// # drop(context(FetchContext::default(), None, &material));
     /// ```
     #[must_use]
     pub fn not_failing(mut self) -> Self {

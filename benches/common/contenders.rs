@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use super::duties::{DutiesLayer, FreshLayer, GuardLayer, WatchLayer};
 use http::header::{ACCEPT, ACCEPT_LANGUAGE, AUTHORIZATION, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
-use officernd_auth::fleet::{KeyMaterial, KeyedProvider};
+use officernd_auth::provider::{KeyMaterial, KeyedProvider};
 use officernd_auth::testing::MemoryStore;
 use officernd_auth::{
     AccessToken, Error, FetchContext, OfficeRndAuthLayer, RateLimit, SharedTokenProvider,

@@ -149,16 +149,19 @@ impl Attempts {
         let urgency = self
             .in_flight(id)
             .map_or(Urgency::Waiting, |fetch| fetch.urgency);
-        let backoff = if error.is_not_attempted() {
-            Backoff::not_attempted(error, urgency, now)
-        } else {
+        let counts = !error.is_not_attempted();
+        if counts {
             let in_a_row = bounds.earlier.saturating_add(1);
             self.last_failure = Some(Failure {
                 fetch: id,
                 error: error.clone(),
                 in_a_row,
             });
-            Backoff::after(error, &bounds, now, chance)
+        }
+        // A bound without an attempt: another process has asked, and failed.
+        let backoff = match counts || error.max_backoff().is_some() {
+            true => Backoff::after(error, &bounds, now, chance),
+            false => Backoff::not_attempted(error, urgency, now),
         };
         let error = backoff.error(now);
         self.state = Attempt::BackingOff(backoff);

@@ -46,12 +46,8 @@ fn context(state: &Arc<State>, start: StartFetch) -> FetchContext {
     let now = state.now();
     let expires_at = start.expires_at;
     let previous = |token: Arc<IssuedToken>| {
-        let since_answer = token
-            .age(now)
-            .saturating_sub(state.settings.acquire_timeout);
         Box::new(Previous {
             token: token.token.clone(),
-            landed_by: now.wall.checked_sub(since_answer).unwrap_or(now.wall),
             ends_at: expires_at.unwrap_or(now.monotonic),
         })
     };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What kind of failure an [`Error`](crate::Error) is.
 ///
@@ -13,7 +13,7 @@ use serde::Serialize;
 /// assert_eq!(error.kind(), ErrorKind::InvalidScope);
 /// assert!(!error.is_transient());
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorKind {

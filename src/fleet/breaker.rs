@@ -1,4 +1,4 @@
-//! The store behind time limits and a circuit breaker.
+//! The store behind a time limit and a circuit breaker.
 
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,22 +6,14 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::store::TokenStore;
 use crate::clock::{Clock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::observability;
 
-/// The time limit of one operation; after it, the operation is repeated once.
-const OPERATION_TIMEOUT: Duration = Duration::from_millis(500);
-/// The time limit of connecting; after a failure, it is repeated once. A SYN
-/// that was dropped comes again after 1 s.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// The store is not used for this long after a failure.
+/// The time limit of one operation.
+pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the store is out of use after a failure.
 pub(super) const OPEN_FOR: Duration = Duration::from_secs(10);
-
-/// The store cannot be used now: go on without it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct StoreUnavailable;
 
 /// How a [`SharedTokenProvider`](crate::SharedTokenProvider) uses its store.
 ///
@@ -45,8 +37,8 @@ pub(super) struct StoreUnavailable;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StoreStatus {
-    /// Whether the store is used; `false` for 10 s after a failure, and requests
-    /// go on without it.
+    /// Whether the store is in use. `false` from a failure until an operation
+    /// works again, 10 s later at the earliest.
     pub available: bool,
     /// Operations that failed or took too long.
     pub failures: u64,
@@ -56,7 +48,7 @@ pub struct StoreStatus {
     pub taken: u64,
     /// Fetches under a lease of the store.
     pub fetched: u64,
-    /// Fetches without the store, because it could not be used.
+    /// Fetches without the store, because it was out of use.
     pub direct: u64,
 }
 
@@ -82,29 +74,30 @@ struct State {
 }
 
 impl CircuitBreaker {
-    /// Runs one operation of the store within its limits, unless the breaker is
-    /// open. Takes at most half of what is left until `deadline`.
-    pub(super) async fn run<S, T, F>(
+    /// Runs one operation of the store for up to `limit` and up to 3 s. `None`: it
+    /// failed, or the breaker is open; go on without the store.
+    pub(super) async fn run<T>(
         &self,
-        (store, clock, deadline): (&S, &dyn Clock, Instant),
+        clock: &dyn Clock,
+        limit: Duration,
         operation: &'static str,
-        work: impl FnMut() -> F,
-    ) -> Result<T, StoreUnavailable>
-    where
-        S: TokenStore,
-        F: Future<Output = Result<T, Error>>,
-    {
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Option<T> {
         let now = clock.now();
         {
             let mut state = self.lock();
             match state.open_until {
-                Some(until) if now < until => return Err(StoreUnavailable),
+                Some(until) if now < until => return None,
                 // This one tries; the others go on without the store.
                 Some(_) => state.open_until = Some(later(now, OPEN_FOR)),
                 None => {}
             }
         }
-        let result = attempt((store, clock, deadline), work).await;
+        let until = later(now, limit.min(OPERATION_TIMEOUT));
+        let result = timeout_at(clock, until, work).await.unwrap_or_else(|| {
+            let message = "the token store did not answer in time";
+            Err(Error::new(ErrorKind::Store, message))
+        });
         let mut state = self.lock();
         match result {
             Ok(value) => {
@@ -113,7 +106,7 @@ impl CircuitBreaker {
                 if back {
                     observability::store_back(operation);
                 }
-                Ok(value)
+                Some(value)
             }
             Err(error) => {
                 state.open_until = Some(later(clock.now(), OPEN_FOR));
@@ -121,17 +114,17 @@ impl CircuitBreaker {
                 state.counts.last_error = Some(error.to_string());
                 drop(state);
                 observability::store_failed(operation, &error);
-                Err(StoreUnavailable)
+                None
             }
         }
     }
 
-    /// When the store may be tried again; `None` if it is in use.
+    /// Returns when the store may be tried again; `None` if it is in use.
     pub(super) fn open_until(&self) -> Option<Instant> {
         self.lock().open_until
     }
 
-    /// A refresh has its token, or is about to ask the endpoint for it.
+    /// Counts a fetch that has its token, or that is about to ask for it.
     pub(super) fn count(&self, source: Source) {
         let mut state = self.lock();
         let counts = &mut state.counts;
@@ -157,54 +150,4 @@ impl CircuitBreaker {
         // Every field stands for itself.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Connects, then runs the operation; each is repeated once after a timeout,
-/// connecting also after a failure.
-async fn attempt<S, T, F>(
-    (store, clock, deadline): (&S, &dyn Clock, Instant),
-    mut work: impl FnMut() -> F,
-) -> Result<T, Error>
-where
-    S: TokenStore,
-    F: Future<Output = Result<T, Error>>,
-{
-    let half = deadline.saturating_duration_since(clock.now()) / 2;
-    let give_up = later(clock.now(), half);
-    let limited = |limit| later(clock.now(), limit).min(give_up);
-    let timed_out = |what: &str| Err(Error::new(ErrorKind::Store, what.to_owned()));
-    for last in [false, true] {
-        connect(store, clock, give_up).await?;
-        match timeout_at(clock, limited(OPERATION_TIMEOUT), work()).await {
-            Some(result) => return result,
-            None if last || clock.now() >= give_up => break,
-            None => {}
-        }
-    }
-    timed_out("the token store did not answer within 500 ms, twice")
-}
-
-async fn connect<S: TokenStore>(
-    store: &S,
-    clock: &dyn Clock,
-    give_up: Instant,
-) -> Result<(), Error> {
-    let timed_out = || {
-        Error::new(
-            ErrorKind::Store,
-            "connecting to the token store took over 3 s",
-        )
-    };
-    let once = async || {
-        let until = later(clock.now(), CONNECT_TIMEOUT).min(give_up);
-        let connected = timeout_at(clock, until, store.connect()).await;
-        connected.unwrap_or_else(|| Err(timed_out()))
-    };
-    if once().await.is_ok() {
-        return Ok(());
-    }
-    // Spread processes that were all refused in one instant.
-    let pause = Duration::from_millis(fastrand::u64(50..250));
-    clock.sleep_until(later(clock.now(), pause)).await;
-    once().await
 }

@@ -1,160 +1,396 @@
-//! The content of a sealed entry: a token, a failure, or both. Pure; JSON.
+//! What a sealed entry holds, and whether a process can use it. Pure.
 //!
 //! A failed refresh keeps the token that still lives, so that a process that
 //! starts meanwhile finds both.
 
-use std::borrow::Cow;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::backoff::{Failure, FailureJson};
-use super::store::whole_millis;
+use super::seal::Sealer;
+use super::store::StoredEntry;
+use crate::backoff::backoff;
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind};
+use crate::observability;
+use crate::provider::{Cause, FetchContext};
 use crate::secret::Secret;
 use crate::token::AccessToken;
 
-/// The content of a sealed entry, with durations counted from `sealed_at`.
-#[derive(Debug)]
+/// Failures that are further apart are not in a row. Also how long a token must
+/// live to be handed over, and how old it must be to be replaced after a 401.
+const MINUTE: Duration = Duration::from_secs(60);
+/// Clocks that differ by more are worth a warning.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// The longest `Retry-After` that is believed.
+const MAX_HOLD: Duration = Duration::from_secs(60 * 60);
+/// A refusal to replace a token that is too young asks again after this.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// The content of a sealed entry, as JSON.
+// No `Debug`, here and below: it would show the token.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Entry {
     /// By the writer's wall clock.
-    pub(super) sealed_at: SystemTime,
-    pub(super) token: Option<StoredToken>,
-    pub(super) failure: Option<Failure>,
+    sealed_at: SystemTime,
+    token: Option<Token>,
+    failure: Option<Failure>,
 }
 
-/// A token as its fetcher received it; `expires_in` is its whole life.
-#[derive(Debug, Clone)]
-pub(super) struct StoredToken {
-    pub(super) token: AccessToken,
+/// A token, as the process that fetched it received it.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Token {
+    value: Zeroizing<String>,
+    scope: Option<String>,
+    /// Its whole life.
+    pub(super) granted: Duration,
     /// What was left of its life when the entry was sealed.
     pub(super) left: Duration,
-    /// The holder that fetched it.
+    /// The holder that fetched it: a failed refresh saves a token again, and
+    /// that does not make it a new one.
     pub(super) minted_by: String,
-    /// It replaced a token that a server had answered 401 to.
-    pub(super) replaced_rejected: bool,
 }
 
-// No `Debug`: it would show the token.
-#[derive(Serialize, Deserialize)]
-struct Json<'a> {
-    sealed_at: u64,
-    /// The life that the store was given: tells the age by the store's clock.
-    life: u64,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    token: Option<TokenJson<'a>>,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    failure: Option<FailureJson<'a>>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct TokenJson<'a> {
-    #[serde(borrow)]
-    value: &'a str,
-    granted: u64,
-    left: u64,
-    minted_by: &'a str,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    scope: Option<Cow<'a, str>>,
-    replaced_rejected: bool,
+/// A token request that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Failure {
+    kind: ErrorKind,
+    /// Failures in a row, this one included.
+    failures: u32,
+    /// How long no process sends another token request.
+    pub(super) hold: Duration,
 }
 
 impl Entry {
-    /// How long the store keeps it.
+    pub(super) fn new(clock: &dyn Clock, token: Option<Token>, failure: Option<Failure>) -> Self {
+        Self {
+            sealed_at: clock.wall(),
+            token,
+            failure,
+        }
+    }
+
+    /// Returns how long the store keeps it.
     pub(super) fn life(&self) -> Duration {
-        let token = self.token.as_ref().map_or(Duration::ZERO, |t| t.left);
-        let failure = self.failure.map_or(Duration::ZERO, |it| it.life());
+        let token = self.token.as_ref().map_or(Duration::ZERO, |it| it.left);
+        let failure = self.failure.map_or(Duration::ZERO, Failure::life);
         token.max(failure)
     }
 
     pub(super) fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let token = self.token.as_ref().map(|stored| TokenJson {
-            value: bare(&stored.token),
-            granted: whole_millis(stored.token.expires_in()),
-            left: whole_millis(stored.left),
-            minted_by: &stored.minted_by,
-            scope: stored.token.scope().map(Cow::Borrowed),
-            replaced_rejected: stored.replaced_rejected,
-        });
-        let failure = self.failure.map(Failure::to_json);
         // Room from the start: a buffer that grows leaves its old bytes behind.
-        let scope = token.as_ref().and_then(|token| token.scope.as_ref());
-        let text = token.as_ref().map_or(0, |token| token.value.len());
+        let token = self.token.as_ref();
+        let scope = token.and_then(|token| token.scope.as_ref());
+        let text = token.map_or(0, |token| token.value.len());
         let room = 512 + text + scope.map_or(0, |scope| 6 * scope.len());
         let mut bytes = Zeroizing::new(Vec::with_capacity(room));
-        let json = Json {
-            sealed_at: wall_millis(self.sealed_at),
-            life: whole_millis(self.life()),
-            token,
-            failure,
-        };
-        // Numbers and strings always serialize; nothing decodes as an entry.
-        let _ = serde_json::to_writer(&mut *bytes, &json);
+        // Fails for a date before 1970 only; nothing decodes as an entry.
+        let _ = serde_json::to_writer(&mut *bytes, self);
         bytes
-    }
-
-    /// The entry and its age, by the clock that says most: the writer's wall
-    /// clock against ours, or the store's. `None` for what this version did not
-    /// write.
-    pub(super) fn decode(
-        bytes: &[u8],
-        wall: SystemTime,
-        expires_in: Duration,
-    ) -> Option<(Self, Duration)> {
-        let json: Json<'_> = serde_json::from_slice(bytes).ok()?;
-        let sealed_at = UNIX_EPOCH.checked_add(Duration::from_millis(json.sealed_at))?;
-        let token = match json.token {
-            None => None,
-            Some(token) => Some(StoredToken::from_json(token)?),
-        };
-        let failure = match json.failure {
-            None => None,
-            Some(failure) => Some(Failure::from_json(&failure)?),
-        };
-        let entry = Self {
-            sealed_at,
-            token,
-            failure,
-        };
-        let by_store = entry.life().saturating_sub(expires_in);
-        let by_wall = wall.duration_since(sealed_at).unwrap_or_default();
-        Some((entry, by_store.max(by_wall)))
     }
 }
 
-impl StoredToken {
-    fn from_json(json: TokenJson<'_>) -> Option<Self> {
-        let granted = Duration::from_millis(json.granted);
-        let token = AccessToken::bearer(Secret::from(json.value), granted).ok()?;
-        let token = match json.scope {
+impl Token {
+    /// A token that `minted_by` has fetched, with its whole life left.
+    pub(super) fn new(token: &AccessToken, minted_by: &str) -> Self {
+        let header = token.header_value().to_str().unwrap_or_default();
+        let value = header.strip_prefix("Bearer ").unwrap_or(header);
+        Self {
+            value: Zeroizing::new(value.to_owned()),
+            scope: token.scope().map(str::to_owned),
+            granted: token.expires_in(),
+            left: token.expires_in(),
+            minted_by: minted_by.to_owned(),
+        }
+    }
+
+    /// `None` if nothing is left of it.
+    pub(super) fn with_left(mut self, left: Duration) -> Option<Self> {
+        self.left = left;
+        (!left.is_zero()).then_some(self)
+    }
+
+    fn bearer(&self) -> Option<AccessToken> {
+        let token = AccessToken::bearer(Secret::from(&**self.value), self.granted).ok()?;
+        Some(match &self.scope {
             Some(scope) => token.with_scope(scope),
             None => token,
-        };
-        Some(Self {
-            left: Duration::from_millis(json.left).min(token.expires_in()),
-            token,
-            minted_by: json.minted_by.to_owned(),
-            replaced_rejected: json.replaced_rejected,
         })
     }
 }
 
-/// `Bearer ...` without `Bearer `.
-fn bare(token: &AccessToken) -> &str {
-    let header = token.header_value().to_str().unwrap_or_default();
-    header.strip_prefix("Bearer ").unwrap_or(header)
+impl Failure {
+    /// What other processes should know of this error; `None` if it says
+    /// nothing about the token endpoint. `earlier` is the last failure and how
+    /// long ago it was saved.
+    pub(super) fn after(error: &Error, earlier: Option<(Self, Duration)>) -> Option<Self> {
+        let about_us = matches!(error.kind(), ErrorKind::Store | ErrorKind::Runtime);
+        if about_us || error.is_not_attempted() {
+            return None;
+        }
+        let earlier = earlier.filter(|(failure, age)| *age < failure.life());
+        let failures = earlier.map_or(0, |(failure, _)| failure.failures);
+        let failures = failures.saturating_add(1);
+        Some(Self {
+            kind: error.kind(),
+            failures,
+            hold: backoff(error, failures, 1.0),
+        })
+    }
+
+    /// How long the store keeps it: a later failure is counted from it.
+    fn life(self) -> Duration {
+        self.hold.saturating_add(MINUTE)
+    }
+
+    /// The error of a process that did not ask.
+    fn error(self, left: Duration) -> Error {
+        let kind = self.kind;
+        let message = format!("another process's token request has just failed ({kind})");
+        let error = Error::new(kind, message).not_attempted();
+        error.with_retry_after(left).with_max_backoff(left)
+    }
 }
 
-fn wall_millis(wall: SystemTime) -> u64 {
-    whole_millis(wall.duration_since(UNIX_EPOCH).unwrap_or_default())
+/// An entry that was opened.
+pub(super) struct Opened {
+    entry: Entry,
+    /// When it was opened, by the clock that says most: the writer's wall clock
+    /// against ours, or the store's.
+    age: Duration,
+    opened_at: Instant,
+}
+
+/// What an entry means for a fetch.
+pub(super) enum Read {
+    /// A token, its life from now, and who minted it.
+    Token(AccessToken, Duration, String),
+    /// A token request failed, and nothing is sent for now.
+    Failed(Error),
+    /// Nothing that this fetch can use.
+    Useless,
+}
+
+impl Opened {
+    /// `None`, and an event, for what was not sealed under this name.
+    pub(super) fn new(stored: &StoredEntry, sealer: &Sealer, clock: &dyn Clock) -> Option<Self> {
+        let plain = sealer.open(&stored.sealed);
+        let entry = plain.and_then(|plain| serde_json::from_slice::<Entry>(&plain).ok());
+        let Some(mut entry) = entry else {
+            observability::store_entry_unusable();
+            return None;
+        };
+        // Another version may have written it.
+        if let Some(failure) = &mut entry.failure {
+            failure.hold = failure.hold.min(MAX_HOLD);
+        }
+        let by_store = entry.life().saturating_sub(stored.expires_in);
+        let by_wall = clock.wall().duration_since(entry.sealed_at);
+        let age = by_wall.unwrap_or_default().max(by_store);
+        let left = entry.token.as_ref().map(|token| token.left);
+        if left.is_some_and(|left| left <= age && left > by_store.saturating_add(MAX_CLOCK_SKEW)) {
+            observability::store_clock_differs(age.saturating_sub(by_store));
+        }
+        Some(Self {
+            entry,
+            age,
+            opened_at: clock.now(),
+        })
+    }
+
+    pub(super) fn read(&self, cx: &FetchContext, last: Option<&str>) -> Read {
+        let now = cx.clock().now();
+        let token = self
+            .token(now)
+            .and_then(|token| Some((token.bearer()?, token)));
+        if let Some((bearer, token)) = token {
+            // Clocks and their rounding.
+            let margin = Duration::from_secs(1).min(token.granted / 20);
+            let text = cx.previous().map(AccessToken::header_value);
+            let candidate = Candidate {
+                left: token.left.saturating_sub(margin),
+                granted: token.granted,
+                minted_by: &token.minted_by,
+                same_text: text == Some(bearer.header_value()),
+                last,
+                previous_left: cx.previous_left().unwrap_or_default(),
+            };
+            match candidate.verdict(cx.cause()) {
+                Verdict::Accept => return Read::Token(bearer, candidate.left, token.minted_by),
+                Verdict::TooYoung => return Read::Failed(too_young()),
+                Verdict::Refuse => {}
+            }
+        }
+        let failure = self.failure(now);
+        let failure = failure.map(|(failure, age)| (failure, failure.hold.saturating_sub(age)));
+        match failure.filter(|(_, left)| !left.is_zero()) {
+            Some((failure, left)) => Read::Failed(failure.error(left)),
+            None => Read::Useless,
+        }
+    }
+
+    /// The token that still lives, with what is left of it now.
+    pub(super) fn token(&self, now: Instant) -> Option<Token> {
+        let token = self.entry.token.clone()?;
+        let left = token.left.saturating_sub(self.age(now));
+        token.with_left(left)
+    }
+
+    /// The last failure, and how long ago it was saved.
+    pub(super) fn failure(&self, now: Instant) -> Option<(Failure, Duration)> {
+        Some((self.entry.failure?, self.age(now)))
+    }
+
+    fn age(&self, now: Instant) -> Duration {
+        let since = now.saturating_duration_since(self.opened_at);
+        self.age.saturating_add(since)
+    }
+}
+
+fn too_young() -> Error {
+    let message = "a server rejected a token that was fetched less than a minute ago; another one \
+                   is fetched when it is older";
+    let error = Error::new(ErrorKind::RateLimited, message).not_attempted();
+    error.with_retry_after(ASK_AGAIN)
+}
+
+/// A stored token, beside the one that the cache has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate<'a> {
+    /// What is left of its life for sure.
+    pub(super) left: Duration,
+    pub(super) granted: Duration,
+    pub(super) minted_by: &'a str,
+    /// Whether it is the text that the cache has.
+    pub(super) same_text: bool,
+    /// Who minted the cache's token; `None` if it was minted without the store.
+    pub(super) last: Option<&'a str>,
+    /// What is left of the cache's token; zero without one.
+    pub(super) previous_left: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Use the stored token.
+    Accept,
+    /// Ask for a new one.
+    Refuse,
+    /// Keep the cache's token although a server answered 401 to it: a 401 may
+    /// mean a missing scope, and then each process that starts would spend a
+    /// token request to find that out.
+    TooYoung,
+}
+
+impl Candidate<'_> {
+    pub(super) fn verdict(&self, cause: Cause) -> Verdict {
+        let short = MINUTE.min(self.granted / 4);
+        let age = self.granted.saturating_sub(self.left);
+        if cause == Cause::Rejected && self.same_text && age < short {
+            return Verdict::TooYoung;
+        }
+        let enough = !self.left.is_zero() && self.left >= short;
+        // Only the holder of the lease saves, so another holder's is newer.
+        let newer = match self.last {
+            Some(last) => last != self.minted_by,
+            None => self.left > self.previous_left,
+        };
+        let fits = match cause {
+            Cause::Rejected | Cause::Manual => !self.same_text,
+            // The same text: the server repeats its token, so do not ask again.
+            Cause::Ahead => self.same_text || self.left >= self.granted / 2,
+            Cause::Cold | Cause::Expired => true,
+        };
+        match newer && enough && fits {
+            true => Verdict::Accept,
+            false => Verdict::Refuse,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use serde_json::json;
+
     use super::*;
-    use crate::error::{Error, ErrorKind};
+    use crate::clock::TokioClock;
+    use crate::fleet::store::Name;
+    use Verdict::{Accept, Refuse, TooYoung};
 
     const S: fn(u64) -> Duration = Duration::from_secs;
+
+    #[test]
+    fn the_table_of_verdicts() {
+        use Cause::{Ahead, Cold, Expired, Manual, Rejected};
+        // The cause; the stored token's seconds left of 3,600, its holder, and
+        // whether its text is the cache's; the cache's token: who minted it, if
+        // that is known, and its seconds left.
+        #[rustfmt::skip]
+        let table = [
+            (Cold,     (3000, "a", false), (None, 0),         Accept),
+            (Cold,     (  60, "a", false), (None, 0),         Accept),
+            (Cold,     (  59, "a", false), (None, 0),         Refuse),
+            (Manual,   (3000, "a", false), (None, 0),         Accept),
+            (Expired,  (3000, "a", false), (Some("b"), 5),    Accept),
+            (Expired,  (3000, "a", true),  (Some("a"), 3000), Refuse),
+            (Expired,  (3000, "a", false), (None, 2900),      Accept),
+            (Expired,  (2900, "a", false), (None, 2900),      Refuse),
+            (Ahead,    (3590, "a", false), (Some("b"), 300),  Accept),
+            (Ahead,    (1800, "a", false), (Some("b"), 300),  Accept),
+            (Ahead,    (1799, "a", false), (Some("b"), 300),  Refuse),
+            (Ahead,    ( 300, "a", true),  (Some("a"), 300),  Refuse),
+            // The server repeats its token.
+            (Ahead,    ( 300, "a", true),  (Some("b"), 300),  Accept),
+            // Fetched without the store, and handed over later.
+            (Ahead,    ( 299, "a", true),  (None, 300),       Refuse),
+            (Ahead,    (3500, "a", false), (None, 300),       Accept),
+            (Rejected, (3500, "a", true),  (Some("a"), 3500), Refuse),
+            (Rejected, (3500, "a", true),  (Some("b"), 3500), Refuse),
+            (Rejected, (3599, "a", false), (Some("a"), 3500), Refuse),
+            (Rejected, (3599, "a", false), (Some("b"), 3500), Accept),
+            // New tokens live shorter than what was left of the revoked one.
+            (Rejected, ( 900, "a", false), (Some("b"), 3500), Accept),
+            // An older one is not taken for a rejected one.
+            (Rejected, (3400, "a", false), (None, 3500),      Refuse),
+            (Rejected, (3541, "a", true),  (Some("a"), 3541), TooYoung),
+            (Rejected, (3540, "a", true),  (Some("a"), 3540), Refuse),
+            (Manual,   (3590, "a", true),  (Some("a"), 3590), Refuse),
+            (Manual,   (3500, "a", true),  (Some("b"), 3500), Refuse),
+            (Manual,   (3599, "a", false), (Some("b"), 3598), Accept),
+        ];
+        for (cause, (left, minted_by, same_text), (last, previous_left), verdict) in table {
+            let candidate = Candidate {
+                left: S(left),
+                granted: S(3600),
+                minted_by,
+                same_text,
+                last,
+                previous_left: S(previous_left),
+            };
+            assert_eq!(candidate.verdict(cause), verdict, "{cause:?} {candidate:?}");
+        }
+    }
+
+    #[test]
+    fn a_quarter_of_a_short_life_stands_for_the_minute() {
+        let verdict = |cause, left| {
+            let candidate = Candidate {
+                left: Duration::from_millis(left),
+                granted: S(2),
+                minted_by: "a",
+                same_text: cause == Cause::Rejected,
+                last: (cause == Cause::Rejected).then_some("a"),
+                previous_left: S(0),
+            };
+            candidate.verdict(cause)
+        };
+        assert_eq!(verdict(Cause::Cold, 500), Accept);
+        assert_eq!(verdict(Cause::Cold, 499), Refuse);
+        assert_eq!(verdict(Cause::Rejected, 1501), TooYoung);
+        assert_eq!(verdict(Cause::Rejected, 1500), Refuse);
+    }
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + S(1_800_000_000 + seconds)
@@ -168,12 +404,7 @@ mod tests {
         };
         Entry {
             sealed_at: at(0),
-            token: Some(StoredToken {
-                token,
-                left: S(3599),
-                minted_by: "me".to_owned(),
-                replaced_rejected: scope.is_some(),
-            }),
+            token: Token::new(&token, "me").with_left(S(3599)),
             failure,
         }
     }
@@ -182,36 +413,118 @@ mod tests {
     fn an_entry_comes_back_as_it_was() {
         let failure = Failure::after(&Error::new(ErrorKind::Denied, ""), None);
         for scope in [None, Some(""), Some("a \"b\"")] {
-            let entry = entry(scope, failure);
-            let (back, age) = Entry::decode(&entry.encode(), at(0), entry.life()).unwrap();
+            let bytes = entry(scope, failure).encode();
+            let back: Entry = serde_json::from_slice(&bytes).unwrap();
+            assert_eq!((back.sealed_at, back.failure), (at(0), failure));
             let token = back.token.unwrap();
-            assert_eq!(token.token.header_value(), "Bearer abc.DEF-123");
-            assert_eq!(token.token.expires_in(), S(3600));
-            assert_eq!(token.token.scope(), scope);
-            assert_eq!((token.left, age), (S(3599), S(0)));
-            assert_eq!((&*token.minted_by, back.failure), ("me", failure));
-            assert_eq!(token.replaced_rejected, scope.is_some());
+            let bearer = token.bearer().unwrap();
+            assert_eq!(bearer.header_value(), "Bearer abc.DEF-123");
+            assert_eq!(bearer.expires_in(), S(3600));
+            assert_eq!(bearer.scope(), scope);
+            assert_eq!((token.left, &*token.minted_by), (S(3599), "me"));
         }
     }
 
     #[test]
     fn other_bytes_are_no_entry() {
         let whole = entry(Some("a b"), None).encode();
-        for length in 0..whole.len() {
-            assert!(Entry::decode(&whole[..length], at(0), S(1)).is_none());
-        }
-        for other in [&b"[]"[..], b"{}", b"null", b"{\"sealed_at\":-1,\"life\":1}"] {
-            assert!(Entry::decode(other, at(0), S(1)).is_none());
+        let decode = |bytes: &[u8]| serde_json::from_slice::<Entry>(bytes).is_ok();
+        assert!(decode(&whole));
+        assert!((0..whole.len()).all(|length| !decode(&whole[..length])));
+        for other in [&b"[]"[..], b"{}", b"null", b"{\"sealed_at\":-1}"] {
+            assert!(!decode(other));
         }
     }
 
     #[test]
     fn the_age_is_what_the_clock_says_that_says_most() {
-        let bytes = entry(None, None).encode();
-        let age = |wall, expires_in| Entry::decode(&bytes, wall, expires_in).unwrap().1;
-        assert_eq!(age(at(600), S(3599)), S(600));
-        assert_eq!(age(at(0), S(2999)), S(600));
+        let sealer = Sealer::new(b"secret", Zeroizing::default());
+        let age = |sealed_at, expires_in| {
+            let entry = Entry {
+                sealed_at,
+                ..entry(None, None)
+            };
+            let sealed = sealer.seal([0; 24], &entry.encode()).unwrap();
+            let stored = StoredEntry::new(Name::digest_of(b""), sealed, expires_in);
+            let opened = Opened::new(&stored, &sealer, &TokioClock).unwrap();
+            opened.age.as_secs()
+        };
+        let now = TokioClock.wall();
+        assert_eq!(age(now - S(600), S(3599)), 600);
+        assert_eq!(age(now, S(2999)), 600);
         // The writer's clock is ahead of ours: the store's says it.
-        assert_eq!(age(at(0) - S(7200), S(2999)), S(600));
+        assert_eq!(age(now + S(7200), S(2999)), 600);
+    }
+
+    #[test]
+    fn failures_in_a_row_are_counted_and_then_forgotten() {
+        let down = Error::new(ErrorKind::Transport, "");
+        let mut earlier = None;
+        let mut holds = Vec::new();
+        for _ in 0..6 {
+            let failure = Failure::after(&down, earlier).unwrap();
+            holds.push(failure.hold.as_secs());
+            earlier = Some((failure, failure.hold));
+        }
+        assert_eq!(holds, [1, 4, 8, 16, 30, 30]);
+        let first = Failure::after(&down, None).unwrap();
+        let after_a_while = Failure::after(&down, Some((first, S(61)))).unwrap();
+        assert_eq!(after_a_while, first);
+    }
+
+    #[test]
+    fn errors_that_say_nothing_about_the_endpoint_are_not_shared() {
+        for error in [
+            Error::new(ErrorKind::RateLimited, "").not_attempted(),
+            Error::new(ErrorKind::Store, ""),
+            Error::new(ErrorKind::Runtime, ""),
+        ] {
+            assert!(Failure::after(&error, None).is_none());
+        }
+    }
+    /// A duration as serde writes it, up to the largest.
+    fn duration() -> impl proptest::strategy::Strategy<Value = serde_json::Value> {
+        use proptest::prelude::*;
+
+        let secs = prop_oneof![0..10_000_u64, any::<u64>(), Just(u64::MAX)];
+        (secs, 0..1_100_000_000_u32).prop_map(|(secs, nanos)| json!({"secs": secs, "nanos": nanos}))
+    }
+
+    proptest::proptest! {
+        /// Another version may have written it.
+        #[test]
+        fn any_content_is_a_sound_token_or_a_sound_failure_or_useless(
+            sealed_at in proptest::num::u64::ANY,
+            value in "[ -~]{0,40}",
+            (granted, left, hold) in (duration(), duration(), duration()),
+            failures in proptest::num::u32::ANY,
+            kind in "(transport|denied|rate_limited|invalid_client|x)",
+            expires_in in proptest::num::u64::ANY,
+        ) {
+            let content = json!({
+                "sealed_at": {"secs_since_epoch": sealed_at, "nanos_since_epoch": 0},
+                "token": {
+                    "value": value, "scope": null, "minted_by": "", "granted": granted, "left": left,
+                },
+                "failure": {"kind": kind, "failures": failures, "hold": hold},
+            });
+            let sealer = Sealer::new(b"secret", Zeroizing::default());
+            let sealed = sealer.seal([0; 24], content.to_string().as_bytes()).unwrap();
+            let expires_in = Duration::from_millis(expires_in);
+            let stored = StoredEntry::new(Name::digest_of(b""), sealed, expires_in);
+            let opened = Opened::new(&stored, &sealer, &TokioClock);
+            match opened.map(|opened| opened.read(&FetchContext::default(), None)) {
+                Some(Read::Token(token, life, _)) => {
+                    let day = S(24 * 60 * 60);
+                    assert!(token.expires_in() <= day && token.with_life(life).expires_in() <= day);
+                    assert!(token.header_value().is_sensitive());
+                }
+                Some(Read::Failed(error)) => {
+                    let wait = error.retry_after().unwrap();
+                    assert!(wait <= S(60 * 60), "{wait:?}");
+                }
+                Some(Read::Useless) | None => {}
+            }
+        }
     }
 }

@@ -1,263 +1,572 @@
-//! One fetch: claim; then use the entry, fetch, or wait; and again.
+//! One fetch: claim; then use the entry, send a token request, or wait; and again.
 
-use std::future::{Future, poll_fn};
-use std::sync::Arc;
+use std::future::{Future, pending, poll_fn, ready};
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::backoff::Pause;
-use super::breaker::{OPEN_FOR, Source, StoreUnavailable};
-use super::claim::{Claim, Claimed, Limits, StoredEntry};
-use super::grant;
-use super::key::KeyedProvider;
-use super::late;
-use super::name::Holder;
-use super::reader::EntryReader;
-use super::reservation::Reservation;
-use super::session::Session;
-use super::store::TokenStore;
-use super::watch::{MAX_WAIT, Watch};
-use super::{Inner, LEASE_MARGIN};
-use crate::clock::later;
+use super::breaker::{OPEN_FOR, OPERATION_TIMEOUT, Source};
+use super::entry::{Entry, Failure, Opened, Read, Token};
+use super::provider::Shared;
+use super::seal::{Sealer, window};
+use super::store::{Claim, Claimed, Finish, Limits, Name, StoredEntry, random};
+use crate::backoff::backoff;
+use crate::clock::{Age, Clock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
-use crate::provider::{Cause, FetchContext};
-use crate::rate_limit::{OFFICERND, Urgency};
+use crate::observability;
+use crate::provider::{Cause, FetchContext, KeyMaterial, KeyedProvider};
+use crate::rate_limit::{Permit, Urgency, rate_limited};
+use crate::sync::Runtime;
 use crate::token::AccessToken;
 
+/// A lease lasts this much longer than the request that it covers. A process
+/// sends within this time of its claim, or claims again.
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
 /// A fetch in the background leaves a free place to waiting requests for this
 /// long, in whatever process they are.
 const BACKGROUND_DELAY: Duration = Duration::from_secs(1);
+/// A fetch claims again after this at the latest: a place may be free early.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+/// A store that returns more entries that are of no use to one fetch is broken.
+const MAX_USELESS: u32 = 8;
+/// The time limit of the look at the credentials after a token request.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+/// Credentials that were refused may be corrected: look at them this often.
+const REFUSED: Duration = Duration::from_secs(5);
+/// How long a token that was fetched without the store is offered to it.
+const HAND_OVER: Duration = Duration::from_secs(10 * 60);
+
+/// The process's own place in line for a token request.
+type Line = Pin<Box<dyn Future<Output = Result<Permit, Error>> + Send>>;
 
 /// One fetch.
-pub(super) struct SharedFetch<P, S> {
-    session: Session<P, S>,
+pub(super) struct Fetch<P> {
+    shared: Arc<Shared<P>>,
+    cx: FetchContext,
+    /// The cache counts a token's life from here.
+    started_at: Instant,
+    material: KeyMaterial,
+    sealer: Sealer,
     claim: Claim,
-    reader: EntryReader,
+    /// Who minted the cache's token, if that is known.
+    last: Option<String>,
+    /// The last entry that was of no use, and how many there were.
+    known: Option<Opened>,
+    useless: u32,
+    /// The endpoint refused these credentials. The source may have others any
+    /// time, so this fetch waits for nothing.
+    refused: bool,
 }
 
-impl<P: KeyedProvider, S: TokenStore> SharedFetch<P, S> {
-    pub(super) async fn new(inner: &Arc<Inner<P, S>>, cx: FetchContext) -> Result<Self, Error> {
-        let session = Session::new(inner, cx).await?;
-        let cx = &session.cx;
+/// The result of a token request.
+struct Answer {
+    result: Result<AccessToken, Error>,
+    /// Since right before the request was sent.
+    age: Age,
+    /// Whether the credentials that the claim was made for are still in use: the
+    /// result may be stored under them.
+    same_material: bool,
+}
+
+impl<P: KeyedProvider> Fetch<P> {
+    pub(super) async fn new(shared: &Arc<Shared<P>>, cx: FetchContext) -> Result<Self, Error> {
+        let started_at = cx.clock().now();
+        let until = later(started_at, cx.fetch_timeout()).min(cx.deadline());
+        let material = timeout_at(cx.clock(), until, shared.provider.key_material()).await;
+        let material = material.ok_or_else(|| {
+            let message = "the credentials could not be read within the fetch timeout";
+            Error::new(ErrorKind::Timeout, message)
+        })??;
         let (requests, per) = match cx.limit() {
             Some((requests, per)) => (Some(requests), per),
             None => (None, Duration::ZERO),
         };
         let lease = cx.fetch_timeout().saturating_add(LEASE_MARGIN);
         let limits = Limits::new(lease, requests, per);
-        let (key, window) = (session.sealer.name(), session.material.window());
+        let sealer = Sealer::of(&material);
+        let claim = Claim::new(sealer.name(), window(&material), Name::random()?, limits);
+        let (last, failed) = {
+            let memory = shared.memory();
+            (
+                memory.minted_by(cx.previous()),
+                memory.failed_with(&claim.key),
+            )
+        };
         Ok(Self {
-            claim: Claim::new(key, window, Holder::random()?, limits),
-            session,
-            reader: EntryReader::default(),
+            shared: Arc::clone(shared),
+            started_at,
+            claim,
+            last,
+            refused: failed == Some(ErrorKind::InvalidClient) && material.may_change(),
+            material,
+            sealer,
+            cx: match failed.is_some_and(|kind| !kind.is_transient()) {
+                true => cx,
+                false => cx.not_failing(),
+            },
+            known: None,
+            useless: 0,
         })
     }
 
-    /// Takes the token from the store, or fetches under its lease.
-    pub(super) async fn with_store(
-        &mut self,
-    ) -> Result<Result<AccessToken, Error>, StoreUnavailable> {
-        let mut reservation = Reservation::Released;
-        let mut watch: Option<Watch> = None;
+    /// Takes the token from the store, or fetches it under the store's lease.
+    pub(super) async fn run(mut self) -> Result<AccessToken, Error> {
+        let mut line: Option<Line> = None;
+        let mut place: Option<Result<Permit, Error>> = None;
+        let mut polls = 0;
         loop {
-            let pause = self.session.inner.alone().pause(self.now());
-            if pause.is_none() {
-                reservation.ask(&self.session.cx).await;
+            if self.now() >= self.cx.deadline() {
+                let message = "another process's token request did not end in time";
+                return Err(Error::new(ErrorKind::Timeout, message));
             }
-            self.claim.may_fetch = pause.is_none() && reservation.may_fetch();
-            let claimed = self.session.age();
-            let wait = match self.claim().await? {
-                Claimed::Entry(entry) => match self.read(&entry) {
-                    Some(result) => return Ok(result),
-                    None => continue,
-                },
-                Claimed::Granted => {
-                    watch = None;
-                    let Some(place) = reservation.take() else {
-                        continue;
-                    };
-                    let (session, claim, reader) = (&self.session, &self.claim, &self.reader);
-                    let fetched = grant::fetch(session, claim, reader, place, &claimed).await;
-                    match fetched {
-                        Some(result) => return Ok(result),
-                        None => continue,
+            let pause = self.shared.memory().pause(&self.claim.key, self.now());
+            if place.is_none() && pause.is_none() {
+                let cx = self.cx.clone();
+                line.get_or_insert_with(|| Box::pin(async move { cx.reserve().await }));
+                // Only a look: the store may have a token.
+                place = first(&mut line, ready(())).await;
+            }
+            self.claim.may_fetch = pause.is_none() && matches!(place, Some(Ok(_)));
+            let asked = self.age();
+            let Some(claimed) = self.claim().await else {
+                drop((line, place));
+                return self.alone().await;
+            };
+            let wait = match claimed {
+                Claimed::Entry(entry) => {
+                    if let Some(result) = self.read(&entry) {
+                        return result;
+                    }
+                    self.useless += 1;
+                    match self.useless {
+                        1 => continue,
+                        more => poll(more),
                     }
                 }
-                Claimed::Leased(left) => left,
-                Claimed::RateLimited(wait) => match (pause, &reservation) {
-                    (Some(pause), _) => pause.until.saturating_duration_since(self.now()),
-                    (None, reservation) => match self.rate_limited(wait, reservation) {
-                        Ok(wait) => wait,
-                        Err(error) => return Ok(Err(error)),
-                    },
-                },
-            };
-            if self.now() >= self.session.cx.deadline() {
-                return Ok(Err(match pause {
-                    Some(pause) => paused(pause).with_retry_after(wait.min(OPEN_FOR)),
-                    None => Error::new(
-                        ErrorKind::Timeout,
-                        "another process's token request did not end in time",
-                    ),
-                }));
-            }
-            let round = match &mut watch {
-                None => 0,
-                Some(watched) => match watched.wait(&self.session, wait, &mut reservation).await {
-                    Some(heard) => {
-                        if let Some(result) = heard.and_then(|entry| self.read(&entry)) {
-                            return Ok(result);
-                        }
-                        watched.round().saturating_add(1)
+                Claimed::Granted => match place.take() {
+                    Some(Ok(place)) if self.age_of(&asked) < LEASE_MARGIN => {
+                        drop(line);
+                        return self.mint(place).await;
                     }
-                    None => continue,
+                    // The process stood still, and may have lost the lease.
+                    _ => continue,
+                },
+                _ if self.refused && self.waited() + poll(polls) >= REFUSED => {
+                    return Err(self.paused(ErrorKind::InvalidClient, self.now()));
+                }
+                Claimed::RateLimited(_) if self.refused && pause.is_none() => {
+                    return Err(self.paused(ErrorKind::InvalidClient, later(self.now(), REFUSED)));
+                }
+                Claimed::Leased(_) => {
+                    polls += 1;
+                    poll(polls - 1)
+                }
+                Claimed::RateLimited(wait) => match (pause, place.take()) {
+                    (Some((until, kind)), _) => {
+                        let look_at = later(self.now(), OPEN_FOR + spread());
+                        return Err(self.paused(kind, until.min(look_at)));
+                    }
+                    (None, Some(Err(error))) if wait.is_zero() => return Err(error),
+                    // The fleet has a place, the process has none: wait for that.
+                    (None, None) if wait.is_zero() => MAX_WAIT,
+                    _ => self.turn(wait)?,
                 },
             };
-            // Watch first and then claim again: nothing falls between.
-            watch = Some(Watch::begin(&self.session, &self.claim, round).await);
+            // No place is held while waiting.
+            drop(place.take());
+            let until = later(self.now(), wait).min(self.cx.deadline());
+            place = first(&mut line, self.cx.clock().sleep_until(until)).await;
         }
     }
 
-    /// Fetches as a process without a store does, and leaves the token there
-    /// when the store works again. `None`: look into the store again.
-    pub(super) async fn without_store(&self) -> Option<Result<AccessToken, Error>> {
-        let (session, inner) = (&self.session, &self.session.inner);
-        if let Some((look_at, error)) = self.must_wait_for_store() {
-            return self.wait_for_store(look_at, error).await;
-        }
-        let place = match session.cx.reserve().await {
-            Ok(place) => place,
-            Err(error) => return Some(Err(error)),
-        };
-        inner.breaker.count(Source::Direct);
-        let answer = session.mint(place).await;
-        match &answer.minted.result {
-            Ok(token) => {
-                inner.alone().answered();
-                let life = token.expires_in();
-                let life = life.saturating_sub(session.age_of(&answer.age));
-                let token = session.hand_out(token, life, None);
-                late::share_later(session, answer, &self.claim);
-                Some(Ok(token))
+    async fn claim(&self) -> Option<Claimed> {
+        let clock = self.cx.clock();
+        // Half of what is left is for a fetch without the store.
+        let left = self.cx.deadline().saturating_duration_since(clock.now());
+        let checked = async {
+            let claimed = self.shared.store.claim(&self.claim).await?;
+            let breaks_contract = match &claimed {
+                Claimed::Entry(entry) => {
+                    self.claim.seen.as_ref() == Some(&entry.id) || self.useless >= MAX_USELESS
+                }
+                Claimed::Granted => !self.claim.may_fetch,
+                Claimed::Leased(_) | Claimed::RateLimited(_) => false,
+            };
+            match breaks_contract {
+                true => Err(Error::new(
+                    ErrorKind::Store,
+                    "the token store broke its contract: it returned an entry that was seen, too \
+                     many entries, or a grant that was not asked for",
+                )),
+                false => Ok(claimed),
             }
-            Err(error) if error.kind() == ErrorKind::RateLimited && !error.is_not_attempted() => {
-                let per = self.claim.limits.per.max(OFFICERND.1);
-                let (now, chance) = (self.now(), fastrand::f32());
-                inner.alone().refused(per, error.retry_after(), now, chance);
+        };
+        let breaker = &self.shared.breaker;
+        breaker.run(clock, left / 2, "claim", checked).await
+    }
+
+    /// The token or the failure of an entry; `None` if it is of no use.
+    fn read(&mut self, stored: &StoredEntry) -> Option<Result<AccessToken, Error>> {
+        self.claim.seen = Some(stored.id.clone());
+        let opened = Opened::new(stored, &self.sealer, self.cx.clock())?;
+        match opened.read(&self.cx, self.last.as_deref()) {
+            Read::Token(token, life, minted_by) => {
+                self.shared.breaker.count(Source::Taken);
+                observability::token_shared(self.cx.cause().as_str(), life);
+                Some(Ok(self.hand_out(&token, life, minted_by)))
+            }
+            Read::Failed(error) => Some(Err(self.correctable(error))),
+            Read::Useless => {
+                self.known = Some(opened);
                 None
             }
-            Err(error) if error.is_transient() && !error.is_not_attempted() => {
-                let (now, chance) = (self.now(), fastrand::f32());
-                inner.alone().failed(error, now, chance);
-                // The store may have a token before the endpoint does.
-                let longest = self.look_at().saturating_duration_since(now);
-                Some(Err(error.clone().with_max_backoff(longest)))
-            }
-            Err(error) => Some(Err(error.clone())),
         }
     }
 
-    /// Why nothing may be sent without the store now, and when to look into it.
-    fn must_wait_for_store(&self) -> Option<(Instant, Error)> {
-        let (cx, now) = (&self.session.cx, self.now());
-        let mut alone = self.session.inner.alone();
-        let (until, error) = if let Some(pause) = alone.pause(now) {
-            (pause.until, paused(pause))
-        } else {
-            let ahead = cx.cause() == Cause::Ahead && cx.urgency() == Urgency::Background;
-            let previous = cx.previous.as_ref().filter(|_| ahead)?;
-            let (generation, ends_at) = (previous.token.generation(), previous.ends_at);
-            let message = "the token store is away; the token still serves, so its refresh waits";
-            let error = Error::new(ErrorKind::Store, message).not_attempted();
-            (alone.refresh_at(generation, ends_at, now), error)
+    /// How long to wait for a place in the fleet's window, or the error if that
+    /// is too long.
+    fn turn(&self, wait: Duration) -> Result<Duration, Error> {
+        let delayed = match self.cx.urgency() {
+            Urgency::Waiting => wait,
+            Urgency::Background => wait.saturating_add(BACKGROUND_DELAY),
         };
-        drop(alone);
-        if until <= now {
-            return None;
+        if later(self.now(), delayed) > self.cx.deadline() {
+            return Err(rate_limited(wait));
         }
-        let look_at = self.look_at();
-        let wait = look_at.saturating_duration_since(now);
-        Some((look_at.min(until), error.with_retry_after(wait)))
+        Ok(delayed.saturating_add(spread() / 2).min(MAX_WAIT))
+    }
+
+    /// Sends a token request under the lease, and saves what it brings.
+    async fn mint(self, place: Permit) -> Result<AccessToken, Error> {
+        let answer = self.request(place).await;
+        let sent = self.cx.sent_at().is_some();
+        let failure = match &answer.result {
+            Err(error) if sent => {
+                let earlier = self.known.as_ref().and_then(|it| it.failure(self.now()));
+                Failure::after(error, earlier)
+            }
+            _ => None,
+        };
+        if sent {
+            self.shared.breaker.count(Source::Fetched);
+        }
+        let holder = self.claim.holder.as_str();
+        let token = match &answer.result {
+            Ok(token) => {
+                let left = token.expires_in().saturating_sub(self.age_of(&answer.age));
+                Token::new(token, holder).with_left(left)
+            }
+            // The token that still lives is saved again, beside the failure.
+            Err(_) if failure.is_some() => self.known.as_ref().and_then(|it| it.token(self.now())),
+            Err(_) => None,
+        };
+        let is_any = answer.same_material && (token.is_some() || failure.is_some());
+        let entry = is_any.then(|| Entry::new(self.cx.clock(), token, failure));
+        let frees_after = if sent {
+            self.claim.limits.per
+        } else {
+            Duration::ZERO
+        };
+        let finish = finish(&self.claim, &self.sealer, entry, frees_after);
+        let finished = self
+            .shared
+            .run(self.cx.clock(), "finish", self.shared.store.finish(&finish))
+            .await;
+        let saved = matches!(finished, Some(true)) && finish.entry.is_some();
+        match answer.result {
+            Ok(token) => {
+                let minted_by = saved.then(|| holder.to_owned());
+                self.shared.memory().succeeded(&token, minted_by);
+                if !saved && answer.same_material {
+                    self.hand_over(&token, answer.age);
+                }
+                Ok(token)
+            }
+            Err(error) => Err(match failure {
+                Some(failure) => {
+                    let until = later(self.now(), failure.hold);
+                    let key = &self.claim.key;
+                    self.shared.memory().failed(key, until, error.kind());
+                    let error = error.with_retry_after(failure.hold);
+                    self.correctable(error.with_max_backoff(failure.hold))
+                }
+                None => error,
+            }),
+        }
+    }
+
+    /// Fetches without the store, and hands the token over to it later.
+    async fn alone(self) -> Result<AccessToken, Error> {
+        if let Some(error) = self.must_wait() {
+            return Err(error);
+        }
+        let mut line: Option<Line> = Some(Box::pin({
+            let cx = self.cx.clone();
+            async move { cx.reserve().await }
+        }));
+        let place = match self.refused {
+            true => first(&mut line, ready(())).await,
+            false => first(&mut line, pending()).await,
+        };
+        let Some(place) = place else {
+            return Err(self.paused(ErrorKind::InvalidClient, later(self.now(), REFUSED)));
+        };
+        self.shared.breaker.count(Source::Direct);
+        let Answer {
+            result,
+            age,
+            same_material,
+        } = self.request(place?).await;
+        match result {
+            Ok(token) => {
+                self.shared.memory().succeeded(&token, None);
+                if same_material {
+                    self.hand_over(&token, age);
+                }
+                Ok(token)
+            }
+            Err(error) if error.is_not_attempted() => Err(error),
+            Err(error) => {
+                let now = self.now();
+                let mut memory = self.shared.memory();
+                let failures = memory.failures.saturating_add(1);
+                let hold = match error.kind() {
+                    // The window counts refused requests, so processes that share
+                    // nothing must spread out to get in.
+                    ErrorKind::RateLimited => {
+                        let spread = 1.0 + 3.0 * fastrand::f32();
+                        backoff(&error, failures, 1.0).mul_f32(spread)
+                    }
+                    _ => backoff(&error, failures, fastrand::f32()),
+                };
+                let until = later(now, hold);
+                memory.failed(&self.claim.key, until, error.kind());
+                drop(memory);
+                // The store may have a token before the endpoint does.
+                let again = until.min(self.look_at()).saturating_duration_since(now);
+                Err(self.correctable(error.with_retry_after(again).with_max_backoff(again)))
+            }
+        }
+    }
+
+    /// Why nothing may be sent without the store now.
+    fn must_wait(&self) -> Option<Error> {
+        let (now, look_at) = (self.now(), self.look_at());
+        let mut memory = self.shared.memory();
+        if let Some((until, kind)) = memory.pause(&self.claim.key, now) {
+            drop(memory);
+            return Some(self.paused(kind, until.min(look_at)));
+        }
+        let ahead = self.cx.cause() == Cause::Ahead && self.cx.urgency() == Urgency::Background;
+        let generation = self.cx.previous().filter(|_| ahead)?.generation();
+        let ends_at = later(now, self.cx.previous_left().unwrap_or_default());
+        let until = memory.refresh_at(generation, ends_at, now);
+        let message = "the token store is away; the token still serves, so its refresh waits";
+        let error = Error::new(ErrorKind::Store, message).not_attempted();
+        let wait = look_at.min(until).saturating_duration_since(now);
+        (until > now).then(|| error.with_retry_after(wait))
+    }
+
+    /// Nothing is sent before `until`, because the last request has failed.
+    fn paused(&self, kind: ErrorKind, until: Instant) -> Error {
+        let message = "the last token request failed, and the token store has no token yet";
+        let wait = until.saturating_duration_since(self.now());
+        let error = Error::new(kind, message).not_attempted();
+        match kind.is_transient() {
+            true => error.with_retry_after(wait),
+            // Waiting callers get it at once.
+            false => self.correctable(error.with_retry_after(wait).with_max_backoff(wait)),
+        }
+    }
+
+    /// Refused credentials may be corrected, and then have another key: a fetch
+    /// that looks at them costs no token request.
+    fn correctable(&self, error: Error) -> Error {
+        let refused = error.kind() == ErrorKind::InvalidClient && self.material.may_change();
+        match error.retry_after() {
+            Some(wait) if refused && wait > REFUSED => {
+                error.with_retry_after(REFUSED).with_max_backoff(REFUSED)
+            }
+            _ => error,
+        }
     }
 
     /// When the store may work again. Not all at once: each look at the store
     /// is a connection.
     fn look_at(&self) -> Instant {
-        let spread = Duration::from_millis(fastrand::u64(100..1000));
-        let (now, open_until) = (self.now(), self.session.inner.breaker.open_until());
-        later(open_until.unwrap_or(now).max(now), spread)
+        let open_until = self.shared.breaker.open_until();
+        later(open_until.unwrap_or(self.now()).max(self.now()), spread())
     }
 
-    /// Waits until the store may work again, or a request begins to wait for
-    /// this fetch.
-    async fn wait_for_store(
-        &self,
-        look_at: Instant,
-        error: Error,
-    ) -> Option<Result<AccessToken, Error>> {
-        let cx = &self.session.cx;
-        if look_at >= cx.deadline() {
-            return Some(Err(error));
+    async fn request(&self, place: Permit) -> Answer {
+        let (clock, provider) = (self.cx.clock(), &self.shared.provider);
+        let result = self.cx.fetch_from(provider, place).await;
+        let age = match self.cx.sent_at() {
+            Some((now, wall)) => Age::starting(now, wall),
+            None => self.age(),
+        };
+        let until = later(clock.now(), SECOND_LOOK);
+        let material = timeout_at(clock, until, provider.key_material()).await;
+        Answer {
+            result,
+            age,
+            same_material: matches!(material, Some(Ok(material)) if material == self.material),
         }
-        let mut urgency = cx.urgency.clone();
-        urgency.mark_unchanged();
-        let mut sleep = cx.clock().sleep_until(look_at);
-        let mut promoted = std::pin::pin!(urgency.changed());
-        let mut given_up = false;
-        poll_fn(|cx| {
-            if !given_up {
-                match promoted.as_mut().poll(cx) {
-                    Poll::Ready(Ok(())) => return Poll::Ready(()),
-                    Poll::Ready(Err(_)) => given_up = true,
-                    Poll::Pending => {}
-                }
-            }
-            sleep.as_mut().poll(cx)
-        })
-        .await;
-        None
     }
 
-    async fn claim(&self) -> Result<Claimed, StoreUnavailable> {
-        let session = &self.session;
-        let claim = || session.inner.store.claim(&self.claim);
-        let breaker = &session.inner.breaker;
-        breaker.run(session.store(), "claim", claim).await
+    /// A stored token with `life` from now. The cache counts from the start of a
+    /// fetch that sent nothing; waiting does not age a token.
+    fn hand_out(&self, token: &AccessToken, life: Duration, minted_by: String) -> AccessToken {
+        self.shared.memory().succeeded(token, Some(minted_by));
+        token.with_life(life.saturating_add(self.waited()))
     }
 
-    fn read(&mut self, entry: &StoredEntry) -> Option<Result<AccessToken, Error>> {
-        self.claim.seen = Some(entry.id.clone());
-        self.reader.read(&self.session, entry)
+    fn waited(&self) -> Duration {
+        self.now().saturating_duration_since(self.started_at)
+    }
+
+    /// Starts the task that stores this token when the store works again.
+    fn hand_over(self, token: &AccessToken, age: Age) {
+        let Ok(runtime) = Runtime::current() else {
+            return;
+        };
+        let mut claim = self.claim;
+        (claim.seen, claim.may_fetch) = (None, true);
+        // The request was sent: it counts, whether there is a place or not.
+        claim.limits.requests = claim.limits.requests.map(|_| u32::MAX);
+        let late = Late {
+            number: self.shared.memory().next_late(),
+            token: Token::new(token, claim.holder.as_str()),
+            sealer: self.sealer,
+            claim,
+            age,
+        };
+        let (shared, clock) = (Arc::downgrade(&self.shared), Arc::clone(&self.cx.clock));
+        runtime.spawn(hand_over(shared, clock, late));
     }
 
     fn now(&self) -> Instant {
-        self.session.cx.clock().now()
+        self.cx.clock().now()
     }
 
-    /// No process has the lease, and this one may not take it: how long to
-    /// wait, or the error if that is too long.
-    fn rate_limited(&self, wait: Duration, reservation: &Reservation) -> Result<Duration, Error> {
-        let cx = &self.session.cx;
-        if let Reservation::Refused(error) = reservation {
-            return Err(error.clone());
-        }
-        if wait.is_zero() {
-            return Ok(MAX_WAIT);
-        }
-        let pause = match cx.urgency() {
-            Urgency::Waiting => wait,
-            Urgency::Background => wait.saturating_add(BACKGROUND_DELAY),
-        };
-        if later(self.now(), pause) > cx.deadline() {
-            return Err(crate::rate_limit::rate_limited(wait));
-        }
-        Ok(pause)
+    fn age(&self) -> Age {
+        Age::starting(self.now(), self.cx.clock().wall())
+    }
+
+    /// How old something is by the clock that says most.
+    fn age_of(&self, age: &Age) -> Duration {
+        age.at(self.now(), self.cx.clock().wall())
     }
 }
 
-/// Nothing was sent, because the last request without the store has failed.
-fn paused(pause: Pause) -> Error {
-    let message = "the last token request failed while the token store was away, and the store \
-                   has no token yet";
-    Error::new(pause.kind, message).not_attempted()
+/// A token that was fetched without the store.
+struct Late {
+    /// The newest one is handed over.
+    number: u64,
+    claim: Claim,
+    sealer: Sealer,
+    token: Token,
+    age: Age,
+}
+
+/// Offers a token to the store every 10 s, until the store has it or another one
+/// that is about as good.
+async fn hand_over<P>(shared: Weak<Shared<P>>, clock: Arc<dyn Clock>, mut late: Late) {
+    let until = later(clock.now(), HAND_OVER);
+    let mut soon = false;
+    while let Some(shared) = shared.upgrade() {
+        let at = match shared.breaker.open_until() {
+            // As soon as the breaker lets it, and before those who wait for a token.
+            Some(at) => at.max(clock.now()),
+            None if soon => clock.now(),
+            None => later(clock.now(), OPEN_FOR),
+        };
+        clock.sleep_until(later(at, spread() / 10)).await;
+        let age = late.age.at(clock.now(), clock.wall());
+        let left = late.token.granted.saturating_sub(age);
+        let is_current = shared.memory().late == late.number && clock.now() < until;
+        let token = late.token.clone().with_left(left);
+        let Some(token) = token.filter(|_| is_current) else {
+            return;
+        };
+        let claimed = shared.run(&*clock, "claim", shared.store.claim(&late.claim));
+        match claimed.await {
+            Some(Claimed::Entry(stored)) => {
+                let theirs = Opened::new(&stored, &late.sealer, &*clock);
+                let theirs = theirs.and_then(|theirs| theirs.token(clock.now()));
+                if theirs.is_some_and(|theirs| theirs.left >= left / 2) {
+                    return;
+                }
+                soon = late.claim.seen.replace(stored.id).is_none();
+            }
+            Some(Claimed::Granted) => {
+                let entry = Entry::new(&*clock, Some(token), None);
+                let frees_after = late.claim.limits.per.saturating_sub(age);
+                let finish = finish(&late.claim, &late.sealer, Some(entry), frees_after);
+                let finished = shared.run(&*clock, "finish", shared.store.finish(&finish));
+                if finished.await.is_some() {
+                    return;
+                }
+            }
+            // Another process fetches, or the store is still away.
+            _ => soon = false,
+        }
+    }
+}
+
+impl<P> Shared<P> {
+    /// Runs an operation that does not belong to a waiting fetch.
+    async fn run<T>(
+        &self,
+        clock: &dyn Clock,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Option<T> {
+        self.breaker
+            .run(clock, OPERATION_TIMEOUT, operation, work)
+            .await
+    }
+}
+
+/// The end of a claim, with this entry, sealed.
+fn finish(claim: &Claim, sealer: &Sealer, entry: Option<Entry>, frees_after: Duration) -> Finish {
+    let (key, window) = (claim.key.clone(), claim.window.clone());
+    let finish = Finish::new(key, window, claim.holder.clone(), frees_after);
+    let sealed = entry.and_then(|entry| {
+        let sealed = sealer.seal(random().ok()?, &entry.encode())?;
+        Some((sealed, entry.life()))
+    });
+    match sealed {
+        Some((sealed, life)) => finish.entry(sealed, life),
+        None => finish,
+    }
+}
+
+/// The place in line, if it is granted or refused before `end`.
+async fn first(
+    line: &mut Option<Line>,
+    mut end: impl Future<Output = ()> + Unpin,
+) -> Option<Result<Permit, Error>> {
+    let place = poll_fn(|cx| {
+        let place = line.as_mut().map(|line| line.as_mut().poll(cx));
+        match place {
+            Some(Poll::Ready(place)) => Poll::Ready(Some(place)),
+            _ => Pin::new(&mut end).poll(cx).map(|()| None),
+        }
+    });
+    let place = place.await;
+    line.take_if(|_| place.is_some());
+    place
+}
+
+/// 50 to 200 ms, doubled with each round up to 0.9 s.
+fn poll(round: u32) -> Duration {
+    let doubled = fastrand::u64(50..200).saturating_mul(1 << round.min(5));
+    Duration::from_millis(doubled.min(900))
+}
+
+/// 100 ms to 1 s, so that processes do not all come at once.
+fn spread() -> Duration {
+    Duration::from_millis(fastrand::u64(100..1000))
 }

@@ -39,10 +39,8 @@
 )]
 //! | your own [`TokenStore`] | whatever you already run | `store` |
 //!
-//! A `FileStore` on each host can stand before Redis, because a
-//! [`SharedTokenProvider`] can itself be shared: then hosts, not processes,
-//! come to Redis. Without any store, five requests a minute are 300 tokens an
-//! hour: above 300 processes that share nothing, no backoff serves all of them.
+//! Without any store, five requests a minute are 300 tokens an hour: above 300
+//! processes that share nothing, no backoff serves all of them.
 //!
 //! # What a store sees
 //!
@@ -55,231 +53,40 @@
 //!
 //! [`TokenStore::claim`] returns the entry, or grants the fetch to one process,
 //! or says how long to wait. That process sends one token request and calls
-//! [`TokenStore::finish`], which saves the token or the failure and wakes the
-//! others. A lease covers one request (`fetch_timeout` + 5 s) and is never held
-//! while waiting. Before sending, a process checks the age of its lease by both
-//! clocks: one that was stopped claims again.
+//! [`TokenStore::finish`], which saves the token or the failure. The others ask
+//! again every 50 to 200 ms, doubling to 0.9 s. A lease covers one request
+//! (`fetch_timeout` + 5 s) and is never held while waiting.
 //!
-//! A test explores this protocol exhaustively, in 38,979 states: three
-//! processes, a window of two requests, with a crash, pauses past the lease, lost
-//! answers, rejected tokens and steps of the wall clock. It checks that there is
-//! one live grant per key, that the window is never exceeded, that no older
-//! entry replaces a newer one, and that from any state one more token request
-//! serves each process, or tells it when to ask again.
+//! A test explores this protocol exhaustively: three processes, a window of two
+//! requests, with a crash, pauses past the lease, lost answers, rejected tokens
+//! and steps of the wall clock. It checks that there is one live grant per key,
+//! that the window is never exceeded, that no older entry replaces a newer one,
+//! and that from any state one more token request serves each process, or tells
+//! it when to ask again.
 
-mod acceptance;
-mod backoff;
 mod breaker;
-mod claim;
 mod entry;
 mod fetch;
 #[cfg(feature = "file")]
 mod file;
-mod grant;
-mod key;
-mod late;
 #[cfg(all(test, feature = "testing"))]
 mod model;
-mod name;
-mod reader;
+mod provider;
 #[cfg(any(feature = "testing", feature = "file"))]
 mod record;
 #[cfg(feature = "redis")]
 mod redis;
-mod reservation;
 pub(crate) mod seal;
-mod session;
 mod store;
-mod watch;
 
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-use http::HeaderValue;
-
-use self::backoff::Alone;
-use self::breaker::CircuitBreaker;
 pub use self::breaker::StoreStatus;
-pub use self::claim::{Claim, Claimed, Finish, Limits, StoredEntry};
-use self::fetch::SharedFetch;
 #[cfg(feature = "file")]
 pub use self::file::FileStore;
-pub use self::key::{KeyMaterial, KeyedProvider, Minted};
-#[cfg(feature = "testing")]
-pub(crate) use self::name::random;
-pub use self::name::{Holder, StoreKey};
+pub use self::provider::SharedTokenProvider;
 #[cfg(feature = "testing")]
 pub(crate) use self::record::{Record, Window};
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
-pub use self::store::{MAX_ENTRY_SIZE, TokenStore};
-use crate::error::Error;
-use crate::provider::{FetchContext, TokenProvider};
-use crate::rate_limit::RateLimit;
-use crate::token::AccessToken;
-
-/// A lease lasts this much longer than the request that it covers. A process
-/// sends within this time of its claim, or claims again.
-const LEASE_MARGIN: Duration = Duration::from_secs(5);
-
-/// Shares the tokens of a provider among processes, through a store.
-///
-/// Takes the token that another process left in the store. Otherwise one
-/// process fetches under a lease that ends by itself, and the others take what
-/// it received. The store also counts the token requests, so that the fleet
-/// keeps to one [`RateLimit`].
-///
-/// The store is a help, not a need. While it is down, slow, full or read-only,
-/// requests go on without it, each process within its own rate limit.
-/// Connecting has 3 s, an operation 500 ms, each with one retry; after that the
-/// store is not used for 10 s. [`status`](Self::status), the events
-/// `officernd_auth.store_failed` and `officernd_auth.store_back`, and the metric
-/// `officernd_auth_store_failures_total` report it.
-///
-/// ```
-/// use officernd_auth::testing::{MemoryStore, ScriptedProvider};
-/// use officernd_auth::{SharedTokenProvider, TokenCache};
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), officernd_auth::Error> {
-/// // In place of these: HttpTokenProvider, and RedisStore::new("redis://...")?
-/// let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
-///
-/// let pods: Vec<TokenCache> = (0..20)
-///     .map(|_| SharedTokenProvider::new(endpoint.clone(), store.clone()))
-///     .map(TokenCache::new)
-///     .collect();
-/// for pod in &pods {
-///     assert_eq!(pod.token().await?.header_value(), "Bearer scripted-1");
-/// }
-/// assert_eq!(endpoint.calls(), 1);
-/// # Ok(())
-/// # }
-/// ```
-///
-/// # Shared and not shared
-///
-/// Processes share a token only if everything that it depends on is the same:
-/// endpoint, client id, secret, the set of scopes, every form parameter
-/// ([`KeyMaterial`]). A token is sealed under the credentials that minted it;
-/// with another secret an entry can neither be found nor opened. During a
-/// rotation, processes with the old and the new pair share one token per pair.
-///
-/// # Times
-///
-/// A lease lasts for `fetch_timeout` + 5 s: 15 s by default. Give all processes
-/// the same `fetch_timeout`. If the process that has the lease is killed, the
-/// next one takes over when the lease ends: keep `acquire_timeout` (30 s) above
-/// a lease and a fetch. A stored token is used while at least 60 s, or a
-/// quarter of its life, are left; for a refresh ahead of time, half of its
-/// life. A token that has just replaced a rejected one is not replaced for 60 s.
-///
-/// # Without the store
-///
-/// A refresh ahead of time waits for the store, for up to half of what is left
-/// of the token. After a 429 a process sends nothing for at least the
-/// rate limit's window (60 s), tripling, with a jitter of up to four times that,
-/// to 60 min at most; after another failure that may pass, for up to 1 s,
-/// doubling to 60 s. It looks into the store about every 10 s meanwhile. A token
-/// that was fetched without the store is left there, and announced, as soon as
-/// the store works again.
-pub struct SharedTokenProvider<P, S> {
-    inner: Arc<Inner<P, S>>,
-}
-
-struct Inner<P, S> {
-    provider: P,
-    store: S,
-    breaker: CircuitBreaker,
-    alone: Mutex<Alone>,
-    /// The last token that a fetch returned, to know it as the current one.
-    last: Mutex<Option<LastToken>>,
-    /// A token that was fetched without the store.
-    late: late::Slot,
-}
-
-struct LastToken {
-    header: HeaderValue,
-    /// The holder that minted it, if it came from the store or is there.
-    minted_by: Option<String>,
-}
-
-impl<P: KeyedProvider, S: TokenStore> SharedTokenProvider<P, S> {
-    /// The provider's tokens, shared through the store.
-    #[must_use]
-    pub fn new(provider: P, store: S) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                provider,
-                store,
-                breaker: CircuitBreaker::default(),
-                alone: Mutex::default(),
-                last: Mutex::default(),
-                late: late::Slot::default(),
-            }),
-        }
-    }
-}
-
-impl<P, S> SharedTokenProvider<P, S> {
-    /// How the store is used. Keep a clone to ask: the cache takes one.
-    #[must_use]
-    pub fn status(&self) -> StoreStatus {
-        self.inner.breaker.status()
-    }
-}
-
-impl<P, S> Inner<P, S> {
-    fn alone(&self) -> MutexGuard<'_, Alone> {
-        // Every field stands for itself.
-        self.alone.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn last(&self) -> MutexGuard<'_, Option<LastToken>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<P: KeyedProvider, S: TokenStore> TokenProvider for SharedTokenProvider<P, S> {
-    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
-        let mut fetch = SharedFetch::new(&self.inner, cx).await?;
-        loop {
-            if let Ok(result) = fetch.with_store().await {
-                return result;
-            }
-            if let Some(result) = fetch.without_store().await {
-                return result;
-            }
-        }
-    }
-
-    fn rate_limit(&self) -> Option<RateLimit> {
-        self.inner.provider.rate_limit()
-    }
-}
-
-/// So that a second store can stand before this one.
-impl<P: KeyedProvider, S: TokenStore> KeyedProvider for SharedTokenProvider<P, S> {
-    async fn key_material(&self) -> Result<KeyMaterial, Error> {
-        self.inner.provider.key_material().await
-    }
-}
-
-impl<P, S> Clone for SharedTokenProvider<P, S> {
-    fn clone(&self) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-        }
-    }
-}
-
-impl<P: fmt::Debug, S: fmt::Debug> fmt::Debug for SharedTokenProvider<P, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedTokenProvider")
-            .field("provider", &self.inner.provider)
-            .field("store", &self.inner.store)
-            .field("status", &self.status())
-            .finish()
-    }
-}
+pub use self::store::{
+    Claim, Claimed, Finish, Limits, MAX_ENTRY_SIZE, Name, StoredEntry, TokenStore,
+};

@@ -11,18 +11,15 @@
     reason = "a test: its indices and texts are its own"
 )]
 
-mod sight;
-
 use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use self::sight::Sight;
-use super::acceptance::Verdict;
-use super::claim::{Claim, Claimed, Finish, Limits};
-use super::name::{Holder, StoreKey};
+use super::entry::{Candidate, Verdict};
 use super::record::{Record, Window};
+use super::store::{Claim, Claimed, Finish, Limits, Name};
+use crate::provider::Cause;
 
 /// In ticks. A request takes at most one: it is sent in the tick of its claim.
 const LEASE: u64 = 2;
@@ -69,6 +66,49 @@ enum Process {
     /// Knows of a failure, and when to ask again.
     Told,
     Crashed,
+}
+
+/// What a process knows about the entry that the store returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    /// Nothing: it has no token.
+    New,
+    /// A server has answered 401 to this very token.
+    Rejected,
+    /// By the process's wall clock, the token has expired.
+    Expired,
+}
+
+impl Sight {
+    /// What the process makes of the entry. A tick is ten minutes.
+    fn verdict(self, expires_in: Duration) -> Verdict {
+        let ticks = |ticks| Duration::from_secs(600 * ticks);
+        let left = ticks(u64::try_from(expires_in.as_millis()).unwrap());
+        let candidate = Candidate {
+            left,
+            granted: ticks(LIFE),
+            minted_by: "",
+            same_text: false,
+            last: None,
+            previous_left: Duration::ZERO,
+        };
+        match self {
+            Self::New => candidate.verdict(Cause::Cold),
+            Self::Rejected => {
+                let rejected = Candidate {
+                    same_text: true,
+                    last: Some(""),
+                    previous_left: left,
+                    ..candidate
+                };
+                rejected.verdict(Cause::Rejected)
+            }
+            Self::Expired => {
+                let left = Duration::ZERO;
+                Candidate { left, ..candidate }.verdict(Cause::Cold)
+            }
+        }
+    }
 }
 
 use Process::{Answered, Crashed, Granted, Sent, Served, Told, Waiting};
@@ -176,7 +216,7 @@ impl State {
         }
         state.processes[at] = match claimed {
             Claimed::Entry(entry) if entry.sealed == b"failure" => Told,
-            Claimed::Entry(entry) => match sight.verdict(entry.expires_in, LIFE) {
+            Claimed::Entry(entry) => match sight.verdict(entry.expires_in) {
                 Verdict::Accept => {
                     assert_eq!(sight, Sight::New, "a token that cannot be used");
                     Served
@@ -268,15 +308,15 @@ impl State {
     }
 }
 
-fn key() -> StoreKey {
-    static KEY: LazyLock<StoreKey> = LazyLock::new(|| StoreKey::digest_of(b""));
+fn key() -> Name {
+    static KEY: LazyLock<Name> = LazyLock::new(|| Name::digest_of(b""));
     KEY.clone()
 }
 
 /// The name of a process.
-fn holder(at: usize) -> Holder {
-    static HOLDERS: LazyLock<[Holder; PROCESSES]> =
-        LazyLock::new(|| [0, 1, 2].map(|at| Holder::parse(&format!("{at:032x}")).unwrap()));
+fn holder(at: usize) -> Name {
+    static HOLDERS: LazyLock<[Name; PROCESSES]> =
+        LazyLock::new(|| [0, 1, 2].map(|at| Name::parse(&format!("{at:032x}")).unwrap()));
     HOLDERS[at].clone()
 }
 

@@ -1,6 +1,7 @@
 //! The rules of a store, as pure functions: what is saved under one key and in
 //! one window, and what each operation makes of it. `FileStore` and
-//! `MemoryStore` hold these records; redis/script.rs says the same in Lua.
+//! `MemoryStore` hold these records. redis/script.rs has the same rules in Lua, and
+//! tests/fleet/differential.rs compares the two.
 //!
 //! Times are milliseconds of one clock that all processes share.
 
@@ -8,12 +9,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::claim::{Claim, Claimed, Finish, StoredEntry};
-use super::name::Holder;
-use super::store::{MAX_ENTRY_SIZE, millis, whole_millis};
+use super::store::{
+    Claim, Claimed, Finish, MAX_ENTRY_SIZE, Name, StoredEntry, millis, whole_millis,
+};
 
-/// More places than any window has: bounds what is kept of a store that was
-/// written to by something else.
+/// The most places that are kept, whatever limit a caller has.
 const MAX_PLACES: usize = 1000;
 
 /// The content of one key.
@@ -49,24 +49,33 @@ impl Record {
     /// See [`TokenStore::claim`](super::TokenStore::claim).
     pub(crate) fn claim(&mut self, window: &mut Window, claim: &Claim, now: u64) -> Claimed {
         let (lease, per) = (millis(claim.limits.lease), millis(claim.limits.per));
-        self.drop_ended(now, lease);
+        let holder = claim.holder.as_str();
+        self.entry.take_if(|entry| entry.until <= now);
+        self.lease.take_if(|lease| lease.until <= now);
         if let Some(entry) = self.unseen_entry(claim.seen.as_ref(), now) {
             return Claimed::Entry(entry);
         }
-        let holder = claim.holder.as_str();
-        if let Some(other) = self.lease.as_ref().filter(|other| other.holder != holder) {
+        // No holder made a lease that has more left than a lease lasts.
+        let longest = now.saturating_add(lease);
+        let mut other = self.lease.iter().filter(|other| other.holder != holder);
+        if let Some(other) = other.find(|other| other.until <= longest) {
             return Claimed::Leased(until(other.until, now));
         }
-        window.drop_ended(now, lease.saturating_add(per));
-        let wait = match claim.limits.requests {
-            Some(requests) => window.wait(holder, requests, lease.saturating_add(per), now),
-            None => 0,
-        };
+        let mut wait = 0;
+        let longest = longest.saturating_add(per);
+        if let Some(requests) = claim.limits.requests {
+            window.places.retain(|place| place.until > now);
+            // The clock was set back, or something else wrote them.
+            for place in &mut window.places {
+                place.until = place.until.min(longest);
+            }
+            wait = window.wait(holder, requests, longest, now);
+        }
         if wait > 0 || !claim.may_fetch {
             return Claimed::RateLimited(Duration::from_millis(wait));
         }
         if claim.limits.requests.is_some() {
-            window.take(holder, now.saturating_add(lease).saturating_add(per));
+            window.take(holder, longest);
         }
         self.lease = Some(Place {
             holder: holder.to_owned(),
@@ -80,12 +89,13 @@ impl Record {
         let holder = finish.holder.as_str();
         let frees_at = now.saturating_add(whole_millis(finish.frees_after));
         window.free(holder, frees_at, now);
+        let new = finish.entry.as_ref().filter(|it| !it.sealed.is_empty());
         let lease = self.lease.take_if(|lease| lease.holder == holder);
         if lease.is_none_or(|lease| lease.until <= now) {
-            let entry = self.entry.as_ref();
-            return finish.entry.is_some() && entry.is_some_and(|entry| entry.id == holder);
+            let saved = self.entry.as_ref().filter(|it| it.until > now);
+            return new.is_some() && saved.is_some_and(|saved| saved.id == holder);
         }
-        if let Some(entry) = &finish.entry {
+        if let Some(entry) = new {
             self.entry = Some(Entry {
                 id: holder.to_owned(),
                 sealed: entry.sealed.clone(),
@@ -114,23 +124,11 @@ impl Record {
         self.entry.as_ref().map(|entry| &*entry.sealed)
     }
 
-    fn unseen_entry(&self, seen: Option<&Holder>, now: u64) -> Option<StoredEntry> {
+    fn unseen_entry(&self, seen: Option<&Name>, now: u64) -> Option<StoredEntry> {
         let entry = self.entry.as_ref()?;
-        let id = Holder::parse(&entry.id)?;
-        let left = until(entry.until, now);
-        (Some(&id) != seen).then(|| StoredEntry::new(id, entry.sealed.clone(), left))
-    }
-
-    /// Drops what has ended, and what no operation can have made.
-    fn drop_ended(&mut self, now: u64, lease: u64) {
-        self.entry.take_if(|entry| {
-            entry.until <= now
-                || entry.sealed.len() > MAX_ENTRY_SIZE
-                || Holder::parse(&entry.id).is_none()
-        });
-        let longest = now.saturating_add(lease);
-        self.lease
-            .take_if(|lease| lease.until <= now || lease.until > longest);
+        let id = Name::parse(&entry.id).filter(|id| Some(id) != seen)?;
+        let is_sound = entry.sealed.len() <= MAX_ENTRY_SIZE;
+        is_sound.then(|| StoredEntry::new(id, entry.sealed.clone(), until(entry.until, now)))
     }
 }
 
@@ -143,33 +141,18 @@ impl Window {
         self.places.retain(|place| place.until > now);
     }
 
-    /// Drops places that have ended and shortens those that end later than any
-    /// request can: the clock was set back, or something else wrote them.
-    fn drop_ended(&mut self, now: u64, longest: u64) {
-        let longest = now.saturating_add(longest);
-        self.places.retain(|place| place.until > now);
-        self.places.truncate(MAX_PLACES);
-        for place in &mut self.places {
-            place.until = place.until.min(longest);
-        }
-    }
-
     /// How long until the holder can have a place; zero if it has one.
     fn wait(&self, holder: &str, requests: u32, longest: u64, now: u64) -> u64 {
-        let others = self.places.iter().filter(|place| place.holder != holder);
-        let mut ends: Vec<u64> = others.map(|place| place.until).collect();
-        if ends.len() < self.places.len() {
+        if self.places.iter().any(|place| place.holder == holder) {
             return 0;
         }
+        let mut ends: Vec<u64> = self.places.iter().map(|place| place.until).collect();
         let requests = usize::try_from(requests).unwrap_or(usize::MAX);
         let Some(surplus) = ends.len().checked_sub(requests) else {
             return 0;
         };
         ends.sort_unstable();
-        match ends.get(surplus) {
-            Some(end) => end.saturating_sub(now),
-            None => longest,
-        }
+        ends.get(surplus).unwrap_or(&longest).saturating_sub(now)
     }
 
     fn take(&mut self, holder: &str, until: u64) {
@@ -180,7 +163,10 @@ impl Window {
         }
     }
 
+    /// Changes when the holder's place ends. A place that has ended stays so: another
+    /// holder may have it by now.
     fn free(&mut self, holder: &str, until: u64, now: u64) {
+        self.places.retain(|place| place.until > now);
         for place in &mut self.places {
             if place.holder == holder {
                 place.until = until;

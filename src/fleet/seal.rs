@@ -13,12 +13,12 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::name::StoreKey;
-use super::store::MAX_ENTRY_SIZE;
+use super::store::{MAX_ENTRY_SIZE, Name};
+use crate::provider::KeyMaterial;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const NONCE: usize = 24;
-const SALT: &[u8] = b"officernd-auth shared store v2";
+const SALT: &[u8] = b"officernd-auth shared store v3";
 
 /// Seals and opens the entries of one token.
 pub(crate) struct Sealer {
@@ -28,7 +28,18 @@ pub(crate) struct Sealer {
     context: Zeroizing<Vec<u8>>,
 }
 
+/// The window that everyone at this endpoint shares, whatever the client:
+/// OfficeRnD may count by address.
+pub(super) fn window(material: &KeyMaterial) -> Name {
+    Name::digest_of(&[b"rate limit ", material.endpoint().as_bytes()].concat())
+}
+
 impl Sealer {
+    pub(super) fn of(material: &KeyMaterial) -> Self {
+        let context = Zeroizing::new(material.context().as_ref().to_vec());
+        Self::new(material.secret().expose().as_bytes(), context)
+    }
+
     /// `context` tells this token from all others of the same secret; no two
     /// may encode alike.
     pub(crate) fn new(secret: &[u8], context: Zeroizing<Vec<u8>>) -> Self {
@@ -42,8 +53,8 @@ impl Sealer {
     }
 
     /// The name of the entry.
-    pub(crate) fn name(&self) -> StoreKey {
-        StoreKey::from_bytes(*expand::<16>(&self.prk, b"name", &self.context))
+    pub(crate) fn name(&self) -> Name {
+        Name::from_bytes(*expand::<16>(&self.prk, b"name", &self.context))
     }
 
     /// `None` if it would be larger than any entry may be.
@@ -112,6 +123,13 @@ mod tests {
     }
 
     #[test]
+    fn the_window_is_the_endpoints() {
+        let material = KeyMaterial::new("e", "c", "s");
+        assert_eq!(window(&material), window(&KeyMaterial::new("e", "d", "t")));
+        assert_ne!(window(&material), window(&KeyMaterial::new("f", "c", "s")));
+    }
+
+    #[test]
     fn no_bit_can_be_changed_and_no_byte_left_out() {
         let sealer = sealer("secret", "");
         let sealed = sealer.seal(N, b"plain").unwrap();
@@ -140,11 +158,11 @@ mod tests {
         // Entries of one version of this crate are read by the next: change
         // this only with the version byte.
         let sealer = sealer("secret", "context");
-        assert_eq!(sealer.name().as_str(), "17e4fe5288ad715e178df2d451dc8bb7");
+        assert_eq!(sealer.name().as_str(), "98a97ced2acac275d37eebcfba36fe1f");
         let sealed = sealer.seal(N, b"plain").unwrap();
         assert_eq!(
-            StoreKey::digest_of(&sealed).as_str(),
-            "3cdce43634a88ed112c939b176a64688"
+            Name::digest_of(&sealed).as_str(),
+            "3d11ea7dc89a5771c5a848ee41e38053"
         );
     }
 

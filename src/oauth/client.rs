@@ -13,7 +13,7 @@ use crate::clock::{doubled, later};
 use crate::credentials::{AppCredentials, Loader};
 use crate::error::{Error, ErrorKind};
 use crate::observability;
-use crate::provider::FetchContext;
+use crate::provider::{FetchContext, KeyMaterial};
 use crate::rate_limit::Permit;
 use crate::token::AccessToken;
 
@@ -186,15 +186,18 @@ impl TokenClient {
     }
 
     /// What a token of these credentials depends on.
-    #[cfg(feature = "store")]
-    pub(super) fn material(&self, pair: &AppCredentials) -> crate::fleet::KeyMaterial {
+    pub(super) fn material(&self, pair: &AppCredentials) -> KeyMaterial {
         let (id, secret) = (pair.client_id.clone(), pair.client_secret.clone());
         let endpoint = self.template.endpoint();
-        let material = crate::fleet::KeyMaterial::new(endpoint, id, secret)
+        let material = KeyMaterial::new(endpoint, id, secret)
             .scope(self.template.scope.as_deref().unwrap_or_default());
         let params = self.template.form_params.iter();
-        params.fold(material, |material, (name, value)| {
+        let material = params.fold(material, |material, (name, value)| {
             material.param(name, value)
-        })
+        });
+        match self.loader.can_change() {
+            true => material,
+            false => material.fixed(),
+        }
     }
 }

@@ -10,7 +10,6 @@ mod transport;
 
 use std::fmt;
 use std::sync::Arc;
-#[cfg(feature = "store")]
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,11 +21,10 @@ use tower_service::Service;
 use self::client::TokenClient;
 use self::request::RequestTemplate;
 use self::transport::{ServiceTransport, Transport};
-#[cfg(feature = "store")]
 use crate::clock::{Clock, TokioClock, later};
 use crate::credentials::{ClientCredentials, Loader};
 use crate::error::{BoxError, ConfigError, Error};
-use crate::provider::{FetchContext, TokenProvider};
+use crate::provider::{FetchContext, KeyMaterial, KeyedProvider, TokenProvider};
 use crate::rate_limit::RateLimit;
 use crate::token::AccessToken;
 
@@ -184,12 +182,10 @@ impl TokenProvider for HttpTokenProvider {
 }
 
 /// How long credentials may take to load for the key of a shared token.
-#[cfg(feature = "store")]
 const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-#[cfg(feature = "store")]
-impl crate::fleet::KeyedProvider for HttpTokenProvider {
-    async fn key_material(&self) -> Result<crate::fleet::KeyMaterial, Error> {
+impl KeyedProvider for HttpTokenProvider {
+    async fn key_material(&self) -> Result<KeyMaterial, Error> {
         let until = later(TokioClock.now(), LOAD_TIMEOUT);
         let client = &self.inner.client;
         let credentials = client.loader.load(&TokioClock, until).await?;

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::Pin;
 use std::time::Instant;
 
@@ -102,10 +103,34 @@ where
 /// The client could not bring a whole answer.
 fn failed(error: BoxError) -> Error {
     // From a layer of this crate below, or a client that distinguished the kinds.
-    match Error::find(&error) {
-        Some(ours) => ours.clone(),
-        None => Error::new(ErrorKind::Transport, "the token request failed").with_source(error),
+    if let Some(ours) = Error::find(&error) {
+        return ours.clone();
     }
+    let never_connected = never_connected(&*error);
+    let failed = Error::new(ErrorKind::Transport, "the token request failed");
+    failed.with_source(error).mark_unsent(never_connected)
+}
+
+/// Whether one of its causes says that there was no connection.
+fn never_connected(error: &(dyn StdError + 'static)) -> bool {
+    let mut next = Some(error);
+    // A chain of sources may be a circle.
+    for _ in 0..64 {
+        let Some(error) = next else { return false };
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if let Some(
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::AddrNotAvailable,
+        ) = kind
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 fn not_ready() -> Error {
@@ -135,6 +160,7 @@ pub(super) fn redact(error: Error, secrets: &[Zeroizing<String>]) -> Error {
         error.kind(),
         "the token request failed; the client's error quotes the secret and is left out",
     );
+    let bare = bare.mark_unsent(error.is_unsent());
     match error.retry_after() {
         Some(after) => bare.with_retry_after(after),
         None => bare,

@@ -19,8 +19,6 @@ pub(crate) use self::metrics::store_served;
 pub(crate) use self::metrics::{
     WaitTimer, count_request, token_landed, token_replaced, token_request,
 };
-#[cfg(feature = "redis")]
-pub(crate) use self::store::store_evicts;
 #[cfg(feature = "store")]
 pub(crate) use self::store::{
     store_back, store_clock_differs, store_entry_unusable, store_failed, token_shared,

@@ -42,16 +42,6 @@ pub(crate) fn store_clock_differs(by: Duration) {
     );
 }
 
-#[cfg(feature = "redis")]
-pub(crate) fn store_evicts(policy: &str) {
-    warn!(
-        name: "officernd_auth.store_evicts",
-        policy,
-        "Redis may evict the leases and windows that the fleet's rate limit depends on; \
-         set maxmemory-policy noeviction, or use a server of its own"
-    );
-}
-
 pub(crate) fn token_shared(cause: &'static str, expires_in: Duration) {
     debug!(
         name: "officernd_auth.token_shared",

@@ -3,11 +3,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::Notify;
-
 use crate::clock::{Clock, TokioClock};
 use crate::error::Error;
-use crate::fleet::{Claim, Claimed, Finish, Record, StoreKey, StoredEntry, TokenStore, Window};
+use crate::fleet::{Claim, Claimed, Finish, Name, Record, TokenStore, Window};
 
 /// A [`TokenStore`] in this process's memory: the model for other stores.
 /// Clones share their content.
@@ -29,36 +27,30 @@ use crate::fleet::{Claim, Claimed, Finish, Record, StoreKey, StoredEntry, TokenS
 /// ```
 #[derive(Clone)]
 pub struct MemoryStore {
-    shared: Arc<Shared>,
+    contents: Arc<Mutex<Contents>>,
     clock: Arc<dyn Clock>,
     /// Times are counted from here.
     created_at: Instant,
 }
 
 #[derive(Default)]
-struct Shared {
-    contents: Mutex<Contents>,
-    changed: Notify,
-}
-
-#[derive(Default)]
 struct Contents {
-    records: HashMap<StoreKey, Record>,
-    windows: HashMap<StoreKey, Window>,
+    records: HashMap<Name, Record>,
+    windows: HashMap<Name, Window>,
 }
 
 impl MemoryStore {
-    /// An empty store, on tokio's clock.
+    /// Makes an empty store, on tokio's clock.
     #[must_use]
     pub fn new() -> Self {
         Self {
-            shared: Arc::default(),
+            contents: Arc::default(),
             clock: Arc::new(TokioClock),
             created_at: TokioClock.now(),
         }
     }
 
-    /// The same on another clock.
+    /// Uses another clock.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.created_at = clock.now();
@@ -66,12 +58,12 @@ impl MemoryStore {
         self
     }
 
-    /// Forgets everything, as a server that restarts without its data.
+    /// Forgets everything, as a server does that restarts without its data.
     pub fn clear(&self) {
         *self.lock() = Contents::default();
     }
 
-    /// The bytes of every entry, as a reader of the store sees them.
+    /// Returns the bytes of every entry, as a reader of the store sees them.
     #[must_use]
     pub fn entries(&self) -> Vec<Vec<u8>> {
         let contents = self.lock();
@@ -80,15 +72,15 @@ impl MemoryStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, Contents> {
-        let contents = self.shared.contents.lock();
+        let contents = self.contents.lock();
         contents.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs one operation on the record of a key and a window.
     fn with<T>(
         &self,
-        key: &StoreKey,
-        window: &StoreKey,
+        key: &Name,
+        window: &Name,
         operation: impl FnOnce(&mut Record, &mut Window, u64) -> T,
     ) -> T {
         let now = self.clock.now().saturating_duration_since(self.created_at);
@@ -108,17 +100,11 @@ impl TokenStore for MemoryStore {
     }
 
     async fn finish(&self, finish: &Finish) -> Result<bool, Error> {
-        let saved = self.with(&finish.key, &finish.window, |record, window, now| {
-            record.finish(window, finish, now)
-        });
-        self.shared.changed.notify_waiters();
-        Ok(saved)
-    }
-
-    /// Completes with each change, of whatever key.
-    async fn changed(&self, _: &Claim, _: u32) -> Option<StoredEntry> {
-        self.shared.changed.notified().await;
-        None
+        Ok(
+            self.with(&finish.key, &finish.window, |record, window, now| {
+                record.finish(window, finish, now)
+            }),
+        )
     }
 }
 

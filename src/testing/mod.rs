@@ -50,7 +50,7 @@ mod memory_store;
 mod scripted;
 
 #[cfg(feature = "store")]
-pub use self::conformance::{Violation, check_store};
+pub use self::conformance::check_store;
 pub use self::manual_clock::ManualClock;
 #[cfg(feature = "store")]
 pub use self::memory_store::MemoryStore;

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use crate::clock::later;
 use crate::error::{Error, ErrorKind};
-#[cfg(feature = "store")]
-use crate::fleet::{KeyMaterial, KeyedProvider};
-use crate::provider::{Cause, FetchContext, TokenProvider};
+use crate::provider::{Cause, FetchContext, KeyMaterial, KeyedProvider, TokenProvider};
 use crate::rate_limit::RateLimit;
 use crate::token::AccessToken;
 
@@ -210,7 +208,6 @@ impl TokenProvider for ScriptedProvider {
 }
 
 /// All scripted providers ask for the same token.
-#[cfg(feature = "store")]
 impl KeyedProvider for ScriptedProvider {
     async fn key_material(&self) -> Result<KeyMaterial, Error> {
         Ok(KeyMaterial::new(

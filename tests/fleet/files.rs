@@ -22,11 +22,6 @@ fn window(dir: &Path) -> PathBuf {
     dir.join(format!("officernd-{}.json", claim(b"").window))
 }
 
-fn boot() -> String {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-    id.trim().to_owned()
-}
-
 /// Claims, saves and reads back within a time that no lock is waited for.
 async fn works(store: &FileStore, name: &[u8]) {
     let claim = claim(name);
@@ -42,49 +37,17 @@ async fn foreign_files_are_nothing() {
     let dir = scratch();
     let store = FileStore::new(&dir).unwrap();
     let sealed = "x".repeat(300_000);
-    let boot = boot();
-    let with = |content: &str| format!(r#"{{"boot":"{boot}","content":{content}}}"#);
     for foreign in [
         String::new(),
         "{".to_owned(),
         "[]".to_owned(),
-        with(r#"{"entry":{"id":"?","sealed":"?","until":99999999999999}}"#),
-        with(r#"{"lease":{"holder":"another","until":99999999999999}}"#),
-        with(&format!(
-            r#"{{"entry":{{"id":"?","sealed":"{sealed}","until":99999999999999}}}}"#
-        )),
-        // Of an earlier boot.
-        r#"{"boot":"earlier","content":{"lease":{"holder":"a","until":99999999999999}}}"#
-            .to_owned(),
+        r#"{"entry":{"id":"?","sealed":"eA==","until":99999999999999}}"#.to_owned(),
+        r#"{"lease":{"holder":"another","until":99999999999999}}"#.to_owned(),
+        format!(r#"{{"entry":{{"id":"?","sealed":"{sealed}","until":99999999999999}}}}"#),
     ] {
         fs::write(record(&dir, b"x"), &foreign).unwrap();
         works(&store, b"x").await;
     }
-    fs::remove_dir_all(dir).unwrap();
-}
-
-#[tokio::test]
-async fn what_is_no_regular_file_is_neither_followed_nor_waited_for() {
-    let dir = scratch();
-    let store = FileStore::new(&dir).unwrap();
-    // A FIFO that nothing writes to.
-    let made = Command::new("mkfifo").arg(record(&dir, b"fifo")).status();
-    assert!(made.unwrap().success());
-    works(&store, b"fifo").await;
-
-    let elsewhere = dir.join("elsewhere");
-    fs::write(&elsewhere, "untouched").unwrap();
-    std::os::unix::fs::symlink(&elsewhere, record(&dir, b"link")).unwrap();
-    works(&store, b"link").await;
-    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "untouched");
-
-    // The lock is a link to a file that is not there: it is not made.
-    let missing = dir.join("missing");
-    fs::remove_file(dir.join("officernd.lock")).unwrap();
-    std::os::unix::fs::symlink(&missing, dir.join("officernd.lock")).unwrap();
-    assert!(store.claim(&look(b"x")).await.is_err());
-    assert!(FileStore::new(&dir).is_err());
-    assert!(!missing.exists());
     fs::remove_dir_all(dir).unwrap();
 }
 
@@ -139,18 +102,6 @@ async fn a_record_of_root_is_replaced_by_the_owner_of_the_directory() {
     fs::remove_dir_all(dir).unwrap();
 }
 
-#[tokio::test]
-async fn a_directory_that_is_removed_is_made_again() {
-    let dir = scratch();
-    let store = FileStore::new(&dir).unwrap();
-    works(&store, b"x").await;
-    fs::remove_dir_all(&dir).unwrap();
-    works(&store, b"x").await;
-    let mode = fs::metadata(&dir).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o700);
-    fs::remove_dir_all(dir).unwrap();
-}
-
 #[test]
 fn a_directory_that_others_can_write_to_is_refused() {
     let dir = scratch();
@@ -189,7 +140,7 @@ async fn a_clock_that_is_set_back_empties_no_window() {
     // As after the host's clock was set back by an hour: all ends are far away.
     let path = window(&dir);
     let mut saved: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    for place in saved["content"]["places"].as_array_mut().unwrap() {
+    for place in saved["places"].as_array_mut().unwrap() {
         place["until"] = (place["until"].as_u64().unwrap() + 3_600_000).into();
     }
     fs::write(&path, saved.to_string()).unwrap();
@@ -199,23 +150,5 @@ async fn a_clock_that_is_set_back_empties_no_window() {
         matches!(wait, Claimed::RateLimited(wait) if wait <= longest),
         "{wait:?}"
     );
-    fs::remove_dir_all(dir).unwrap();
-}
-
-#[cfg(target_os = "linux")]
-#[tokio::test]
-async fn times_are_those_of_a_clock_that_no_correction_moves() {
-    let dir = scratch();
-    let store = FileStore::new(&dir).unwrap();
-    full(&store).await;
-    let saved: serde_json::Value =
-        serde_json::from_slice(&fs::read(window(&dir)).unwrap()).unwrap();
-    assert_eq!(saved["boot"], boot());
-    let uptime = fs::read_to_string("/proc/uptime").unwrap();
-    let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
-    let until = saved["content"]["places"][0]["until"].as_u64().unwrap();
-    // 75 s from the time since boot, not from 1970.
-    let ahead = until as f64 / 1000.0 - uptime;
-    assert!((60.0..=76.0).contains(&ahead), "{ahead}");
     fs::remove_dir_all(dir).unwrap();
 }

@@ -10,7 +10,10 @@
 mod cluster;
 mod cold;
 mod crash;
+mod differential;
 mod files;
+mod fuzz;
+mod link;
 mod outage;
 mod pods;
 mod scale;

@@ -7,7 +7,7 @@ use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use officernd_auth::clock::{Clock, TokioClock};
-use officernd_auth::fleet::{Claim, Finish, Holder, Limits, RedisStore, StoreKey, TokenStore};
+use officernd_auth::fleet::{Claim, Finish, Limits, Name, RedisStore, TokenStore};
 use officernd_auth::{
     ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer, RateLimit, SharedTokenProvider,
     TokenCache,
@@ -20,7 +20,7 @@ pub(crate) fn now() -> Instant {
     TokioClock.now()
 }
 
-pub(crate) type Shared<S> = SharedTokenProvider<HttpTokenProvider, S>;
+pub(crate) type Shared = SharedTokenProvider<HttpTokenProvider>;
 
 pub(crate) fn credentials(officernd: &Simulator) -> ClientCredentials {
     ClientCredentials::new(officernd.client_id(), officernd.client_secret())
@@ -28,7 +28,7 @@ pub(crate) fn credentials(officernd: &Simulator) -> ClientCredentials {
         .token_url(officernd.token_url())
 }
 
-pub(crate) fn provider<S: TokenStore>(officernd: &Simulator, store: S) -> Shared<S> {
+pub(crate) fn provider(officernd: &Simulator, store: impl TokenStore) -> Shared {
     // Plain HTTP: a client with TLS reads the system's roots, which takes a debug
     // build of 200 pods a minute.
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
@@ -37,7 +37,7 @@ pub(crate) fn provider<S: TokenStore>(officernd: &Simulator, store: S) -> Shared
 }
 
 /// Not even the process's rate limit is shared: as if each were a process.
-pub(crate) fn cache<S: TokenStore>(provider: &Shared<S>) -> TokenCache {
+pub(crate) fn cache(provider: &Shared) -> TokenCache {
     let layer = OfficeRndAuthLayer::builder(provider.clone())
         .rate_limit(RateLimit::new(5, MINUTE))
         .fetch_timeout(Duration::from_secs(2))
@@ -47,7 +47,7 @@ pub(crate) fn cache<S: TokenStore>(provider: &Shared<S>) -> TokenCache {
 }
 
 /// A cache with a provider, a client and a connection of its own.
-pub(crate) fn pod(officernd: &Simulator, url: &str) -> (Shared<RedisStore>, TokenCache) {
+pub(crate) fn pod(officernd: &Simulator, url: &str) -> (Shared, TokenCache) {
     let provider = provider(officernd, RedisStore::new(url).unwrap());
     let cache = cache(&provider);
     (provider, cache)
@@ -74,9 +74,9 @@ pub(crate) async fn ask_all(caches: &[TokenCache]) -> Duration {
 
 /// A claim of OfficeRnD's five a minute, for a token of this name.
 pub(crate) fn claim(name: &[u8]) -> Claim {
-    let (key, window) = (StoreKey::digest_of(name), StoreKey::digest_of(b"endpoint"));
+    let (key, window) = (Name::digest_of(name), Name::digest_of(b"endpoint"));
     let limits = Limits::new(Duration::from_secs(15), Some(5), MINUTE);
-    Claim::new(key, window, Holder::random().unwrap(), limits)
+    Claim::new(key, window, Name::random().unwrap(), limits)
 }
 
 /// A claim that takes nothing.

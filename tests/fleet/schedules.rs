@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use officernd_auth::fleet::{
-    Claim, Claimed, Finish, Holder, KeyMaterial, KeyedProvider, RedisStore, StoredEntry, TokenStore,
-};
+use officernd_auth::fleet::{Claim, Claimed, Finish, Name, RedisStore, TokenStore};
+use officernd_auth::provider::{KeyMaterial, KeyedProvider};
 use officernd_auth::testing::MemoryStore;
 use officernd_auth::{
     AccessToken, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit,
@@ -87,18 +86,6 @@ impl<S: TokenStore> TokenStore for Way<S> {
 
     async fn finish(&self, finish: &Finish) -> Result<bool, Error> {
         self.there_and_back(self.store.finish(finish)).await
-    }
-
-    async fn changed(&self, claim: &Claim, round: u32) -> Option<StoredEntry> {
-        tokio::select! {
-            biased;
-            () = gone(&self.alive) => std::future::pending().await,
-            entry = self.store.changed(claim, round) => entry,
-        }
-    }
-
-    async fn connect(&self) -> Result<(), Error> {
-        self.store.connect().await
     }
 }
 
@@ -206,7 +193,7 @@ async fn run<S: TokenStore + Clone>(store: S, conditions: Conditions, seed: u64)
         sent: Mutex::default(),
     });
     // Runs that share a server don't share a token.
-    let secret = format!("secret {seed} {:?}", Holder::random().unwrap());
+    let secret = format!("secret {seed} {:?}", Name::random().unwrap());
     let count = 2 + world.pick(4);
     let mut nodes: Vec<Node> = (0..count).map(|_| node(&world, &store, &secret)).collect();
     let mut asked = Vec::new();

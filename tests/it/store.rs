@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use officernd_auth::clock::{Clock, TokioClock};
-use officernd_auth::fleet::{
-    Claim, Claimed, Finish, KeyMaterial, KeyedProvider, StoredEntry, TokenStore,
-};
+use officernd_auth::fleet::{Claim, Claimed, Finish, TokenStore};
 use officernd_auth::provider::Cause;
+use officernd_auth::provider::{KeyMaterial, KeyedProvider};
 use officernd_auth::testing::{ManualClock, MemoryStore, ScriptedProvider, Step, check_store};
 use officernd_auth::{
     AccessToken, ClientCredentials, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit,
@@ -23,9 +22,9 @@ fn now() -> Instant {
 
 const S: fn(u64) -> Duration = Duration::from_secs;
 
-type Shared<S> = SharedTokenProvider<ScriptedProvider, S>;
+type Shared = SharedTokenProvider<ScriptedProvider>;
 
-fn pod<S>(endpoint: &ScriptedProvider, store: &S) -> (Shared<S>, TokenCache)
+fn pod<S>(endpoint: &ScriptedProvider, store: &S) -> (Shared, TokenCache)
 where
     S: TokenStore + Clone,
 {
@@ -114,6 +113,8 @@ async fn a_rejected_token_is_not_taken_and_its_successor_is() {
     for pod in &pods {
         assert_eq!(header(pod).await, "Bearer scripted-1");
     }
+    // A younger one is not replaced because of a 401.
+    sleep(S(60)).await;
     for pod in &pods {
         pod.reject(&pod.token().await.unwrap());
         sleep(S(2)).await;
@@ -127,7 +128,7 @@ async fn a_rejected_token_is_not_taken_and_its_successor_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pods_that_start_one_by_one_do_not_replace_a_replacement_each() {
+async fn pods_that_start_one_by_one_do_not_replace_a_young_token_each() {
     // A missing scope: every token is answered 401.
     let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
     let mut pods = Vec::new();
@@ -139,15 +140,16 @@ async fn pods_that_start_one_by_one_do_not_replace_a_replacement_each() {
         assert!(pod.try_token().is_some());
         pods.push(pod);
     }
-    assert_eq!(endpoint.calls(), 2);
+    assert_eq!(endpoint.calls(), 1);
     assert_eq!(pods[9].status().consecutive_failures, 0);
-    sleep(S(30)).await;
+    // A minute old, it is replaced, once for all.
+    sleep(S(20)).await;
     for pod in &pods {
         pod.token().await.unwrap();
         sleep(S(1)).await;
     }
-    assert_eq!(endpoint.calls(), 3);
-    assert_eq!(header(&pods[9]).await, "Bearer scripted-3");
+    assert_eq!(endpoint.calls(), 2);
+    assert_eq!(header(&pods[9]).await, "Bearer scripted-2");
 }
 
 #[tokio::test(start_paused = true)]
@@ -355,17 +357,6 @@ async fn who_waits_for_a_sibling_by_hand_waits_no_longer_than_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_panics_gives_the_lease_back() {
-    let store = MemoryStore::new();
-    let endpoint = ScriptedProvider::new().then(Step::Panic);
-    let (_, cache) = pod(&endpoint, &store);
-    let start = now();
-    cache.token().await.unwrap();
-    assert!((now() - start) < S(1), "{:?}", (now() - start));
-    assert_eq!(endpoint.calls(), 2);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_fleet_waits_for_its_rate_limit_under_one_lease() {
     let store = MemoryStore::new();
     let endpoint = ScriptedProvider::new();
@@ -398,16 +389,16 @@ async fn a_fleet_waits_for_its_rate_limit_under_one_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_hangs_costs_a_second_once_in_ten() {
+async fn a_store_that_hangs_costs_three_seconds_once_in_ten() {
     let (endpoint, store) = (ScriptedProvider::new(), Meddler::new(|_| ()));
     let (provider, cache) = pod(&endpoint, &store);
     store.hang(true);
     let start = now();
     cache.token().await.unwrap();
-    assert_eq!((now() - start), S(1));
+    assert_eq!((now() - start), S(3));
     assert!(!provider.status().available);
     cache.refresh().await.unwrap();
-    assert_eq!((now() - start), S(1));
+    assert_eq!((now() - start), S(3));
     assert_eq!(provider.status().direct, 2);
     store.hang(false);
     sleep(S(10)).await;
@@ -487,9 +478,5 @@ impl TokenStore for Meddler {
 
     async fn finish(&self, finish: &Finish) -> Result<bool, Error> {
         self.model.finish(finish).await
-    }
-
-    async fn changed(&self, claim: &Claim, round: u32) -> Option<StoredEntry> {
-        self.model.changed(claim, round).await
     }
 }

@@ -1,5 +1,5 @@
-//! The shared store away, late, and back; processes that stood still; rotation;
-//! and a store before a store. All over the model, with the clock paused.
+//! The shared store away, late, and back; processes that stood still; and
+//! rotation. All over the model, with the clock paused.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use officernd_auth::clock::{Clock, TokioClock};
-use officernd_auth::fleet::{
-    Claim, Claimed, Finish, KeyMaterial, KeyedProvider, StoredEntry, TokenStore,
-};
+use officernd_auth::fleet::{Claim, Claimed, Finish, TokenStore};
+use officernd_auth::provider::{KeyMaterial, KeyedProvider};
 use officernd_auth::testing::{ManualClock, MemoryStore, ScriptedProvider};
 use officernd_auth::{
     AccessToken, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit,
     SharedTokenProvider, TokenCache, TokenProvider,
 };
+use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 const S: fn(u64) -> Duration = Duration::from_secs;
@@ -58,10 +58,6 @@ impl TokenStore for Switched {
         self.pass().await?;
         self.model.finish(finish).await
     }
-
-    async fn changed(&self, claim: &Claim, round: u32) -> Option<StoredEntry> {
-        self.model.changed(claim, round).await
-    }
 }
 
 /// Five a minute in a sliding window that counts refused requests; says no
@@ -104,21 +100,22 @@ impl KeyedProvider for Strict {
 fn pod<P: KeyedProvider + Clone>(
     endpoint: &P,
     store: &Switched,
-) -> (SharedTokenProvider<P, Switched>, TokenCache) {
+) -> (SharedTokenProvider<P>, TokenCache) {
     let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
     let layer = OfficeRndAuthLayer::builder(provider.clone()).rate_limit(RateLimit::new(5, S(60)));
     (provider, layer.build().unwrap().cache().clone())
 }
 
 /// Asks for a token every few seconds, for as long as the test runs.
-fn drive(cache: &TokenCache) {
+fn drive(cache: &TokenCache) -> AbortHandle {
     let cache = cache.clone();
-    tokio::spawn(async move {
+    let driving = tokio::spawn(async move {
         loop {
             let _ = cache.token().await;
             sleep(S(5)).await;
         }
     });
+    driving.abort_handle()
 }
 
 fn served(pods: &[TokenCache]) -> usize {
@@ -128,47 +125,55 @@ fn served(pods: &[TokenCache]) -> usize {
 
 /// How many of `count` cold pods are served within `limit` without a store, and
 /// after how many token requests.
-async fn cold_without_store(count: usize, limit: Duration) -> (usize, u64) {
-    fastrand::seed(count as u64);
+async fn cold_without_store(count: usize, limit: Duration, seed: u64) -> (usize, u64) {
+    fastrand::seed(seed);
     let (endpoint, store) = (Strict::default(), Switched::default());
     store.set_away(true);
     let pods: Vec<_> = (0..count).map(|_| pod(&endpoint, &store).1).collect();
-    for pod in &pods {
-        drive(pod);
-    }
+    let driven: Vec<_> = pods.iter().map(drive).collect();
     let start = now();
     while now() - start < limit && served(&pods) < count {
         sleep(S(5)).await;
     }
+    driven.iter().for_each(|driven| driven.abort());
     let requests = endpoint.requests.load(Ordering::SeqCst);
     (served(&pods), requests)
 }
 
+/// All of `count` pods are served in time, but for one seed in fifty.
+async fn all_are_served(count: usize, limit: Duration, most_requests: u64) -> String {
+    let seeds = std::env::var("OFFICERND_FLEET_SEEDS").map_or(4, |seeds| seeds.parse().unwrap());
+    let mut missed = 0;
+    for seed in 0..seeds {
+        let (served, requests) = cold_without_store(count, limit, seed).await;
+        missed += u64::from(served < count);
+        assert!(served + 2 >= count, "seed {seed}: {served}");
+        assert!(requests <= most_requests, "seed {seed}: {requests}");
+    }
+    assert!(50 * missed <= seeds, "{missed} of {seeds}");
+    format!("{count} pods without a store, within {limit:?}: {missed} of {seeds} seeds missed it")
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_a_store_ten_pods_are_served_within_five_minutes() {
-    let (served, requests) = cold_without_store(10, S(5 * 60)).await;
-    assert_eq!(served, 10);
-    assert!(requests <= 70, "{requests}");
+    println!("{}", all_are_served(10, S(5 * 60), 70).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_store_twenty_pods_are_served_within_twenty_minutes() {
-    let (served, requests) = cold_without_store(20, S(20 * 60)).await;
-    assert_eq!(served, 20);
-    assert!(requests <= 140, "{requests}");
+    println!("{}", all_are_served(20, S(20 * 60), 140).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_store_fifty_pods_are_served_within_an_hour() {
-    let (served, requests) = cold_without_store(50, S(60 * 60)).await;
-    assert_eq!(served, 50);
-    assert!(requests <= 350, "{requests}");
+    println!("{}", all_are_served(50, S(60 * 60), 350).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_store_fifty_of_two_hundred_pods_are_served_within_an_hour() {
-    let (served, requests) = cold_without_store(200, S(60 * 60)).await;
-    assert!(served >= 50, "{served}");
+async fn without_a_store_forty_of_two_hundred_pods_are_served_within_an_hour() {
+    let (served, requests) = cold_without_store(200, S(60 * 60), 200).await;
+    println!("of 200 pods without a store, {served} are served within an hour");
+    assert!(served >= 40, "{served}");
     assert!(requests <= 1400, "{requests}");
 }
 
@@ -252,11 +257,11 @@ async fn a_backoff_without_the_store_does_not_keep_a_process_from_looking_into_i
         for pod in &pods {
             drive(pod);
         }
-        // So many failures in a row that the backoff is a minute.
+        // So many failures in a row that the backoff is half a minute.
         sleep(S(10 * 60)).await;
         let requests = endpoint.0.load(Ordering::SeqCst);
-        // Half a minute apart on average, once it has grown.
-        assert!(requests <= 10 * 30, "{requests}");
+        // 22 s apart on average, once it has grown.
+        assert!(requests <= 10 * 45, "{requests}");
         store.set_away(false);
         pod(&Strict::default(), &store).1.token().await.unwrap();
         let sent = endpoint.0.load(Ordering::SeqCst);
@@ -394,34 +399,4 @@ async fn processes_with_the_old_and_the_new_pair_share_one_token_each() {
         sleep(S(1)).await;
     }
     assert_eq!(endpoint.calls(), 2);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_store_on_each_host_stands_before_the_fleets() {
-    let (endpoint, fleet) = (ScriptedProvider::new().latency(S(1)), Switched::default());
-    let mut pods = Vec::new();
-    for _ in 0..3 {
-        let host = MemoryStore::new();
-        for _ in 0..5 {
-            let shared = SharedTokenProvider::new(endpoint.clone(), fleet.clone());
-            let tiered = SharedTokenProvider::new(shared, host.clone());
-            pods.push(TokenCache::new(tiered));
-        }
-    }
-    let asked: Vec<_> = pods
-        .iter()
-        .map(|pod| {
-            let pod = pod.clone();
-            tokio::spawn(async move { pod.token().await })
-        })
-        .collect();
-    for asked in asked {
-        let token = asked.await.unwrap().unwrap();
-        assert_eq!(token.header_value(), "Bearer scripted-1");
-    }
-    assert_eq!(endpoint.calls(), 1);
-    // Hosts, not pods, come to the fleet's store: one claims and finishes, two
-    // claim, watch and claim, and claim again.
-    let operations = fleet.operations.load(Ordering::SeqCst);
-    assert!(operations <= 8, "{operations}");
 }

@@ -40,8 +40,8 @@ impl SharedStore {
 #[derive(Clone)]
 pub(crate) enum Provider {
     Alone(HttpTokenProvider),
-    Redis(SharedTokenProvider<HttpTokenProvider, RedisStore>),
-    File(SharedTokenProvider<HttpTokenProvider, FileStore>),
+    Redis(SharedTokenProvider<HttpTokenProvider>),
+    File(SharedTokenProvider<HttpTokenProvider>),
 }
 
 impl Provider {

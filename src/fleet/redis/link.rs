@@ -1,178 +1,395 @@
-//! The one connection of a store: made when it is needed, replaced when it is
-//! lost or silent.
+//! The connection of a store: where the servers are, and how to get there.
 
-use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::io;
 use std::time::{Duration, Instant};
 
-use ::redis::{RedisError, RedisResult, ServerErrorKind};
+use ::redis::aio::ConnectionLike;
+use ::redis::cluster::ClusterClient;
+use ::redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
+    IntoConnectionInfo as _, Pipeline, RedisError, RedisFuture, RedisResult, ServerErrorKind,
+    TlsCertificates, ToRedisArgs, Value, cmd,
+};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 
-use super::connect::{Connected, Connector};
-use super::connection::Connection;
-use crate::clock::{Clock as _, TokioClock, later};
+use super::script::Script;
+use crate::clock::{Clock as _, TokioClock, later, timeout_at};
+use crate::error::ConfigError;
 
-/// A connection that was idle for this long may have been cut by something on
-/// the way, without a word. A new one takes milliseconds.
+/// Connecting must end this long after an operation has begun. Long enough for a
+/// SYN that was dropped: it is sent again after 1 s.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(2500);
+/// The time limits of an operation, and of its repetition over a new connection.
+const OPERATION_TIMEOUTS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
+/// The time limit for one node of a cluster: redis-rs tries them in turn.
+const NODE_TIMEOUT: Duration = Duration::from_millis(800);
+/// A connection that was idle for this long is replaced: a firewall may have
+/// dropped it without telling either end, and a new one takes milliseconds.
 const MAX_IDLE: Duration = Duration::from_secs(10);
 
-/// How often an operation is repeated while its slot moves to another node of
-/// a cluster, and the pause between. The caller's limit ends it sooner.
-const MAX_PAUSES: u32 = 50;
-const MOVING_PAUSE: Duration = Duration::from_millis(20);
-
-pub(super) enum Link {
-    /// Connects by itself.
-    Made(Box<Made>),
-    /// The user's connection, which takes care of itself.
-    Own(Connection),
+/// Where the servers are.
+#[derive(Clone)]
+pub(super) enum Server {
+    One(ConnectionInfo),
+    Sentinel {
+        sentinels: Vec<ConnectionInfo>,
+        /// User, password, database and TLS of the servers. The host is the name
+        /// of their group.
+        servers: ConnectionInfo,
+    },
+    Cluster(Vec<ConnectionInfo>),
+    /// The user's own connection, which reconnects by itself.
+    Own(Box<dyn Connection>),
 }
 
-pub(super) struct Made {
-    connector: Arc<Connector>,
-    /// With when it was last used.
-    live: Mutex<Option<(Connected, Instant)>>,
-    connecting: tokio::sync::Mutex<()>,
+/// [`ConnectionLike`] as an object that can be cloned.
+pub(super) trait Connection: ConnectionLike + Send + Sync {
+    fn boxed(&self) -> Box<dyn Connection>;
 }
 
-/// Marks the connection as lost if an operation is dropped or fails: something
-/// on the way may have cut it without a word.
-struct InUse {
-    lost: Option<Arc<AtomicBool>>,
+/// The one connection of a store: made when it is needed, and again after an
+/// operation that it did not answer.
+pub(super) struct Link {
+    pub(super) server: Server,
+    roots: Option<Vec<u8>>,
+    /// Locked while connecting: all operations want the same connection.
+    live: Mutex<Live>,
 }
 
-impl Drop for InUse {
-    fn drop(&mut self) {
-        if let Some(lost) = &self.lost {
-            lost.store(true, Ordering::Relaxed);
-        }
-    }
+#[derive(Default)]
+struct Live {
+    connection: Option<Box<dyn Connection>>,
+    used_at: Option<Instant>,
+    /// Counts connections, so that an operation that was late forgets its own
+    /// connection only.
+    number: u64,
 }
 
 impl Link {
-    pub(super) fn new(connector: Arc<Connector>) -> Self {
-        Self::Made(Box::new(Made {
-            connector,
-            live: Mutex::default(),
-            connecting: tokio::sync::Mutex::default(),
-        }))
-    }
-
-    pub(super) fn connector(&self) -> Option<&Arc<Connector>> {
-        match self {
-            Self::Made(made) => Some(&made.connector),
-            Self::Own(_) => None,
+    pub(super) fn new(server: Server, roots: Option<Vec<u8>>) -> Self {
+        let live = Mutex::default();
+        Self {
+            server,
+            roots,
+            live,
         }
     }
 
-    pub(super) async fn connect(&self) -> RedisResult<()> {
-        match self {
-            Self::Made(made) => made.connected().await.map(drop),
-            Self::Own(_) => Ok(()),
-        }
-    }
-
-    /// The connection, if there is one: does not wait.
-    pub(super) fn live(&self) -> Option<Connected> {
-        match self {
-            Self::Made(made) => made.usable(),
-            Self::Own(_) => None,
-        }
-    }
-
-    /// Runs an operation; once more if the connection turns out to be dead, or
-    /// the server to be no master any more; and again while a slot moves.
-    pub(super) async fn run<T, F>(&self, operation: impl Fn(Connection) -> F) -> RedisResult<T>
-    where
-        F: Future<Output = RedisResult<T>>,
-    {
-        let made = match self {
-            Self::Made(made) => made,
-            Self::Own(connection) => return operation(connection.clone()).await,
-        };
-        let mut pauses = 0;
-        let mut repeated = false;
-        loop {
-            match made.once(&operation).await {
-                Err(error) if is_moving(&error) && pauses < MAX_PAUSES => {
-                    pauses += 1;
-                    let until = later(TokioClock.now(), MOVING_PAUSE);
-                    TokioClock.sleep_until(until).await;
-                }
-                Err(error) if is_worth_repeating(&error) && !repeated => repeated = true,
-                answer => return answer,
+    /// Runs a script within 500 ms, and once more within 1 s over a new
+    /// connection, if there was no answer or the server is no longer a master.
+    pub(super) async fn run(
+        &self,
+        script: &Script,
+        keys: &[String; 3],
+        args: impl ToRedisArgs + Copy + Send + Sync,
+    ) -> RedisResult<Value> {
+        let connected_by = later(TokioClock.now(), CONNECT_TIMEOUT);
+        let mut failure = timed_out();
+        for limit in OPERATION_TIMEOUTS {
+            let connected = timeout_at(&TokioClock, connected_by, self.connection()).await;
+            let (connection, number) = connected.ok_or_else(timed_out)??;
+            let until = later(TokioClock.now(), limit);
+            let running = script.run(connection, keys, args);
+            match timeout_at(&TokioClock, until, running).await {
+                Some(Err(error)) if !is_answer(&error) => failure = error,
+                Some(answer) => return answer,
+                None => failure = timed_out(),
             }
+            self.forget(number).await;
         }
-    }
-}
-
-impl Made {
-    async fn once<T, F>(&self, operation: &impl Fn(Connection) -> F) -> RedisResult<T>
-    where
-        F: Future<Output = RedisResult<T>>,
-    {
-        let live = self.connected().await?;
-        let mut in_use = InUse {
-            lost: Some(Arc::clone(&live.lost)),
-        };
-        let answer = operation(live.connection).await;
-        if answer.as_ref().err().is_none_or(is_an_answer) {
-            in_use.lost = None;
-        }
-        answer
+        Err(failure)
     }
 
-    async fn connected(&self) -> RedisResult<Connected> {
-        if let Some(live) = self.usable() {
-            return Ok(live);
-        }
-        // Held while it connects: the others want the same connection.
-        let _connecting = self.connecting.lock().await;
-        if let Some(live) = self.usable() {
-            return Ok(live);
-        }
-        // Boxed: the client's way there is kilobytes of future, which every
-        // operation would carry on its stack.
-        let connected = Box::pin(self.connector.connect()).await?;
-        *self.lock() = Some((connected.clone(), TokioClock.now()));
-        Ok(connected)
-    }
-
-    fn usable(&self) -> Option<Connected> {
+    async fn connection(&self) -> RedisResult<(Box<dyn Connection>, u64)> {
+        let mut live = self.live.lock().await;
         let now = TokioClock.now();
-        let mut slot = self.lock();
-        let (live, used_at) = slot.as_mut()?;
-        let idle = now.saturating_duration_since(*used_at);
-        if idle >= MAX_IDLE || live.lost.load(Ordering::Relaxed) {
-            *slot = None;
-            return None;
+        let used_at = live.used_at.replace(now);
+        let idle = used_at.map(|used_at| now.saturating_duration_since(used_at));
+        let fresh = idle.is_some_and(|idle| idle < MAX_IDLE);
+        if let Some(connection) = live.connection.as_ref().filter(|_| fresh) {
+            return Ok((connection.clone(), live.number));
         }
-        *used_at = now;
-        Some(live.clone())
+        live.connection = None;
+        live.number += 1;
+        // Boxed: redis-rs's future is kilobytes that every operation would carry.
+        let connection = Box::pin(self.server.connect(self.roots.as_deref())).await?;
+        live.connection = Some(connection.clone());
+        Ok((connection, live.number))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Connected, Instant)>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    async fn forget(&self, number: u64) {
+        let mut live = self.live.lock().await;
+        if live.number == number {
+            live.connection = None;
+        }
     }
 }
 
-/// The server has answered, if only to refuse.
-fn is_an_answer(error: &RedisError) -> bool {
-    let read_only = ::redis::ErrorKind::Server(ServerErrorKind::ReadOnly);
+impl Server {
+    pub(super) fn one(url: &str) -> Result<Self, ConfigError> {
+        parse(url).map(Self::One)
+    }
+
+    pub(super) fn sentinel<'a>(
+        sentinels: impl IntoIterator<Item = &'a str>,
+        servers: &str,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self::Sentinel {
+            sentinels: parse_all(sentinels)?,
+            servers: parse(servers)?,
+        })
+    }
+
+    pub(super) fn cluster<'a>(
+        nodes: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, ConfigError> {
+        let nodes = parse_all(nodes)?;
+        ClusterClient::new(nodes.clone()).map_err(|error| unusable(&error))?;
+        Ok(Self::Cluster(nodes))
+    }
+
+    /// Checks roots (PEM) for use with these servers.
+    pub(super) fn check_roots(&self, pem: &[u8]) -> Result<(), ConfigError> {
+        if matches!(self, Self::Own(_)) {
+            return Err(problem("has root certificates, but its own connection"));
+        }
+        if !self.infos().any(is_tls) {
+            return Err(problem(
+                "has root certificates, but a URL without TLS; write rediss://",
+            ));
+        }
+        let is_empty = CertificateDer::pem_slice_iter(pem).next().is_none();
+        let client = Client::build_with_tls("rediss://host", certificates(pem));
+        match is_empty || client.is_err() {
+            true => Err(problem(
+                "has root certificates that are no PEM certificates",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a URL has a password.
+    pub(super) fn has_password(&self) -> bool {
+        let mut infos = self.infos();
+        matches!(self, Self::Own(_)) || infos.any(|it| it.redis_settings().password().is_some())
+    }
+
+    async fn connect(&self, roots: Option<&[u8]>) -> RedisResult<Box<dyn Connection>> {
+        if self.infos().any(is_tls) && CryptoProvider::get_default().is_none() {
+            // Fails if another thread has just installed one, which serves as well.
+            let _ = aws_lc_rs::default_provider().install_default();
+        }
+        match self {
+            Self::One(info) => open(info.clone(), roots).await,
+            Self::Sentinel { sentinels, servers } => open_master(sentinels, servers, roots).await,
+            Self::Cluster(nodes) => open_cluster(nodes, roots).await,
+            Self::Own(connection) => Ok(connection.clone()),
+        }
+    }
+
+    /// The URLs, parsed.
+    fn infos(&self) -> impl Iterator<Item = &ConnectionInfo> {
+        let (list, one) = match self {
+            Self::One(info) => (&[][..], Some(info)),
+            Self::Sentinel { sentinels, servers } => (&**sentinels, Some(servers)),
+            Self::Cluster(nodes) => (&**nodes, None),
+            Self::Own(_) => (&[][..], None),
+        };
+        list.iter().chain(one)
+    }
+}
+
+async fn open(info: ConnectionInfo, roots: Option<&[u8]>) -> RedisResult<Box<dyn Connection>> {
+    let settings = info.redis_settings().clone().set_skip_set_lib_name();
+    let info = info.set_redis_settings(settings);
+    let client = match roots.filter(|_| is_tls(&info)) {
+        Some(pem) => Client::build_with_tls(info, certificates(pem))?,
+        None => Client::open(info)?,
+    };
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(None)
+        .set_response_timeout(None);
+    let connection = client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await?;
+    Ok(Box::new(connection))
+}
+
+/// Asks all sentinels at once and connects to the master of the first one whose
+/// answer is of use. redis-rs asks one after the other, so that each one that
+/// hangs would cost 1 s. An old answer may name a replica: then `READONLY` makes
+/// the caller connect again.
+async fn open_master(
+    sentinels: &[ConnectionInfo],
+    servers: &ConnectionInfo,
+    roots: Option<&[u8]>,
+) -> RedisResult<Box<dyn Connection>> {
+    let mut asking = JoinSet::new();
+    for sentinel in sentinels {
+        let (sentinel, servers) = (sentinel.clone(), servers.clone());
+        let roots = roots.map(<[u8]>::to_vec);
+        asking.spawn(async move {
+            let roots = roots.as_deref();
+            let mut connection = open(sentinel, roots).await?;
+            let mut lookup = cmd("SENTINEL");
+            lookup
+                .arg("get-master-addr-by-name")
+                .arg(host_of(&servers).0);
+            let master: Option<(String, u16)> = lookup.query_async(&mut connection).await?;
+            let unknown = "the sentinel knows no group of this name";
+            let (host, port) = master.ok_or((ErrorKind::InvalidClientConfig, unknown))?;
+            let address = match is_tls(&servers) {
+                true => ConnectionAddr::TcpTls {
+                    host,
+                    port,
+                    insecure: false,
+                    tls_params: None,
+                },
+                false => ConnectionAddr::Tcp(host, port),
+            };
+            open(servers.set_addr(address), roots).await
+        });
+    }
+    let mut failure = timed_out();
+    while let Some(asked) = asking.join_next().await {
+        match asked {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => failure = error,
+            Err(_) => {}
+        }
+    }
+    Err(failure)
+}
+
+async fn open_cluster(
+    nodes: &[ConnectionInfo],
+    roots: Option<&[u8]>,
+) -> RedisResult<Box<dyn Connection>> {
+    let mut builder = ClusterClient::builder(nodes.to_vec())
+        .connection_timeout(NODE_TIMEOUT)
+        .response_timeout(NODE_TIMEOUT)
+        .overall_response_timeout(None)
+        .retries(2)
+        .min_retry_wait(20)
+        .max_retry_wait(50);
+    if let Some(pem) = roots {
+        builder = builder.certs(certificates(pem));
+    }
+    Ok(Box::new(builder.build()?.get_async_connection().await?))
+}
+
+/// Whether the server has answered, if only to refuse. A replica that was a
+/// master has not.
+fn is_answer(error: &RedisError) -> bool {
+    let read_only = ErrorKind::Server(ServerErrorKind::ReadOnly);
     error.kind() != read_only && error.code().is_some()
 }
 
-/// Some of the keys are on one node of a cluster and some on another.
-fn is_moving(error: &RedisError) -> bool {
-    matches!(
-        error.kind(),
-        ::redis::ErrorKind::Server(
-            ServerErrorKind::TryAgain | ServerErrorKind::Ask | ServerErrorKind::ClusterDown
-        )
-    )
+fn timed_out() -> RedisError {
+    io::Error::from(io::ErrorKind::TimedOut).into()
 }
 
-fn is_worth_repeating(error: &RedisError) -> bool {
-    let read_only = ::redis::ErrorKind::Server(ServerErrorKind::ReadOnly);
-    !error.is_timeout() && (error.is_connection_dropped() || error.kind() == read_only)
+fn certificates(pem: &[u8]) -> TlsCertificates {
+    TlsCertificates {
+        client_tls: None,
+        root_cert: Some(pem.to_vec()),
+    }
+}
+
+fn parse(url: &str) -> Result<ConnectionInfo, ConfigError> {
+    let info = url
+        .into_connection_info()
+        .map_err(|error| unusable(&error))?;
+    match info.addr() {
+        ConnectionAddr::TcpTls { insecure: true, .. } => Err(problem(
+            "has a URL with #insecure; trust its roots with root_certificates() instead",
+        )),
+        _ => Ok(info),
+    }
+}
+
+fn parse_all<'a>(
+    urls: impl IntoIterator<Item = &'a str>,
+) -> Result<Vec<ConnectionInfo>, ConfigError> {
+    let infos: Vec<ConnectionInfo> = urls.into_iter().map(parse).collect::<Result<_, _>>()?;
+    match infos.is_empty() {
+        true => Err(problem("has no URL")),
+        false => Ok(infos),
+    }
+}
+
+/// Shows only the category of an error about a URL: the rest may quote the URL.
+fn unusable(error: &RedisError) -> ConfigError {
+    let category = error.category();
+    problem(&format!(
+        "has a URL that cannot be used ({category}); write \
+         redis://user:password@host:port/db, or rediss:// for TLS"
+    ))
+}
+
+pub(super) fn problem(problem: &str) -> ConfigError {
+    let problem = problem.to_owned();
+    ConfigError::Store { problem }
+}
+
+fn is_tls(info: &ConnectionInfo) -> bool {
+    matches!(info.addr(), ConnectionAddr::TcpTls { .. })
+}
+
+fn host_of(info: &ConnectionInfo) -> (&str, u16) {
+    match info.addr() {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            (host, *port)
+        }
+        _ => ("(socket)", 0),
+    }
+}
+
+/// Shows hosts and ports only: no user, no password.
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut list = f.debug_list();
+        for info in self.infos() {
+            let (host, port) = host_of(info);
+            let scheme = if is_tls(info) { "rediss" } else { "redis" };
+            list.entry(&format_args!("{scheme}://{host}:{port}"));
+        }
+        list.finish()
+    }
+}
+
+impl<C: ConnectionLike + Clone + Send + Sync + 'static> Connection for C {
+    fn boxed(&self) -> Box<dyn Connection> {
+        Box::new(self.clone())
+    }
+}
+
+impl Clone for Box<dyn Connection> {
+    fn clone(&self) -> Self {
+        (**self).boxed()
+    }
+}
+
+impl ConnectionLike for Box<dyn Connection> {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        (**self).req_packed_command(cmd)
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        commands: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        (**self).req_packed_commands(commands, offset, count)
+    }
+
+    fn get_db(&self) -> i64 {
+        (**self).get_db()
+    }
 }

@@ -1,29 +1,29 @@
-//! The two operations in Lua: record.rs tells the same rules in Rust.
+//! The two operations in Lua. record.rs has the same rules in Rust, and
+//! tests/fleet/differential.rs compares the two.
+
+use std::sync::LazyLock;
 
 use ::redis::aio::ConnectionLike;
 use ::redis::{ErrorKind, RedisResult, ServerErrorKind, ToRedisArgs, Value, cmd};
 
-/// What both scripts begin with. `KEYS`: entry, lease, window.
-///
-/// A key of another type is no content of ours: it is deleted.
+/// Makes a script, with what both scripts begin with. `KEYS`: entry, lease, window.
 macro_rules! script {
     ($body:literal) => {
-        concat!(
-            r"
+        LazyLock::new(|| {
+            Script::new(concat!(
+                r"
+local call, entry, lease, window = redis.call, KEYS[1], KEYS[2], KEYS[3]
 local function text(number) return string.format('%.0f', number) end
-local function run(command, key, ...)
-  local answer = redis.pcall(command, key, ...)
-  if type(answer) == 'table' and answer.err then
-    if string.find(answer.err, 'WRONGTYPE') then redis.call('DEL', key) end
-    answer = redis.call(command, key, ...)
-  end
-  return answer
+local function after(time) return '(' .. text(time) end
+local function keep(key, life)
+  if call('PTTL', key) < life then call('PEXPIRE', key, text(life)) end
 end
-local time = redis.call('TIME')
+local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 ",
-            $body
-        )
+                $body
+            ))
+        })
     };
 }
 
@@ -32,72 +32,72 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 ///
 /// Returns {'entry', id and sealed bytes, ms left}, {'granted'}, {'leased', ms}
 /// or {'limited', ms}.
-pub(super) const CLAIM: &str = script!(
+pub(super) static CLAIM: LazyLock<Script> = script!(
     r"
-local holder, lease, longest = ARGV[1], tonumber(ARGV[4]), ARGV[4] + ARGV[6]
-local size = run('STRLEN', KEYS[1])
-if size > 32 and size <= tonumber(ARGV[7]) + 32 then
-  local left = redis.call('PTTL', KEYS[1])
-  if left > 0 then
-    local entry = redis.call('GET', KEYS[1])
-    if string.sub(entry, 1, 32) ~= ARGV[2] then return {'entry', entry, left} end
+local holder, seen, may_fetch, requests = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5])
+local lasts, longest, largest = tonumber(ARGV[4]), ARGV[4] + ARGV[6], ARGV[7] + 32
+local saved = call('GET', entry)
+if saved and #saved > 32 and #saved <= largest then
+  local id, left = string.sub(saved, 1, 32), call('PTTL', entry)
+  if left > 0 and id ~= seen and not string.find(id, '[^0-9a-f]') then
+    return {'entry', saved, left}
   end
 end
-local other = run('GET', KEYS[2])
+local other = call('GET', lease)
 if other and other ~= holder then
-  local left = redis.call('PTTL', KEYS[2])
-  if left >= 0 and left <= lease then return {'leased', math.max(left, 1)} end
+  local left = call('PTTL', lease)
+  -- No holder made a lease that has more left than a lease lasts.
+  if left > 0 and left <= lasts then return {'leased', left} end
 end
-local requests, wait, taken = tonumber(ARGV[5]), 0, 0
+local wait, taken = 0, 0
 if requests >= 0 then
-  local late = run('ZRANGEBYSCORE', KEYS[3], '(' .. text(now + longest), '+inf')
-  for _, place in ipairs(late) do redis.call('ZADD', KEYS[3], text(now + longest), place) end
-  if not redis.call('ZSCORE', KEYS[3], holder) then
-    taken = redis.call('ZCOUNT', KEYS[3], '(' .. text(now), '+inf')
+  -- The clock was set back, or something else wrote them.
+  local late = call('ZRANGEBYSCORE', window, after(now + longest), '+inf')
+  for _, place in ipairs(late) do call('ZADD', window, text(now + longest), place) end
+  local mine = tonumber(call('ZSCORE', window, holder) or 0)
+  if mine <= now then
+    taken = call('ZCOUNT', window, after(now), '+inf')
     if taken >= requests then
-      local free = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. text(now), '+inf', 'WITHSCORES',
+      local free = call('ZRANGEBYSCORE', window, after(now), '+inf', 'WITHSCORES',
         'LIMIT', text(taken - requests), 1)
       wait = free[2] and math.max(tonumber(free[2]) - now, 1) or longest
     end
   end
 end
-if wait > 0 or ARGV[3] ~= '1' then return {'limited', wait} end
+if wait > 0 or may_fetch ~= '1' then return {'limited', wait} end
 -- The first write: a server without memory refuses it, and then nothing has happened.
-redis.call('SET', KEYS[2], holder, 'PX', text(lease))
+call('SET', lease, holder, 'PX', text(lasts))
 if requests >= 0 and taken < 1000 then
-  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', text(now))
-  redis.call('ZADD', KEYS[3], text(now + longest), holder)
-  redis.call('PEXPIRE', KEYS[3], text(longest))
+  call('ZREMRANGEBYSCORE', window, '-inf', text(now))
+  call('ZADD', window, text(now + longest), holder)
+  keep(window, longest)
 end
 return {'granted'}
 "
 );
 
-/// `ARGV`: holder, sealed entry or '', life in ms, when the place frees in ms,
-/// channel, how to publish.
-pub(super) const FINISH: &str = script!(
+/// `ARGV`: holder, sealed entry or '', life in ms, ms until the place is free.
+///
+/// Returns 1 if the holder had the lease or has saved this entry before, else 0.
+pub(super) static FINISH: LazyLock<Script> = script!(
     r"
-local holder, frees = ARGV[1], tonumber(ARGV[4])
-if run('ZSCORE', KEYS[3], holder) then
+local holder, sealed, frees = ARGV[1], ARGV[2], tonumber(ARGV[4])
+-- A place that has ended stays so: another holder may have it by now.
+if tonumber(call('ZSCORE', window, holder) or 0) > now then
   if frees > 0 then
-    redis.call('ZADD', KEYS[3], 'XX', text(now + frees), holder)
+    call('ZADD', window, text(now + frees), holder)
+    keep(window, frees)
   else
-    redis.call('ZREM', KEYS[3], holder)
+    call('ZREM', window, holder)
   end
 end
-local message = ''
-if run('GET', KEYS[2]) ~= holder then
-  local entry = run('GET', KEYS[1])
-  if ARGV[2] ~= '' and entry and string.sub(entry, 1, 32) == holder then return 1 end
-  return 0
+if call('GET', lease) ~= holder then
+  local saved = call('GET', entry)
+  local again = sealed ~= '' and saved and string.sub(saved, 1, 32) == holder
+  return again and 1 or 0
 end
-redis.call('DEL', KEYS[2])
-if ARGV[2] ~= '' then
-  run('STRLEN', KEYS[1])
-  redis.call('SET', KEYS[1], holder .. ARGV[2], 'PX', ARGV[3])
-  message = ARGV[3] .. ' ' .. holder .. ARGV[2]
-end
-for command in string.gmatch(ARGV[6], '%a+') do redis.pcall(command, ARGV[5], message) end
+call('DEL', lease)
+if sealed ~= '' then call('SET', entry, holder .. sealed, 'PX', ARGV[3]) end
 return 1
 "
 );
@@ -109,7 +109,7 @@ pub(super) struct Script {
 }
 
 impl Script {
-    pub(super) fn new(code: &'static str) -> Self {
+    fn new(code: &'static str) -> Self {
         let hash = ::redis::Script::new(code).get_hash().to_owned();
         Self { code, hash }
     }

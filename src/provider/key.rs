@@ -6,12 +6,9 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::name::StoreKey;
+use super::TokenProvider;
 use crate::error::Error;
-use crate::fleet::seal::Sealer;
-use crate::provider::TokenProvider;
 use crate::secret::Secret;
-use crate::token::AccessToken;
 
 /// A provider that knows what its tokens depend on, so that processes that ask
 /// for the same token can share it.
@@ -20,9 +17,8 @@ use crate::token::AccessToken;
 /// provider of your own:
 ///
 /// ```
-/// use officernd_auth::{AccessToken, Error, FetchContext, RateLimit};
-/// use officernd_auth::fleet::{KeyMaterial, KeyedProvider};
-/// use officernd_auth::{Secret, TokenProvider};
+/// use officernd_auth::provider::{KeyMaterial, KeyedProvider};
+/// use officernd_auth::{AccessToken, Error, FetchContext, RateLimit, Secret, TokenProvider};
 /// use std::time::Duration;
 ///
 /// struct Gateway {
@@ -50,41 +46,14 @@ use crate::token::AccessToken;
 /// # drop(Gateway { secret: Secret::from("hunter2") });
 /// ```
 pub trait KeyedProvider: TokenProvider {
-    /// What the token of the next fetch depends on. Called before each fetch,
-    /// because credentials may be rotated.
+    /// Returns what the token of the next fetch depends on. Called before each
+    /// fetch and, for up to 1 s, after it, because credentials may be rotated: a
+    /// token is shared only if they are the same before and after.
     ///
     /// # Errors
     ///
     /// If the credentials cannot be read. The fetch then fails.
     fn key_material(&self) -> impl Future<Output = Result<KeyMaterial, Error>> + Send;
-}
-
-/// The result of a token request and the material it was sent with.
-///
-/// ```
-/// use officernd_auth::fleet::{KeyMaterial, Minted};
-/// use officernd_auth::{Error, ErrorKind};
-///
-/// let refused = Err(Error::new(ErrorKind::InvalidClient, "wrong secret"));
-/// let material = KeyMaterial::new("https://gateway.example/token", "my-app", "hunter2");
-/// let minted = Minted::new(refused, Some(material));
-/// assert!(minted.result.is_err());
-/// ```
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Minted {
-    /// The token, or why there is none.
-    pub result: Result<AccessToken, Error>,
-    /// `None` if unknown: then the result is not shared.
-    pub material: Option<KeyMaterial>,
-}
-
-impl Minted {
-    /// A result, and the material that the request was sent with if it is known.
-    #[must_use]
-    pub fn new(result: Result<AccessToken, Error>, material: Option<KeyMaterial>) -> Self {
-        Self { result, material }
-    }
 }
 
 impl<P: KeyedProvider> KeyedProvider for Arc<P> {
@@ -99,7 +68,7 @@ impl<P: KeyedProvider> KeyedProvider for Arc<P> {
 /// The secret also seals what is shared; `Debug` does not show it.
 ///
 /// ```
-/// use officernd_auth::fleet::KeyMaterial;
+/// use officernd_auth::provider::KeyMaterial;
 ///
 /// let material = KeyMaterial::new("https://identity.officernd.com/oauth/token", "id", "hunter2")
 ///     .scope("officernd.api.write officernd.api.read")
@@ -113,6 +82,8 @@ pub struct KeyMaterial {
     secret: Secret,
     scopes: Vec<String>,
     params: Vec<(String, String)>,
+    /// Whether the credentials may be replaced while the process runs.
+    may_change: bool,
 }
 
 impl KeyMaterial {
@@ -130,6 +101,7 @@ impl KeyMaterial {
             secret: secret.into(),
             scopes: Vec::new(),
             params: Vec::new(),
+            may_change: true,
         }
     }
 
@@ -151,14 +123,29 @@ impl KeyMaterial {
         self
     }
 
-    pub(super) fn sealer(&self) -> Sealer {
-        Sealer::new(self.secret.expose().as_bytes(), self.context())
+    /// Says that the credentials stay the same for as long as the process runs.
+    #[must_use]
+    pub fn fixed(mut self) -> Self {
+        self.may_change = false;
+        self
     }
 
-    /// The window that everyone at this endpoint shares, whatever the client:
-    /// OfficeRnD may count by address.
-    pub(super) fn window(&self) -> StoreKey {
-        StoreKey::digest_of(&[b"rate limit ", self.endpoint.as_bytes()].concat())
+    /// Returns whether the credentials may be replaced while the process runs.
+    #[must_use]
+    pub fn may_change(&self) -> bool {
+        self.may_change
+    }
+
+    /// Returns the token endpoint, whose clients share a rate limit.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Returns the client secret.
+    #[must_use]
+    pub fn secret(&self) -> &Secret {
+        &self.secret
     }
 
     /// Without the query: some gateways take a key there.
@@ -169,9 +156,23 @@ impl KeyMaterial {
             .unwrap_or_default()
     }
 
-    /// Each part with its length before it, each list with its count: no two
-    /// materials encode alike.
-    fn context(&self) -> Zeroizing<Vec<u8>> {
+    /// Encodes everything but the secret; no two materials encode alike. The bytes may hold
+    /// parameters that are secrets too, and are overwritten when dropped.
+    ///
+    /// ```
+    /// use officernd_auth::provider::KeyMaterial;
+    ///
+    /// let material = KeyMaterial::new("https://identity.officernd.com/oauth/token", "id", "hunter2");
+    /// let key = [material.secret().expose().as_bytes(), material.context().as_ref()].concat();
+    /// # drop(key);
+    /// ```
+    #[must_use]
+    pub fn context(&self) -> impl AsRef<[u8]> + use<> {
+        self.encoded()
+    }
+
+    /// Each part with its length before it, each list with its count.
+    fn encoded(&self) -> Zeroizing<Vec<u8>> {
         let mut context = Zeroizing::new(Vec::new());
         let mut part = |text: &str| {
             context.extend(length(text.len()));
@@ -195,7 +196,7 @@ fn length(length: usize) -> [u8; 8] {
 /// The same material mints the same token.
 impl PartialEq for KeyMaterial {
     fn eq(&self, other: &Self) -> bool {
-        self.secret.expose() == other.secret.expose() && self.context() == other.context()
+        self.secret.expose() == other.secret.expose() && self.encoded() == other.encoded()
     }
 }
 
@@ -217,17 +218,13 @@ impl fmt::Debug for KeyMaterial {
 mod tests {
     use super::*;
 
-    fn name(material: &KeyMaterial) -> StoreKey {
-        material.sealer().name()
-    }
-
     #[test]
-    fn every_part_makes_another_name_and_order_makes_none() {
+    fn every_part_makes_another_token_and_order_makes_none() {
         let material = || KeyMaterial::new("e", "c", "s").scope("a b").param("x", "1");
         let same = KeyMaterial::new("e", "c", "s")
             .param("x", "1")
             .scope(" b  a a ");
-        assert_eq!(name(&material()), name(&same));
+        assert_eq!(material(), same);
         let others = [
             KeyMaterial::new("E", "c", "s").scope("a b").param("x", "1"),
             KeyMaterial::new("e", "C", "s").scope("a b").param("x", "1"),
@@ -241,14 +238,7 @@ mod tests {
             KeyMaterial::new("ec", "", "s").scope("a b").param("x", "1"),
         ];
         for (at, other) in others.iter().enumerate() {
-            assert_ne!(name(&material()), name(other), "{at}");
+            assert_ne!(material(), *other, "{at}");
         }
-    }
-
-    #[test]
-    fn the_window_is_the_endpoints() {
-        let window = KeyMaterial::new("e", "c", "s").window();
-        assert_eq!(window, KeyMaterial::new("e", "d", "t").window());
-        assert_ne!(window, KeyMaterial::new("f", "c", "s").window());
     }
 }

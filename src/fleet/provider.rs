@@ -1,0 +1,230 @@
+//! The provider that shares its tokens, and what it remembers between fetches.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use http::HeaderValue;
+
+use super::breaker::{CircuitBreaker, StoreStatus};
+use super::fetch::Fetch;
+use super::store::{DynStore, Name, TokenStore};
+use crate::clock::later;
+use crate::error::{Error, ErrorKind};
+use crate::provider::{FetchContext, KeyedProvider, TokenProvider};
+use crate::rate_limit::RateLimit;
+use crate::token::AccessToken;
+
+/// Shares the tokens of a provider among processes, through a store.
+///
+/// Takes the token that another process left in the store. Otherwise one
+/// process fetches under a lease that ends by itself, and the others take what
+/// it received. The store also counts the token requests, so that the fleet
+/// keeps to one [`RateLimit`].
+///
+/// ```
+/// use officernd_auth::testing::{MemoryStore, ScriptedProvider};
+/// use officernd_auth::{SharedTokenProvider, TokenCache};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), officernd_auth::Error> {
+/// // In place of these: HttpTokenProvider, and RedisStore::new("redis://...")?
+/// let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
+///
+/// let pods: Vec<TokenCache> = (0..20)
+///     .map(|_| SharedTokenProvider::new(endpoint.clone(), store.clone()))
+///     .map(TokenCache::new)
+///     .collect();
+/// for pod in &pods {
+///     assert_eq!(pod.token().await?.header_value(), "Bearer scripted-1");
+/// }
+/// assert_eq!(endpoint.calls(), 1);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Shared and not shared
+///
+/// Processes share a token only if everything that it depends on is the same:
+/// endpoint, client id, secret, the set of scopes, every form parameter
+/// ([`KeyMaterial`](crate::provider::KeyMaterial)). A token is sealed under the
+/// credentials that minted it; with another secret an entry can neither be found
+/// nor opened. During a rotation, processes with the old and the new pair share
+/// one token per pair.
+///
+/// A failed token request is shared too: no process sends another one for 1 s,
+/// or for longer if it fails again. A request whose connection was never made is
+/// not, because that is the process's own fault.
+///
+/// # Times
+///
+/// A lease lasts for `fetch_timeout` + 5 s: 15 s by default. Give all processes
+/// the same `fetch_timeout`. If the process that has the lease is killed, the
+/// next one takes over when the lease ends: keep `acquire_timeout` (30 s) above
+/// a lease and a fetch.
+///
+/// A stored token is used while at least 60 s, or a quarter of its life, are
+/// left; for a refresh ahead of time, half of its life. A token that is younger
+/// than that is not replaced because of a 401.
+///
+/// Credentials that the endpoint refused are read again every 5 s. Another pair
+/// is sent at once, the same pair not before 60 s.
+///
+/// # Without the store
+///
+/// The store is a help, not a need. An operation that fails or takes 3 s puts the
+/// store out of use for 10 s. Meanwhile requests go on without it, each process
+/// within its own rate limit. [`status`](Self::status), the events
+/// `officernd_auth.store_failed` and `officernd_auth.store_back`, and the metric
+/// `officernd_auth_store_failures_total` report it.
+///
+/// A refresh ahead of time waits for the store, for up to half of what is left
+/// of the token. After a 429 a process sends nothing for 1 to 4 min, doubling to
+/// 15 to 60 min; after another transient failure for 1 s, then 4 s, doubling to
+/// 30 s. It looks into the store about every 10 s meanwhile. A token that was
+/// fetched without the store is stored as soon as the store works again.
+pub struct SharedTokenProvider<P> {
+    shared: Arc<Shared<P>>,
+}
+
+pub(super) struct Shared<P> {
+    pub(super) provider: P,
+    pub(super) store: Box<dyn DynStore>,
+    pub(super) breaker: CircuitBreaker,
+    memory: Mutex<Memory>,
+}
+
+/// What one fetch leaves to the next.
+#[derive(Default)]
+pub(super) struct Memory {
+    /// The last token that was handed out, and the holder that minted it, if it
+    /// came from the store or is there.
+    last: Option<(HeaderValue, Option<String>)>,
+    /// The key of the credentials with which the last token request failed, until
+    /// when nothing is sent with them, and what it failed with.
+    pause: Option<(Name, Instant, ErrorKind)>,
+    /// Failures in a row.
+    pub(super) failures: u32,
+    /// The generation of a token that still serves, and when its refresh ahead
+    /// of time goes on without the store.
+    refresh_at: Option<(u64, Instant)>,
+    /// The number of the last token that was fetched without the store.
+    pub(super) late: u64,
+}
+
+impl<P: KeyedProvider> SharedTokenProvider<P> {
+    /// Shares the tokens of `provider` through `store`.
+    #[must_use]
+    pub fn new(provider: P, store: impl TokenStore) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                provider,
+                store: Box::new(store),
+                breaker: CircuitBreaker::default(),
+                memory: Mutex::default(),
+            }),
+        }
+    }
+}
+
+impl<P> SharedTokenProvider<P> {
+    /// Returns how the store is used. Keep a clone to ask: the cache takes one.
+    #[must_use]
+    pub fn status(&self) -> StoreStatus {
+        self.shared.breaker.status()
+    }
+}
+
+impl<P: KeyedProvider> TokenProvider for SharedTokenProvider<P> {
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        Fetch::new(&self.shared, cx).await?.run().await
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        self.shared.provider.rate_limit()
+    }
+}
+
+impl<P> Shared<P> {
+    pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {
+        // Every field stands for itself.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    /// Returns who minted this token, if that is known.
+    pub(super) fn minted_by(&self, token: Option<&AccessToken>) -> Option<String> {
+        let (header, minted_by) = self.last.as_ref()?;
+        minted_by
+            .clone()
+            .filter(|_| Some(header) == token.map(AccessToken::header_value))
+    }
+
+    /// Returns until when nothing is sent with the credentials of this key, and
+    /// what the last token request failed with.
+    pub(super) fn pause(&self, key: &Name, now: Instant) -> Option<(Instant, ErrorKind)> {
+        let (paused, until, kind) = self.pause.as_ref()?;
+        (paused == key && now < *until).then_some((*until, *kind))
+    }
+
+    /// Returns what the last token request with the credentials of this key
+    /// failed with, if there was no token since.
+    pub(super) fn failed_with(&self, key: &Name) -> Option<ErrorKind> {
+        let (failed, _, kind) = self.pause.as_ref()?;
+        (failed == key).then_some(*kind)
+    }
+
+    /// A token request failed.
+    pub(super) fn failed(&mut self, key: &Name, until: Instant, kind: ErrorKind) {
+        self.failures = self.failures.saturating_add(1);
+        self.pause = Some((key.clone(), until, kind));
+    }
+
+    /// There is a token, from the store or from the endpoint.
+    pub(super) fn succeeded(&mut self, token: &AccessToken, minted_by: Option<String>) {
+        self.last = Some((token.header_value().clone(), minted_by));
+        (self.failures, self.pause) = (0, None);
+    }
+
+    /// Returns when a refresh ahead of the expiry of this token goes on without
+    /// the store: after half of what was left when the store was first missed.
+    pub(super) fn refresh_at(
+        &mut self,
+        generation: u64,
+        ends_at: Instant,
+        now: Instant,
+    ) -> Instant {
+        match self.refresh_at {
+            Some((known, at)) if known == generation => at,
+            _ => {
+                let at = later(now, ends_at.saturating_duration_since(now) / 2);
+                self.refresh_at = Some((generation, at));
+                at
+            }
+        }
+    }
+
+    /// Numbers a token that was fetched without the store.
+    pub(super) fn next_late(&mut self) -> u64 {
+        self.late += 1;
+        self.late
+    }
+}
+
+impl<P> Clone for SharedTokenProvider<P> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<P: fmt::Debug> fmt::Debug for SharedTokenProvider<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedTokenProvider")
+            .field("provider", &self.shared.provider)
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}
