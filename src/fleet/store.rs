@@ -166,15 +166,23 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
 /// The arguments of [`TokenStore::claim`].
 ///
 /// ```
-/// use officernd_auth::fleet::{Claim, Limits, Name};
+/// use officernd_auth::fleet::{Claim, Claimed, Finish, Limits, Name, TokenStore};
+/// use officernd_auth::testing::MemoryStore;
 /// use std::time::Duration;
 ///
-/// # fn main() -> Result<(), officernd_auth::Error> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), officernd_auth::Error> {
 /// let (key, window) = (Name::digest_of(b"token"), Name::digest_of(b"endpoint"));
 /// // OfficeRnD's five a minute; a request is answered within 15 s.
-/// let limits = Limits::new(Duration::from_secs(15), Some(5), Duration::from_secs(60));
-/// let claim = Claim::new(key, window, Name::random()?, limits);
-/// assert!(claim.may_fetch && claim.seen.is_none());
+/// let minute = Duration::from_secs(60);
+/// let limits = Limits::new(Duration::from_secs(15), Some(5), minute);
+/// let claim = Claim::new(key.clone(), window.clone(), Name::random()?, limits);
+///
+/// let store = MemoryStore::new();
+/// assert_eq!(store.claim(&claim).await?, Claimed::Granted);
+/// let finish = Finish::new(key, window, claim.holder.clone(), minute);
+/// assert!(store.finish(&finish.entry(b"sealed".to_vec(), minute)).await?);
+/// assert!(matches!(store.claim(&claim).await?, Claimed::Entry(it) if it.sealed == b"sealed"));
 /// # Ok(())
 /// # }
 /// ```
@@ -250,17 +258,6 @@ pub enum Claimed {
 }
 
 /// A sealed entry, as a store saves and returns it.
-///
-/// ```
-/// use officernd_auth::fleet::{Name, StoredEntry};
-/// use std::time::Duration;
-///
-/// # fn main() -> Result<(), officernd_auth::Error> {
-/// let entry = StoredEntry::new(Name::random()?, b"sealed".to_vec(), Duration::from_secs(60));
-/// assert_eq!(entry.sealed, b"sealed");
-/// # Ok(())
-/// # }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoredEntry {
@@ -284,20 +281,7 @@ impl StoredEntry {
     }
 }
 
-/// The arguments of [`TokenStore::finish`].
-///
-/// ```
-/// use officernd_auth::fleet::{Finish, Name};
-/// use std::time::Duration;
-///
-/// # fn main() -> Result<(), officernd_auth::Error> {
-/// let (key, window) = (Name::digest_of(b"token"), Name::digest_of(b"endpoint"));
-/// let minute = Duration::from_secs(60);
-/// let finish = Finish::new(key, window, Name::random()?, minute).entry(b"sealed".to_vec(), minute);
-/// assert!(finish.entry.is_some());
-/// # Ok(())
-/// # }
-/// ```
+/// The arguments of [`TokenStore::finish`]; [`Claim`] has an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Finish {

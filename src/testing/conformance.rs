@@ -10,7 +10,7 @@ use crate::fleet::{Claim, Claimed, Finish, Limits, MAX_ENTRY_SIZE, Name, TokenSt
 /// Does not end while a busy machine does something else.
 const LONG: Duration = Duration::from_secs(30);
 /// Long enough to finish in, and short enough to wait for.
-const MEDIUM: Duration = Duration::from_secs(2);
+const MEDIUM: Duration = Duration::from_secs(1);
 const SHORT: Duration = Duration::from_millis(300);
 const ZERO: Duration = Duration::ZERO;
 const NO_LIMIT: Limits = limits(None, LONG, SHORT);
@@ -23,7 +23,7 @@ const BINARY: &[u8] = b"\0 \r\n \xff";
 /// Checks that a store keeps the rules of [`TokenStore`].
 ///
 /// Uses new keys and leaves nothing that does not expire, so it can run on a
-/// store that others use. Waits for content to expire, about four seconds in
+/// store that others use. Waits for content to expire, about five seconds in
 /// all; a store on tokio's clock can be checked with that paused.
 ///
 /// # Errors
