@@ -582,3 +582,31 @@ async fn a_request_that_was_sent_is_not_cut_off_when_its_callers_time_is_up() {
     assert!(cache.try_token().is_some());
     assert_eq!(endpoint.calls(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rolling_deploy_beside_a_forbidden_path_costs_one_token_request_a_minute() {
+    let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
+    let calls_at = |minutes: u64| {
+        let endpoint = endpoint.clone();
+        tokio::spawn(async move {
+            sleep(s(60 * minutes)).await;
+            endpoint.calls()
+        })
+    };
+    let (deployed, an_hour_later) = (calls_at(10), calls_at(70));
+    for _ in 0..120 {
+        let pod = pod(endpoint.clone(), &store);
+        tokio::spawn(async move {
+            loop {
+                pod.reject(&pod.token().await.unwrap());
+                sleep(s(1)).await;
+            }
+        });
+        sleep(s(5)).await;
+    }
+    let calls = (deployed.await.unwrap(), an_hour_later.await.unwrap());
+    println!(
+        "120 pods, one each 5 s, beside a forbidden path: {calls:?} token requests in 10 and 70 min"
+    );
+    assert!(calls.0 <= 11 && calls.1 <= calls.0 + 12, "{calls:?}");
+}
