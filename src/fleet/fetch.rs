@@ -62,9 +62,9 @@ struct Answer {
     result: Result<AccessToken, Error>,
     /// Since right before the request was sent.
     age: Age,
-    /// Whether the credentials that the claim was made for are still in use: the
-    /// result may be stored under them.
-    same_material: bool,
+    /// Whether the credentials of the claim are still in use: then the result may
+    /// be stored under them.
+    shareable: bool,
 }
 
 impl<P: KeyedProvider> Fetch<P> {
@@ -244,7 +244,7 @@ impl<P: KeyedProvider> Fetch<P> {
             Err(_) if failure.is_some() => self.known.as_ref().and_then(|it| it.token(self.now())),
             Err(_) => None,
         };
-        let is_any = answer.same_material && (token.is_some() || failure.is_some());
+        let is_any = answer.shareable && (token.is_some() || failure.is_some());
         let entry = is_any.then(|| Entry::new(self.cx.clock(), token, failure));
         let frees_after = if sent {
             self.claim.limits.per
@@ -252,21 +252,11 @@ impl<P: KeyedProvider> Fetch<P> {
             Duration::ZERO
         };
         let finish = finish(&self.claim, &self.sealer, entry, frees_after);
-        let finished = self
-            .shared
-            .run(self.cx.clock(), "finish", self.shared.store.finish(&finish))
-            .await;
-        let saved = matches!(finished, Some(true)) && finish.entry.is_some();
+        let finished = self.shared.store.finish(&finish);
+        let finished = self.shared.run(self.cx.clock(), "finish", finished);
+        let saved = finished.await == Some(true) && finish.entry.is_some();
         match answer.result {
-            Ok(token) => {
-                let life = token.expires_in().saturating_sub(self.age_of(&answer.age));
-                let minted_by = saved.then(|| holder.to_owned());
-                let handed_out = self.hand_out(&token, life, minted_by);
-                if !saved && answer.same_material {
-                    self.hand_over(&token, answer.age);
-                }
-                Ok(handed_out)
-            }
+            Ok(token) => Ok(self.fetched(&token, answer.age, answer.shareable, saved)),
             Err(error) => Err(match failure {
                 Some(failure) => {
                     let until = later(self.now(), failure.hold);
@@ -290,20 +280,9 @@ impl<P: KeyedProvider> Fetch<P> {
             false => Some(self.cx.permit().await?),
         };
         self.shared.breaker.count(Source::Direct);
-        let Answer {
-            result,
-            age,
-            same_material,
-        } = self.request(permit).await;
-        match result {
-            Ok(token) => {
-                let life = token.expires_in().saturating_sub(self.age_of(&age));
-                let handed_out = self.hand_out(&token, life, None);
-                if same_material {
-                    self.hand_over(&token, age);
-                }
-                Ok(handed_out)
-            }
+        let answer = self.request(permit).await;
+        match answer.result {
+            Ok(token) => Ok(self.fetched(&token, answer.age, answer.shareable, false)),
             Err(error) if error.is_not_attempted() => Err(error),
             Err(error) => {
                 let now = self.now();
@@ -397,7 +376,7 @@ impl<P: KeyedProvider> Fetch<P> {
         Answer {
             result,
             age,
-            same_material: matches!(material, Some(Ok(material)) if material == self.material),
+            shareable: matches!(material, Some(Ok(material)) if material == self.material),
         }
     }
 
@@ -414,24 +393,29 @@ impl<P: KeyedProvider> Fetch<P> {
         token.with_life(life.saturating_add(waited))
     }
 
-    /// Starts the task that stores this token when the store works again.
-    fn hand_over(self, token: &AccessToken, age: Age) {
-        let Ok(runtime) = Runtime::current() else {
-            return;
-        };
-        let mut claim = self.claim;
-        (claim.seen, claim.may_fetch) = (None, true);
-        // The request was sent: it counts, whether there is a place or not.
-        claim.limits.requests = claim.limits.requests.map(|_| u32::MAX);
-        let late = Late {
-            number: self.shared.memory().next_late(),
-            token: Token::new(token, claim.holder.as_str()),
-            sealer: self.sealer,
-            claim,
-            age,
-        };
-        let (shared, clock) = (Arc::downgrade(&self.shared), Arc::clone(&self.cx.clock));
-        runtime.spawn(hand_over(shared, clock, late));
+    /// Hands out a token that was fetched. If the store does not have it, a task
+    /// stores it later.
+    fn fetched(self, token: &AccessToken, age: Age, shareable: bool, saved: bool) -> AccessToken {
+        let life = token.expires_in().saturating_sub(self.age_of(&age));
+        let minted_by = self.claim.holder.as_str().to_owned();
+        let handed_out = self.hand_out(token, life, saved.then(|| minted_by.clone()));
+        let runtime = Runtime::current().ok().filter(|_| shareable && !saved);
+        if let Some(runtime) = runtime {
+            let mut claim = self.claim;
+            (claim.seen, claim.may_fetch) = (None, true);
+            // The request was sent: it counts, whether there is a place or not.
+            claim.limits.requests = claim.limits.requests.map(|_| u32::MAX);
+            let late = Late {
+                number: self.shared.memory().next_late(),
+                token: Token::new(token, &minted_by),
+                sealer: self.sealer,
+                claim,
+                age,
+            };
+            let (shared, clock) = (Arc::downgrade(&self.shared), Arc::clone(&self.cx.clock));
+            runtime.spawn(hand_over(shared, clock, late));
+        }
+        handed_out
     }
 
     fn now(&self) -> Instant {

@@ -39,7 +39,7 @@ impl TokenClient {
 
     /// Loads the credentials and sends one token request with them. Sends another
     /// one at once if the endpoint does not know a pair that has been replaced
-    /// meanwhile, and if the allowance has room for it.
+    /// meanwhile, and if the rate limit has room for it.
     pub(super) async fn fetch(&self, cx: &FetchContext) -> Result<AccessToken, Error> {
         let (clock, start, timeout) = (cx.clock(), cx.clock().now(), cx.fetch_timeout());
         // Before the fetch itself times out, which would not show the cause.

@@ -46,7 +46,7 @@ async fn a_store_that_breaks_a_rule_is_found_out() {
     let store = Meddler::new(|entry| entry.push(0));
     let violation = check_store(&store).await.unwrap_err();
     assert!(
-        violation.to_string().contains("as it was saved"),
+        violation.to_string().contains("byte for byte"),
         "{violation}"
     );
 }
