@@ -1,6 +1,6 @@
 //! One fetch: claim; then use the entry, send a token request, or wait; and again.
 
-use std::future::{Future, pending, poll_fn, ready};
+use std::future::{Future, poll_fn, ready};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
@@ -64,9 +64,9 @@ struct Answer {
     result: Result<AccessToken, Error>,
     /// Since right before the request was sent.
     age: Age,
-    /// Whether the credentials that the claim was made for are still in use: the
-    /// result may be stored under them.
-    same_material: bool,
+    /// Whether the credentials of the claim are still in use: then the result may
+    /// be stored under them.
+    shareable: bool,
 }
 
 impl<P: KeyedProvider> Fetch<P> {
@@ -122,8 +122,7 @@ impl<P: KeyedProvider> Fetch<P> {
             }
             let pause = self.shared.memory().pause(&self.claim.key, self.now());
             if place.is_none() && pause.is_none() {
-                let cx = self.cx.clone();
-                line.get_or_insert_with(|| Box::pin(async move { cx.reserve().await }));
+                line.get_or_insert_with(|| self.line());
                 // Only a look: the store may have a token.
                 place = first(&mut line, ready(())).await;
             }
@@ -178,6 +177,11 @@ impl<P: KeyedProvider> Fetch<P> {
             let until = later(self.now(), wait).min(self.cx.deadline());
             place = first(&mut line, self.cx.clock().sleep_until(until)).await;
         }
+    }
+
+    fn line(&self) -> Line {
+        let cx = self.cx.clone();
+        Box::pin(async move { cx.reserve().await })
     }
 
     async fn claim(&self) -> Option<Claimed> {
@@ -261,7 +265,7 @@ impl<P: KeyedProvider> Fetch<P> {
             Err(_) if failure.is_some() => self.known.as_ref().and_then(|it| it.token(self.now())),
             Err(_) => None,
         };
-        let is_any = answer.same_material && (token.is_some() || failure.is_some());
+        let is_any = answer.shareable && (token.is_some() || failure.is_some());
         let entry = is_any.then(|| Entry::new(self.cx.clock(), token, failure));
         let frees_after = if sent {
             self.claim.limits.per
@@ -269,20 +273,11 @@ impl<P: KeyedProvider> Fetch<P> {
             Duration::ZERO
         };
         let finish = finish(&self.claim, &self.sealer, entry, frees_after);
-        let finished = self
-            .shared
-            .run(self.cx.clock(), "finish", self.shared.store.finish(&finish))
-            .await;
-        let saved = matches!(finished, Some(true)) && finish.entry.is_some();
+        let finished = self.shared.store.finish(&finish);
+        let finished = self.shared.run(self.cx.clock(), "finish", finished);
+        let saved = finished.await == Some(true) && finish.entry.is_some();
         match answer.result {
-            Ok(token) => {
-                let minted_by = saved.then(|| holder.to_owned());
-                self.shared.memory().succeeded(&token, minted_by);
-                if !saved && answer.same_material {
-                    self.hand_over(&token, answer.age);
-                }
-                Ok(token)
-            }
+            Ok(token) => Ok(self.fetched(token, answer.age, answer.shareable, saved)),
             Err(error) => Err(match failure {
                 Some(failure) => {
                     let until = later(self.now(), failure.hold);
@@ -301,31 +296,17 @@ impl<P: KeyedProvider> Fetch<P> {
         if let Some(error) = self.must_wait() {
             return Err(error);
         }
-        let mut line: Option<Line> = Some(Box::pin({
-            let cx = self.cx.clone();
-            async move { cx.reserve().await }
-        }));
         let place = match self.refused {
-            true => first(&mut line, ready(())).await,
-            false => first(&mut line, pending()).await,
+            true => first(&mut Some(self.line()), ready(())).await,
+            false => Some(self.line().await),
         };
-        let Some(place) = place else {
+        let Some(place) = place.transpose()? else {
             return Err(self.paused(ErrorKind::InvalidClient, later(self.now(), REFUSED)));
         };
         self.shared.breaker.count(Source::Direct);
-        let Answer {
-            result,
-            age,
-            same_material,
-        } = self.request(place?).await;
-        match result {
-            Ok(token) => {
-                self.shared.memory().succeeded(&token, None);
-                if same_material {
-                    self.hand_over(&token, age);
-                }
-                Ok(token)
-            }
+        let answer = self.request(place).await;
+        match answer.result {
+            Ok(token) => Ok(self.fetched(token, answer.age, answer.shareable, false)),
             Err(error) if error.is_not_attempted() => Err(error),
             Err(error) => {
                 let now = self.now();
@@ -411,7 +392,7 @@ impl<P: KeyedProvider> Fetch<P> {
         Answer {
             result,
             age,
-            same_material: matches!(material, Some(Ok(material)) if material == self.material),
+            shareable: matches!(material, Some(Ok(material)) if material == self.material),
         }
     }
 
@@ -426,24 +407,29 @@ impl<P: KeyedProvider> Fetch<P> {
         self.now().saturating_duration_since(self.started_at)
     }
 
-    /// Starts the task that stores this token when the store works again.
-    fn hand_over(self, token: &AccessToken, age: Age) {
-        let Ok(runtime) = Runtime::current() else {
-            return;
-        };
-        let mut claim = self.claim;
-        (claim.seen, claim.may_fetch) = (None, true);
-        // The request was sent: it counts, whether there is a place or not.
-        claim.limits.requests = claim.limits.requests.map(|_| u32::MAX);
-        let late = Late {
-            number: self.shared.memory().next_late(),
-            token: Token::new(token, claim.holder.as_str()),
-            sealer: self.sealer,
-            claim,
-            age,
-        };
-        let (shared, clock) = (Arc::downgrade(&self.shared), Arc::clone(&self.cx.clock));
-        runtime.spawn(hand_over(shared, clock, late));
+    /// Hands out a token that was fetched. If the store does not have it, a task
+    /// stores it later.
+    fn fetched(self, token: AccessToken, age: Age, shareable: bool, saved: bool) -> AccessToken {
+        let minted_by = self.claim.holder.as_str().to_owned();
+        let known = saved.then(|| minted_by.clone());
+        self.shared.memory().succeeded(&token, known);
+        let runtime = Runtime::current().ok().filter(|_| shareable && !saved);
+        if let Some(runtime) = runtime {
+            let mut claim = self.claim;
+            (claim.seen, claim.may_fetch) = (None, true);
+            // The request was sent: it counts, whether there is a place or not.
+            claim.limits.requests = claim.limits.requests.map(|_| u32::MAX);
+            let late = Late {
+                number: self.shared.memory().next_late(),
+                token: Token::new(&token, &minted_by),
+                sealer: self.sealer,
+                claim,
+                age,
+            };
+            let (shared, clock) = (Arc::downgrade(&self.shared), Arc::clone(&self.cx.clock));
+            runtime.spawn(hand_over(shared, clock, late));
+        }
+        token
     }
 
     fn now(&self) -> Instant {

@@ -18,8 +18,9 @@ use crate::error::{ConfigError, Error, ErrorKind};
 
 /// A record is an entry in base64 and a little more.
 const MAX_FILE_SIZE: u64 = 4 * MAX_ENTRY_SIZE as u64;
-/// A process holds the lock for a millisecond, unless it was stopped.
-const LOCK_TIMEOUT: Duration = Duration::from_millis(400);
+/// A process holds the lock for a millisecond, unless it was stopped or the
+/// machine is busy. Less than the 3 s that an operation may take.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A [`TokenStore`] for processes on one host: a directory of sealed files.
 ///

@@ -209,7 +209,11 @@ async fn the_same_behind_a_store_whichever_pod_was_refused() {
 
 /// Caches of apps with wrong secrets at one token URL, of which one is corrected after the other,
 /// every 200 s. How long each stayed without a token.
-async fn corrected_beside_broken_neighbors(url: &str, broken: usize) -> Vec<Duration> {
+async fn corrected_beside_broken_neighbors(
+    url: &str,
+    broken: usize,
+    store: Option<MemoryStore>,
+) -> Vec<Duration> {
     let scene = Scene::default();
     let stored: Arc<Mutex<BTreeMap<usize, String>>> = Arc::default();
     let caches: Vec<TokenCache> = (0..broken)
@@ -226,7 +230,10 @@ async fn corrected_beside_broken_neighbors(url: &str, broken: usize) -> Vec<Dura
             });
             let credentials = credentials.scope("officernd.api.read").token_url(url);
             let provider = HttpTokenProvider::with_service(credentials, endpoint).unwrap();
-            TokenCache::new(provider)
+            match &store {
+                Some(store) => TokenCache::new(SharedTokenProvider::new(provider, store.clone())),
+                None => TokenCache::new(provider),
+            }
         })
         .collect();
     for (app, cache) in caches.iter().enumerate() {
@@ -263,8 +270,12 @@ async fn corrected_beside_broken_neighbors(url: &str, broken: usize) -> Vec<Dura
 async fn a_corrected_secret_heals_within_5_s_beside_20_broken_neighbors() {
     for seed in 0..3 {
         fastrand::seed(seed);
-        let url = format!("https://rotation.test/neighbors-{seed}");
-        let healed = corrected_beside_broken_neighbors(&url, 21).await;
-        assert!(healed.iter().all(|&after| after <= ms(5_500)), "{healed:?}");
+        for store in [None, Some(MemoryStore::new())] {
+            let shared = store.is_some();
+            let url = format!("https://rotation.test/neighbors-{seed}-{shared}");
+            let healed = corrected_beside_broken_neighbors(&url, 21, store).await;
+            let all = healed.iter().all(|&after| after <= ms(5_500));
+            assert!(all, "shared: {shared}: {healed:?}");
+        }
     }
 }

@@ -594,3 +594,76 @@ async fn a_request_that_was_sent_is_not_cut_off_when_its_callers_time_is_up() {
     assert!(cache.try_token().is_some());
     assert_eq!(endpoint.calls(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rolling_deploy_beside_a_forbidden_path_costs_one_token_request_a_minute() {
+    let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
+    let calls_at = |minutes: u64| {
+        let endpoint = endpoint.clone();
+        tokio::spawn(async move {
+            sleep(s(60 * minutes)).await;
+            endpoint.calls()
+        })
+    };
+    let (deployed, an_hour_later) = (calls_at(10), calls_at(70));
+    for _ in 0..120 {
+        let pod = pod(endpoint.clone(), &store);
+        tokio::spawn(async move {
+            loop {
+                pod.reject(&pod.token().await.unwrap());
+                sleep(s(1)).await;
+            }
+        });
+        sleep(s(5)).await;
+    }
+    let calls = (deployed.await.unwrap(), an_hour_later.await.unwrap());
+    println!(
+        "120 pods, one each 5 s, beside a forbidden path: {calls:?} token requests in 10 and 70 min"
+    );
+    assert!(calls.0 <= 11 && calls.1 <= calls.0 + 12, "{calls:?}");
+}
+
+/// A store that is slow to finish.
+#[derive(Clone)]
+struct SlowToFinish(MemoryStore);
+
+impl TokenStore for SlowToFinish {
+    async fn claim(&self, claim: &Claim) -> Result<Claimed, Error> {
+        self.0.claim(claim).await
+    }
+
+    async fn finish(&self, finish: &Finish) -> Result<bool, Error> {
+        sleep(s(2)).await;
+        self.0.finish(finish).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_at_the_last_moment_is_not_lost_to_a_store_that_is_slow_to_finish() {
+    let endpoint = ScriptedProvider::new().latency(s(9));
+    let store = SlowToFinish(MemoryStore::new());
+    let start = now();
+    let first = pod(endpoint.clone(), &store);
+    assert_eq!(header(&first.token().await.unwrap()), "Bearer scripted-1");
+    assert_eq!(now() - start, s(11));
+    // Its life counts from when its request was sent.
+    let left = first.status().expires_in.unwrap();
+    assert!(left <= s(3600 - 11) && left > s(3600 - 12), "{left:?}");
+    let second = pod(endpoint.clone(), &store);
+    assert_eq!(header(&second.token().await.unwrap()), "Bearer scripted-1");
+    assert_eq!(endpoint.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_hangs_is_a_failure_that_the_store_learns_of() {
+    let endpoint = ScriptedProvider::new().then(Step::Hang);
+    let store = SlowToFinish(MemoryStore::new());
+    let start = now();
+    drive(&pod(endpoint.clone(), &store));
+    sleep(s(12)).await;
+    // The lease of 15 s was given up, and the failure holds others up for 1 s.
+    pod(endpoint.clone(), &store).token().await.unwrap();
+    let took = now() - start;
+    assert!(took > s(13) && took < s(17), "{took:?}");
+    assert_eq!(endpoint.calls(), 2);
+}
