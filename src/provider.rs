@@ -59,9 +59,9 @@ pub(crate) const AFTER_REQUEST: Duration = Duration::from_secs(5);
 /// # Time limits
 ///
 /// While a permit is held, the future is dropped `fetch_timeout` after the permit was granted, and
-/// the fetch fails with [`Timeout`](ErrorKind::Timeout). Without a permit it is dropped at the
-/// [`deadline`](FetchContext::deadline). After a permit is dropped, the provider may go on until
-/// 5 s after that `fetch_timeout`, or until the deadline if that is later.
+/// the fetch fails with [`Timeout`](ErrorKind::Timeout). Without a permit the future is dropped at
+/// the [`deadline`](FetchContext::deadline). After the permit was dropped, the provider may go on
+/// until 5 s after that `fetch_timeout`, or until the deadline if that is later.
 ///
 /// # Wrapping providers
 ///
@@ -333,8 +333,8 @@ impl FetchContext {
     /// after that. If the connection was never made, give the permit back with
     /// [`Permit::unsent`].
     ///
-    /// Inside [`fetch_from`](Self::fetch_from) the first permit is the place that the wrapper has
-    /// reserved.
+    /// Inside [`fetch_from`](Self::fetch_from) the first permit takes the place that the wrapper
+    /// has reserved.
     ///
     /// ```
     /// use officernd_auth::{AccessToken, Error, FetchContext};
@@ -360,11 +360,7 @@ impl FetchContext {
     ///
     /// Dropped before it is ready, it has taken nothing.
     pub async fn permit(&self) -> Result<Permit, Error> {
-        let reserved = self.lock_reserved().take();
-        let place = match reserved {
-            Some(place) => place,
-            None => self.reserve().await?,
-        };
+        let place = self.reserve().await?;
         let flight = Arc::new(InFlight {
             requests: Arc::clone(&self.requests),
             clock: Arc::clone(&self.clock),
@@ -401,6 +397,10 @@ impl FetchContext {
     ///
     /// Dropped before it is ready, it has taken nothing.
     pub async fn reserve(&self) -> Result<Permit, Error> {
+        let reserved = self.lock_reserved().take();
+        if let Some(place) = reserved {
+            return Ok(place);
+        }
         let (urgency, timeout) = (self.urgency.clone(), self.fetch_timeout);
         self.rate_limit
             .acquire(self.class, urgency, self.deadline, timeout, &self.clock)

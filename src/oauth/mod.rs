@@ -41,6 +41,9 @@ use crate::token::AccessToken;
 /// each token request. While that fails, or takes longer than half of the
 /// `fetch_timeout`, the last pair that could be loaded is used.
 ///
+/// A pair that the endpoint refused with `invalid_client` is not sent again for 60 s, doubling to
+/// 10 min. A source that can change is asked every 5 s meanwhile, and another pair is sent at once.
+///
 /// ```
 /// # #[cfg(feature = "reqwest")]
 /// # fn main() -> Result<(), officernd_auth::ConfigError> {

@@ -38,3 +38,4 @@ mod store;
 mod store_away;
 mod store_faults;
 mod support;
+mod wrapper;
