@@ -361,12 +361,8 @@ impl FetchContext {
     /// Dropped before it is ready, it has taken nothing.
     pub async fn permit(&self) -> Result<Permit, Error> {
         let place = self.reserve().await?;
-        let flight = Arc::new(InFlight {
-            requests: Arc::clone(&self.requests),
-            clock: Arc::clone(&self.clock),
-        });
         place
-            .sent(flight)
+            .sent(Arc::new(self.clone()))
             .ok_or_else(|| Error::new(ErrorKind::Runtime, "the fetch was given up").not_attempted())
     }
 
@@ -453,7 +449,6 @@ impl FetchContext {
             depth: self.depth + 1,
             ..self.clone()
         };
-        let _nested = Nested::enter(&self.requests);
         cx.run(inner.fetch(cx.clone())).await
     }
 
@@ -535,7 +530,7 @@ impl FetchContext {
         };
         let answered_by = later(sent_at.monotonic, self.fetch_timeout);
         // A wrapper goes on when the request of its wrapped provider has timed out.
-        if sent.out > 0 && sent.nested == self.depth {
+        if sent.out > 0 && sent.depth == self.depth {
             let message = "the token endpoint did not answer within the fetch timeout";
             return (answered_by, message);
         }
@@ -567,8 +562,8 @@ struct Sent {
     any: bool,
     /// The last permit was given back unsent.
     unsent: bool,
-    /// Calls of `fetch_from` that run.
-    nested: u32,
+    /// How many wrappers are around the provider that took the last permit.
+    depth: u32,
 }
 
 impl Requests {
@@ -581,12 +576,7 @@ impl Requests {
 }
 
 /// What a permit tells the fetch.
-struct InFlight {
-    requests: Arc<Requests>,
-    clock: Arc<dyn Clock>,
-}
-
-impl Flight for InFlight {
+impl Flight for FetchContext {
     fn granted(&self) -> bool {
         let Requests { flight, sent } = &*self.requests;
         if !flight.as_ref().is_none_or(|flight| flight.granted()) {
@@ -596,6 +586,7 @@ impl Flight for InFlight {
         sent.send_modify(|sent| {
             sent.at = Some(now);
             sent.out += 1;
+            sent.depth = self.depth;
             sent.unsent = false;
         });
         true
@@ -615,22 +606,6 @@ impl Flight for InFlight {
         if let Some(flight) = flight {
             flight.answered(is_sent);
         }
-    }
-}
-
-/// A call of `fetch_from` that runs.
-struct Nested<'a>(&'a Requests);
-
-impl<'a> Nested<'a> {
-    fn enter(requests: &'a Requests) -> Self {
-        requests.sent.send_modify(|sent| sent.nested += 1);
-        Self(requests)
-    }
-}
-
-impl Drop for Nested<'_> {
-    fn drop(&mut self) {
-        self.0.sent.send_modify(|sent| sent.nested -= 1);
     }
 }
 
