@@ -1,8 +1,10 @@
 //! What a provider that wraps another one can rely on: places, permits and time limits. All with
 //! the clock paused.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use officernd_auth::testing::{ScriptedProvider, Step};
@@ -12,7 +14,7 @@ use officernd_auth::{
 };
 use tokio::time::sleep;
 
-use crate::support::{Stopwatch, ms, s, served};
+use crate::support::{Stopwatch, ms, poll, s, served};
 
 /// What a wrapped provider returned, and whether it sent anything.
 type Finished = (Option<ErrorKind>, bool);
@@ -163,4 +165,39 @@ async fn a_request_whose_connection_was_never_made_takes_no_place_and_is_not_cou
     assert_eq!(cache.status().token_requests, 0);
     let transport = (Some(ErrorKind::Transport), false);
     assert!(wrapper.finished().iter().all(|it| *it == transport));
+}
+
+/// Looks at the wrapped provider only now and then.
+struct Slow(ScriptedProvider, Arc<AtomicUsize>);
+
+impl TokenProvider for Slow {
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        let place = cx.reserve().await?;
+        let mut fetch = pin!(cx.fetch_from(&self.0, place));
+        let result = loop {
+            if let Poll::Ready(result) = poll(fetch.as_mut()) {
+                break result;
+            }
+            sleep(ms(300)).await;
+        };
+        self.1.fetch_add(1, Ordering::SeqCst);
+        result
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        None
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrapper_that_is_late_to_see_the_timeout_is_not_cut_off_by_it() {
+    let finished = Arc::default();
+    let hangs = ScriptedProvider::new().then(Step::Hang);
+    let cache = cache(Slow(hangs, Arc::clone(&finished)), |it| it);
+    let _ = tokio::join!(cache.token(), async {
+        sleep(ms(10_100)).await;
+        assert_eq!(finished.load(Ordering::SeqCst), 0);
+        sleep(ms(200)).await;
+        assert_eq!(finished.load(Ordering::SeqCst), 1);
+    });
 }
