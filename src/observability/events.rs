@@ -8,7 +8,7 @@ use tracing::field::Empty;
 use tracing::{Span, debug, info_span, warn};
 
 use super::metrics;
-use crate::error::Error;
+use crate::error::{Error, WithCauses};
 
 /// Emits the events of one refresh of a token, from its start to its end.
 pub(crate) struct Refresh {
@@ -65,7 +65,7 @@ impl Refresh {
                 cause,
                 attempt,
                 outcome,
-                %error,
+                error = %WithCauses(error),
                 "the token refresh is deferred; nothing was sent"
             );
             return;
@@ -82,7 +82,7 @@ impl Refresh {
             attempt,
             outcome,
             error.type = outcome,
-            %error,
+            error = %WithCauses(error),
             duration,
             next_attempt_in = error.retry_after().map(|after| after.as_secs_f64()),
             "token refresh failed"
@@ -175,10 +175,10 @@ pub(crate) fn rejected(generation: u64, replace_in: Duration) {
     );
 }
 
-pub(crate) fn credentials_unreadable(error: &dyn std::error::Error) {
+pub(crate) fn credentials_unreadable(error: &(dyn std::error::Error + 'static)) {
     warn!(
         name: "officernd_auth.credentials_unreadable",
-        error = %error,
+        error = %WithCauses(error),
         "the credentials cannot be loaded again; the last ones are used"
     );
 }

@@ -233,25 +233,6 @@ mod reqwest {
         }
     }
 
-    /// The clock is paused while the answer stands still: 30 s pass at once.
-    #[tokio::test]
-    async fn an_answer_that_stops_half_way_is_a_timeout() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap());
-        let stalled = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            whole(&mut stream).await;
-            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{";
-            stream.write_all(head).await.unwrap();
-            tokio::time::pause();
-            stream
-        });
-        let error = refused(&provider(odd(&url))).await;
-        assert_eq!(error.kind(), ErrorKind::Timeout, "{}", shown(&error));
-        assert!(!shown(&error).contains(&url), "{}", shown(&error));
-        drop(stalled.await.unwrap());
-    }
-
     /// Each connection is used once: one that stood idle for an hour is dead.
     #[tokio::test]
     async fn a_connection_is_used_once() {
