@@ -119,7 +119,6 @@
     )
 )]
 
-#[cfg(feature = "store")]
 mod backoff;
 pub mod builder;
 mod cache;

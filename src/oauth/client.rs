@@ -9,7 +9,8 @@ use tracing::Instrument as _;
 use super::request::RequestTemplate;
 use super::response;
 use super::transport::{self, ReadyBy, Transport};
-use crate::clock::{doubled, later};
+use crate::backoff::backoff;
+use crate::clock::later;
 use crate::credentials::{AppCredentials, Loader};
 use crate::error::{Error, ErrorKind};
 use crate::observability;
@@ -19,9 +20,6 @@ use crate::token::AccessToken;
 
 /// Credentials that were refused may be corrected: they are loaded again this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-const MINUTE: Duration = Duration::from_secs(60);
-/// The longest `Retry-After` that is obeyed.
-const MAX_HOLD: Duration = Duration::from_secs(60 * 60);
 
 pub(super) struct TokenClient {
     pub(super) loader: Loader,
@@ -100,8 +98,7 @@ impl TokenClient {
             Err(failed.error.clone().not_attempted().with_retry_after(left))
         };
         let left = failed.held_until.saturating_duration_since(now);
-        // A longer one is of another clock.
-        if !left.is_zero() && left <= MAX_HOLD {
+        if !left.is_zero() {
             return refused(left);
         }
         if !self.loader.can_change() {
@@ -132,14 +129,12 @@ impl TokenClient {
                 let before = failed
                     .as_ref()
                     .filter(|failed| failed.credentials.same_as(credentials));
-                let times = before.map_or(0, |failed| failed.times);
-                let hold = doubled(MINUTE, times, 10 * MINUTE);
-                let asked = error.retry_after().unwrap_or_default();
+                let times = before.map_or(0, |failed| failed.times).saturating_add(1);
                 *failed = Some(Failed {
                     credentials: credentials.clone(),
                     error: error.clone(),
-                    times: times.saturating_add(1),
-                    held_until: later(now, hold.max(asked).min(MAX_HOLD)),
+                    times,
+                    held_until: later(now, backoff(error, times, 1.0)),
                 });
             }
         }
