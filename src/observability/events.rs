@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{StatusCode, Uri};
 use tracing::field::Empty;
-use tracing::{Span, debug, info_span, warn};
+use tracing::{Span, debug, info, info_span, warn};
 
 use super::metrics;
 use crate::error::{Error, WithCauses};
@@ -89,6 +89,20 @@ impl Refresh {
         );
     }
 
+    /// It failed for the first time, and is tried again by itself.
+    pub(crate) fn retried(&self, error: &Error, retry_in: Duration) {
+        let Self { cause, attempt } = *self;
+        info!(
+            name: "officernd_auth.refresh_retried",
+            cause,
+            attempt,
+            error.type = error.kind().as_str(),
+            error = %WithCauses(error),
+            retry_in = retry_in.as_secs_f64(),
+            "the token request failed once and is tried again"
+        );
+    }
+
     pub(crate) fn abandoned(&self) {
         let Self { cause, attempt } = *self;
         Span::current()
@@ -165,11 +179,12 @@ impl TokenRequest {
 }
 
 /// A server answered 401 to the token that is in use.
-pub(crate) fn rejected(generation: u64, replace_in: Duration) {
+pub(crate) fn rejected(generation: u64, age: Duration, replace_in: Duration) {
     metrics::rejected();
     debug!(
         name: "officernd_auth.token_rejected",
         generation,
+        age = age.as_secs_f64(),
         replace_in = replace_in.as_secs_f64(),
         "a server rejected the token"
     );
