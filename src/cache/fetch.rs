@@ -2,163 +2,189 @@
 //! join them.
 
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::Duration;
 
-use super::attempt::{Completed, StartFetch};
-use super::lifetime::{Freshness, IssuedToken};
+use super::lifecycle::Start;
 use super::state::State;
-use crate::clock::{Age, Now, later};
+use super::token::{Minted, Token};
+use crate::clock::{Age, later};
 use crate::error::{Error, ErrorKind};
 use crate::observability::Refresh;
-use crate::provider::{AFTER_REQUEST, Cause, FetchContext, Previous, Requests};
-use crate::rate_limit::{Class, Flight};
+use crate::provider::{FetchContext, Previous, Requests};
+use crate::rate_limit::Flight;
 use crate::sync::{Ordering, Runtime};
-use crate::token::AccessToken;
 
 /// Starts the fetch. Call it without the cache's lock: a runtime that shuts
 /// down drops the task at once, and with it the fetch.
-pub(super) fn spawn(state: &Arc<State>, start: StartFetch, runtime: &Runtime) {
+pub(super) fn spawn(state: &Arc<State>, start: Start, runtime: &Runtime) {
+    let refresh = Refresh {
+        cause: start.cause.as_str(),
+        attempt: start.attempt,
+    };
+    let span = refresh.span();
     let fetch = Fetch {
-        refresh: Refresh {
-            cause: start.cause.as_str(),
-            attempt: start.attempt,
-        },
-        id: start.id,
+        refresh,
+        number: start.number,
         cx: context(state, start),
         state: Arc::clone(state),
     };
-    let span = fetch.refresh.span();
     runtime.spawn(tracing::Instrument::instrument(fetch.run(), span));
 }
 
 /// Starts what is due in the background, if there is a runtime to carry it.
-pub(super) fn spawn_due(state: &Arc<State>) {
+pub(super) fn start_due(state: &Arc<State>) {
     // Outside a runtime the next call inside one starts it.
-    let Ok(runtime) = Runtime::current() else {
-        return;
-    };
-    if let Some(start) = state.check() {
-        spawn(state, start, &runtime);
+    if let Ok(runtime) = Runtime::current() {
+        if let Some(start) = state.check() {
+            spawn(state, start, &runtime);
+        }
     }
 }
 
-fn context(state: &Arc<State>, start: StartFetch) -> FetchContext {
+fn context(state: &State, start: Start) -> FetchContext {
     let now = state.now();
-    let expires_at = start.expires_at;
-    let previous = |token: Arc<IssuedToken>| {
+    let previous = |token: Arc<Token>| {
         Box::new(Previous {
-            token: token.token.clone(),
-            ends_at: expires_at.unwrap_or(now.monotonic),
+            token: token.access().clone(),
+            ends_at: later(now.monotonic, token.left(now)),
         })
     };
     FetchContext {
         cause: start.cause,
-        urgency: state.urgency_of(start.id),
-        deadline: later(now.monotonic, state.settings.acquire_timeout),
-        fetch_timeout: state.settings.fetch_timeout,
+        urgency: start.urgency,
+        deadline: start.deadline,
+        fetch_timeout: state.policy.fetch_timeout,
         rate_limit: state.rate_limit.clone(),
-        class: class(&start, now),
-        clock: Arc::clone(&state.settings.clock),
-        requests: Requests::new(Some(Box::new(InCache {
-            state: Arc::downgrade(state),
-            id: start.id,
-            deadline: later(now.monotonic, state.settings.acquire_timeout),
-        }))),
+        class: start.class,
+        clock: Arc::clone(&state.clock),
+        requests: Requests::new(None),
         reserved: Arc::default(),
         depth: 0,
         previous: start.previous.map(previous),
     }
 }
 
-/// The cache's side of a fetch.
+/// The cache's side of the token requests of a fetch.
 struct InCache {
     state: Weak<State>,
-    id: u64,
-    deadline: Instant,
+    number: u64,
 }
 
 impl Flight for InCache {
     fn granted(&self) -> bool {
-        self.state.upgrade().is_some_and(|state| {
-            let answered_by = later(state.now().monotonic, state.settings.fetch_timeout);
-            state.advanced(self.id, answered_by)
-        })
+        let state = self.state.upgrade();
+        state.is_some_and(|state| state.granted(self.number))
     }
 
     fn answered(&self, sent: bool) {
         let Some(state) = self.state.upgrade() else {
             return;
         };
-        let mut stops_at = self.deadline;
         if sent {
             state.sent.fetch_add(1, Ordering::Relaxed);
-            let goes_on = state.settings.fetch_timeout.saturating_add(AFTER_REQUEST);
-            stops_at = later(state.now().monotonic, goes_on).max(stops_at);
         }
-        state.advanced(self.id, stops_at);
+        state.answered(self.number, sent);
     }
-}
-
-/// The class of the fetches whose place in line does not follow their urgency.
-fn class(start: &StartFetch, now: Now) -> Option<Class> {
-    let fresh = |token: &Arc<IssuedToken>| token.freshness(now) == Freshness::Fresh;
-    if start.failing {
-        return Some(Class::Failing);
-    }
-    let early = start.cause == Cause::Rejected && start.previous.as_ref().is_some_and(fresh);
-    early.then_some(Class::Rejected)
 }
 
 /// Ends exactly once: with a result, or by being dropped without one.
 struct Fetch {
     state: Arc<State>,
-    id: u64,
+    number: u64,
     cx: FetchContext,
     refresh: Refresh,
 }
 
 impl Fetch {
     async fn run(self) {
-        let started = self.state.now().monotonic;
+        let now = || self.state.now().monotonic;
+        let started = now();
         let result = self.fetch().await;
-        let took = self
-            .state
-            .now()
-            .monotonic
-            .saturating_duration_since(started);
-        match self.state.completed(self.id, result) {
-            Some(Completed::Published { issued, .. }) => {
-                let token = &issued.token;
-                self.refresh
-                    .done(token.generation(), token.expires_in(), took);
+        let took = now().saturating_duration_since(started);
+        match self.state.ended(self.number, result) {
+            Some(Ok(token)) => {
+                let life = token.access().expires_in();
+                self.refresh.done(token.generation(), life, took);
             }
-            Some(Completed::Failed(error)) => self.refresh.failed(&error, took),
+            Some(Err(error)) => self.refresh.failed(&error, took),
             None => self.refresh.abandoned(),
         }
     }
 
-    async fn fetch(&self) -> Result<(AccessToken, Age), Error> {
-        let Self { state, cx, .. } = self;
-        if !state.advanced(self.id, cx.deadline) {
+    /// Fetches, and tries once more after a first transient failure. A failure of another process
+    /// that was only read is waited out as well.
+    async fn fetch(&self) -> Result<Minted, Error> {
+        let mut failed = false;
+        let mut result = self.once().await;
+        loop {
+            let error = result.as_ref().err();
+            let Some((error, pause)) = error.and_then(|error| self.retried(error, failed)) else {
+                return result;
+            };
+            if !error.is_not_attempted() {
+                failed = true;
+                self.refresh.retried(error, pause);
+            }
+            let clock = self.cx.clock();
+            clock.sleep_until(later(clock.now(), pause)).await;
+            match self.once().await {
+                // There was no place for it.
+                Err(again) if again.is_not_attempted() && is_rate_limited(&again) => return result,
+                again => result = again,
+            }
+        }
+    }
+
+    /// In how long the fetch is tried again after this error, if it is. `failed`: a request of
+    /// this fetch has failed before.
+    fn retried<'a>(&self, error: &'a Error, failed: bool) -> Option<(&'a Error, Duration)> {
+        const MOST: Duration = Duration::from_secs(1);
+
+        let asked = error.retry_after().unwrap_or_default();
+        let pause = MOST.mul_f32(0.1 + 0.9 * fastrand::f32()).max(asked);
+        let first = self.refresh.attempt == 1 && (!failed || error.is_not_attempted());
+        let hiccup = error.is_transient() && !is_rate_limited(error) && asked <= MOST;
+        let in_time = later(self.cx.clock().now(), pause) < self.cx.deadline();
+        (first && hiccup && in_time).then_some((error, pause))
+    }
+
+    async fn once(&self) -> Result<Minted, Error> {
+        let state = &self.state;
+        if !state.begun(self.number) {
             let given_up = Error::new(ErrorKind::Runtime, "the fetch was given up");
             return Err(given_up.not_attempted());
         }
+        // Each try knows of its own requests only.
+        let cx = FetchContext {
+            requests: Requests::new(Some(Box::new(InCache {
+                state: Arc::downgrade(state),
+                number: self.number,
+            }))),
+            ..self.cx.clone()
+        };
         let started = state.now();
         let result = cx.run(state.provider.fetch(cx.clone())).await;
         // Counted from before the request: what the network takes is not life.
-        let sent_at = cx.sent_at();
-        let (now, wall) = sent_at.unwrap_or((started.monotonic, started.wall));
+        let (now, wall) = cx.sent_at().unwrap_or((started.monotonic, started.wall));
         match result {
-            Ok(token) => Ok((token, Age::starting(now, wall))),
+            Ok(access) => Ok(Minted {
+                access,
+                born: Age::starting(now, wall),
+                fetch: self.number,
+            }),
             Err(error) => Err(error.mark_unsent(cx.was_unsent())),
         }
     }
 }
 
+fn is_rate_limited(error: &Error) -> bool {
+    error.kind() == ErrorKind::RateLimited
+}
+
 impl Drop for Fetch {
     fn drop(&mut self) {
         // Without effect after an end with a result.
-        if self.state.lost(self.id) {
+        if self.state.lost(self.number) {
             self.refresh.lost();
         }
     }

@@ -71,8 +71,8 @@ struct Inner {
 
 impl HttpTokenProvider {
     /// A provider with an HTTP client of its own (reqwest, rustls): 5 s to
-    /// connect, 30 s in all, no redirects, no compression, no idle
-    /// connections. The cache's `fetch_timeout` ends a fetch earlier.
+    /// connect, no redirects, no compression, no idle connections. The cache's
+    /// `fetch_timeout` bounds each request.
     ///
     /// # Errors
     ///

@@ -205,6 +205,43 @@ async fn retry_after_reaches_the_caller() {
 }
 
 #[tokio::test]
+async fn a_date_in_retry_after_counts_from_the_answers_own_date() {
+    let (provider, _) = over(credentials(), |_| {
+        let mut answer = answer(503, "");
+        for (name, value) in [
+            ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+            ("retry-after", "Sun, 06 Nov 1994 08:50:22 GMT"),
+        ] {
+            let value = http::HeaderValue::from_static(value);
+            answer.headers_mut().insert(name, value);
+        }
+        answer
+    });
+    assert_eq!(refused(&provider).await.retry_after(), Some(s(45)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_may_take_longer_than_30_s_if_the_fetch_timeout_says_so() {
+    // The system accepts connections; nobody answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let url = format!("http://{}/token", silent.local_addr().unwrap());
+    let provider = HttpTokenProvider::new(credentials().token_url(url)).unwrap();
+    let layer = OfficeRndAuthLayer::builder(provider)
+        .fetch_timeout(s(60))
+        .acquire_timeout(s(90));
+    let cache = layer.build().unwrap().cache().clone();
+    let caller = tokio::spawn(async move { cache.token().await });
+    tokio::time::sleep(s(59)).await;
+    let connections = std::iter::from_fn(|| silent.accept().ok()).count();
+    assert_eq!(connections, 1);
+    assert_eq!(
+        caller.await.unwrap().unwrap_err().kind(),
+        ErrorKind::Timeout
+    );
+}
+
+#[tokio::test]
 async fn sixty_four_kib_are_read_and_no_byte_more() {
     for (length, good) in [(64 * 1024, true), (64 * 1024 + 1, false)] {
         let (provider, _) = over(credentials(), move |_| {

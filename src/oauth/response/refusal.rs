@@ -52,7 +52,7 @@ pub(super) fn error(
     )
 }
 
-/// The error of a body with one of the codes of RFC 6749 section 5.2.
+/// The error of a body with one of the codes of RFC 6749.
 pub(super) fn with_code(
     status: StatusCode,
     body: &Body<'_>,
@@ -76,6 +76,8 @@ pub(super) fn with_code(
             ErrorKind::Denied,
             "check the token URL: client_credentials is not known there",
         ),
+        // RFC 6749 section 4.1.2.1. Some servers send them from here too, with a 400.
+        "server_error" | "temporarily_unavailable" => (ErrorKind::Transport, "it could not answer"),
         _ => return None,
     };
     let status = status.as_u16();

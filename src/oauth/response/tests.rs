@@ -224,6 +224,8 @@ fn a_refusal_is_classified_by_code_then_by_status() {
         (429, r#"{"error":"invalid_client"}"#, RateLimited),
         (500, r#"{"error":"invalid_client"}"#, Transport),
         (503, r#"{"error":"temporarily_unavailable"}"#, Transport),
+        (400, r#"{"error":"temporarily_unavailable"}"#, Transport),
+        (401, r#"{"error":"server_error"}"#, Transport),
         (302, "", Malformed),
         (307, r#"{"access_token":"t"}"#, Malformed),
         (201, r#"{"access_token":"t"}"#, Malformed),
