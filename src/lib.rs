@@ -27,7 +27,8 @@
 //! # fn main() {}
 //! ```
 //!
-//! [`OfficeRndAuthLayer::from_env`] reads `OFFICERND_CLIENT_ID`, `OFFICERND_CLIENT_SECRET` and `OFFICERND_SCOPES`.
+//! [`OfficeRndAuthLayer::from_env`] reads `OFFICERND_CLIENT_ID`, `OFFICERND_CLIENT_SECRET`, `OFFICERND_SCOPES` and, if
+//! they are set, the variables of all other [`Settings`].
 //! [`OfficeRndAuthLayer::builder`] changes settings. The [cookbook] has whole programs for hyper, axum,
 //! reqwest-middleware, reqwest 0.12, tests, settings in TOML and more.
 //!
@@ -48,7 +49,7 @@
 //! | stack retry, timeout, redirects, tracing and limits in the right order | [guide::composition] |
 //! | serve several organizations through one client | [`organizations`] |
 //! | share one token between pods or processes | [`fleet`], [`SharedTokenProvider`] |
-//! | read settings from a file | [`config`] |
+//! | read settings from a file | [`Settings`] |
 //! | rotate a client secret that lies in a file | [`ClientCredentials`] |
 //! | answer a readiness probe | [`TokenStatus`], [`TokenCache::warm_up`], [`Builder::keep_warm`] |
 //! | watch it: spans, events, metrics | [`observability`], [guide::observability] |
@@ -124,7 +125,6 @@ mod backoff;
 pub mod builder;
 mod cache;
 pub mod clock;
-pub mod config;
 #[cfg(all(doc, any(not(doctest), feature = "reqwest-middleware")))]
 pub mod cookbook {
     #![doc = include_str!("../docs/cookbook.md")]
@@ -143,6 +143,7 @@ mod origin;
 pub mod provider;
 pub mod rate_limit;
 mod secret;
+mod settings;
 mod sync;
 mod syntax;
 #[cfg(feature = "testing")]
@@ -168,6 +169,8 @@ pub use self::provider::{FetchContext, StaticToken, TokenProvider, provider_fn};
 #[doc(inline)]
 pub use self::rate_limit::RateLimit;
 pub use self::secret::Secret;
+#[doc(inline)]
+pub use self::settings::Settings;
 #[cfg(shuttle)]
 #[doc(hidden)]
 pub use self::sync::{kill_flights, settle_flights};

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::clock::{Age, Now, later};
-use crate::config::Settings;
 use crate::error::{Error, ErrorKind};
+use crate::settings::Settings;
 use crate::token::AccessToken;
 
 /// The settings that shape a token's life.

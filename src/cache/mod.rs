@@ -35,10 +35,10 @@ pub(crate) use self::slot::{SlotReader, TokenHeader};
 use self::state::State;
 pub use self::status::{Phase, TokenStatus};
 use crate::clock::{Clock, TokioClock, later};
-use crate::config;
 use crate::error::{Error, ErrorKind};
 use crate::provider::{DynProvider, TokenProvider};
 use crate::rate_limit::RateLimit;
+use crate::settings as config;
 use crate::sync::Ordering;
 use crate::token::AccessToken;
 

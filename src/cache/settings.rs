@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::backoff::BackoffBounds;
 use super::lifetime::RefreshPolicy;
 use crate::clock::Clock;
-use crate::config;
+use crate::settings as config;
 
 /// The settings of one cache, checked.
 #[derive(Debug, Clone)]

@@ -1,7 +1,6 @@
 //! Loads the pair before each token request, and remembers the last good one.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::source::{AppCredentials, Source};
@@ -14,8 +13,6 @@ use crate::observability;
 pub(crate) struct Loader {
     source: Source,
     known: Mutex<Known>,
-    /// A file that hangs must not hold a blocking thread for each request.
-    reading: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
@@ -34,7 +31,6 @@ impl Loader {
         Ok(Self {
             source,
             known: Mutex::new(known),
-            reading: Arc::default(),
         })
     }
 
@@ -45,8 +41,7 @@ impl Loader {
         clock: &dyn Clock,
         until: Instant,
     ) -> Result<AppCredentials, Error> {
-        let load = self.source.load(&self.reading);
-        let loaded = match lazy_timeout_at(clock, until, load).await {
+        let loaded = match lazy_timeout_at(clock, until, self.source.load()).await {
             Some(loaded) => loaded,
             None => Err(BoxError::from("the source did not answer in time")),
         };
@@ -87,7 +82,7 @@ impl Loader {
         if !self.source.can_change() {
             return false;
         }
-        let loaded = self.source.load(&self.reading).await.ok();
+        let loaded = self.source.load().await.ok();
         let known = self.lock();
         match (loaded, &known.last_used) {
             (Some(loaded), Some(used)) => !loaded.same_as(used),

@@ -6,7 +6,7 @@ use tracing::Instrument as _;
 
 use super::request::RequestTemplate;
 use super::response;
-use super::transport::{self, ReadyBy, Transport};
+use super::transport::{ReadyBy, Transport};
 use crate::clock::later;
 use crate::credentials::{AppCredentials, Loader};
 use crate::error::{Error, ErrorKind};
@@ -99,8 +99,7 @@ impl TokenClient {
             Ok(response) => span.answered(response.status),
             Err(error) => span.failed(error),
         }
-        let response = response
-            .map_err(|error| transport::redact(error, &template.secret_forms(credentials)))?;
+        let response = response?;
         let granted = response::parse(
             response.status,
             &response.headers,

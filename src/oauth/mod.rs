@@ -103,7 +103,8 @@ impl HttpTokenProvider {
     }
 
     /// The same over a tower HTTP service, which is cloned for each fetch. It
-    /// must not follow redirects nor decompress.
+    /// must not follow redirects nor decompress, and its errors must not quote the request, whose
+    /// body holds the client secret: they go to logs.
     ///
     /// Give it a client of its own: one that is not behind a limit that the
     /// layer's requests share. Requests that wait for a token hold their
@@ -161,7 +162,6 @@ impl HttpTokenProvider {
             token_url,
             scope: credentials.asked_scope(),
             form_params: credentials.form_params.clone(),
-            basic_auth: credentials.basic_auth,
         };
         Ok(Self {
             inner: Arc::new(Inner {

@@ -13,10 +13,10 @@ use super::organization::Organization;
 use super::resolver::Resolve;
 use crate::cache::{self, Backoff, TokenCache, TokenStatus};
 use crate::clock::{Clock, Now, later, timeout_at};
-use crate::config::Settings;
 use crate::error::{Error, ErrorKind};
 use crate::provider::{BoxProvider, FetchContext, TokenProvider};
 use crate::rate_limit::RateLimit;
+use crate::settings::Settings;
 use crate::token::AccessToken;
 
 /// How long the resolver is not asked again for an unknown organization.

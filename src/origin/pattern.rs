@@ -35,8 +35,9 @@ impl Pattern {
 
     /// Reads an origin as it stands in settings.
     pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
-        Self::read(text).map_err(|flaw| ConfigError::Origin {
-            problem: format!("\"{}\" {flaw}: {FORMS}", Redacted(text)),
+        Self::read(text).map_err(|flaw| {
+            let problem = format!("\"{}\" {flaw}: {FORMS}", Redacted(text));
+            ConfigError::setting("allow_origin", problem)
         })
     }
 
