@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::Instrument as _;
 
+use super::answer;
 use super::request::RequestTemplate;
-use super::response;
 use super::transport::{ReadyBy, Transport};
 use crate::clock::later;
 use crate::credentials::{AppCredentials, Loader};
@@ -100,7 +100,7 @@ impl TokenClient {
             Err(error) => span.failed(error),
         }
         let response = response?;
-        let granted = response::parse(
+        let granted = answer::parse(
             response.status,
             &response.headers,
             &response.body,

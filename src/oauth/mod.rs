@@ -1,10 +1,10 @@
 //! The provider that talks to OfficeRnD, or to any OAuth 2.0 token endpoint.
 
+mod answer;
 mod client;
 mod request;
 #[cfg(feature = "reqwest")]
 mod reqwest;
-mod response;
 mod retry_after;
 mod transport;
 
