@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::credentials::{ClientCredentials, Part, SCOPE_EXAMPLES};
 use crate::error::ConfigError;
 use crate::observability;
+use crate::origin::OriginPolicy;
 use crate::rate_limit::{OFFICERND, RateLimit};
 use crate::secret::Secret;
 use crate::syntax;
@@ -254,7 +255,8 @@ impl Settings {
         let read = Self::deserialize(Value::Object(all));
         let mut settings = read.map_err(|error| ConfigError::setting("", error.to_string()))?;
         settings.from_env = true;
-        settings.check().map_err(|error| settings.named(error))?;
+        let checked = settings.check().and_then(|()| settings.origins());
+        checked.map_err(|error| settings.named(error))?;
         Ok(settings)
     }
 
@@ -315,6 +317,15 @@ impl Settings {
                 per.unwrap_or(OFFICERND.1),
             )),
         }
+    }
+
+    /// The origins that may receive the token.
+    pub(crate) fn origins(&self) -> Result<OriginPolicy, ConfigError> {
+        let mut origins = OriginPolicy::default();
+        for origin in &self.allow_origins {
+            origins.allow(origin)?;
+        }
+        Ok(origins)
     }
 
     /// Checks that numbers and durations are in their ranges.
@@ -621,7 +632,7 @@ mod tests {
     #[test]
     fn each_mistake_names_its_variable() {
         #[rustfmt::skip]
-        let table: [(&str, &str, &[&str]); 22] = [
+        let table: [(&str, &str, &[&str]); 23] = [
             ("CLIENT_ID", "-", &["CLIENT_ID", "CLIENT_ID_FILE", "not set"]),
             ("CLIENT_ID_FILE", "/x", &["CLIENT_ID", "CLIENT_ID_FILE", "both set"]),
             ("CLIENT_ID", "", &["CLIENT_ID", "empty"]),
@@ -636,6 +647,7 @@ mod tests {
             ("SCOPE", "a\"", &["SCOPES", "RFC 6749"]),
             ("TOKEN_URL", "/oauth", &["TOKEN_URL", "relative"]),
             ("TOKEN_URL", "http://example.com/", &["TOKEN_URL", "https"]),
+            ("ALLOW_ORIGINS", "https://a.example b.example", &["ALLOW_ORIGINS", "b.example", "scheme"]),
             ("JITTER", "1.5", &["JITTER", "between"]),
             ("JITTER", "hunter2", &["JITTER", "invalid"]),
             ("KEEP_WARM", "hunter2", &["KEEP_WARM", "true"]),

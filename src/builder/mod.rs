@@ -14,7 +14,6 @@ use crate::error::ConfigError;
 use crate::middleware::{OfficeRndAuthLayer, Policy};
 use crate::organizations::slug::Slug;
 use crate::organizations::{OrganizationMap, Organizations};
-use crate::origin::OriginPolicy;
 use crate::rate_limit::RateLimit;
 use crate::settings::Settings;
 
@@ -102,10 +101,7 @@ impl<S> Builder<S> {
 
     fn policy(&self) -> Result<Policy, ConfigError> {
         self.settings.check()?;
-        let mut origins = OriginPolicy::default();
-        for origin in &self.settings.allow_origins {
-            origins.allow(origin)?;
-        }
+        let mut origins = self.settings.origins()?;
         if self.any_https_origin {
             origins.allow_any_https();
         }

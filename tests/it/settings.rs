@@ -49,7 +49,7 @@ fn an_origin_that_is_none_is_named_with_what_to_write() {
             let named = matches!(
                 error,
                 ConfigError::Setting {
-                    name: "allow_origin",
+                    name: "allow_origins",
                     ..
                 }
             );
