@@ -87,14 +87,14 @@
 //! | feature | default | brings | crates |
 //! |---|---|---|--:|
 //! | none | | the layer, the cache, [`HttpTokenProvider`] over any tower HTTP service | 47 |
-//! | `reqwest` | yes | the layer over `reqwest::Client`, and the ready-made client of [`HttpTokenProvider::new`] | 87 |
-//! | `rustls` | yes | TLS for both, by rustls with aws-lc-rs | 99 |
-//! | `rustls-no-provider` | no | TLS by rustls with the cryptography provider that your program installs | 97 |
-//! | `native-tls` | no | TLS by the operating system, OpenSSL on Linux | 99 |
-//! | `reqwest-middleware` | no | the layer as a middleware of reqwest-middleware's client | 92 |
-//! | `store` | no | [`SharedTokenProvider`] over a [`TokenStore`](fleet::TokenStore) of your own | 67 |
-//! | `file` | no | [`FileStore`](fleet::FileStore): one token for the processes of a host | 68 |
-//! | `redis` | no | [`RedisStore`](fleet::RedisStore): one token for a fleet, over Redis or Valkey | 126 |
+//! | `reqwest` | yes | the layer over `reqwest::Client`, and the ready-made client of [`HttpTokenProvider::new`] | 88 |
+//! | `rustls` | yes | TLS for both, by rustls with aws-lc-rs | 100 |
+//! | `rustls-no-provider` | no | TLS by rustls with the cryptography provider that your program installs | 98 |
+//! | `native-tls` | no | TLS by the operating system, OpenSSL on Linux | 100 |
+//! | `reqwest-middleware` | no | the layer as a middleware of reqwest-middleware's client | 93 |
+//! | `store` | no | [`SharedTokenProvider`] over a [`TokenStore`](fleet::TokenStore) of your own | 68 |
+//! | `file` | no | [`FileStore`](fleet::FileStore): one token for the processes of a host | 69 |
+//! | `redis` | no | [`RedisStore`](fleet::RedisStore): one token for a fleet, over Redis or Valkey | 127 |
 //! | `metrics` | no | counters, gauges and histograms through the `metrics` facade | 49 |
 //! | `testing` | no | [`ScriptedProvider`](testing::ScriptedProvider) and [`ManualClock`](testing::ManualClock) for unit tests | 47 |
 //!
