@@ -108,7 +108,8 @@ impl HttpTokenProvider {
     ///
     /// Give it a client of its own: one that is not behind a limit that the
     /// layer's requests share. Requests that wait for a token hold their
-    /// permits, and the token request would never get one. A client that is not
+    /// permits, and the token request would never get one. The token request carries
+    /// [`SkipAuth`](crate::SkipAuth), so the client may have the layer itself. A client that is not
     /// ready after nine tenths of the `fetch_timeout` is a
     /// [`Timeout`](crate::ErrorKind::Timeout) that names `poll_ready`.
     ///

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::credentials::AppCredentials;
 use crate::error::{Error, ErrorKind};
+use crate::middleware::SkipAuth;
 
 /// What stays the same from one token request to the next.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ impl RequestTemplate {
                 USER_AGENT,
                 concat!("officernd-auth/", env!("CARGO_PKG_VERSION")),
             )
+            // A client that carries the layer would wait for the token that it is to fetch.
+            .extension(SkipAuth)
             .body(form_body(fields))
             .map_err(|_| Error::new(ErrorKind::Denied, "the token request cannot be built"))
     }

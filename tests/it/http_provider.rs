@@ -10,7 +10,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -22,11 +22,11 @@ use officernd_auth::{
     BoxError, ClientCredentials, ConfigError, Error, ErrorKind, FetchContext, HttpTokenProvider,
     OfficeRndAuthLayer, RateLimit, TokenProvider as _,
 };
-use tower::service_fn;
+use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::support::{Stopwatch, s};
 
-/// Every character that a form, a URL, JSON, a shell or Basic reads for itself.
+/// Every character that a form, a URL, JSON or a shell reads for itself.
 const ODD: &str = "p@ss w%rd+&=?#/:;,~*'\"\\é€<>[]{}|^`$!()-._";
 const TOKEN: &str = r#"{"access_token":"minted","token_type":"Bearer","expires_in":3599}"#;
 
@@ -167,6 +167,25 @@ async fn without_a_scope_the_field_is_left_out() {
         body,
         b"client_id=i&client_secret=s&grant_type=client_credentials"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_carries_the_layer_itself_can_be_the_token_client() {
+    let layer: Arc<OnceLock<OfficeRndAuthLayer>> = Arc::default();
+    let own = Arc::clone(&layer);
+    let client = service_fn(move |request: Request<Full<Bytes>>| {
+        let endpoint = service_fn(|request: Request<Full<Bytes>>| async move {
+            assert!(!request.headers().contains_key("authorization"));
+            Ok::<_, Infallible>(token())
+        });
+        own.get().unwrap().layer(endpoint).oneshot(request)
+    });
+    let provider = HttpTokenProvider::with_service(credentials(), client).unwrap();
+    let builder = OfficeRndAuthLayer::builder(provider).allow_any_https_origin();
+    layer.set(builder.build().unwrap()).unwrap();
+    let started = Stopwatch::start();
+    layer.get().unwrap().cache().token().await.unwrap();
+    assert_eq!(started.elapsed(), s(0));
 }
 
 #[tokio::test]
