@@ -253,7 +253,8 @@ impl Settings {
             all.insert(field, value.into());
         }
         let read = Self::deserialize(Value::Object(all));
-        let mut settings = read.map_err(|error| ConfigError::setting("", error.to_string()))?;
+        let mut settings =
+            read.map_err(|error| ConfigError::setting("OFFICERND_*", error.to_string()))?;
         settings.from_env = true;
         let checked = settings.check().and_then(|()| settings.origins());
         checked.map_err(|error| settings.named(error))?;
@@ -416,13 +417,11 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// Whether Kubernetes makes this variable for a Service whose name begins with `officernd`.
+/// Returns whether Kubernetes makes this variable for a Service whose name begins with
+/// `officernd`, such as `OFFICERND_PORT` and `OFFICERND_SERVICE_HOST`.
 fn is_from_kubernetes(name: &str) -> bool {
-    let port = name.split_once("_PORT_").map(|(_, port)| port);
-    name.ends_with("_SERVICE_HOST")
-        || name.contains("_SERVICE_PORT")
-        || name.ends_with("_PORT")
-        || port.is_some_and(|port| port.starts_with(|first: char| first.is_ascii_digit()))
+    let name = format!("{name}_");
+    name.contains("_PORT_") || name.contains("_SERVICE_")
 }
 
 // No message below shows the value: it may be a secret in the wrong place.
@@ -600,11 +599,7 @@ mod tests {
         ] {
             assert!(is_from_kubernetes(name), "{name}");
         }
-        for name in [
-            "OFFICERND_EXPORT",
-            "OFFICERND_PORT_NAME",
-            "OFFICERND_SERVICE",
-        ] {
+        for name in ["OFFICERND_EXPORT", "OFFICERND_SERVICES", "OFFICERND_SCOPED"] {
             assert!(!is_from_kubernetes(name), "{name}");
         }
     }

@@ -77,7 +77,8 @@ impl HttpTokenProvider {
     ///
     /// [`ConfigError`] for credentials, scopes, a token URL or a file that
     /// cannot be used, for a token URL of OfficeRnD without a scope, or if the
-    /// client cannot be built.
+    /// client cannot be built: without a TLS feature for an https token URL, or
+    /// with `rustls-no-provider` before the program has installed a provider.
     #[cfg(feature = "reqwest")]
     pub fn new(credentials: ClientCredentials) -> Result<Self, ConfigError> {
         Self::with_reqwest(credentials, ::reqwest::Client::builder())

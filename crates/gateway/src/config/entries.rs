@@ -80,10 +80,13 @@ impl Entries {
     pub(super) fn library(file: &mut File, mistakes: &mut Mistakes) -> Self {
         let table = file.take("officernd", mistakes);
         let env = Env::prefixed("OFFICERND_").ignore(&["api_url", "org_slug"]);
+        // Kubernetes makes some for a Service called officernd.
+        let is_ours = |key: &str| {
+            let key = format!("_{key}_");
+            !key.contains("_port_") && !key.contains("_service_")
+        };
         // As text: a secret of digits is a secret.
-        let variables = env
-            .iter()
-            .filter(|(key, _)| !is_from_kubernetes(key.as_str()));
+        let variables = env.iter().filter(|(key, _)| is_ours(key.as_str()));
         let variables = variables.map(|(key, text)| (key.into_string(), text.into()));
         Self::merge(file, "officernd.", table, "OFFICERND_", variables.collect())
     }
@@ -137,18 +140,4 @@ fn describe(kind: &Kind) -> String {
         Kind::UnknownField(_, known) => format!("is not a setting; known are {}", known.join(", ")),
         kind => kind.to_string(),
     }
-}
-
-/// Whether Kubernetes makes this variable for a Service whose name begins with `officernd`.
-fn is_from_kubernetes(key: &str) -> bool {
-    ["port", "service_host", "service_port"].contains(&key)
-        || ["port_", "service_port_"]
-            .iter()
-            .any(|start| key.starts_with(start))
-        || ["_port", "_service_host"]
-            .iter()
-            .any(|end| key.ends_with(end))
-        || ["_port_", "_service_port_"]
-            .iter()
-            .any(|part| key.contains(part))
 }
