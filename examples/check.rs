@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, env::var, error::Error as _, fmt::Display, proc
 
 use officernd_auth::{
     AccessToken, ClientCredentials, Error, ErrorKind, FetchContext, HttpTokenProvider,
-    OfficeRndAuthLayer, StaticToken, TokenProvider,
+    OfficeRndAuthLayer, RateLimit, StaticToken, TokenProvider,
 };
 use reqwest::{Client, Method, Request, Response, StatusCode, Url, redirect};
 use tower::{Layer as _, ServiceExt as _};
@@ -27,6 +27,10 @@ impl TokenProvider for Once {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
         let result = self.0.fetch(cx).await;
         result.map_err(|error| Error::new(ErrorKind::Denied, "").with_source(error))
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        self.0.rate_limit()
     }
 }
 

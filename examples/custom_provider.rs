@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use officernd_auth::{
-    AccessToken, BoxError, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, TokenProvider,
+    AccessToken, BoxError, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit,
+    TokenProvider,
 };
 use tower::{Service as _, ServiceBuilder, ServiceExt as _, service_fn};
 
@@ -20,6 +21,8 @@ struct Vault {
 
 impl TokenProvider for Vault {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        // Counts this request, and starts its timeout.
+        let _permit = cx.permit().await?;
         let read = self.reads.fetch_add(1, Ordering::Relaxed) + 1;
         println!("vault read {read}, cause: {}", cx.cause().as_str());
         if read <= 2 {
@@ -28,6 +31,10 @@ impl TokenProvider for Vault {
             return Err(sealed.with_retry_after(Duration::from_secs(1)));
         }
         AccessToken::bearer(format!("vault-token-{read}"), Duration::from_secs(600))
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        None
     }
 }
 

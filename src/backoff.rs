@@ -22,7 +22,17 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 /// | a permanent one | 60 s | doubled | 10 min | no |
 ///
 /// A longer `Retry-After`, of 1 s to 1 h, is obeyed after any of them.
-pub(crate) fn backoff(error: &Error, failures: u32, chance: f32) -> Duration {
+///
+/// ```
+/// use officernd_auth::{Error, ErrorKind, backoff};
+/// use std::time::Duration;
+///
+/// let error = Error::new(ErrorKind::Transport, "the endpoint answered 503");
+/// assert_eq!(backoff(&error, 1, 0.7), Duration::from_secs(1));
+/// assert_eq!(backoff(&error, 2, 1.0), Duration::from_secs(4));
+/// ```
+#[must_use]
+pub fn backoff(error: &Error, failures: u32, chance: f32) -> Duration {
     let earlier = failures.saturating_sub(1);
     let spread = |whole: Duration| whole.mul_f32(0.5 + chance.clamp(0.0, 1.0) / 2.0);
     let asked = error.retry_after().map(|asked| asked.clamp(SECOND, HOUR));

@@ -82,13 +82,32 @@ impl Error {
     }
 
     /// Marks that no token request was sent: it does not count as a failure of
-    /// the token endpoint.
-    pub(crate) fn not_attempted(mut self) -> Self {
+    /// the token endpoint. The next fetch starts after [`retry_after`](Self::retry_after).
+    ///
+    /// ```
+    /// use officernd_auth::{Error, ErrorKind};
+    /// use std::time::Duration;
+    ///
+    /// let held = Error::new(ErrorKind::Store, "another process's request has failed")
+    ///     .not_attempted()
+    ///     .with_retry_after(Duration::from_secs(4));
+    /// assert!(held.is_not_attempted());
+    /// ```
+    #[must_use]
+    pub fn not_attempted(mut self) -> Self {
         self.inner_mut().not_attempted = true;
         self
     }
 
-    pub(crate) fn is_not_attempted(&self) -> bool {
+    /// Returns whether no token request was sent.
+    ///
+    /// ```
+    /// use officernd_auth::{Error, ErrorKind};
+    ///
+    /// assert!(!Error::new(ErrorKind::Timeout, "no answer").is_not_attempted());
+    /// ```
+    #[must_use]
+    pub fn is_not_attempted(&self) -> bool {
         self.inner.not_attempted
     }
 
@@ -103,13 +122,20 @@ impl Error {
         self.inner.unsent
     }
 
-    /// The longest backoff after it: something other than the token endpoint
-    /// may bring a token sooner.
-    #[cfg_attr(
-        not(feature = "store"),
-        expect(dead_code, reason = "for shared stores")
-    )]
-    pub(crate) fn with_max_backoff(mut self, longest: Duration) -> Self {
+    /// Sets the longest backoff after this error: something other than the token endpoint may
+    /// bring a token sooner.
+    ///
+    /// ```
+    /// use officernd_auth::{Error, ErrorKind};
+    /// use std::time::Duration;
+    ///
+    /// // A human may correct the secret any moment.
+    /// let refused = Error::new(ErrorKind::InvalidClient, "the secret is wrong")
+    ///     .with_max_backoff(Duration::from_secs(5));
+    /// # drop(refused);
+    /// ```
+    #[must_use]
+    pub fn with_max_backoff(mut self, longest: Duration) -> Self {
         self.inner_mut().max_backoff = Some(longest);
         self
     }
@@ -226,15 +252,29 @@ impl fmt::Debug for Error {
                 .finish();
         }
         write!(f, "{self} [{}]", self.inner.kind)?;
-        let mut next = self.source();
-        // A chain of sources may be a circle.
-        for _ in 0..16 {
-            let Some(source) = next else { break };
-            write!(f, ": {source}")?;
-            next = source.source();
-        }
-        Ok(())
+        write_causes(f, self)
     }
+}
+
+/// Any error with its causes, in one line of a log.
+pub(crate) struct WithCauses<'a>(pub(crate) &'a (dyn StdError + 'static));
+
+impl fmt::Display for WithCauses<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        write_causes(f, self.0)
+    }
+}
+
+fn write_causes(f: &mut fmt::Formatter<'_>, error: &(dyn StdError + 'static)) -> fmt::Result {
+    let mut next = error.source();
+    // A chain of sources may be a circle.
+    for _ in 0..16 {
+        let Some(source) = next else { break };
+        write!(f, ": {source}")?;
+        next = source.source();
+    }
+    Ok(())
 }
 
 impl StdError for Error {

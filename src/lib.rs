@@ -63,11 +63,12 @@
 //! |---|---|
 //! | the token is fresh | the request is sent with it at once |
 //! | the token nears its expiry | the request is sent with it; a fetch starts in the background |
-//! | the token endpoint fails | the old token serves until it expires; then requests fail with an [`Error`] |
+//! | the token endpoint fails | the old token serves until 10 s before its expiry; then requests fail with an [`Error`] |
 //! | 10,000 requests find no token | one token request; all of them wait for it |
 //! | a caller goes away | the fetch goes on and serves the next caller |
 //! | the API answers 401 | the token is replaced in the background, if no newer one is there already |
-//! | every token is answered 401, as when a scope is missing | replacements slow down, to one an hour |
+//! | tokens die before their `expires_in` is over, but not within 5 min | each is replaced at its first 401; with [`with_retry`](OfficeRndAuthLayer::with_retry) no request fails |
+//! | every token is answered 401, as when a scope is missing | replacements slow down, to one each 10 min |
 //! | a request goes to a host other than `app.officernd.com` and `hybrid.officernd.com` | it fails with [`ErrorKind::ForeignOrigin`], unless [`allow_origin`](Builder::allow_origin) lists the host |
 //!
 //! # Errors
@@ -120,7 +121,6 @@
     )
 )]
 
-#[cfg(feature = "store")]
 mod backoff;
 pub mod builder;
 mod cache;
@@ -150,6 +150,8 @@ mod syntax;
 pub mod testing;
 mod token;
 
+#[doc(inline)]
+pub use self::backoff::backoff;
 #[doc(inline)]
 pub use self::builder::Builder;
 pub use self::cache::{Phase, TokenCache, TokenStatus};

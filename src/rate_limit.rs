@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -131,8 +130,20 @@ pub struct Permit {
     clock: Arc<dyn Clock>,
     fetch_timeout: Duration,
     number: u64,
-    /// Where to count the request. `None`: it was not sent, and takes no place.
-    sent: Option<Arc<AtomicU64>>,
+    /// The fetch that sends the request. `None`: the place is only reserved.
+    flight: Option<Arc<dyn Flight>>,
+    /// The connection was never made.
+    unsent: bool,
+}
+
+/// A fetch that sends token requests.
+pub(crate) trait Flight: Send + Sync {
+    /// A request is about to be sent. Returns `false` if the fetch was given up and must send
+    /// nothing.
+    fn granted(&self) -> bool;
+
+    /// A granted request is over. `sent` is `false` if its connection was never made.
+    fn answered(&self, sent: bool);
 }
 
 impl RateLimit {
@@ -176,7 +187,6 @@ impl RateLimit {
     }
 
     /// Returns requests and window; `None` is unlimited.
-    #[cfg(feature = "store")]
     pub(crate) fn limit(&self) -> Option<(u32, Duration)> {
         self.shared.lock().limit
     }
@@ -220,7 +230,8 @@ impl RateLimit {
                             clock: Arc::clone(clock),
                             fetch_timeout,
                             number: ticket.number,
-                            sent: None,
+                            flight: None,
+                            unsent: false,
                         });
                     }
                     Turn::At(at) if at <= deadline => at,
@@ -254,27 +265,33 @@ impl Permit {
     /// Gives the place back, because the connection was never made: the server cannot have
     /// counted the request.
     pub fn unsent(mut self) {
-        self.sent = None;
+        self.unsent = true;
     }
 
-    /// Takes the place: from now on the request counts, and `counter` counts it when it is over.
-    pub(crate) fn sent(mut self, counter: &Arc<AtomicU64>) -> Self {
+    /// Takes the place: from now on the request counts. Returns `None` if the fetch was given up.
+    pub(crate) fn sent(mut self, flight: Arc<dyn Flight>) -> Option<Self> {
+        if !flight.granted() {
+            return None;
+        }
         let mut state = self.shared.lock();
         state.take(self.number, true, self.fetch_timeout, self.clock.now());
         drop(state);
-        self.sent = Some(Arc::clone(counter));
-        self
+        self.flight = Some(flight);
+        Some(self)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        let sent = self.flight.is_some() && !self.unsent;
         let mut state = self.shared.lock();
-        state.over(self.number, self.sent.is_some(), self.clock.now());
+        state.over(self.number, sent, self.clock.now());
         drop(state);
         self.shared.changed.notify_waiters();
-        if let Some(counter) = &self.sent {
-            counter.fetch_add(1, Ordering::Relaxed);
+        if let Some(flight) = &self.flight {
+            flight.answered(sent);
+        }
+        if sent {
             observability::token_request();
         }
     }

@@ -37,8 +37,11 @@ const NEIGHBORS: usize = 20;
 /// The longest backoff after a failure here, that of a 429 without a
 /// Retry-After, and the wait for the next attempt.
 const MAX_BACKOFF: f64 = 900.0 + 60.0;
-/// The longest that requests fail after a revocation, beside forbidden paths.
-const MAX_REVOKED: f64 = 300.0;
+/// A token is not used in its last seconds.
+const MARGIN: f64 = 10.0;
+/// The longest that requests fail after a revocation, beside forbidden paths: 10 min,
+/// and until the next request.
+const MAX_REVOKED: f64 = 600.0 + 60.0;
 /// `acquire_timeout`, twice for a replay, and what a caller adds.
 const BOUND: Duration = Duration::from_secs(61);
 
@@ -300,7 +303,7 @@ where
                 world.is_troubled();
                 let kind = Error::find(&error).map(Error::kind);
                 // By the clock that says most, as the crate must see it.
-                let dead = now + world.most_ahead >= world.last_expiry;
+                let dead = now + world.most_ahead >= world.last_expiry - MARGIN;
                 let since = world.awake() - took.as_secs_f64() - world.trouble;
                 assert!(dead, "failed ({kind:?}) at {now} with a token that lives");
                 assert!(

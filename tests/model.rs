@@ -43,7 +43,8 @@ impl Drop for Running {
 }
 
 impl TokenProvider for Provider {
-    async fn fetch(&self, _cx: FetchContext) -> Result<AccessToken, Error> {
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        let _permit = cx.permit().await?;
         let alone = self.running.fetch_add(1, Ordering::SeqCst) == 0;
         let _running = Running(self.running.clone());
         // A schedule may starve a hanging fetch for so long past its timeout that
@@ -61,6 +62,10 @@ impl TokenProvider for Provider {
             return Err(Error::new(ErrorKind::Denied, "no"));
         }
         AccessToken::bearer(format!("token-{call}"), Duration::from_secs(3600))
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        None
     }
 }
 

@@ -11,11 +11,11 @@ use std::task::{Context, Poll, Waker};
 use super::duties::{DutiesLayer, FreshLayer, GuardLayer, WatchLayer};
 use http::header::{ACCEPT, ACCEPT_LANGUAGE, AUTHORIZATION, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
-use officernd_auth::fleet::{KeyMaterial, KeyedProvider};
+use officernd_auth::provider::{KeyMaterial, KeyedProvider};
 use officernd_auth::testing::MemoryStore;
 use officernd_auth::{
-    AccessToken, Error, FetchContext, OfficeRndAuthLayer, SharedTokenProvider, StaticToken,
-    TokenProvider,
+    AccessToken, Error, FetchContext, OfficeRndAuthLayer, RateLimit, SharedTokenProvider,
+    StaticToken, TokenProvider,
 };
 use tokio::sync::RwLock;
 use tower::layer::util::Identity;
@@ -130,6 +130,10 @@ struct Keyed(StaticToken);
 impl TokenProvider for Keyed {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
         self.0.fetch(cx).await
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        self.0.rate_limit()
     }
 }
 

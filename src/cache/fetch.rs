@@ -1,163 +1,190 @@
 //! One fetch, in a task of its own: callers that wait may leave, and others may
 //! join them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::attempt::{Completed, StartFetch};
-use super::lifecycle::Due;
-use super::lifetime::{Freshness, IssuedToken};
+use super::lifecycle::Start;
 use super::state::State;
-use crate::clock::{Age, Now, later, timeout_at};
+use super::token::{Minted, Token};
+use crate::clock::{Age, later};
 use crate::error::{Error, ErrorKind};
 use crate::observability::Refresh;
-use crate::provider::{Cause, FetchContext, Previous};
-use crate::rate_limit::Class;
-use crate::sync::Runtime;
-use crate::token::AccessToken;
-
-/// How long a provider that takes its permits itself may take beyond its last
-/// token request.
-const AFTER_REQUEST: Duration = Duration::from_secs(5);
+use crate::provider::{FetchContext, Previous, Requests};
+use crate::rate_limit::Flight;
+use crate::sync::{Ordering, Runtime};
 
 /// Starts the fetch. Call it without the cache's lock: a runtime that shuts
 /// down drops the task at once, and with it the fetch.
-pub(super) fn spawn(state: &Arc<State>, start: StartFetch, runtime: &Runtime) {
+pub(super) fn spawn(state: &Arc<State>, start: Start, runtime: &Runtime) {
+    let refresh = Refresh {
+        cause: start.cause.as_str(),
+        attempt: start.attempt,
+    };
+    let span = refresh.span();
     let fetch = Fetch {
-        refresh: Refresh {
-            cause: start.cause.as_str(),
-            attempt: start.attempt,
-        },
-        id: start.id,
+        refresh,
+        number: start.number,
         cx: context(state, start),
         state: Arc::clone(state),
     };
-    let span = fetch.refresh.span();
     runtime.spawn(tracing::Instrument::instrument(fetch.run(), span));
 }
 
 /// Starts what is due in the background, if there is a runtime to carry it.
-pub(super) fn spawn_due(state: &Arc<State>) {
+pub(super) fn start_due(state: &Arc<State>) {
     // Outside a runtime the next call inside one starts it.
-    let Ok(runtime) = Runtime::current() else {
-        return;
-    };
-    match state.check() {
-        Some(Due::Fetch(start)) => spawn(state, start, &runtime),
-        Some(Due::CheckCredentials) => {
-            let state = Arc::clone(state);
-            runtime.spawn(async move {
-                if state.credentials_changed().await {
-                    spawn_due(&state);
-                }
-            });
+    if let Ok(runtime) = Runtime::current() {
+        if let Some(start) = state.check() {
+            spawn(state, start, &runtime);
         }
-        None => {}
     }
 }
 
-fn context(state: &State, start: StartFetch) -> FetchContext {
+fn context(state: &State, start: Start) -> FetchContext {
     let now = state.now();
-    let expires_at = start.expires_at;
-    let previous = |token: Arc<IssuedToken>| {
+    let previous = |token: Arc<Token>| {
         Box::new(Previous {
-            token: token.token.clone(),
-            ends_at: expires_at.unwrap_or(now.monotonic),
+            token: token.access().clone(),
+            ends_at: later(now.monotonic, token.left(now)),
         })
     };
     FetchContext {
         cause: start.cause,
-        urgency: state.urgency_of(start.id),
-        deadline: later(now.monotonic, state.settings.acquire_timeout),
-        fetch_timeout: state.settings.fetch_timeout,
+        urgency: start.urgency,
+        deadline: start.deadline,
+        fetch_timeout: state.policy.fetch_timeout,
         rate_limit: state.rate_limit.clone(),
-        class: class(&start, now),
-        clock: Arc::clone(&state.settings.clock),
-        sent: Arc::clone(&state.sent),
+        class: start.class,
+        clock: Arc::clone(&state.clock),
+        requests: Requests::new(None),
+        reserved: Arc::default(),
+        depth: 0,
         previous: start.previous.map(previous),
     }
 }
 
-/// The class of the fetches whose place in line does not follow their urgency.
-fn class(start: &StartFetch, now: Now) -> Option<Class> {
-    let fresh = |token: &Arc<IssuedToken>| token.freshness(now) == Freshness::Fresh;
-    if start.failing {
-        return Some(Class::Failing);
+/// The cache's side of the token requests of a fetch.
+struct InCache {
+    state: Weak<State>,
+    number: u64,
+}
+
+impl Flight for InCache {
+    fn granted(&self) -> bool {
+        let state = self.state.upgrade();
+        state.is_some_and(|state| state.granted(self.number))
     }
-    let early = start.cause == Cause::Rejected && start.previous.as_ref().is_some_and(fresh);
-    early.then_some(Class::Rejected)
+
+    fn answered(&self, sent: bool) {
+        let Some(state) = self.state.upgrade() else {
+            return;
+        };
+        if sent {
+            state.sent.fetch_add(1, Ordering::Relaxed);
+        }
+        state.answered(self.number, sent);
+    }
 }
 
 /// Ends exactly once: with a result, or by being dropped without one.
 struct Fetch {
     state: Arc<State>,
-    id: u64,
+    number: u64,
     cx: FetchContext,
     refresh: Refresh,
 }
 
 impl Fetch {
     async fn run(self) {
-        let started = self.state.now().monotonic;
+        let now = || self.state.now().monotonic;
+        let started = now();
         let result = self.fetch().await;
-        let took = self
-            .state
-            .now()
-            .monotonic
-            .saturating_duration_since(started);
-        match self.state.completed(self.id, result) {
-            Some(Completed::Published { issued, .. }) => {
-                let token = &issued.token;
-                self.refresh
-                    .done(token.generation(), token.expires_in(), took);
+        let took = now().saturating_duration_since(started);
+        match self.state.ended(self.number, result) {
+            Some(Ok(token)) => {
+                let life = token.access().expires_in();
+                self.refresh.done(token.generation(), life, took);
             }
-            Some(Completed::Failed(error)) => self.refresh.failed(&error, took),
+            Some(Err(error)) => self.refresh.failed(&error, took),
             None => self.refresh.abandoned(),
         }
     }
 
-    async fn fetch(&self) -> Result<(AccessToken, Age), Error> {
-        let given_up = || Error::new(ErrorKind::Runtime, "the fetch was given up").not_attempted();
-        let Self { state, cx, .. } = self;
-        if !state.advanced(self.id, cx.deadline) {
-            return Err(given_up());
-        }
-        let spends_itself = state.provider.takes_permits();
-        let permit = match spends_itself {
-            true => None,
-            false => Some(cx.permit().await?),
-        };
-        // Counted from before the request: what the network takes is not life.
-        let start = state.now();
-        let age = Age::starting(start.monotonic, start.wall);
-        let until = match spends_itself {
-            // A request that was sent at the last moment is not cut off.
-            true => later(cx.deadline, cx.fetch_timeout.saturating_add(AFTER_REQUEST)),
-            false => later(start.monotonic, cx.fetch_timeout),
-        };
-        if !state.advanced(self.id, until) {
-            return Err(given_up());
-        }
-        let fetched = timeout_at(cx.clock(), until, state.provider.fetch(cx.clone())).await;
-        let result = fetched.unwrap_or_else(|| {
-            Err(Error::new(
-                ErrorKind::Timeout,
-                "the token endpoint did not answer within the fetch timeout",
-            ))
-        });
-        if let (Some(permit), Err(error)) = (permit, &result) {
-            if error.is_unsent() {
-                permit.unsent();
+    /// Fetches, and tries once more after a first transient failure. A failure of another process
+    /// that was only read is waited out as well.
+    async fn fetch(&self) -> Result<Minted, Error> {
+        let mut failed = false;
+        let mut result = self.once().await;
+        loop {
+            let error = result.as_ref().err();
+            let Some((error, pause)) = error.and_then(|error| self.retried(error, failed)) else {
+                return result;
+            };
+            if !error.is_not_attempted() {
+                failed = true;
+                self.refresh.retried(error, pause);
+            }
+            let clock = self.cx.clock();
+            clock.sleep_until(later(clock.now(), pause)).await;
+            match self.once().await {
+                // There was no place for it.
+                Err(again) if again.is_not_attempted() && is_rate_limited(&again) => return result,
+                again => result = again,
             }
         }
-        Ok((result?, age))
     }
+
+    /// In how long the fetch is tried again after this error, if it is. `failed`: a request of
+    /// this fetch has failed before.
+    fn retried<'a>(&self, error: &'a Error, failed: bool) -> Option<(&'a Error, Duration)> {
+        const MOST: Duration = Duration::from_secs(1);
+
+        let asked = error.retry_after().unwrap_or_default();
+        let pause = MOST.mul_f32(0.1 + 0.9 * fastrand::f32()).max(asked);
+        let first = self.refresh.attempt == 1 && (!failed || error.is_not_attempted());
+        let hiccup = error.is_transient() && !is_rate_limited(error) && asked <= MOST;
+        let in_time = later(self.cx.clock().now(), pause) < self.cx.deadline();
+        (first && hiccup && in_time).then_some((error, pause))
+    }
+
+    async fn once(&self) -> Result<Minted, Error> {
+        let state = &self.state;
+        if !state.begun(self.number) {
+            let given_up = Error::new(ErrorKind::Runtime, "the fetch was given up");
+            return Err(given_up.not_attempted());
+        }
+        // Each try knows of its own requests only.
+        let cx = FetchContext {
+            requests: Requests::new(Some(Box::new(InCache {
+                state: Arc::downgrade(state),
+                number: self.number,
+            }))),
+            ..self.cx.clone()
+        };
+        let started = state.now();
+        let result = cx.run(state.provider.fetch(cx.clone())).await;
+        // Counted from before the request: what the network takes is not life.
+        let (now, wall) = cx.sent_at().unwrap_or((started.monotonic, started.wall));
+        match result {
+            Ok(access) => Ok(Minted {
+                access,
+                born: Age::starting(now, wall),
+                fetch: self.number,
+            }),
+            Err(error) => Err(error.mark_unsent(cx.was_unsent())),
+        }
+    }
+}
+
+fn is_rate_limited(error: &Error) -> bool {
+    error.kind() == ErrorKind::RateLimited
 }
 
 impl Drop for Fetch {
     fn drop(&mut self) {
         // Without effect after an end with a result.
-        if self.state.lost(self.id) {
+        if self.state.lost(self.number) {
             self.refresh.lost();
         }
     }

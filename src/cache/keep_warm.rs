@@ -3,13 +3,13 @@
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
-use super::fetch::spawn_due;
+use super::fetch::start_due;
 use super::state::State;
 use crate::clock::{later, timeout_at};
 use crate::sync::{Ordering, Runtime};
 
 /// How often the timer looks at its cache: so it notices a machine that was
-/// suspended, and other credentials while the old ones are refused.
+/// suspended.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Starts the timer, if the cache is to be kept warm and none runs. At set-up,
@@ -36,29 +36,16 @@ pub(super) fn ensure(state: &Arc<State>) {
 }
 
 async fn keep_warm(state: Weak<State>) {
-    let Some(mut changes) = state.upgrade().map(|state| state.changes.subscribe()) else {
+    let Some(mut changes) = state.upgrade().map(|state| state.status.subscribe()) else {
         return;
     };
-    // The generation that was asked for.
-    let mut used = None;
     loop {
         let Some(strong) = state.upgrade() else {
             return;
         };
         changes.mark_unchanged();
-        if strong.settings.one_of_many && strong.is_check_due(strong.now()) {
-            let generation = strong
-                .slot
-                .get()
-                .map(|cached| cached.issued.token.generation());
-            // Unused for a whole life: the next request starts another timer.
-            if used != Some(generation) && !strong.used.swap(false, Ordering::Relaxed) {
-                return;
-            }
-            used = Some(generation);
-        }
-        spawn_due(&strong);
-        let clock = Arc::clone(&strong.settings.clock);
+        start_due(&strong);
+        let clock = Arc::clone(&strong.clock);
         let until = strong.next_check_at().min(later(clock.now(), INTERVAL));
         drop(strong);
         // Closed is the last handle gone.

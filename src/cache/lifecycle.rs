@@ -5,323 +5,609 @@
 //! [`TokenCache`](super::TokenCache) acts on them. A caller that waits carries
 //! no result: when anything has changed it asks again.
 //!
-//! Invariants: at most one fetch is in flight; no expired token is served; a
-//! wait ends by the caller's deadline; from the end of a fetch to the start of
-//! the next, time passes (except once after a fetch that ended without result).
+//! Invariants: at most one fetch is in flight; no token is served after its
+//! end; a wait ends by the caller's deadline; from the end of a fetch to the
+//! start of the next, time passes (except once after a fetch that was lost).
 
-use std::sync::Arc;
+use std::mem;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::attempt::{Attempt, Attempts, Completed, StartFetch};
-use super::backoff::BackoffBounds;
-use super::caller::Caller;
-use super::lifetime::{Freshness, IssuedToken, Lifetime, RefreshPolicy};
-use super::rejection::{Rejection, Unauthorized};
-use super::status::TokenStatus;
-use crate::clock::{Age, Now};
-use crate::error::Error;
-use crate::provider::Cause;
-use crate::rate_limit::Urgency;
-use crate::token::AccessToken;
+use tokio::sync::watch;
+
+use super::state::State;
+use super::status::{Phase, TokenStatus};
+use super::token::{Minted, Policy, Token};
+use crate::backoff::backoff;
+use crate::clock::{Now, doubled, later};
+use crate::error::{Error, ErrorKind};
+use crate::provider::{AFTER_REQUEST, Cause};
+use crate::rate_limit::{Class, Urgency};
+
+/// A task that has not begun by then does not run.
+const BEGINS_WITHIN: Duration = Duration::from_secs(1);
+/// A task that has not stopped so long after it should have does not run.
+const GRACE: Duration = Duration::from_secs(5);
+/// The shortest time from a fetch that failed to the next.
+const MIN_HOLD: Duration = Duration::from_millis(100);
+
+/// A token that served for so long without a 401 was a cure for the 401 before
+/// it. Just below 5 min: tokens that die after 5 min are replaced at once, and a
+/// path that is forbidden every 5 min costs fewer than 300 token requests a day.
+const CURED: Duration = Duration::from_secs(290);
+/// After which of its predecessors' 401s in a row a token is replaced, in minutes.
+const SCHEDULE: [u64; 6] = [0, 1, 2, 4, 8, 10];
 
 /// One token: the current one, the fetch of the next, and the 401s to it.
 #[derive(Debug)]
 pub(super) struct Lifecycle {
-    policy: RefreshPolicy,
-    /// The longest backoff after a permanent failure.
-    max_backoff: Duration,
-    token: Option<Arc<IssuedToken>>,
-    pub(super) fetch: Attempts,
+    policy: Policy,
+    home: Weak<State>,
+    token: Option<Arc<Token>>,
+    fetch: Fetch,
+    /// The number of the newest fetch.
+    newest: u64,
+    /// The last failure since the last success.
+    failure: Option<Failure>,
+    /// The last fetch that ended without a result, and how many did in a row.
+    lost: (u64, u32),
     rejection: Rejection,
+    /// Counts the changes that a status shows.
+    pub(super) events: u64,
+}
+
+/// The fetch of the next token.
+#[derive(Debug)]
+enum Fetch {
+    Idle,
+    InFlight(InFlight),
+    /// The last fetch brought no token; the next starts later.
+    Held {
+        error: Error,
+        until: Instant,
+        whom: Whom,
+    },
+}
+
+#[derive(Debug)]
+struct InFlight {
+    urgency: watch::Sender<Urgency>,
+    /// When it stops if it sends nothing.
+    deadline: Instant,
+    /// When it is given up.
+    overdue: Instant,
+}
+
+/// Whom a hold keeps from starting a fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    /// Callers get the error.
+    Everyone,
+    /// Nothing was sent: callers wait for the end of the hold, if that is before their deadline.
+    InLine,
+    /// A caller starts a fetch at once, unless it is a replay.
+    Background,
+}
+
+#[derive(Debug)]
+struct Failure {
+    number: u64,
+    error: Error,
+    in_a_row: u32,
+}
+
+/// The 401s to the current token and to those before it.
+#[derive(Debug)]
+struct Rejection {
+    /// When the current token is replaced, if it was answered 401.
+    replace_at: Option<Instant>,
+    /// Since when the current token serves.
+    since: Instant,
+    /// Tokens in a row that were answered 401.
+    in_a_row: usize,
+    /// The newest fetch at the last 401 that counted. A token of that fetch was
+    /// requested before the 401 and cannot be the answer to it.
+    newest: u64,
+}
+
+/// A caller that wants a token, and all that it remembers while it waits.
+#[derive(Debug)]
+pub(super) struct Caller {
+    pub(super) deadline: Instant,
+    /// Only a token of a later generation will do; 0 takes any.
+    pub(super) newer_than: u64,
+    /// Leaves the fetch in its place in line.
+    quiet: bool,
+    /// The fetch that it waits for; 0 is none.
+    joined: u64,
+    /// Fetches that it joined and that ended with neither an error nor a token to use.
+    lost: u32,
 }
 
 /// What a caller does next.
 #[derive(Debug)]
 pub(super) enum Decision {
-    Ready(AccessToken),
+    Ready(Arc<Token>),
     /// Start the fetch, if there is one; ask again after the next change, and
     /// at `until` at the latest.
     Wait {
         until: Instant,
-        start: Option<StartFetch>,
+        start: Option<Start>,
     },
-    /// Ask the provider whether it has other credentials by now. If so, tell
-    /// the machine and ask again; if not, fail with this error.
-    CheckCredentials(Error),
     Failed(Error),
 }
 
-/// An action that is due in the background.
+/// A fetch to start.
 #[derive(Debug)]
-pub(super) enum Due {
-    Fetch(StartFetch),
-    /// Ask the provider whether it has other credentials than those that the
-    /// server refused. If so, tell the machine and check again.
-    CheckCredentials,
+pub(super) struct Start {
+    pub(super) number: u64,
+    pub(super) cause: Cause,
+    /// Counted from 1 since the last success.
+    pub(super) attempt: u32,
+    pub(super) urgency: watch::Receiver<Urgency>,
+    /// The place in line, where the urgency does not decide it.
+    pub(super) class: Option<Class>,
+    pub(super) deadline: Instant,
+    /// The token to be replaced.
+    pub(super) previous: Option<Arc<Token>>,
 }
 
-/// Every moment that a decision waits for.
-#[derive(Debug, Clone, Copy)]
-enum Deadline {
-    /// The token is old enough to be refreshed in the background.
-    RefreshDue,
-    /// Requests begin to wait for the new token.
-    ExpiringSoon,
-    /// The token is never sent again.
-    Expired,
-    /// A failed fetch may be tried again, not before.
-    BackoffEnds,
-    /// Refused credentials are compared with the source's, not before.
-    CredentialsCheck,
-    /// The rate limit has a request to spare, not before.
-    WindowReopens,
-    /// A rejected token is replaced, at the latest.
-    ReplaceRejected,
-    /// The fetch in flight has ended, at the latest.
-    FetchOverdue,
+/// A new token serves.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) token: Arc<Token>,
+    /// The age of the token that it replaces.
+    pub(super) replaced: Option<Duration>,
+}
+
+impl Caller {
+    /// A caller that takes any living token, and waits for it until `deadline`.
+    pub(super) fn until(deadline: Instant) -> Self {
+        Self::newer_than(0, deadline)
+    }
+
+    /// A caller that takes only a token of a later generation.
+    pub(super) fn newer_than(generation: u64, deadline: Instant) -> Self {
+        Self {
+            deadline,
+            newer_than: generation,
+            quiet: false,
+            joined: 0,
+            lost: 0,
+        }
+    }
+
+    /// The same for a replay: it waits, but does not hurry the fetch.
+    pub(super) fn replay(generation: u64, deadline: Instant) -> Self {
+        Self {
+            quiet: true,
+            ..Self::newer_than(generation, deadline)
+        }
+    }
 }
 
 impl Lifecycle {
-    pub(super) fn new(policy: RefreshPolicy, max_backoff: Duration) -> Self {
+    pub(super) fn new(policy: Policy, home: Weak<State>, now: Now) -> Self {
         Self {
             policy,
-            max_backoff,
+            home,
             token: None,
-            fetch: Attempts::new(),
-            rejection: Rejection::default(),
+            fetch: Fetch::Idle,
+            newest: 0,
+            failure: None,
+            lost: (0, 0),
+            rejection: Rejection {
+                replace_at: None,
+                since: now.monotonic,
+                in_a_row: 0,
+                newest: 0,
+            },
+            events: 0,
         }
     }
 
     /// A caller wants a token, or asks again.
     pub(super) fn acquire(&mut self, caller: &mut Caller, now: Now) -> Decision {
-        let old = match self.usable(caller, now) {
-            Some(token) if token.freshness(now) <= Freshness::RefreshDue => {
-                return Decision::Ready(token.token.clone());
-            }
-            old => old,
-        };
-        // From here the caller waits for a new token. The old one, while it
-        // lives, serves if the new one does not come in time.
-        let patience = match &old {
-            Some(old) => old
-                .reaches(old.lifetime.last_wait, now)
-                .min(caller.deadline),
-            None => caller.deadline,
-        };
-        match (self.wait_for_new(caller, patience, now), old) {
-            (Ok((until, start)), _) => Decision::Wait { until, start },
-            (Err(_), Some(old)) => Decision::Ready(old.token.clone()),
-            (Err(error), None) => match self.fetch.check_credentials(now) {
-                true => Decision::CheckCredentials(error),
-                false => Decision::Failed(error),
-            },
+        if let Some(token) = self.usable(caller.newer_than, now) {
+            return Decision::Ready(Arc::clone(token));
         }
-    }
-
-    /// A token that this caller may use.
-    pub(super) fn usable(&self, caller: &Caller, now: Now) -> Option<Arc<IssuedToken>> {
-        let token = self.token.as_ref()?;
-        let newer = caller
-            .newer_than
-            .is_none_or(|old| token.token.generation() > old);
-        let lives =
-            token.freshness(now) != Freshness::Expired && token.left(now) >= caller.min_life;
-        (newer && lives).then(|| Arc::clone(token))
-    }
-
-    /// Until when to wait, and the fetch to start; or why not.
-    fn wait_for_new(
-        &mut self,
-        caller: &mut Caller,
-        patience: Instant,
-        now: Now,
-    ) -> Result<(Instant, Option<StartFetch>), Error> {
-        self.fetch.drop_overdue(now);
-        caller.check(&self.fetch, self.token.as_deref(), now)?;
-        if patience <= now.monotonic {
-            return Err(self.fetch.too_late());
+        self.give_up_overdue(now);
+        if let Some(error) = self.answer(caller, now) {
+            return Decision::Failed(error);
         }
-        match &mut self.fetch.state {
-            Attempt::InFlight(fetch) => {
-                fetch.urgency = Urgency::Waiting;
-                caller.waited_for = Some(fetch.id);
-                return Ok((patience.min(fetch.overdue_at), None));
+        if caller.deadline <= now.monotonic {
+            return Decision::Failed(self.too_late());
+        }
+        let mut start = None;
+        match &self.fetch {
+            Fetch::InFlight(flight) if !caller.quiet => {
+                let is_new = |old: &mut _| mem::replace(old, Urgency::Waiting) != Urgency::Waiting;
+                flight.urgency.send_if_modified(is_new);
             }
-            Attempt::BackingOff(backoff) if backoff.holds_callers(now) => {
-                let ends = backoff.ends_at(now);
-                if backoff.is_waited_for() && ends <= patience {
-                    return Ok((ends, None));
+            Fetch::InFlight(_) => {}
+            Fetch::Held { until, whom, .. }
+                if now.monotonic < *until && (*whom != Whom::Background || caller.quiet) =>
+            {
+                if *whom != Whom::Everyone && *until <= caller.deadline {
+                    let until = *until;
+                    return Decision::Wait { until, start };
                 }
-                return Err(backoff.error(now));
+                return Decision::Failed(self.held(now));
             }
-            Attempt::BackingOff(_) | Attempt::Idle => {}
+            Fetch::Held { .. } | Fetch::Idle => {
+                let urgency = match caller.quiet {
+                    true => Urgency::Background,
+                    false => Urgency::Waiting,
+                };
+                start = Some(self.start(urgency, caller.newer_than != 0, now));
+            }
         }
-        let start = self.start(Urgency::Waiting, caller.newer_than.is_some(), now);
-        caller.waited_for = Some(start.id);
-        let overdue = self.at(Deadline::FetchOverdue, now).unwrap_or(patience);
-        Ok((patience.min(overdue), Some(start)))
+        caller.joined = self.newest;
+        let until = caller.deadline.min(self.next_check_at(now));
+        Decision::Wait { until, start }
     }
 
-    /// A request found a token that is not fresh, or the timer fired: what is
-    /// due in the background.
-    pub(super) fn check(&mut self, now: Now) -> Option<Due> {
-        self.fetch.drop_overdue(now);
-        if self.fetch.running().is_some() || self.next_check_at(now) > now.monotonic {
+    /// The token, if a caller may use it.
+    pub(super) fn usable(&self, newer_than: u64, now: Now) -> Option<&Arc<Token>> {
+        let token = self.token.as_ref()?;
+        (token.generation() > newer_than && token.is_live(now)).then_some(token)
+    }
+
+    /// The error for a caller whose fetch has brought nothing.
+    fn answer(&self, caller: &mut Caller, now: Now) -> Option<Error> {
+        if caller.joined == 0 {
             return None;
         }
-        Some(match self.fetch.check_credentials(now) {
-            true => Due::CheckCredentials,
-            false => Due::Fetch(self.start(Urgency::Background, false, now)),
+        let failed = self.failure.as_ref();
+        if let Some(failure) = failed.filter(|failure| failure.number == caller.joined) {
+            // Also if the hold is over: this is the answer to its fetch.
+            let left = self.held_until(now).unwrap_or(now.monotonic);
+            let left = left.saturating_duration_since(now.monotonic);
+            return Some(failure.error.clone().with_retry_after(left));
+        }
+        let brought = self.token.as_ref().map(|token| token.fetch);
+        let expired = brought == Some(caller.joined);
+        if !expired && self.lost.0 < caller.joined {
+            return None;
+        }
+        caller.joined = 0;
+        caller.lost += 1;
+        // One more is fetched for it.
+        (caller.lost > 1).then(|| match expired {
+            true => expired_error(),
+            false => lost_error(),
         })
+    }
+
+    /// A request looks at its token, or the timer has fired: the fetch that is
+    /// due in the background.
+    pub(super) fn check(&mut self, now: Now) -> Option<Start> {
+        self.give_up_overdue(now);
+        let due = !self.is_in_flight() && self.next_check_at(now) <= now.monotonic;
+        due.then(|| self.start(Urgency::Background, false, now))
     }
 
     /// Before this, nothing is due in the background.
     pub(super) fn next_check_at(&self, now: Now) -> Instant {
-        let at = |deadline| self.at(deadline, now);
-        if let Some(overdue) = at(Deadline::FetchOverdue) {
-            return overdue;
+        if let Fetch::InFlight(flight) = &self.fetch {
+            return flight.overdue;
         }
-        // A refresh is in line for a later place than a waiting request: it
-        // tries again when requests begin to wait.
-        let soon = at(Deadline::ExpiringSoon).filter(|&soon| soon > now.monotonic);
-        let reopens = at(Deadline::WindowReopens).map(|at| soon.map_or(at, |soon| soon.min(at)));
-        // Other credentials end a backoff.
-        let allowed = at(Deadline::CredentialsCheck)
-            .or(at(Deadline::BackoffEnds))
-            .or(reopens);
-        self.due_at(now).max(allowed).unwrap_or(now.monotonic)
+        let due = self.token.as_ref().map(|token| token.due_at(now));
+        let due = due.into_iter().chain(self.rejection.replace_at).min();
+        due.max(self.held_until(now)).unwrap_or(now.monotonic)
     }
 
-    /// When the current token is to be replaced.
-    fn due_at(&self, now: Now) -> Option<Instant> {
-        let due = [Deadline::RefreshDue, Deadline::ReplaceRejected];
-        due.into_iter()
-            .filter_map(|deadline| self.at(deadline, now))
-            .min()
+    fn is_in_flight(&self) -> bool {
+        matches!(self.fetch, Fetch::InFlight(_))
     }
 
-    fn at(&self, deadline: Deadline, now: Now) -> Option<Instant> {
-        let age = |turn: fn(&Lifetime) -> Duration| {
-            let token = self.token.as_ref()?;
-            Some(token.reaches(turn(&token.lifetime), now))
-        };
-        match deadline {
-            Deadline::RefreshDue => age(|life| life.refresh_due),
-            Deadline::ExpiringSoon => age(|life| life.expiring_soon),
-            Deadline::Expired => age(|life| life.expired),
-            Deadline::BackoffEnds => self.fetch.backoff_ends(false, now),
-            Deadline::CredentialsCheck => self.fetch.credentials_check_at(now),
-            Deadline::WindowReopens => self.fetch.backoff_ends(true, now),
-            Deadline::ReplaceRejected => self.rejection.replace_at(now),
-            Deadline::FetchOverdue => self.fetch.overdue_at(),
+    /// Gives up a fetch whose runtime is gone or blocked.
+    fn give_up_overdue(&mut self, now: Now) {
+        if matches!(&self.fetch, Fetch::InFlight(flight) if flight.overdue <= now.monotonic) {
+            self.fetch = Fetch::Idle;
+            self.events += 1;
         }
     }
 
-    fn start(&mut self, urgency: Urgency, manual: bool, now: Now) -> StartFetch {
-        let cause = match &self.token {
-            Some(_) if self.rejection.is_rejected() => Cause::Rejected,
+    fn start(&mut self, urgency: Urgency, manual: bool, now: Now) -> Start {
+        let token = self.token.as_ref();
+        let cause = match token {
+            Some(_) if self.rejection.replace_at.is_some() => Cause::Rejected,
             _ if manual => Cause::Manual,
             None => Cause::Cold,
-            Some(token) if token.freshness(now) <= Freshness::RefreshDue => Cause::Ahead,
+            Some(token) if token.is_live(now) => Cause::Ahead,
             Some(_) => Cause::Expired,
         };
-        let expires_at = self.at(Deadline::Expired, now);
-        let previous = (self.token.clone(), expires_at);
-        self.fetch.start(cause, urgency, previous, now)
+        let is_failing = |failure: &Failure| !failure.error.is_transient();
+        // Also if a replay waits for it.
+        let early = cause == Cause::Rejected && token.is_some_and(|token| !token.is_due(now));
+        let class = match self.failure.as_ref().is_some_and(is_failing) {
+            true => Some(Class::Failing),
+            false => early.then_some(Class::Rejected),
+        };
+        let (sender, receiver) = watch::channel(urgency);
+        let deadline = later(now.monotonic, self.policy.acquire_timeout);
+        self.newest += 1;
+        self.events += 1;
+        self.fetch = Fetch::InFlight(InFlight {
+            urgency: sender,
+            deadline,
+            overdue: later(now.monotonic, BEGINS_WITHIN),
+        });
+        Start {
+            number: self.newest,
+            cause,
+            attempt: self.failures().saturating_add(1),
+            urgency: receiver,
+            class,
+            deadline,
+            previous: self.token.clone(),
+        }
     }
 
-    /// The fetch has ended. `None`: it was given up, its result is dropped.
-    pub(super) fn completed(
+    /// The fetch in flight, if it is this one.
+    fn in_flight(&mut self, number: u64) -> Option<&mut InFlight> {
+        match &mut self.fetch {
+            Fetch::InFlight(flight) if self.newest == number => Some(flight),
+            _ => None,
+        }
+    }
+
+    /// The task of the fetch runs. `false`: the fetch was given up.
+    pub(super) fn begun(&mut self, number: u64) -> bool {
+        let flight = self.in_flight(number);
+        flight
+            .map(|flight| flight.overdue = later(flight.deadline, GRACE))
+            .is_some()
+    }
+
+    /// The fetch has a permit. `false`: it was given up and must send nothing.
+    pub(super) fn granted(&mut self, number: u64, now: Now) -> bool {
+        let overdue = later(
+            now.monotonic,
+            self.policy.fetch_timeout.saturating_add(GRACE),
+        );
+        let flight = self.in_flight(number);
+        flight.map(|flight| flight.overdue = overdue).is_some()
+    }
+
+    /// The request is over, and the provider may go on. `sent` is `false` if the
+    /// connection was never made.
+    pub(super) fn answered(&mut self, number: u64, sent: bool, now: Now) {
+        let goes_on = self.policy.fetch_timeout.saturating_add(AFTER_REQUEST);
+        if let Some(flight) = self.in_flight(number) {
+            let stops = match sent {
+                true => later(now.monotonic, goes_on).max(flight.deadline),
+                false => flight.deadline,
+            };
+            flight.overdue = later(stops, GRACE);
+        }
+    }
+
+    /// The fetch has ended: with the token that serves now, or with an error
+    /// that says when the next fetch may start. `None`: it was given up, its
+    /// result is dropped.
+    pub(super) fn ended(
         &mut self,
-        id: u64,
-        result: Result<(AccessToken, Age), Error>,
-        now: Now,
-        chance: f32,
-    ) -> Option<Completed> {
-        self.fetch.in_flight(id)?;
+        number: u64,
+        result: Result<Minted, Error>,
+        (now, chance): (Now, f32),
+    ) -> Option<Result<Published, Error>> {
+        let urgency = *self.in_flight(number)?.urgency.borrow();
+        self.events += 1;
+        self.lost.1 = 0;
         let old = self.token.as_deref();
-        let generation = old.map_or(0, |old| old.token.generation()) + 1;
-        let issued = result.and_then(|(token, age)| {
-            let minted = (token.with_generation(generation), age);
-            let old = old.filter(|_| !self.rejection.is_rejected());
-            IssuedToken::replacing(old, &self.policy, minted, (id, chance), now)
+        let token = result.and_then(|mut minted| {
+            let generation = old.map_or(0, Token::generation) + 1;
+            minted.access = minted.access.with_generation(generation);
+            let old = old.filter(|_| self.rejection.replace_at.is_none());
+            let home = Weak::clone(&self.home);
+            Token::new(minted, old, &self.policy, home, (now, chance))
         });
-        Some(match issued {
-            Ok(issued) => {
-                self.rejection
-                    .replaced(old.is_some_and(|old| old.freshness(now) != Freshness::Fresh));
-                let replaced = old.map(|old| old.age(now));
-                let issued = Arc::new(issued);
-                self.token = Some(Arc::clone(&issued));
-                self.fetch.succeeded();
-                Completed::Published { issued, replaced }
-            }
+        Some(match token {
+            Ok(token) => Ok(self.publish(Arc::new(token), now)),
             Err(error) => {
-                let left = old.map(|old| old.left(now)).filter(|left| !left.is_zero());
-                let bounds = BackoffBounds {
-                    earlier: self.fetch.failures(),
-                    token_left: left,
-                    max_permanent: self.max_backoff,
-                };
-                Completed::Failed(self.fetch.failed(id, error, bounds, now, chance))
+                let (until, whom) = self.hold(number, &error, urgency, (now, chance));
+                self.fetch = Fetch::Held { error, until, whom };
+                Err(self.held(now))
             }
         })
     }
 
-    /// A server answered 401 to this token. When its replacement is due, if
-    /// this is its first 401.
-    pub(super) fn rejected(
-        &mut self,
-        generation: u64,
-        challenged: bool,
-        now: Now,
-    ) -> Option<Instant> {
-        let token = self.token.as_ref()?;
-        if token.token.generation() != generation {
-            return None;
+    fn publish(&mut self, token: Arc<Token>, now: Now) -> Published {
+        let old = self.token.replace(Arc::clone(&token));
+        let replaced = old.as_ref().map(|old| old.age(now));
+        if old.is_some_and(|old| self.rejection.is_cure(&old, now)) {
+            self.rejection.in_a_row = 0;
         }
-        if token.freshness(now) != Freshness::Fresh && !self.rejection.is_rejected() {
-            self.rejection.forget();
-        }
-        let unauthorized = Unauthorized {
-            challenged,
-            fetch: token.fetch,
-            newest_fetch: self.fetch.newest,
-        };
-        let first = self.rejection.rejected(unauthorized, now);
-        first.then(|| self.rejection.replace_at(now)).flatten()
+        self.rejection.replace_at = None;
+        self.rejection.since = now.monotonic;
+        self.fetch = Fetch::Idle;
+        self.failure = None;
+        Published { token, replaced }
     }
 
-    /// A server answered 2xx to this token.
-    pub(super) fn accepted(&mut self, generation: u64) {
-        let current = self.token.as_ref();
-        if current.is_some_and(|token| token.token.generation() == generation) {
-            self.rejection.accepted();
+    /// Until when no fetch starts after this error, and for whom.
+    fn hold(
+        &mut self,
+        number: u64,
+        error: &Error,
+        urgency: Urgency,
+        (now, chance): (Now, f32),
+    ) -> (Instant, Whom) {
+        if error.is_not_attempted() {
+            let wait = error.retry_after().unwrap_or(MIN_HOLD).max(MIN_HOLD);
+            let whom = match urgency {
+                // A failure, though not of a request of this process.
+                _ if error.max_backoff().is_some() => Whom::Everyone,
+                _ if error.kind() == ErrorKind::InvalidClient => Whom::Everyone,
+                // A request that waits has an earlier turn than a refresh.
+                Urgency::Background => Whom::Background,
+                Urgency::Waiting => Whom::InLine,
+            };
+            return (later(now.monotonic, wait), whom);
         }
+        let in_a_row = self.failures().saturating_add(1);
+        self.failure = Some(Failure {
+            number,
+            error: error.clone(),
+            in_a_row,
+        });
+        let mut wait = backoff(error, in_a_row, chance);
+        if let Some(most) = error.max_backoff() {
+            wait = wait.min(most);
+        }
+        let asked = error.retry_after().unwrap_or_default();
+        let token = self.usable(0, now);
+        if let Some(token) = token.filter(|_| error.is_transient()) {
+            // When the token ends, requests begin to wait for the next.
+            let left = token.ends_at(now).saturating_duration_since(now.monotonic);
+            wait = wait.min(left.max(asked));
+        }
+        (later(now.monotonic, wait.max(MIN_HOLD)), Whom::Everyone)
+    }
+
+    /// The fetch has ended without a result. Whether it was in flight still.
+    pub(super) fn lost(&mut self, number: u64, now: Now) -> bool {
+        let was_in_flight = self.in_flight(number).is_some();
+        if was_in_flight {
+            self.events += 1;
+            self.lost = (number, self.lost.1.saturating_add(1));
+            self.fetch = match self.lost.1 {
+                1 => Fetch::Idle,
+                more => Fetch::Held {
+                    error: lost_error(),
+                    until: later(
+                        now.monotonic,
+                        doubled(MIN_HOLD, more - 2, Duration::from_secs(1)),
+                    ),
+                    whom: Whom::Background,
+                },
+            };
+        }
+        was_in_flight
+    }
+
+    /// A server answered 401 to this token. If that is its first 401: the age of
+    /// the token, and in how long it is replaced.
+    pub(super) fn rejected(&mut self, generation: u64, now: Now) -> Option<(Duration, Duration)> {
+        let newest = self.newest;
+        let token = self.token.as_ref()?;
+        let rejection = &mut self.rejection;
+        if token.generation() != generation || rejection.replace_at.is_some() {
+            return None;
+        }
+        if rejection.is_cure(token, now) {
+            rejection.in_a_row = 0;
+        }
+        if token.fetch > rejection.newest || rejection.in_a_row == 0 {
+            rejection.in_a_row += 1;
+            rejection.newest = newest;
+        }
+        let step = rejection.in_a_row.min(SCHEDULE.len());
+        let minutes = SCHEDULE.get(step - 1).copied().unwrap_or_default();
+        let delay = Duration::from_secs(60 * minutes);
+        rejection.replace_at = Some(later(now.monotonic, delay));
+        self.events += 1;
+        Some((token.age(now), delay))
     }
 
     /// Whether a newer token than this serves, or is on its way.
     pub(super) fn is_replacing(&self, generation: u64, now: Now) -> bool {
-        let newer = Caller::newer_than(generation, now.monotonic);
-        self.usable(&newer, now).is_some() || self.at(Deadline::FetchOverdue, now).is_some()
+        self.usable(generation, now).is_some() || self.is_in_flight()
     }
 
     pub(super) fn status(&self, token_requests: u64, now: Now) -> TokenStatus {
-        let held = [Deadline::BackoffEnds, Deadline::WindowReopens];
-        let held = held
-            .into_iter()
-            .filter_map(|deadline| self.at(deadline, now))
-            .max();
-        let replace = self.due_at(now).filter(|_| self.rejection.is_rejected());
-        TokenStatus::describe(
-            self.token.as_deref(),
-            self.rejection.is_rejected(),
-            &self.fetch,
-            held.max(replace),
+        let token = self.token.as_ref();
+        let failure = self.failure.as_ref();
+        let phase = match token {
+            Some(token) if token.is_live(now) => match self.rejection.replace_at {
+                _ if self.is_in_flight() => Phase::Refreshing,
+                None if !token.is_due(now) => Phase::Fresh,
+                _ => Phase::RefreshDue,
+            },
+            _ if failure.is_some() => Phase::Failing,
+            Some(_) => Phase::Expired,
+            None => Phase::Cold,
+        };
+        let next = self.rejection.replace_at.map(|_| self.next_check_at(now));
+        let next = next
+            .filter(|_| !self.is_in_flight())
+            .max(self.held_until(now));
+        let next = next.map(|at| at.saturating_duration_since(now.monotonic));
+        TokenStatus {
+            phase,
+            generation: token.map_or(0, |token| token.generation()),
+            expires_in: token.map(|token| token.left(now)),
+            scope: token.and_then(|token| token.access().scope().map(str::to_owned)),
+            rejected: self.rejection.replace_at.is_some(),
+            last_error: failure.map(|failure| failure.error.kind()),
+            consecutive_failures: self.failures(),
+            next_attempt_in: next.filter(|wait| !wait.is_zero()),
             token_requests,
-            now,
-        )
+        }
     }
+
+    /// Failures since the last success.
+    fn failures(&self) -> u32 {
+        self.failure.as_ref().map_or(0, |failure| failure.in_a_row)
+    }
+
+    /// The end of the hold, if it is not over.
+    fn held_until(&self, now: Now) -> Option<Instant> {
+        match self.fetch {
+            Fetch::Held { until, .. } if now.monotonic < until => Some(until),
+            _ => None,
+        }
+    }
+
+    /// The error of the hold, with what is left of it as its `retry_after`.
+    fn held(&self, now: Now) -> Error {
+        match &self.fetch {
+            Fetch::Held { error, until, .. } => {
+                let left = until.saturating_duration_since(now.monotonic);
+                error.clone().with_retry_after(left)
+            }
+            _ => self.too_late(),
+        }
+    }
+
+    /// The error of a caller whose time is up.
+    fn too_late(&self) -> Error {
+        let error = Error::new(
+            ErrorKind::Timeout,
+            "no token arrived within the acquire timeout",
+        );
+        match &self.failure {
+            Some(failure) => error.with_source(failure.error.clone()),
+            None => error,
+        }
+    }
+}
+
+impl Rejection {
+    /// Whether this token, the current one, has shown that its predecessor's
+    /// replacement was a cure: it served long enough without a 401.
+    fn is_cure(&self, token: &Token, now: Now) -> bool {
+        let served = now.monotonic.saturating_duration_since(self.since);
+        self.replace_at.is_none() && (served >= CURED || token.is_due(now))
+    }
+}
+
+fn expired_error() -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        "each new token had expired before it could be used: the machine was suspended, or the \
+         tokens live too short",
+    )
+}
+
+fn lost_error() -> Error {
+    Error::new(
+        ErrorKind::Runtime,
+        "the token fetch ended without a result, again and again: the provider panics, or its \
+         runtime shuts down",
+    )
 }
 
 #[cfg(test)]

@@ -5,15 +5,14 @@
 //! without it there are 50,000.
 #![expect(clippy::disallowed_methods, reason = "any starting point will do")]
 
-#[path = "lifecycle_backoff_tests.rs"]
-mod backoff;
-
 use std::time::SystemTime;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::error::ErrorKind;
+use crate::clock::Age;
+use crate::settings::Settings;
+use crate::token::AccessToken;
 
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -23,28 +22,28 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// A machine without jitter, the clocks, and what the test knows of its fetch.
+/// A machine without jitter, and the clocks.
 struct World {
     machine: Lifecycle,
     now: Now,
-    fetch: u64,
-    age: Option<Age>,
+    /// When the last fetch started.
+    born: Now,
 }
 
 impl World {
     fn new() -> Self {
-        let policy = RefreshPolicy {
+        let policy = Policy {
             jitter: 0.0,
-            ..RefreshPolicy::default()
+            ..Policy::from(&Settings::default())
+        };
+        let now = Now {
+            monotonic: Instant::now(),
+            wall: SystemTime::now(),
         };
         Self {
-            machine: Lifecycle::new(policy, BackoffBounds::MAX_PERMANENT_SINGLE),
-            now: Now {
-                monotonic: Instant::now(),
-                wall: SystemTime::now(),
-            },
-            fetch: 0,
-            age: None,
+            machine: Lifecycle::new(policy, Weak::new(), now),
+            now,
+            born: now,
         }
     }
 
@@ -53,61 +52,65 @@ impl World {
         self.now.wall += time;
     }
 
+    fn generation(&self) -> u64 {
+        let token = self.machine.token.as_ref();
+        token.map_or(0, |token| token.generation())
+    }
+
     fn caller(&self) -> Caller {
         Caller::until(self.now.monotonic + s(30))
     }
 
     fn refresher(&self) -> Caller {
-        let generation = self
-            .machine
-            .token
-            .as_ref()
-            .map_or(0, |token| token.token.generation());
-        Caller::newer_than(generation, self.now.monotonic + s(30))
-    }
-
-    fn started(&mut self, start: Option<&StartFetch>) {
-        if let Some(start) = start {
-            self.fetch = start.id;
-            self.age = Some(Age::starting(self.now.monotonic, self.now.wall));
-        }
+        Caller::newer_than(self.generation(), self.now.monotonic + s(30))
     }
 
     fn acquire(&mut self, caller: &mut Caller) -> Decision {
         let decision = self.machine.acquire(caller, self.now);
-        if let Decision::Wait { start, .. } = &decision {
-            self.started(start.as_ref());
+        if let Decision::Wait { start: Some(_), .. } = &decision {
+            self.born = self.now;
         }
         decision
     }
 
-    fn check(&mut self) -> Option<Due> {
-        let due = self.machine.check(self.now);
-        if let Some(Due::Fetch(start)) = &due {
-            self.started(Some(start));
+    fn check(&mut self) -> Option<Start> {
+        let start = self.machine.check(self.now);
+        if start.is_some() {
+            self.born = self.now;
         }
-        due
+        start
     }
 
-    fn complete(&mut self, result: Result<AccessToken, Error>) -> Option<Completed> {
-        let age = self.age.take();
-        let (now, chance) = (self.now, 1.0);
-        let age = age.unwrap_or_else(|| Age::starting(now.monotonic, now.wall));
-        let result = result.map(|token| (token, age));
-        self.machine.completed(self.fetch, result, now, chance)
+    fn end(
+        &mut self,
+        number: u64,
+        result: Result<AccessToken, Error>,
+    ) -> Option<Result<Published, Error>> {
+        let born = Age::starting(self.born.monotonic, self.born.wall);
+        let minted = result.map(|access| Minted {
+            access,
+            born,
+            fetch: number,
+        });
+        self.machine.ended(number, minted, (self.now, 1.0))
+    }
+
+    fn complete(&mut self, result: Result<AccessToken, Error>) {
+        self.end(self.machine.newest, result);
     }
 
     fn fail(&mut self, kind: ErrorKind) {
         self.complete(Err(Error::new(kind, "failed")));
     }
 
-    fn refuse(&mut self, after: Duration) {
-        let error = Error::new(ErrorKind::RateLimited, "used up");
-        self.complete(Err(error.with_retry_after(after).not_attempted()));
+    /// Fails with an error that says that nothing was sent.
+    fn refuse(&mut self, kind: ErrorKind, after: Duration) {
+        let error = Error::new(kind, "refused").with_retry_after(after);
+        self.complete(Err(error.not_attempted()));
     }
 
     fn token(&mut self, life: Duration) {
-        let name = format!("token-{}", self.fetch);
+        let name = format!("token-{}", self.machine.newest);
         self.complete(Ok(AccessToken::bearer(name, life).unwrap()));
     }
 
@@ -116,11 +119,32 @@ impl World {
         self.acquire(&mut caller);
     }
 
-    /// A token of 3,600 s, this old: refresh due at 2,700 s.
+    fn granted(&mut self) -> bool {
+        self.machine.granted(self.machine.newest, self.now)
+    }
+
+    fn lose(&mut self) -> bool {
+        self.machine.lost(self.machine.newest, self.now)
+    }
+
+    /// A 401 to the current token. In how long it is replaced, if that is its first.
+    fn reject(&mut self) -> Option<Duration> {
+        let (_, delay) = self.machine.rejected(self.generation(), self.now)?;
+        Some(delay)
+    }
+
+    /// A token of 3,600 s, this old: due at 2,700 s, not sent from 3,590 s on.
     fn aged(&mut self, age: Duration) {
         self.fetch();
         self.token(s(3600));
         self.pass(age);
+    }
+
+    /// The token is answered 401 and replaced.
+    fn replaced(&mut self) {
+        self.reject();
+        self.check();
+        self.token(s(3600));
     }
 }
 
@@ -128,18 +152,24 @@ fn seconds(duration: Duration) -> String {
     format!("{} s", duration.as_secs_f64())
 }
 
-fn started(start: &StartFetch) -> String {
-    format!("start {}", start.cause.as_str())
+fn started(start: &Start) -> String {
+    let cause = start.cause.as_str();
+    match (start.class, *start.urgency.borrow()) {
+        (Some(Class::Failing), _) => format!("start {cause}, last in line"),
+        (Some(Class::Rejected), _) => format!("start {cause}, third in line"),
+        (Some(class), _) => format!("start {cause} as {class:?}"),
+        (None, Urgency::Background) => format!("start {cause}, second in line"),
+        (None, Urgency::Waiting) => format!("start {cause}, first in line"),
+    }
 }
 
 /// A decision in one line, as ARCHITECTURE.md has it.
 fn described(decision: &Decision, now: Now) -> String {
     match decision {
-        Decision::Ready(token) => format!("ready {}", token.generation()),
-        Decision::CheckCredentials(_) => "check credentials, or fail".to_owned(),
+        Decision::Ready(token) => format!("token {}", token.generation()),
         Decision::Failed(error) => match error.retry_after() {
-            Some(after) => format!("failed {}, retry after {}", error.kind(), seconds(after)),
-            None => format!("failed {}", error.kind()),
+            Some(after) => format!("error {}, again in {}", error.kind(), seconds(after)),
+            None => format!("error {}", error.kind()),
         },
         Decision::Wait { until, start } => {
             let wait = seconds(*until - now.monotonic);
@@ -152,101 +182,327 @@ fn described(decision: &Decision, now: Now) -> String {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Event {
+enum Asks {
     /// A new caller asks for a token.
     Acquire,
     /// A new caller asks for a newer token than this.
     Refresh,
-    /// A request found a token that is not fresh, or the timer fired.
+    /// A replay asks for a newer token than this.
+    Replay,
+    /// A request looks at its token, or the timer has fired.
     Check,
 }
 
 #[test]
 #[rustfmt::skip]
 fn decision_table() {
-    use Event::{Acquire, Check, Refresh};
+    use Asks::{Acquire, Check, Refresh, Replay};
+    use ErrorKind::{Denied, InvalidClient, RateLimited, Transport};
 
     type State = fn(&mut World);
-    let table: [(&str, State, Event, &str); 46] = [
-        ("no token", |_| {}, Acquire, "wait 1 s, start cold"),
-        ("no token", |_| {}, Check, "start cold"),
-        ("no token, fetch in flight", |w| w.fetch(), Acquire, "wait 1 s"),
-        ("no token, fetch in flight", |w| w.fetch(), Check, "-"),
-        ("no token, fetch in flight for 10 s more", |w| { w.fetch(); w.machine.fetch.advanced(1, w.now.monotonic + s(10)); }, Acquire, "wait 10 s"),
-        ("no token, fetch overdue", |w| { w.fetch(); w.pass(s(1)); }, Acquire, "wait 1 s"),
-        ("no token, fetch overdue for 1 s", |w| { w.fetch(); w.pass(s(1)); w.check(); w.pass(s(1)); }, Acquire, "wait 1 s, start cold"),
-        ("no token, first transient failure", |w| { w.fetch(); w.fail(ErrorKind::Transport); }, Acquire, "wait 1 s"),
-        ("no token, first transient failure", |w| { w.fetch(); w.fail(ErrorKind::Transport); }, Check, "-"),
-        ("no token, its backoff over", |w| { w.fetch(); w.fail(ErrorKind::Transport); w.pass(s(1)); }, Acquire, "wait 1 s, start cold"),
-        ("no token, second transient failure", |w| { w.fetch(); w.fail(ErrorKind::Transport); w.pass(s(1)); w.fetch(); w.fail(ErrorKind::Transport); }, Acquire, "failed transport, retry after 2 s"),
-        ("no token, bare 429", |w| { w.fetch(); w.fail(ErrorKind::RateLimited); }, Acquire, "failed rate_limited, retry after 60 s"),
-        ("no token, credentials refused", |w| { w.fetch(); w.fail(ErrorKind::InvalidClient); }, Acquire, "failed invalid_client, retry after 60 s"),
-        ("no token, credentials refused 5 s ago", |w| { w.fetch(); w.fail(ErrorKind::InvalidClient); w.pass(s(5)); }, Acquire, "check credentials, or fail"),
-        ("no token, the same credentials 5 s later", |w| { w.fetch(); w.fail(ErrorKind::InvalidClient); w.pass(s(5)); w.fetch(); }, Acquire, "failed invalid_client, retry after 55 s"),
-        ("no token, credentials refused 5 s ago", |w| { w.fetch(); w.fail(ErrorKind::InvalidClient); w.pass(s(5)); }, Check, "check credentials"),
-        ("no token, credentials refused, then changed", |w| { w.fetch(); w.fail(ErrorKind::InvalidClient); w.machine.fetch.credentials_changed(w.now); }, Acquire, "wait 1 s, start cold"),
-        ("no token, window reopens in 20 s", |w| { w.fetch(); w.refuse(s(20)); }, Acquire, "wait 20 s"),
-        ("no token, window reopens in 40 s", |w| { w.fetch(); w.refuse(s(40)); }, Acquire, "failed rate_limited, retry after 40 s"),
-        ("no token, window reopens for a refresh in 40 s", |w| { w.check(); w.refuse(s(40)); }, Acquire, "wait 1 s, start cold"),
-        ("no token, a fetch was lost", |w| { w.fetch(); w.machine.fetch.lost(1, w.now); }, Check, "start cold"),
-        ("no token, two fetches were lost", |w| { for n in [1, 2] { w.fetch(); w.machine.fetch.lost(n, w.now); } }, Check, "-"),
-        ("no token, two fetches were lost", |w| { for n in [1, 2] { w.fetch(); w.machine.fetch.lost(n, w.now); } }, Acquire, "wait 1 s, start cold"),
-        ("fresh", |w| w.aged(s(2699)), Acquire, "ready 1"),
+    let table: [(&str, State, Asks, &str); 34] = [
+        ("no token", |_| {}, Acquire, "wait 1 s, start cold, first in line"),
+        ("no token", |_| {}, Check, "start cold, second in line"),
+        ("no token, fetch not begun", |w| w.fetch(), Acquire, "wait 1 s"),
+        ("no token, fetch not begun for 1 s", |w| { w.fetch(); w.pass(s(1)); }, Acquire, "wait 1 s, start cold, first in line"),
+        ("no token, fetch in line", |w| { w.fetch(); w.machine.begun(1); }, Acquire, "wait 30 s"),
+        ("no token, fetch in line", |w| { w.fetch(); w.machine.begun(1); }, Check, "-"),
+        ("no token, fetch sent 9 s ago", |w| { w.fetch(); w.granted(); w.pass(s(9)); }, Acquire, "wait 6 s"),
+        ("no token, fetch overdue", |w| { w.fetch(); w.granted(); w.pass(s(15)); }, Acquire, "wait 1 s, start cold, first in line"),
+        ("no token, first transient failure", |w| { w.fetch(); w.fail(Transport); }, Acquire, "error transport, again in 1 s"),
+        ("no token, first transient failure", |w| { w.fetch(); w.fail(Transport); }, Check, "-"),
+        ("no token, the backoff is over", |w| { w.fetch(); w.fail(Transport); w.pass(s(1)); }, Acquire, "wait 1 s, start cold, first in line"),
+        ("no token, the backoff after a lasting failure is over", |w| { w.fetch(); w.fail(Denied); w.pass(s(60)); }, Acquire, "wait 1 s, start cold, last in line"),
+        ("no token, no turn for 20 s", |w| { w.fetch(); w.refuse(RateLimited, s(20)); }, Acquire, "wait 20 s"),
+        ("no token, no turn for 40 s", |w| { w.fetch(); w.refuse(RateLimited, s(40)); }, Acquire, "error rate_limited, again in 40 s"),
+        ("no token, no turn for a refresh for 40 s", |w| { w.check(); w.refuse(RateLimited, s(40)); }, Acquire, "wait 1 s, start cold, first in line"),
+        ("no token, the credentials are known as refused", |w| { w.fetch(); w.refuse(InvalidClient, s(5)); }, Acquire, "error invalid_client, again in 5 s"),
+        ("no token, a fetch was lost", |w| { w.fetch(); w.lose(); }, Check, "start cold, second in line"),
+        ("no token, two fetches were lost", |w| { for _ in 0..2 { w.fetch(); w.lose(); } }, Check, "-"),
+        ("no token, two fetches were lost", |w| { for _ in 0..2 { w.fetch(); w.lose(); } }, Acquire, "wait 1 s, start cold, first in line"),
+        ("fresh", |w| w.aged(s(2699)), Acquire, "token 1"),
         ("fresh", |w| w.aged(s(2699)), Check, "-"),
-        ("fresh", |w| w.aged(s(2699)), Refresh, "wait 1 s, start manual"),
-        ("fresh, fetch in flight", |w| { w.aged(s(0)); let mut caller = w.refresher(); w.acquire(&mut caller); }, Refresh, "wait 1 s"),
-        ("fresh, rejected", |w| { w.aged(s(0)); w.machine.rejected(1, false, w.now); }, Acquire, "ready 1"),
-        ("fresh, rejected", |w| { w.aged(s(0)); w.machine.rejected(1, false, w.now); }, Check, "start rejected"),
-        ("fresh, rejected, as was the one before it", |w| { w.aged(s(0)); w.machine.rejected(1, false, w.now); w.check(); w.token(s(3600)); w.machine.rejected(2, false, w.now); }, Check, "-"),
-        ("fresh, rejected, credentials refused", |w| { w.aged(s(0)); w.machine.rejected(1, false, w.now); w.check(); w.fail(ErrorKind::InvalidClient); }, Check, "-"),
-        ("fresh, rejected, credentials refused 5 s ago", |w| { w.aged(s(0)); w.machine.rejected(1, false, w.now); w.check(); w.fail(ErrorKind::InvalidClient); w.pass(s(5)); }, Check, "check credentials"),
-        ("fresh, rejected, credentials refused, then changed", |w| { w.aged(s(0)); w.machine.rejected(1, false, w.now); w.check(); w.fail(ErrorKind::InvalidClient); w.machine.fetch.credentials_changed(w.now); }, Check, "start rejected"),
-        ("refresh due", |w| w.aged(s(2700)), Acquire, "ready 1"),
-        ("refresh due", |w| w.aged(s(2700)), Check, "start ahead"),
-        ("refresh due, rejected", |w| { w.aged(s(2700)); w.machine.rejected(1, false, w.now); }, Check, "start rejected"),
-        ("refresh due, last fetch failed", |w| { w.aged(s(2700)); w.check(); w.fail(ErrorKind::Transport); }, Check, "-"),
-        ("refresh due, window reopens in 40 s", |w| { w.aged(s(2700)); w.check(); w.refuse(s(40)); }, Check, "-"),
-        ("expiring soon", |w| w.aged(s(3590)), Acquire, "wait 1 s, start expired"),
-        ("expiring soon, fetch in flight", |w| { w.aged(s(3597)); w.check(); w.machine.fetch.advanced(2, w.now.monotonic + s(10)); }, Acquire, "wait 2 s"),
-        ("expiring soon, last second", |w| { w.aged(s(3590)); w.check(); w.machine.fetch.advanced(2, w.now.monotonic + s(20)); w.pass(s(9)); }, Acquire, "ready 1"),
-        ("expiring soon, last fetch failed", |w| { w.aged(s(3590)); w.check(); w.fail(ErrorKind::Transport); }, Acquire, "ready 1"),
-        ("expiring soon, window reopens in 40 s", |w| { w.aged(s(3590)); w.fetch(); w.refuse(s(40)); }, Acquire, "ready 1"),
-        ("expired", |w| w.aged(s(3600)), Acquire, "wait 1 s, start expired"),
-        ("expired by the wall clock", |w| { w.aged(s(0)); w.now.wall += s(3600); }, Acquire, "wait 1 s, start expired"),
-        ("expired, last fetch failed", |w| { w.aged(s(3590)); w.check(); w.fail(ErrorKind::Denied); w.pass(s(10)); }, Acquire, "failed denied, retry after 50 s"),
+        ("fresh", |w| w.aged(s(2699)), Refresh, "wait 1 s, start manual, first in line"),
+        ("fresh, 401", |w| { w.aged(s(0)); w.reject(); }, Acquire, "token 1"),
+        ("fresh, 401", |w| { w.aged(s(0)); w.reject(); }, Check, "start rejected, third in line"),
+        ("fresh, 401", |w| { w.aged(s(0)); w.reject(); }, Replay, "wait 1 s, start rejected, third in line"),
+        ("fresh, 401, as its predecessor", |w| { w.aged(s(0)); w.replaced(); w.reject(); }, Check, "-"),
+        ("fresh, 401, as its predecessor a minute ago", |w| { w.aged(s(0)); w.replaced(); w.reject(); w.pass(s(60)); }, Check, "start rejected, third in line"),
+        ("refresh due", |w| w.aged(s(2700)), Acquire, "token 1"),
+        ("refresh due", |w| w.aged(s(2700)), Check, "start ahead, second in line"),
+        ("refresh due, 401", |w| { w.aged(s(2700)); w.reject(); }, Check, "start rejected, second in line"),
+        ("refresh due, last fetch failed", |w| { w.aged(s(2700)); w.check(); w.fail(Transport); }, Check, "-"),
+        ("in its last 10 s", |w| w.aged(s(3590)), Acquire, "wait 1 s, start expired, first in line"),
+        ("expired by the wall clock", |w| { w.aged(s(0)); w.now.wall += s(3590); }, Acquire, "wait 1 s, start expired, first in line"),
+        ("expired, last fetch failed", |w| { w.aged(s(3580)); w.check(); w.fail(Denied); w.pass(s(10)); }, Acquire, "error denied, again in 50 s"),
     ];
-    for (state, set_up, event, expected) in table {
+    for (state, set_up, asks, expected) in table {
         let mut world = World::new();
         set_up(&mut world);
-        let decision = match event {
-            Check => match world.check() {
-                Some(Due::Fetch(start)) => started(&start),
-                Some(Due::CheckCredentials) => "check credentials".to_owned(),
-                None => "-".to_owned(),
-            },
-            Acquire => { let mut caller = world.caller(); described(&world.acquire(&mut caller), world.now) }
-            Refresh => { let mut caller = world.refresher(); described(&world.acquire(&mut caller), world.now) }
+        let (deadline, generation) = (world.now.monotonic + s(30), world.generation());
+        let mut caller = match asks {
+            Acquire => world.caller(),
+            Refresh => world.refresher(),
+            Replay => Caller::replay(generation, deadline),
+            Check => {
+                let start = world.check();
+                let decision = start.map_or_else(|| "-".to_owned(), |start| started(&start));
+                assert_eq!(decision, expected, "{state}, {asks:?}");
+                continue;
+            }
         };
-        assert_eq!(decision, expected, "{state}, {event:?}");
+        let decision = described(&world.acquire(&mut caller), world.now);
+        assert_eq!(decision, expected, "{state}, {asks:?}");
+    }
+}
+
+/// How long until something is due in the background.
+fn due_in(world: &World) -> Duration {
+    world.machine.next_check_at(world.now) - world.now.monotonic
+}
+
+#[test]
+fn a_caller_that_joins_a_refresh_makes_it_urgent_and_a_replay_does_not() {
+    let mut world = World::new();
+    world.aged(s(2700));
+    let start = world.check().unwrap();
+    let mut replay = Caller::replay(1, world.now.monotonic + s(30));
+    for (caller, urgency) in [
+        (&mut world.caller(), Urgency::Background),
+        (&mut replay, Urgency::Background),
+        (&mut world.refresher(), Urgency::Waiting),
+    ] {
+        world.acquire(caller);
+        assert_eq!(*start.urgency.borrow(), urgency);
     }
 }
 
 #[test]
-fn a_caller_that_joins_a_refresh_makes_it_urgent() {
+fn a_transient_backoff_ends_with_the_token_unless_the_server_asks_for_longer() {
+    for (asked, due) in [(None, s(2)), (Some(s(1)), s(2)), (Some(s(15)), s(15))] {
+        let mut world = World::new();
+        world.aged(s(3587));
+        world.check();
+        world.fail(ErrorKind::Transport);
+        assert_eq!(due_in(&world), s(1));
+        world.pass(s(1));
+        world.check();
+        // By itself a second failure holds for 4 s, and the token ends in 2 s.
+        let mut error = Error::new(ErrorKind::Transport, "down");
+        if let Some(asked) = asked {
+            error = error.with_retry_after(asked);
+        }
+        world.complete(Err(error));
+        assert_eq!(due_in(&world), due, "{asked:?}");
+    }
+}
+
+#[test]
+fn a_failure_is_the_answer_to_those_who_waited_for_its_fetch_and_to_no_others() {
+    let mut world = World::new();
+    let mut early = world.caller();
+    world.acquire(&mut early);
+    // The runtime of the first fetch is gone.
+    world.pass(s(1));
+    let mut late = world.caller();
+    let decision = world.acquire(&mut late);
+    assert_eq!(
+        described(&decision, world.now),
+        "wait 1 s, start cold, first in line"
+    );
+    world.fail(ErrorKind::Denied);
+    // Both ask when the backoff is over.
+    world.pass(s(60));
+    early.deadline += s(90);
+    let decision = world.acquire(&mut late);
+    assert_eq!(
+        described(&decision, world.now),
+        "error denied, again in 0 s"
+    );
+    let decision = world.acquire(&mut early);
+    assert_eq!(
+        described(&decision, world.now),
+        "wait 1 s, start cold, last in line"
+    );
+}
+
+#[test]
+fn a_fetch_that_was_given_up_gets_no_permit_and_its_result_is_dropped() {
+    let mut world = World::new();
+    world.fetch();
+    world.pass(s(1));
+    assert!(world.check().is_some());
+    assert!(!world.machine.begun(1) && !world.machine.granted(1, world.now));
+    world.machine.answered(1, true, world.now);
+    assert_eq!(due_in(&world), s(1), "of the second fetch");
+    let token = AccessToken::bearer("late", s(60)).unwrap();
+    assert!(world.end(1, Ok(token)).is_none());
+    assert!(!world.machine.lost(1, world.now));
+    assert!(world.granted());
+}
+
+#[test]
+fn a_fetch_is_given_up_5_s_after_it_should_have_stopped() {
+    let mut world = World::new();
+    let overdue_in = |world: &World| world.machine.next_check_at(world.now) - world.now.monotonic;
+    world.fetch();
+    assert_eq!(overdue_in(&world), s(1), "it has not begun");
+    world.machine.begun(1);
+    assert_eq!(overdue_in(&world), s(30 + 5), "its deadline");
+    world.pass(s(20));
+    assert!(world.granted());
+    assert_eq!(overdue_in(&world), s(10 + 5), "its request times out");
+    world.pass(s(10));
+    world.machine.answered(1, true, world.now);
+    assert_eq!(overdue_in(&world), s(10 + 5 + 5), "a wrapper goes on");
+    world.machine.granted(1, world.now);
+    world.machine.answered(1, false, world.now);
+    assert_eq!(overdue_in(&world), s(5), "the connection was never made");
+}
+
+#[test]
+fn only_fetches_in_a_row_without_a_result_delay_the_next() {
+    let ends: [fn(&mut World); 2] = [
+        |world| world.token(s(60)),
+        |world| world.fail(ErrorKind::Transport),
+    ];
+    for end in ends {
+        let mut world = World::new();
+        for _ in 1..=3 {
+            world.fetch();
+            assert!(world.lose());
+        }
+        assert!(world.check().is_none());
+        world.fetch();
+        end(&mut world);
+        world.pass(s(60));
+        world.fetch();
+        assert!(world.lose());
+        assert!(world.check().is_some());
+    }
+}
+
+#[test]
+fn each_token_in_a_row_that_is_answered_401_is_replaced_a_step_later() {
+    let mut world = World::new();
+    world.aged(s(0));
+    for minutes in [0, 1, 2, 4, 8, 10, 10, 10] {
+        assert_eq!(world.reject(), Some(s(60 * minutes)));
+        // Its second 401 changes nothing.
+        assert_eq!(world.reject(), None);
+        world.pass(s(60 * minutes));
+        assert_eq!(world.check().unwrap().cause, Cause::Rejected);
+        world.token(s(3600));
+        world.pass(s(1));
+    }
+}
+
+#[test]
+fn a_token_that_served_290_s_without_a_401_starts_the_schedule_anew() {
+    type Serves = fn(&mut World);
+    let table: [(&str, Serves, u64); 6] = [
+        ("289 s", |w| w.pass(s(289)), 2),
+        ("290 s", |w| w.pass(s(290)), 0),
+        (
+            "290 s, 401 at first",
+            |w| {
+                w.pass(s(1));
+                w.reject();
+                w.pass(s(290));
+            },
+            4,
+        ),
+        (
+            "refreshed by hand after 290 s",
+            |w| {
+                w.pass(s(290));
+                w.acquire(&mut w.refresher());
+                w.token(s(3600));
+            },
+            0,
+        ),
+        (
+            "refreshed by hand after 289 s",
+            |w| {
+                w.pass(s(289));
+                w.acquire(&mut w.refresher());
+                w.token(s(3600));
+            },
+            2,
+        ),
+        (
+            "a life of 60 s, refreshed ahead",
+            |w| {
+                w.acquire(&mut w.refresher());
+                w.token(s(60));
+                w.pass(s(30));
+                w.check();
+                w.token(s(60));
+            },
+            0,
+        ),
+    ];
+    for (serves, set_up, minutes) in table {
+        let mut world = World::new();
+        world.aged(s(0));
+        world.replaced();
+        world.reject();
+        world.pass(s(60));
+        world.check();
+        world.token(s(3600));
+        set_up(&mut world);
+        if world.reject().is_none() {
+            // It was answered 401 before: ask its successor.
+            world.check();
+            world.token(s(3600));
+            assert_eq!(world.reject(), Some(s(60 * minutes)), "{serves}");
+            continue;
+        }
+        let at = world.machine.rejection.replace_at.unwrap();
+        assert_eq!(at - world.now.monotonic, s(60 * minutes), "{serves}");
+    }
+}
+
+#[test]
+fn a_token_that_was_requested_before_the_last_401_adds_no_step() {
     let mut world = World::new();
     world.aged(s(2700));
+    // Its refresh is in flight when the 401 comes.
     world.check();
-    assert_eq!(
-        world.machine.fetch.running(),
-        Some((2, Urgency::Background))
-    );
-    world.acquire(&mut world.caller());
-    assert_eq!(
-        world.machine.fetch.running(),
-        Some((2, Urgency::Background))
-    );
-    world.acquire(&mut world.refresher());
-    assert_eq!(world.machine.fetch.running(), Some((2, Urgency::Waiting)));
+    assert_eq!(world.reject(), Some(s(0)));
+    world.token(s(3600));
+    assert_eq!(world.reject(), Some(s(0)));
+    world.check();
+    world.token(s(3600));
+    assert_eq!(world.reject(), Some(s(60)));
+}
+
+#[test]
+fn a_token_that_is_issued_again_is_a_new_one_if_it_brings_more_life() {
+    #[rustfmt::skip]
+    let table = [
+        // left before, life now -> due after, not sent after
+        (s(900), s(3600), s(2700), s(3590)),
+        (s(300), s(600), s(300), s(590)),
+        (s(300), s(302), s(151), s(292)),
+        (s(300), s(301), s(301), s(301)),
+        (s(300), s(300), s(300), s(300)),
+        (s(300), s(299), s(299), s(299)),
+    ];
+    for (left, life, due, end) in table {
+        let mut world = World::new();
+        let same = || AccessToken::bearer("same", life).unwrap();
+        world.fetch();
+        world.complete(Ok(AccessToken::bearer("same", s(3600)).unwrap()));
+        world.pass(s(3600) - left);
+        world.acquire(&mut world.refresher());
+        world.complete(Ok(same()));
+        assert_eq!(world.generation(), 2);
+        let token = world.machine.token.clone().unwrap();
+        let from_now = |at: Instant| at - world.now.monotonic;
+        assert_eq!(from_now(token.due_at(world.now)), due, "{left:?} {life:?}");
+        assert_eq!(from_now(token.ends_at(world.now)), end, "{left:?} {life:?}");
+    }
 }
 
 /// What happens to a machine.
@@ -262,22 +518,21 @@ enum Happens {
         place: usize,
         patience: u32,
         refresh: bool,
-        min_life: u32,
+        quiet: bool,
     },
     /// The caller in this place asks again.
     AskAgain(usize),
     Check,
-    Advance(u32),
+    Begin,
+    Grant,
+    Answer(bool),
     Token(u32),
     SameToken(u32),
     Fail(u8, Option<u32>),
     Lose,
-    NewCredentials,
     Reject {
         old: bool,
-        challenged: bool,
     },
-    Accept,
 }
 
 impl Happens {
@@ -296,24 +551,19 @@ impl Happens {
                 place,
                 patience: within(40_000),
                 refresh: number & 64 == 0,
-                min_life: if number & 128 == 0 {
-                    within(4_000_000)
-                } else {
-                    0
-                },
+                quiet: number & 128 == 0,
             },
-            24..27 => Self::Advance(within(30_000)),
-            27..31 => Self::Token(within(4_000_000) + 1),
-            31 => Self::SameToken(within(4_000_000) + 1),
-            32..34 => Self::Fail(within(5) as u8, Some(within(4_000_000))),
-            34..36 => Self::Fail(within(5) as u8, None),
-            36..39 => Self::Reject {
+            24 => Self::Begin,
+            25..27 => Self::Grant,
+            27 => Self::Answer(number & 1 == 0),
+            28..32 => Self::Token(within(4_000_000) + 1),
+            32 => Self::SameToken(within(4_000_000) + 1),
+            33..35 => Self::Fail(within(5) as u8, Some(within(4_000_000))),
+            35..37 => Self::Fail(within(5) as u8, None),
+            37..41 => Self::Reject {
                 old: number & 1 == 0,
-                challenged: number & 2 == 0,
             },
-            39 => Self::Accept,
-            40 => Self::Lose,
-            41 => Self::NewCredentials,
+            41 => Self::Lose,
             42 => Self::Suspend(within(4_000_000)),
             _ => Self::SetBack(within(600_000)),
         }
@@ -324,47 +574,41 @@ impl Happens {
 struct Observer {
     world: World,
     callers: [Option<Caller>; 4],
-    /// The fetch that was started last and has not ended.
-    in_flight: Option<u64>,
-    /// Since when it may be given up, once it was seen overdue.
-    overdue_at: Instant,
+    /// The fetch that was started last and has not ended, and when it may be given up.
+    in_flight: Option<(u64, Instant)>,
     /// When the newest token expires by each clock.
     ends: Option<(u64, Instant, SystemTime)>,
-    began: Now,
     /// Fetches started since time last passed, by callers and by checks.
     at_once: [u32; 5],
     /// Before this no fetch starts.
-    held_until: Option<Now>,
+    held_until: Option<Instant>,
+    /// The delay of the last first 401.
+    delay: Duration,
 }
 
 impl Observer {
     fn new() -> Self {
-        let world = World::new();
         Self {
+            world: World::new(),
             callers: [None, None, None, None],
             in_flight: None,
-            overdue_at: world.now.monotonic,
             ends: None,
-            began: world.now,
             at_once: [0; 5],
             held_until: None,
-            world,
+            delay: s(0),
         }
     }
 
-    fn started(&mut self, start: &StartFetch, by: usize) {
-        let now = self.world.now;
-        let given_up = self.in_flight.is_none() || now.monotonic >= self.overdue_at + s(1);
+    fn started(&mut self, start: &Start, by: usize) {
+        let now = self.world.now.monotonic;
+        let given_up = self.in_flight.is_none_or(|(_, overdue)| now >= overdue);
         assert!(given_up, "two fetches in flight");
-        if let Some(held) = self.held_until {
-            let over = now.monotonic >= held.monotonic || now.wall >= held.wall;
-            assert!(over, "a fetch started within a backoff");
-        }
+        let held = self.held_until.is_some_and(|until| now < until);
+        assert!(!held, "a fetch started within a backoff");
+        assert_eq!(start.deadline, now + s(30));
         self.at_once[by] += 1;
         assert!(self.at_once[by] <= 2, "a loop in which no time passes");
-        self.in_flight = Some(start.id);
-        self.overdue_at = now.monotonic + s(1);
-        self.began = now;
+        self.in_flight = Some((start.number, now + s(1)));
     }
 
     fn ask(&mut self, place: usize) {
@@ -374,9 +618,9 @@ impl Observer {
         let now = self.world.now;
         match self.world.acquire(&mut caller) {
             Decision::Ready(token) => self.serves(&token, &caller),
-            Decision::Failed(error) | Decision::CheckCredentials(error) => {
-                let after = error.retry_after().unwrap_or_default();
-                assert!(error.is_not_attempted() || after <= s(3600));
+            Decision::Failed(error) => {
+                // An event asks for a place at most 4,000 s away.
+                assert!(error.retry_after().unwrap_or_default() <= s(4000));
             }
             Decision::Wait { until, start } => {
                 assert!(until > now.monotonic, "waits for what is over");
@@ -389,7 +633,7 @@ impl Observer {
         }
     }
 
-    fn serves(&self, token: &AccessToken, caller: &Caller) {
+    fn serves(&self, token: &Token, caller: &Caller) {
         let now = self.world.now;
         let (generation, ends, ends_by_wall) = self.ends.expect("a token was published");
         assert_eq!(token.generation(), generation, "not the newest token");
@@ -397,45 +641,33 @@ impl Observer {
             now.monotonic < ends && now.wall < ends_by_wall,
             "an expired token"
         );
-        assert!(caller.newer_than.is_none_or(|old| generation > old));
+        assert!(generation > caller.newer_than);
     }
 
-    fn ended(&mut self, completed: Option<Completed>, life: Duration) {
-        match completed {
+    fn ended(&mut self, result: Result<AccessToken, Error>) {
+        let Some((number, _)) = self.in_flight else {
+            return;
+        };
+        let life = result.as_ref().map_or(s(0), AccessToken::expires_in);
+        match self.world.end(number, result) {
             // It was given up.
             None => {}
-            Some(Completed::Published { issued, .. }) => {
+            Some(Ok(Published { token, .. })) => {
                 let last = self.ends.map_or(0, |(generation, ..)| generation);
-                assert_eq!(issued.token.generation(), last + 1);
-                let (ends, by_wall) = (self.began.monotonic + life, self.began.wall + life);
-                self.ends = Some((last + 1, ends, by_wall));
+                assert_eq!(token.generation(), last + 1);
+                let born = self.world.born;
+                self.ends = Some((last + 1, born.monotonic + life, born.wall + life));
                 self.held_until = None;
                 self.in_flight = None;
             }
-            Some(Completed::Failed(error)) => {
+            Some(Err(error)) => {
                 let after = error.retry_after().expect("says when to ask again");
                 // A place in line may be hours away.
                 assert!(after >= ms(100) && (error.is_not_attempted() || after <= s(3600)));
                 self.in_flight = None;
-                self.held_until = None;
-                if !error.is_not_attempted() {
-                    let now = self.world.now;
-                    self.held_until = Some(Now {
-                        monotonic: now.monotonic + after,
-                        wall: now.wall + after,
-                    });
-                }
+                let until = self.world.now.monotonic + after;
+                self.held_until = (!error.is_not_attempted()).then_some(until);
             }
-        }
-    }
-
-    fn token(&mut self, name: String, life: u32) {
-        let life = ms(life.into());
-        if self.in_flight.is_some() {
-            let completed = self
-                .world
-                .complete(Ok(AccessToken::bearer(name, life).unwrap()));
-            self.ended(completed, life);
         }
     }
 
@@ -453,52 +685,58 @@ impl Observer {
             }
             Happens::SetBack(time) => {
                 world.now.wall -= ms(time.into());
-                // By the monotonic clock everything ends as before.
-                if let Some((_, _, by_wall)) = &mut self.ends {
-                    *by_wall = world.now.wall + s(1_000_000);
-                }
-                if let Some(held) = &mut self.held_until {
-                    held.wall = held.wall.min(world.now.wall);
-                }
+                self.at_once = [0; 5];
             }
             Happens::Call {
                 place,
                 patience,
                 refresh,
-                min_life,
+                quiet,
             } => {
-                let mut caller = if refresh {
-                    world.refresher()
-                } else {
-                    world.caller()
-                };
-                caller.deadline = world.now.monotonic + ms(patience.into());
-                caller.min_life = ms(min_life.into());
-                self.callers[place] = Some(caller);
+                let deadline = world.now.monotonic + ms(patience.into());
+                let generation = world.generation();
+                self.callers[place] = Some(match (refresh, quiet) {
+                    (true, true) => Caller::replay(generation, deadline),
+                    (true, false) => Caller::newer_than(generation, deadline),
+                    (false, _) => Caller::until(deadline),
+                });
                 self.at_once[place] = 0;
                 self.ask(place);
             }
             Happens::AskAgain(place) => self.ask(place),
             Happens::Check => {
-                if let Some(Due::Fetch(start)) = world.check() {
-                    let running = world.machine.fetch.running();
-                    assert_eq!(running, Some((start.id, Urgency::Background)));
+                if let Some(start) = world.check() {
+                    assert_eq!(*start.urgency.borrow(), Urgency::Background);
                     self.started(&start, 4);
                 }
             }
-            Happens::Advance(time) => {
-                let until = world.now.monotonic + ms(time.into());
-                let id = world.fetch;
-                if world.machine.fetch.advanced(id, until) {
-                    assert_eq!(self.in_flight, Some(id), "a fetch that was given up sends");
-                    self.overdue_at = until;
+            Happens::Begin | Happens::Grant | Happens::Answer(_) => {
+                let Some((number, overdue)) = &mut self.in_flight else {
+                    return;
+                };
+                let goes_on = match event {
+                    Happens::Begin => world.machine.begun(*number),
+                    Happens::Answer(sent) => {
+                        world.machine.answered(*number, *sent, world.now);
+                        world.machine.in_flight(*number).is_some()
+                    }
+                    _ => world.machine.granted(*number, world.now),
+                };
+                if goes_on {
+                    let now = world.now.monotonic;
+                    *overdue = world.machine.next_check_at(world.now);
+                    let deadline = world.born.monotonic + s(30);
+                    assert!(*overdue >= deadline.min(now + s(10)) + s(5));
+                    assert!(*overdue <= deadline.max(now + s(15)) + s(5));
                 }
             }
             Happens::Token(life) => {
-                let name = format!("token-{}", world.fetch);
-                self.token(name, life);
+                let name = format!("token-{}", world.machine.newest);
+                self.ended(Ok(AccessToken::bearer(name, ms(life.into())).unwrap()));
             }
-            Happens::SameToken(life) => self.token("same".to_owned(), life),
+            Happens::SameToken(life) => {
+                self.ended(Ok(AccessToken::bearer("same", ms(life.into())).unwrap()));
+            }
             Happens::Fail(kind, after) => {
                 let kind = [
                     ErrorKind::Transport,
@@ -510,42 +748,30 @@ impl Observer {
                 let mut error = Error::new(kind, "failed");
                 if let Some(after) = after {
                     error = error.with_retry_after(ms(after.into()));
-                    if kind == ErrorKind::RateLimited && after % 2 == 0 {
+                    if after % 2 == 0 {
                         error = error.not_attempted();
                     }
                 }
-                if self.in_flight.is_some() {
-                    let completed = world.complete(Err(error));
-                    self.ended(completed, s(0));
-                }
+                self.ended(Err(error));
             }
             Happens::Lose => {
-                let (fetch, now) = (world.fetch, world.now);
-                if world.machine.fetch.lost(fetch, now) {
+                if world.lose() {
                     self.in_flight = None;
-                }
-            }
-            Happens::NewCredentials => {
-                let (now, before) = (world.now, world.machine.fetch.running());
-                world.machine.fetch.credentials_changed(now);
-                assert_eq!(world.machine.fetch.running(), before);
-                if matches!(world.machine.fetch.state, Attempt::Idle) {
                     self.held_until = None;
-                    // The end of a backoff may start a fetch at once.
-                    self.at_once = [0; 5];
                 }
             }
-            Happens::Reject { old, challenged } => {
-                let newest = self.ends.map_or(0, |(generation, ..)| generation);
-                let generation = newest.saturating_sub(old.into());
-                let due = world.machine.rejected(generation, challenged, world.now);
-                assert!(due.is_none() || !old);
+            Happens::Reject { old } => {
+                let generation = world.generation().saturating_sub(old.into());
+                let rejected = world.machine.rejected(generation, world.now);
+                assert!(rejected.is_none() || !old);
+                if let Some((_, delay)) = rejected {
+                    let minutes = delay.as_secs() / 60;
+                    assert!([0, 1, 2, 4, 8, 10].contains(&minutes));
+                    assert!(delay <= self.delay * 2 + s(60), "a step left out");
+                    self.delay = delay;
+                }
                 // What a server says may start a fetch at once.
                 self.at_once = [0; 5];
-            }
-            Happens::Accept => {
-                let newest = self.ends.map_or(0, |(generation, ..)| generation);
-                world.machine.accepted(newest);
             }
         }
         self.holds();
@@ -555,13 +781,11 @@ impl Observer {
     fn holds(&self) {
         let (machine, now) = (&self.world.machine, self.world.now);
         let status = machine.status(0, now);
-        let caller = self.world.caller();
-        let usable = machine.usable(&caller, now);
+        let usable = machine.usable(0, now);
         assert_eq!(status.has_token(), usable.is_some());
         if let Some(token) = usable {
-            self.serves(&token.token, &caller);
+            self.serves(token, &self.world.caller());
         }
-        // An event asks for a place at most 4,000 s away.
         assert!(status.next_attempt_in.is_none_or(|wait| wait <= s(4000)));
         assert_eq!(status.last_error.is_some(), status.consecutive_failures > 0);
     }

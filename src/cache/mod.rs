@@ -3,22 +3,13 @@
 //!
 //! [`lifecycle`] takes every decision, and is pure; `state` acts on them.
 
-mod attempt;
-mod backoff;
-mod caller;
 mod fetch;
 mod keep_warm;
 mod lifecycle;
-mod lifetime;
-mod locked;
-mod next_check;
-mod rejection;
-mod settings;
 mod slot;
 mod state;
 mod status;
-mod token_id;
-mod wait;
+mod token;
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,24 +17,19 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-pub(crate) use self::backoff::Backoff;
-use self::caller::Caller;
-use self::lifetime::Freshness;
-pub(crate) use self::settings::Settings;
-use self::slot::{CachedToken, Verdict};
-pub(crate) use self::slot::{SlotReader, TokenHeader};
+use self::lifecycle::{Caller, Decision};
+pub(crate) use self::slot::SlotReader;
+pub(crate) use self::state::Settings;
 use self::state::State;
 pub use self::status::{Phase, TokenStatus};
-use crate::clock::{Clock, TokioClock, later};
+pub(crate) use self::token::Token;
+use crate::clock::{Clock, Now, TokioClock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{DynProvider, TokenProvider};
 use crate::rate_limit::RateLimit;
 use crate::settings as config;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, Runtime};
 use crate::token::AccessToken;
-
-/// Identifies the token that a request carries.
-pub(crate) type TokenId = token_id::TokenId<State>;
 
 /// The handle of a token cache. Clones share the cache.
 ///
@@ -91,93 +77,67 @@ impl TokenCache {
         Self { state }
     }
 
-    /// The token, if requests can carry it now. Never waits, never fails;
+    /// Returns the cached token without waiting, if requests can carry it now;
     /// starts a refresh in the background when one is due.
     ///
-    /// `None`: there is no token yet, it is expired, or it expires within the
-    /// `expiry_margin` (10 s) and requests should wait for the next one, as
-    /// [`token`](Self::token) does.
+    /// `None`: there is no token yet, or it expires within the `expiry_margin`
+    /// (10 s).
     #[must_use]
     pub fn try_token(&self) -> Option<AccessToken> {
-        self.mark_used();
-        let cached = self.state.slot.load();
-        let cached = cached.as_deref()?;
-        let usable = self.look(cached) != Verdict::Unusable;
-        usable.then(|| cached.issued.token.clone())
+        let token = self.state.slot.load();
+        let token = token.as_ref()?;
+        self.serves(token).then(|| token.access().clone())
     }
 
-    /// [`try_token`](Self::try_token) for the hit path: gives the header to
-    /// `insert`, which copies it to where it belongs. A header value that is
-    /// returned by value costs more than all else here.
+    /// Gives the token to `carry`, if requests can carry it now. With a reader,
+    /// the token is its own copy from the second request on.
     #[inline(always)]
-    pub(crate) fn try_header<R>(
+    pub(crate) fn try_carry<R>(
         &self,
-        reader: &mut SlotReader,
-        insert: impl FnOnce(&TokenHeader) -> R,
+        reader: Option<&mut SlotReader>,
+        carry: impl FnOnce(&Arc<Token>) -> R,
     ) -> Option<R> {
         let slot = &self.state.slot;
         let loaded;
-        let cached = match reader.current(slot) {
-            Some(cached) => cached,
-            None => match reader.update(slot) {
-                Some(cached) => cached,
-                None => {
-                    loaded = slot.load();
-                    loaded.as_deref()?
-                }
-            },
+        let token = match reader.and_then(|reader| reader.copy(slot)) {
+            Some(copy) => copy,
+            None => {
+                loaded = slot.load();
+                loaded.as_ref()?
+            }
         };
-        let clock = &*self.state.settings.clock;
-        cached.header(clock, || self.look(cached)).map(insert)
+        self.serves(token).then(|| carry(token))
     }
 
-    /// The same without a reader.
     #[inline(always)]
-    pub(crate) fn try_header_once<R>(&self, insert: impl FnOnce(&TokenHeader) -> R) -> Option<R> {
-        let loaded = self.state.slot.load();
-        let cached = loaded.as_deref()?;
-        let clock = &*self.state.settings.clock;
-        cached.header(clock, || self.look(cached)).map(insert)
+    fn serves(&self, token: &Token) -> bool {
+        token.serves(&*self.state.clock, || self.look(token))
     }
 
-    /// A request asks for the token: the timer of `keep_warm` goes on.
-    #[inline]
-    pub(crate) fn mark_used(&self) {
-        let used = &self.state.used;
-        if !used.load(Ordering::Relaxed) {
-            used.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Reads both clocks, and starts what is due.
-    fn look(&self, cached: &CachedToken) -> Verdict {
+    /// Reads both clocks, and starts what is due. `None`: requests cannot carry
+    /// the token.
+    fn look(&self, token: &Token) -> Option<Now> {
         let now = self.state.now();
-        let freshness = cached.issued.freshness(now);
-        if freshness >= Freshness::ExpiringSoon {
-            return Verdict::Unusable;
+        if !token.is_live(now) {
+            return None;
         }
         if self.state.is_check_due(now) {
             self.start_due();
-            return Verdict::Usable;
         }
-        match freshness {
-            Freshness::Fresh => Verdict::Fresh,
-            _ => Verdict::Usable,
-        }
+        Some(now)
     }
 
     #[cold]
     fn start_due(&self) {
         keep_warm::ensure(&self.state);
-        fetch::spawn_due(&self.state);
+        fetch::start_due(&self.state);
     }
 
-    /// The token; waits for one if there is none to use.
+    /// Returns the token, and waits for one if there is none to use.
     ///
-    /// While the token has less than the `expiry_margin` (10 s) to live, waits
-    /// for the next one, and returns the old one if that does not come within
-    /// nine tenths of the margin. The first transient failure of a fetch is not
-    /// reported: the cache tries once more within 1 s.
+    /// In the last part of its life, the `expiry_margin` (10 s), a token is not
+    /// used any more. The first transient failure of a fetch is not reported: the
+    /// cache tries once more within 1 s.
     ///
     /// # Errors
     ///
@@ -191,44 +151,47 @@ impl TokenCache {
     ///
     /// Cancel safe. The fetch goes on in its own task and serves later callers.
     pub async fn token(&self) -> Result<AccessToken, Error> {
-        self.token_until(self.deadline()).await
+        let token = self.token_until(self.deadline()).await?;
+        Ok(token.access().clone())
     }
 
     /// The same, with a deadline in place of the `acquire_timeout`.
-    pub(crate) async fn token_until(&self, deadline: Instant) -> Result<AccessToken, Error> {
-        match self.try_token() {
+    pub(crate) async fn token_until(&self, deadline: Instant) -> Result<Arc<Token>, Error> {
+        match self.try_carry(None, Arc::clone) {
             Some(token) => Ok(token),
-            None => wait::acquire(&self.state, Caller::until(deadline)).await,
+            None => self.acquire(Caller::until(deadline)).await,
         }
     }
 
-    /// A token that lives for at least `min_life` more; fetches one if the
-    /// current token does not. For work that must not outlive its token.
-    ///
-    /// ```
-    /// use officernd_auth::{StaticToken, TokenCache};
-    /// use std::time::Duration;
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), officernd_auth::Error> {
-    /// let cache = TokenCache::new(StaticToken::new("abc")?);
-    /// let token = cache.token_for(Duration::from_secs(600)).await?;
-    /// # drop(token);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As [`token`](Self::token), and [`ErrorKind::Denied`] if the server
-    /// grants tokens for a shorter life than that.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe; the fetch goes on.
-    pub async fn token_for(&self, min_life: Duration) -> Result<AccessToken, Error> {
-        self.start_due();
-        wait::acquire(&self.state, Caller::for_life(min_life, self.deadline())).await
+    /// Asks the [lifecycle], acts on what it decides, and asks again after each
+    /// change. Cancel safe: the fetch goes on.
+    async fn acquire(&self, mut caller: Caller) -> Result<Arc<Token>, Error> {
+        let state = &self.state;
+        let mut changes = state.status.subscribe();
+        loop {
+            // Before the decision: a change after it ends the wait.
+            changes.mark_unchanged();
+            let runtime = match Runtime::current() {
+                Ok(runtime) => runtime,
+                Err(error) => return state.usable(caller.newer_than).ok_or(error),
+            };
+            match state.acquire(&mut caller) {
+                Decision::Ready(token) => return Ok(token),
+                Decision::Failed(error) => return Err(error),
+                Decision::Wait { until, start } => {
+                    if let Some(start) = start {
+                        keep_warm::ensure(state);
+                        fetch::spawn(state, start, &runtime);
+                    }
+                    timeout_at(&*state.clock, until, changes.changed()).await;
+                    // Thousands wake at once for one token: no lock for them.
+                    let token = state.slot.newer_than(caller.newer_than);
+                    if let Some(token) = token.filter(|token| token.is_live(state.now())) {
+                        return Ok(token);
+                    }
+                }
+            }
+        }
     }
 
     /// Fetches a new token now, or joins the fetch that is in flight. Returns
@@ -243,9 +206,10 @@ impl TokenCache {
     ///
     /// Cancel safe; the fetch goes on.
     pub async fn refresh(&self) -> Result<AccessToken, Error> {
-        let cached = self.state.slot.get();
-        let generation = cached.map_or(0, |cached| cached.issued.token.generation());
-        wait::acquire(&self.state, Caller::newer_than(generation, self.deadline())).await
+        let token = self.state.slot.get();
+        let generation = token.map_or(0, |token| token.generation());
+        let caller = Caller::newer_than(generation, self.deadline());
+        Ok(self.acquire(caller).await?.access().clone())
     }
 
     /// Waits until there is a token, and keeps the cache warm from then on, as
@@ -287,35 +251,32 @@ impl TokenCache {
         }
     }
 
-    /// A server answered 401 to this very token: fetch its replacement in the
-    /// background. Until that is there, requests go on with the old one.
+    /// Reports that a server answered 401 to this very token: its replacement is
+    /// fetched in the background. Until that is there, requests go on with the
+    /// old one.
     ///
-    /// Whether this was the first 401 to the current token: `false` for a token
-    /// that was replaced, or that is known as rejected. If the replacement is
-    /// rejected too, the next one is fetched after 60 s, doubling to 60 min.
-    /// Outside a runtime, the next call inside one starts the fetch.
+    /// Returns whether this was the first 401 to the current token: `false` for a
+    /// token that was replaced, or that is known as rejected. A token whose
+    /// predecessor was rejected too is replaced after 1 min, the next ones after
+    /// 2, 4, 8 and then each 10 min; one that served for 290 s without a 401 is
+    /// replaced at once again. Outside a runtime, the next call inside one starts
+    /// the fetch.
     #[expect(clippy::must_use_candidate, reason = "most callers only report")]
     pub fn reject(&self, token: &AccessToken) -> bool {
-        let current = self.state.slot.get();
         // Another cache's token may have the same generation.
-        let ours = current
-            .is_some_and(|cached| cached.issued.token.header_value() == token.header_value());
-        ours && self.reject_generation(token.generation(), false)
+        let is_ours = |current: Arc<Token>| current.value() == token.header_value();
+        let ours = self.state.slot.get().is_some_and(is_ours);
+        ours && self.reject_generation(token.generation())
     }
 
-    /// The same by the token's generation. `challenged`: the response says
-    /// `error="invalid_token"`.
-    pub(crate) fn reject_generation(&self, generation: u64, challenged: bool) -> bool {
-        let first = self.state.rejected(generation, challenged);
-        if self.state.is_check_due(self.state.now()) {
+    /// The same by the token's generation.
+    pub(crate) fn reject_generation(&self, generation: u64) -> bool {
+        let first = self.state.rejected(generation);
+        // Under the lock: a replay asks next whether the fetch is on its way.
+        if self.state.next_check_at() <= self.state.now().monotonic {
             self.start_due();
         }
         first
-    }
-
-    /// A server answered 2xx to this token: its first response, or after a 401.
-    pub(crate) fn accept_generation(&self, generation: u64) {
-        self.state.accepted(generation);
     }
 
     /// What the cache is doing now.
@@ -328,37 +289,22 @@ impl TokenCache {
     /// token is rejected), with the durations of that moment.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<TokenStatus> {
-        self.state.subscribe()
+        self.state.status.subscribe()
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {
-        &*self.state.settings.clock
+        &*self.state.clock
     }
 
     /// Until when a caller that comes now waits.
     pub(crate) fn deadline(&self) -> Instant {
-        later(self.clock().now(), self.state.settings.acquire_timeout)
+        later(self.clock().now(), self.state.policy.acquire_timeout)
     }
 
     /// The cache of a token, while it lives.
-    pub(crate) fn of(token: &TokenId) -> Option<Self> {
-        let state = token.cache()?;
+    pub(crate) fn of(token: &Token) -> Option<Self> {
+        let state = token.home()?;
         Some(Self { state })
-    }
-
-    /// Whether this is a handle of the same cache.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.state, &other.state)
-    }
-
-    /// The id of a token of this cache.
-    pub(crate) fn id_of(&self, token: &AccessToken) -> Arc<TokenId> {
-        let generation = token.generation();
-        let current = self.state.slot.get();
-        match current.filter(|current| current.issued.token.generation() == generation) {
-            Some(current) => Arc::clone(current.id()),
-            None => TokenId::new(&self.state.this, generation),
-        }
     }
 
     /// Whether a newer token than the rejected one is there, or on its way.
@@ -369,10 +315,11 @@ impl TokenCache {
     /// Waits until the fetch that may bring it has ended, at most for the
     /// `acquire_timeout`.
     pub(crate) async fn replacement(&self, rejected: u64) {
-        let caller = Caller::newer_than(rejected, self.deadline());
         // Without a newer token, the replay carries the old one: the 401 may
         // have been a passing fault.
-        let _ = wait::acquire(&self.state, caller).await;
+        let _ = self
+            .acquire(Caller::replay(rejected, self.deadline()))
+            .await;
     }
 }
 

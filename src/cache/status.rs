@@ -1,12 +1,9 @@
 //! The state of a cache, as data.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::attempt::Attempts;
-use super::lifetime::{Freshness, IssuedToken};
-use crate::clock::Now;
 use crate::error::ErrorKind;
 
 /// What a cache is doing. A readiness probe asks [`has_token`](Self::has_token), of
@@ -59,43 +56,8 @@ impl TokenStatus {
     #[must_use]
     pub fn has_token(&self) -> bool {
         match self.phase {
-            Phase::Fresh | Phase::RefreshDue | Phase::Refreshing | Phase::ExpiringSoon => true,
+            Phase::Fresh | Phase::RefreshDue | Phase::Refreshing => true,
             Phase::Cold | Phase::Expired | Phase::Failing => false,
-        }
-    }
-
-    /// Builds the status from a cache's state. `next_attempt_at` is set while
-    /// the next fetch is held back.
-    pub(super) fn describe(
-        token: Option<&IssuedToken>,
-        rejected: bool,
-        fetch: &Attempts,
-        next_attempt_at: Option<Instant>,
-        token_requests: u64,
-        now: Now,
-    ) -> Self {
-        let next_attempt_in = next_attempt_at.map(|at| at.saturating_duration_since(now.monotonic));
-        let failure = fetch.last_failure.as_ref();
-        let in_flight = fetch.overdue_at().is_some();
-        let phase = match token.map(|token| token.freshness(now)) {
-            None | Some(Freshness::Expired) if failure.is_some() => Phase::Failing,
-            None => Phase::Cold,
-            Some(Freshness::Expired) => Phase::Expired,
-            Some(_) if in_flight => Phase::Refreshing,
-            Some(Freshness::ExpiringSoon) => Phase::ExpiringSoon,
-            Some(Freshness::Fresh) if !rejected => Phase::Fresh,
-            Some(Freshness::Fresh | Freshness::RefreshDue) => Phase::RefreshDue,
-        };
-        Self {
-            phase,
-            generation: token.map_or(0, |token| token.token.generation()),
-            expires_in: token.map(|token| token.left(now)),
-            scope: token.and_then(|token| token.token.scope().map(str::to_owned)),
-            rejected,
-            last_error: failure.map(|failure| failure.error.kind()),
-            consecutive_failures: failure.map_or(0, |failure| failure.in_a_row),
-            next_attempt_in: next_attempt_in.filter(|wait| !wait.is_zero()),
-            token_requests,
         }
     }
 }
@@ -123,9 +85,8 @@ pub enum Phase {
     RefreshDue,
     /// The token serves; the next one is being fetched.
     Refreshing,
-    /// The token serves for its last seconds; requests wait for the next one.
-    ExpiringSoon,
-    /// The token is expired; the next request fetches one.
+    /// The token is expired, or within its `expiry_margin`; the next request
+    /// fetches one.
     Expired,
     /// There is no token to serve, and the last fetch failed.
     Failing,

@@ -12,25 +12,15 @@ use crate::observability;
 #[derive(Debug)]
 pub(crate) struct Loader {
     source: Source,
-    known: Mutex<Known>,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    last_good: Option<AppCredentials>,
-    last_used: Option<AppCredentials>,
+    last_good: Mutex<Option<AppCredentials>>,
 }
 
 impl Loader {
     /// Reads values and files now, so that mistakes show at set-up.
     pub(crate) fn new(source: Source) -> Result<Self, ConfigError> {
-        let known = Known {
-            last_good: source.read()?,
-            last_used: None,
-        };
         Ok(Self {
+            last_good: Mutex::new(source.read()?),
             source,
-            known: Mutex::new(known),
         })
     }
 
@@ -45,15 +35,15 @@ impl Loader {
             Some(loaded) => loaded,
             None => Err(BoxError::from("the source did not answer in time")),
         };
-        let mut known = self.lock();
+        let mut last_good = self.lock();
         match loaded {
             Ok(pair) => {
-                known.last_good = Some(pair.clone());
+                *last_good = Some(pair.clone());
                 Ok(pair)
             }
-            Err(error) => match known.last_good.clone() {
+            Err(error) => match last_good.clone() {
                 Some(pair) => {
-                    drop(known);
+                    drop(last_good);
                     observability::credentials_unreadable(&*error);
                     Ok(pair)
                 }
@@ -65,33 +55,15 @@ impl Loader {
         }
     }
 
-    /// Remembers that a token request was sent with this pair.
-    pub(crate) fn used(&self, pair: &AppCredentials) {
-        self.lock().last_used = Some(pair.clone());
-    }
-
-    /// Whether the source may return another pair later.
-    #[cfg(feature = "store")]
+    /// Whether another pair may be loaded later.
     pub(crate) fn can_change(&self) -> bool {
         self.source.can_change()
     }
 
-    /// Whether the source has another pair than the last request was sent with.
-    /// A source that fails has not.
-    pub(crate) async fn changed(&self) -> bool {
-        if !self.source.can_change() {
-            return false;
-        }
-        let loaded = self.source.load().await.ok();
-        let known = self.lock();
-        match (loaded, &known.last_used) {
-            (Some(loaded), Some(used)) => !loaded.same_as(used),
-            _ => false,
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        // Each field stands for itself.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<AppCredentials>> {
+        // An option is whole between any two statements.
+        self.last_good
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

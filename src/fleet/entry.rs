@@ -126,7 +126,7 @@ impl Failure {
     /// long ago it was saved.
     pub(super) fn after(error: &Error, earlier: Option<(Self, Duration)>) -> Option<Self> {
         let about_us = matches!(error.kind(), ErrorKind::Store | ErrorKind::Runtime);
-        if about_us || error.is_not_attempted() || error.is_unsent() {
+        if about_us || error.is_not_attempted() {
             return None;
         }
         let earlier = earlier.filter(|(failure, age)| *age < failure.life());
@@ -200,23 +200,21 @@ impl Opened {
     }
 
     pub(super) fn read(&self, cx: &FetchContext, last: Option<&str>) -> Read {
-        let (now, previous) = (cx.clock().now(), cx.previous.as_ref());
+        let now = cx.clock().now();
         let token = self
             .token(now)
             .and_then(|token| Some((token.bearer()?, token)));
         if let Some((bearer, token)) = token {
             // Clocks and their rounding.
             let margin = Duration::from_secs(1).min(token.granted / 20);
-            let text = previous.map(|previous| previous.token.header_value());
+            let text = cx.previous().map(AccessToken::header_value);
             let candidate = Candidate {
                 left: token.left.saturating_sub(margin),
                 granted: token.granted,
                 minted_by: &token.minted_by,
                 same_text: text == Some(bearer.header_value()),
                 last,
-                previous_left: previous.map_or(Duration::ZERO, |it| {
-                    it.ends_at.saturating_duration_since(now)
-                }),
+                previous_left: cx.previous_left().unwrap_or_default(),
             };
             match candidate.verdict(cx.cause()) {
                 Verdict::Accept => return Read::Token(bearer, candidate.left, token.minted_by),
@@ -478,7 +476,6 @@ mod tests {
     fn errors_that_say_nothing_about_the_endpoint_are_not_shared() {
         for error in [
             Error::new(ErrorKind::RateLimited, "").not_attempted(),
-            Error::new(ErrorKind::Transport, "").mark_unsent(true),
             Error::new(ErrorKind::Store, ""),
             Error::new(ErrorKind::Runtime, ""),
         ] {

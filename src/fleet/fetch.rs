@@ -8,15 +8,14 @@ use std::time::{Duration, Instant};
 
 use super::breaker::{OPEN_FOR, OPERATION_TIMEOUT, Source};
 use super::entry::{Entry, Failure, Opened, Read, Token};
-use super::key::{KeyMaterial, KeyedProvider};
 use super::provider::Shared;
-use super::seal::Sealer;
+use super::seal::{Sealer, window};
 use super::store::{Claim, Claimed, Finish, Limits, Name, StoredEntry, random};
 use crate::backoff::backoff;
 use crate::clock::{Age, Clock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::observability;
-use crate::provider::{Cause, FetchContext};
+use crate::provider::{Cause, FetchContext, KeyMaterial, KeyedProvider};
 use crate::rate_limit::{Permit, Urgency, rate_limited};
 use crate::sync::Runtime;
 use crate::token::AccessToken;
@@ -55,6 +54,9 @@ pub(super) struct Fetch<P> {
     /// The last entry that was of no use, and how many there were.
     known: Option<Opened>,
     useless: u32,
+    /// The endpoint refused these credentials. The source may have others any
+    /// time, so this fetch waits for nothing.
+    refused: bool,
 }
 
 /// The result of a token request.
@@ -77,22 +79,32 @@ impl<P: KeyedProvider> Fetch<P> {
             Error::new(ErrorKind::Timeout, message)
         })??;
         let (requests, per) = match cx.limit() {
-            // What the inner provider sends is counted where it is sent.
-            Some((_, per)) if shared.provider.takes_permits() => (None, per),
             Some((requests, per)) => (Some(requests), per),
             None => (None, Duration::ZERO),
         };
         let lease = cx.fetch_timeout().saturating_add(LEASE_MARGIN);
         let limits = Limits::new(lease, requests, per);
-        let sealer = material.sealer();
+        let sealer = Sealer::of(&material);
+        let claim = Claim::new(sealer.name(), window(&material), Name::random()?, limits);
+        let (last, failed) = {
+            let memory = shared.memory();
+            (
+                memory.minted_by(cx.previous()),
+                memory.failed_with(&claim.key),
+            )
+        };
         Ok(Self {
             shared: Arc::clone(shared),
             started_at,
-            claim: Claim::new(sealer.name(), material.window(), Name::random()?, limits),
-            last: shared.memory().minted_by(cx.previous()),
+            claim,
+            last,
+            refused: failed == Some(ErrorKind::InvalidClient) && material.may_change(),
             material,
             sealer,
-            cx,
+            cx: match failed.is_some_and(|kind| !kind.is_transient()) {
+                true => cx,
+                false => cx.not_failing(),
+            },
             known: None,
             useless: 0,
         })
@@ -100,7 +112,6 @@ impl<P: KeyedProvider> Fetch<P> {
 
     /// Takes the token from the store, or fetches it under the store's lease.
     pub(super) async fn run(mut self) -> Result<AccessToken, Error> {
-        let takes_permits = self.shared.provider.takes_permits();
         let mut line: Option<Line> = None;
         let mut place: Option<Result<Permit, Error>> = None;
         let mut polls = 0;
@@ -110,14 +121,12 @@ impl<P: KeyedProvider> Fetch<P> {
                 return Err(Error::new(ErrorKind::Timeout, message));
             }
             let pause = self.shared.memory().pause(&self.claim.key, self.now());
-            if place.is_none() && pause.is_none() && !takes_permits {
-                let cx = self.cx.clone();
-                line.get_or_insert_with(|| Box::pin(async move { cx.reserve().await }));
+            if place.is_none() && pause.is_none() {
+                line.get_or_insert_with(|| self.line());
                 // Only a look: the store may have a token.
                 place = first(&mut line, ready(())).await;
             }
-            self.claim.may_fetch =
-                pause.is_none() && (takes_permits || matches!(place, Some(Ok(_))));
+            self.claim.may_fetch = pause.is_none() && matches!(place, Some(Ok(_)));
             let asked = self.age();
             let Some(claimed) = self.claim().await else {
                 drop((line, place));
@@ -134,12 +143,20 @@ impl<P: KeyedProvider> Fetch<P> {
                         more => poll(more),
                     }
                 }
-                Claimed::Granted if self.age_of(&asked) < LEASE_MARGIN => {
-                    drop(line);
-                    return self.mint(place.and_then(Result::ok)).await;
+                Claimed::Granted => match place.take() {
+                    Some(Ok(place)) if self.age_of(&asked) < LEASE_MARGIN => {
+                        drop(line);
+                        return self.mint(place).await;
+                    }
+                    // The process stood still, and may have lost the lease.
+                    _ => continue,
+                },
+                _ if self.refused && self.waited() + poll(polls) >= REFUSED => {
+                    return Err(self.paused(ErrorKind::InvalidClient, self.now()));
                 }
-                // The process stood still, and may have lost the lease.
-                Claimed::Granted => continue,
+                Claimed::RateLimited(_) if self.refused && pause.is_none() => {
+                    return Err(self.paused(ErrorKind::InvalidClient, later(self.now(), REFUSED)));
+                }
                 Claimed::Leased(_) => {
                     polls += 1;
                     poll(polls - 1)
@@ -151,7 +168,7 @@ impl<P: KeyedProvider> Fetch<P> {
                     }
                     (None, Some(Err(error))) if wait.is_zero() => return Err(error),
                     // The fleet has a place, the process has none: wait for that.
-                    (None, None) if wait.is_zero() && !takes_permits => MAX_WAIT,
+                    (None, None) if wait.is_zero() => MAX_WAIT,
                     _ => self.turn(wait)?,
                 },
             };
@@ -160,6 +177,11 @@ impl<P: KeyedProvider> Fetch<P> {
             let until = later(self.now(), wait).min(self.cx.deadline());
             place = first(&mut line, self.cx.clock().sleep_until(until)).await;
         }
+    }
+
+    fn line(&self) -> Line {
+        let cx = self.cx.clone();
+        Box::pin(async move { cx.reserve().await })
     }
 
     async fn claim(&self) -> Option<Claimed> {
@@ -196,7 +218,7 @@ impl<P: KeyedProvider> Fetch<P> {
             Read::Token(token, life, minted_by) => {
                 self.shared.breaker.count(Source::Taken);
                 observability::token_shared(self.cx.cause().as_str(), life);
-                Some(Ok(self.hand_out(&token, life, Some(minted_by))))
+                Some(Ok(self.hand_out(&token, life, minted_by)))
             }
             Read::Failed(error) => Some(Err(self.correctable(error))),
             Read::Useless => {
@@ -220,16 +242,15 @@ impl<P: KeyedProvider> Fetch<P> {
     }
 
     /// Sends a token request under the lease, and saves what it brings.
-    async fn mint(self, permit: Option<Permit>) -> Result<AccessToken, Error> {
-        let permit = permit.map(|permit| self.cx.spend(permit));
-        let answer = self.request(permit).await;
-        let (sent, failure) = match &answer.result {
-            Ok(_) => (true, None),
-            Err(error) => {
+    async fn mint(self, place: Permit) -> Result<AccessToken, Error> {
+        let answer = self.request(place).await;
+        let sent = self.cx.sent_at().is_some();
+        let failure = match &answer.result {
+            Err(error) if sent => {
                 let earlier = self.known.as_ref().and_then(|it| it.failure(self.now()));
-                let sent = !error.is_not_attempted() && !error.is_unsent();
-                (sent, Failure::after(error, earlier))
+                Failure::after(error, earlier)
             }
+            _ => None,
         };
         if sent {
             self.shared.breaker.count(Source::Fetched);
@@ -256,7 +277,7 @@ impl<P: KeyedProvider> Fetch<P> {
         let finished = self.shared.run(self.cx.clock(), "finish", finished);
         let saved = finished.await == Some(true) && finish.entry.is_some();
         match answer.result {
-            Ok(token) => Ok(self.fetched(&token, answer.age, answer.shareable, saved)),
+            Ok(token) => Ok(self.fetched(token, answer.age, answer.shareable, saved)),
             Err(error) => Err(match failure {
                 Some(failure) => {
                     let until = later(self.now(), failure.hold);
@@ -275,14 +296,17 @@ impl<P: KeyedProvider> Fetch<P> {
         if let Some(error) = self.must_wait() {
             return Err(error);
         }
-        let permit = match self.shared.provider.takes_permits() {
-            true => None,
-            false => Some(self.cx.permit().await?),
+        let place = match self.refused {
+            true => first(&mut Some(self.line()), ready(())).await,
+            false => Some(self.line().await),
+        };
+        let Some(place) = place.transpose()? else {
+            return Err(self.paused(ErrorKind::InvalidClient, later(self.now(), REFUSED)));
         };
         self.shared.breaker.count(Source::Direct);
-        let answer = self.request(permit).await;
+        let answer = self.request(place).await;
         match answer.result {
-            Ok(token) => Ok(self.fetched(&token, answer.age, answer.shareable, false)),
+            Ok(token) => Ok(self.fetched(token, answer.age, answer.shareable, false)),
             Err(error) if error.is_not_attempted() => Err(error),
             Err(error) => {
                 let now = self.now();
@@ -316,9 +340,9 @@ impl<P: KeyedProvider> Fetch<P> {
             return Some(self.paused(kind, until.min(look_at)));
         }
         let ahead = self.cx.cause() == Cause::Ahead && self.cx.urgency() == Urgency::Background;
-        let previous = self.cx.previous.as_ref().filter(|_| ahead)?;
-        let generation = previous.token.generation();
-        let until = memory.refresh_at(generation, previous.ends_at, now);
+        let generation = self.cx.previous().filter(|_| ahead)?.generation();
+        let ends_at = later(now, self.cx.previous_left().unwrap_or_default());
+        let until = memory.refresh_at(generation, ends_at, now);
         let message = "the token store is away; the token still serves, so its refresh waits";
         let error = Error::new(ErrorKind::Store, message).not_attempted();
         let wait = look_at.min(until).saturating_duration_since(now);
@@ -356,21 +380,13 @@ impl<P: KeyedProvider> Fetch<P> {
         later(open_until.unwrap_or(self.now()).max(self.now()), spread())
     }
 
-    async fn request(&self, permit: Option<Permit>) -> Answer {
+    async fn request(&self, place: Permit) -> Answer {
         let (clock, provider) = (self.cx.clock(), &self.shared.provider);
-        let age = self.age();
-        let until = later(clock.now(), self.cx.fetch_timeout());
-        let mut cx = self.cx.clone();
-        cx.deadline = cx.deadline.min(until);
-        let result = timeout_at(clock, until, provider.fetch(cx)).await;
-        let result = result.unwrap_or_else(|| {
-            let message = "the token endpoint did not answer within the fetch timeout";
-            Err(Error::new(ErrorKind::Timeout, message))
-        });
-        match permit {
-            Some(permit) if result.as_ref().is_err_and(Error::is_unsent) => permit.unsent(),
-            permit => drop(permit),
-        }
+        let result = self.cx.fetch_from(provider, place).await;
+        let age = match self.cx.sent_at() {
+            Some((now, wall)) => Age::starting(now, wall),
+            None => self.age(),
+        };
         let until = later(clock.now(), SECOND_LOOK);
         let material = timeout_at(clock, until, provider.key_material()).await;
         Answer {
@@ -380,25 +396,23 @@ impl<P: KeyedProvider> Fetch<P> {
         }
     }
 
-    /// The token with `life` from now. The cache counts from the start of the
-    /// fetch; waiting does not age a token.
-    fn hand_out(
-        &self,
-        token: &AccessToken,
-        life: Duration,
-        minted_by: Option<String>,
-    ) -> AccessToken {
-        self.shared.memory().succeeded(token, minted_by);
-        let waited = self.now().saturating_duration_since(self.started_at);
-        token.with_life(life.saturating_add(waited))
+    /// A stored token with `life` from now. The cache counts from the start of a
+    /// fetch that sent nothing; waiting does not age a token.
+    fn hand_out(&self, token: &AccessToken, life: Duration, minted_by: String) -> AccessToken {
+        self.shared.memory().succeeded(token, Some(minted_by));
+        token.with_life(life.saturating_add(self.waited()))
+    }
+
+    fn waited(&self) -> Duration {
+        self.now().saturating_duration_since(self.started_at)
     }
 
     /// Hands out a token that was fetched. If the store does not have it, a task
     /// stores it later.
-    fn fetched(self, token: &AccessToken, age: Age, shareable: bool, saved: bool) -> AccessToken {
-        let life = token.expires_in().saturating_sub(self.age_of(&age));
+    fn fetched(self, token: AccessToken, age: Age, shareable: bool, saved: bool) -> AccessToken {
         let minted_by = self.claim.holder.as_str().to_owned();
-        let handed_out = self.hand_out(token, life, saved.then(|| minted_by.clone()));
+        let known = saved.then(|| minted_by.clone());
+        self.shared.memory().succeeded(&token, known);
         let runtime = Runtime::current().ok().filter(|_| shareable && !saved);
         if let Some(runtime) = runtime {
             let mut claim = self.claim;
@@ -407,7 +421,7 @@ impl<P: KeyedProvider> Fetch<P> {
             claim.limits.requests = claim.limits.requests.map(|_| u32::MAX);
             let late = Late {
                 number: self.shared.memory().next_late(),
-                token: Token::new(token, &minted_by),
+                token: Token::new(&token, &minted_by),
                 sealer: self.sealer,
                 claim,
                 age,
@@ -415,7 +429,7 @@ impl<P: KeyedProvider> Fetch<P> {
             let (shared, clock) = (Arc::downgrade(&self.shared), Arc::clone(&self.cx.clock));
             runtime.spawn(hand_over(shared, clock, late));
         }
-        handed_out
+        token
     }
 
     fn now(&self) -> Instant {

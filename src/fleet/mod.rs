@@ -69,7 +69,6 @@ mod entry;
 mod fetch;
 #[cfg(feature = "file")]
 mod file;
-mod key;
 #[cfg(all(test, feature = "testing"))]
 mod model;
 mod provider;
@@ -83,7 +82,6 @@ mod store;
 pub use self::breaker::StoreStatus;
 #[cfg(feature = "file")]
 pub use self::file::FileStore;
-pub use self::key::{KeyMaterial, KeyedProvider};
 pub use self::provider::SharedTokenProvider;
 #[cfg(feature = "testing")]
 pub(crate) use self::record::{Record, Window};

@@ -8,11 +8,10 @@ use http::HeaderValue;
 
 use super::breaker::{CircuitBreaker, StoreStatus};
 use super::fetch::Fetch;
-use super::key::KeyedProvider;
 use super::store::{DynStore, Name, TokenStore};
 use crate::clock::later;
 use crate::error::{Error, ErrorKind};
-use crate::provider::{FetchContext, TokenProvider};
+use crate::provider::{FetchContext, KeyedProvider, TokenProvider};
 use crate::rate_limit::RateLimit;
 use crate::token::AccessToken;
 
@@ -48,7 +47,7 @@ use crate::token::AccessToken;
 ///
 /// Processes share a token only if everything that it depends on is the same:
 /// endpoint, client id, secret, the set of scopes, every form parameter
-/// ([`KeyMaterial`](super::KeyMaterial)). A token is sealed under the
+/// ([`KeyMaterial`](crate::provider::KeyMaterial)). A token is sealed under the
 /// credentials that minted it; with another secret an entry can neither be found
 /// nor opened. During a rotation, processes with the old and the new pair share
 /// one token per pair.
@@ -101,8 +100,8 @@ pub(super) struct Memory {
     /// The last token that was handed out, and the holder that minted it, if it
     /// came from the store or is there.
     last: Option<(HeaderValue, Option<String>)>,
-    /// Nothing is sent with the credentials of this key before this, because a
-    /// token request failed.
+    /// The key of the credentials with which the last token request failed, until
+    /// when nothing is sent with them, and what it failed with.
     pause: Option<(Name, Instant, ErrorKind)>,
     /// Failures in a row.
     pub(super) failures: u32,
@@ -144,10 +143,6 @@ impl<P: KeyedProvider> TokenProvider for SharedTokenProvider<P> {
     fn rate_limit(&self) -> Option<RateLimit> {
         self.shared.provider.rate_limit()
     }
-
-    fn takes_permits(&self) -> bool {
-        true
-    }
 }
 
 impl<P> Shared<P> {
@@ -171,6 +166,13 @@ impl Memory {
     pub(super) fn pause(&self, key: &Name, now: Instant) -> Option<(Instant, ErrorKind)> {
         let (paused, until, kind) = self.pause.as_ref()?;
         (paused == key && now < *until).then_some((*until, *kind))
+    }
+
+    /// Returns what the last token request with the credentials of this key
+    /// failed with, if there was no token since.
+    pub(super) fn failed_with(&self, key: &Name) -> Option<ErrorKind> {
+        let (failed, _, kind) = self.pause.as_ref()?;
+        (failed == key).then_some(*kind)
     }
 
     /// A token request failed.

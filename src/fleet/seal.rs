@@ -13,8 +13,8 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::store::MAX_ENTRY_SIZE;
-use super::store::Name;
+use super::store::{MAX_ENTRY_SIZE, Name};
+use crate::provider::KeyMaterial;
 
 const VERSION: u8 = 3;
 const NONCE: usize = 24;
@@ -28,7 +28,18 @@ pub(crate) struct Sealer {
     context: Zeroizing<Vec<u8>>,
 }
 
+/// The window that everyone at this endpoint shares, whatever the client:
+/// OfficeRnD may count by address.
+pub(super) fn window(material: &KeyMaterial) -> Name {
+    Name::digest_of(&[b"rate limit ", material.endpoint().as_bytes()].concat())
+}
+
 impl Sealer {
+    pub(super) fn of(material: &KeyMaterial) -> Self {
+        let context = Zeroizing::new(material.context().as_ref().to_vec());
+        Self::new(material.secret().expose().as_bytes(), context)
+    }
+
     /// `context` tells this token from all others of the same secret; no two
     /// may encode alike.
     pub(crate) fn new(secret: &[u8], context: Zeroizing<Vec<u8>>) -> Self {
@@ -109,6 +120,13 @@ mod tests {
             assert!(other.open(&sealed).is_none());
             assert_ne!(other.name(), here.name());
         }
+    }
+
+    #[test]
+    fn the_window_is_the_endpoints() {
+        let material = KeyMaterial::new("e", "c", "s");
+        assert_eq!(window(&material), window(&KeyMaterial::new("e", "d", "t")));
+        assert_ne!(window(&material), window(&KeyMaterial::new("f", "c", "s")));
     }
 
     #[test]

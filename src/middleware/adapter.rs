@@ -54,7 +54,7 @@ impl<C: Send + Sync + 'static> Middleware for OfficeRndAuthLayer<C> {
             let next = next.clone();
             async move { next.run(request, &mut **extensions.lock().await).await }
         });
-        let retry = RetryLayer::new(RetryUnauthorized::of_any());
+        let retry = RetryLayer::new(RetryUnauthorized::new());
         let client = retry.layer(self.layer(rest));
         client.oneshot(request).await.map_err(into_error)
     }

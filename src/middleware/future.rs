@@ -5,14 +5,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::StatusCode;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::{HeaderMap, StatusCode};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::source::Acquire;
-use super::{AuthRequest, AuthResponse, TokenRejected, challenge};
-use crate::cache::{TokenCache, TokenId};
+use super::{AuthRequest, AuthResponse, TokenRejected};
+use crate::cache::{Token, TokenCache};
 use crate::error::{BoxError, Error};
 
 pin_project! {
@@ -50,7 +50,7 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<F, P> {
-        Sent { #[pin] inner: F, token: Option<Arc<TokenId>> },
+        Sent { #[pin] inner: F, token: Option<Arc<Token>> },
         // Boxed: rare, and must not make every hit's future large.
         Pending { call: Box<P> },
     }
@@ -68,32 +68,31 @@ enum PendingCall<S, Req> {
 
 /// Handles a 401 to our token: reports it to the cache, and marks the response.
 #[cold]
-fn unauthorized<R: AuthResponse>(response: &mut R, token: Arc<TokenId>) {
-    // The client followed a redirect to another server, which got no token.
-    if !response.origin().got(&token) {
-        return;
-    }
+fn unauthorized<R: AuthResponse>(response: &mut R, token: Arc<Token>) {
     // No new token brings a missing scope (RFC 6750 section 3.1).
-    if challenge::insufficient_scope(response.headers()) {
+    if names_insufficient_scope(response.headers()) {
         return;
     }
     if let Some(cache) = TokenCache::of(&token) {
-        let challenged = challenge::invalid_token(response.headers());
-        cache.reject_generation(token.generation(), challenged);
+        cache.reject_generation(token.generation());
     }
     response.extensions_mut().insert(TokenRejected { token });
 }
 
-/// A 2xx to our own token, its first response or after a 401: evidence that it is good.
-#[cold]
-fn accepted(token: &TokenId) {
-    if let Some(cache) = TokenCache::of(token) {
-        cache.accept_generation(token.generation());
-    }
+fn names_insufficient_scope(headers: &HeaderMap) -> bool {
+    const CODE: &[u8] = b"insufficient_scope";
+
+    let mut challenges = headers.get_all(WWW_AUTHENTICATE).iter();
+    challenges.any(|value| {
+        value
+            .as_bytes()
+            .windows(CODE.len())
+            .any(|part| part == CODE)
+    })
 }
 
 impl<F, S, Req> ResponseFuture<F, S, Req> {
-    pub(super) fn sent(inner: F, token: Option<Arc<TokenId>>) -> Self {
+    pub(super) fn sent(inner: F, token: Option<Arc<Token>>) -> Self {
         let state = State::Sent { inner, token };
         Self { state }
     }
@@ -117,7 +116,7 @@ impl<F, S, Req> ResponseFuture<F, S, Req> {
 }
 
 /// The inner future, and the token that went out with its request.
-type SendResult<F> = Result<(F, Option<Arc<TokenId>>), BoxError>;
+type SendResult<F> = Result<(F, Option<Arc<Token>>), BoxError>;
 
 impl<S, Req> PendingCall<S, Req> {
     /// Sends the request once its token is there.
@@ -136,11 +135,11 @@ impl<S, Req> PendingCall<S, Req> {
             (Self::Waiting { held, .. }, Some(acquired)) => {
                 let (mut service, mut request) = held;
                 // `None`: an origin that may not see the token, and `pass_foreign_origins`.
-                let token = acquired?.map(|(token, id)| {
-                    let value = token.header_value().clone();
+                let token = acquired?;
+                if let Some(token) = &token {
+                    let value = token.value().clone();
                     request.headers_mut().insert(AUTHORIZATION, value);
-                    request.target().id_of(id)
-                });
+                }
                 Poll::Ready(Ok((service.call(request), token)))
             }
             (Self::Rejected(error), _) => Poll::Ready(Err(error.into())),
@@ -167,14 +166,9 @@ where
             match state.as_mut().project() {
                 StateProj::Sent { inner, token } => {
                     let mut response = ready!(inner.poll(cx)).map_err(Into::into)?;
-                    let status = response.status();
-                    if status == StatusCode::UNAUTHORIZED {
+                    if response.status() == StatusCode::UNAUTHORIZED {
                         if let Some(token) = token.take() {
                             unauthorized(&mut response, token);
-                        }
-                    } else if status.is_success() {
-                        if let Some(token) = token.as_ref().filter(|token| token.is_doubted()) {
-                            accepted(token);
                         }
                     }
                     return Poll::Ready(Ok(response));

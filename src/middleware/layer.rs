@@ -107,7 +107,7 @@ impl<C> OfficeRndAuthLayer<C> {
     /// ```
     #[must_use]
     pub fn with_retry(self) -> Stack<Self, RetryLayer<RetryUnauthorized>> {
-        Stack::new(self, RetryLayer::new(RetryUnauthorized::of_any()))
+        Stack::new(self, RetryLayer::new(RetryUnauthorized::new()))
     }
 
     /// Puts the layer around an HTTP client, as [`Layer::layer`] does, and has

@@ -9,7 +9,6 @@
 
 #[cfg(feature = "reqwest-middleware")]
 mod adapter;
-mod challenge;
 mod future;
 mod host;
 mod layer;
@@ -22,7 +21,7 @@ mod source;
 pub use self::future::ResponseFuture;
 pub use self::layer::OfficeRndAuthLayer;
 pub use self::request::{AuthRequest, RequestTarget, SkipAuth};
-pub use self::response::{AuthResponse, ResponseOrigin, TokenRejected};
+pub use self::response::{AuthResponse, TokenRejected};
 pub use self::retry::{RetryFuture, RetryUnauthorized};
 pub use self::service::OfficeRndAuth;
 
@@ -47,4 +46,10 @@ pub(crate) struct Policy {
     pub(crate) pass_foreign: bool,
     /// Requests keep an `Authorization` header that they have.
     pub(crate) if_not_present: bool,
+}
+
+mod sealed {
+    /// Keeps other crates from implementing a trait.
+    #[expect(unnameable_types, reason = "so nobody can implement it")]
+    pub trait Sealed {}
 }

@@ -3,11 +3,9 @@
 use std::fmt;
 #[cfg(feature = "reqwest")]
 use std::mem;
-use std::sync::Arc;
 
 use http::{Extensions, HeaderMap};
 
-use crate::cache::TokenId;
 use crate::organizations::OrganizationSlug;
 
 /// Request extension: sends this request as it is, without the token and without
@@ -77,20 +75,6 @@ pub struct RequestTarget<'a> {
     pub(super) authority: Option<&'a str>,
     /// The extensions, where the type of request shows them.
     pub(super) extensions: Option<&'a Extensions>,
-    /// Whether the client may follow redirects, and its responses say where they
-    /// are from.
-    pub(super) may_redirect: bool,
-}
-
-impl RequestTarget<'_> {
-    /// The id of the token on a request to here.
-    #[inline(always)]
-    pub(super) fn id_of(&self, token: Arc<TokenId>) -> Arc<TokenId> {
-        match (self.may_redirect, self.scheme, self.authority) {
-            (true, Some(scheme), Some(authority)) => token.sent_to(scheme, authority),
-            _ => token,
-        }
-    }
 }
 
 impl<B> AuthRequest for http::Request<B> {
@@ -101,7 +85,6 @@ impl<B> AuthRequest for http::Request<B> {
             scheme: uri.scheme_str(),
             authority: uri.authority().map(|authority| authority.as_str()),
             extensions: Some(self.extensions()),
-            may_redirect: false,
         }
     }
 
@@ -134,7 +117,6 @@ impl AuthRequest for reqwest::Request {
             scheme: Some(url.scheme()),
             authority: Some(url.authority()),
             extensions: None,
-            may_redirect: true,
         }
     }
 

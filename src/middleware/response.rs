@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use http::{Extensions, HeaderMap, StatusCode};
 
-use crate::cache::TokenId;
+use super::sealed::Sealed;
+use crate::cache::Token;
 
 /// Response extension: the server answered 401 to the token that the layer had
-/// put on the request. A 401 of another server, to which a client below the
-/// layer followed a redirect, is not marked.
+/// put on the request, or a server to which a client below the layer followed a
+/// redirect.
 ///
 /// ```
 /// use officernd_auth::TokenRejected;
@@ -20,7 +21,7 @@ use crate::cache::TokenId;
 /// ```
 #[derive(Debug, Clone)]
 pub struct TokenRejected {
-    pub(super) token: Arc<TokenId>,
+    pub(super) token: Arc<Token>,
 }
 
 impl TokenRejected {
@@ -34,7 +35,7 @@ impl TokenRejected {
 /// A response whose status the layer can read: `http::Response<B>` with any
 /// body, and `reqwest::Response` (feature `reqwest`).
 ///
-/// Sealed: only this crate can make a [`ResponseOrigin`].
+/// Sealed: this crate implements it.
 ///
 /// ```
 /// fn takes(_: &impl officernd_auth::middleware::AuthResponse) {}
@@ -45,7 +46,7 @@ impl TokenRejected {
     label = "responds with an unsupported type, or of another version of its crate",
     note = "supported: `http::Response<B>` of http 1, and `reqwest::Response` of reqwest 0.13 with the feature `reqwest`"
 )]
-pub trait AuthResponse {
+pub trait AuthResponse: Sealed {
     /// The status.
     fn status(&self) -> StatusCode;
 
@@ -54,30 +55,9 @@ pub trait AuthResponse {
 
     /// The extensions, for [`TokenRejected`].
     fn extensions_mut(&mut self) -> &mut Extensions;
-
-    /// The server that the response is from, where the type of response knows it.
-    fn origin(&self) -> ResponseOrigin;
 }
 
-/// The server that an [`AuthResponse`] is from.
-///
-/// ```
-/// use officernd_auth::middleware::AuthResponse;
-///
-/// println!("{:?}", http::Response::new(()).origin());
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResponseOrigin(Option<(String, String)>);
-
-impl ResponseOrigin {
-    /// Whether the token was sent to this server, as far as is known.
-    pub(super) fn got(&self, token: &TokenId) -> bool {
-        match &self.0 {
-            Some((scheme, authority)) => token.may_be_of(scheme, authority),
-            None => true,
-        }
-    }
-}
+impl<B> Sealed for http::Response<B> {}
 
 impl<B> AuthResponse for http::Response<B> {
     #[inline]
@@ -92,11 +72,10 @@ impl<B> AuthResponse for http::Response<B> {
     fn extensions_mut(&mut self) -> &mut Extensions {
         self.extensions_mut()
     }
-
-    fn origin(&self) -> ResponseOrigin {
-        ResponseOrigin(None)
-    }
 }
+
+#[cfg(feature = "reqwest")]
+impl Sealed for reqwest::Response {}
 
 #[cfg(feature = "reqwest")]
 impl AuthResponse for reqwest::Response {
@@ -110,16 +89,5 @@ impl AuthResponse for reqwest::Response {
 
     fn extensions_mut(&mut self) -> &mut Extensions {
         self.extensions_mut()
-    }
-
-    fn origin(&self) -> ResponseOrigin {
-        // What reqwest says of a response that was made without a URL, as in tests.
-        match self.url().host_str() {
-            Some("no.url.provided.local") => ResponseOrigin(None),
-            _ => {
-                let (scheme, authority) = (self.url().scheme(), self.url().authority());
-                ResponseOrigin(Some((scheme.to_owned(), authority.to_owned())))
-            }
-        }
     }
 }

@@ -32,31 +32,22 @@ use crate::cache::TokenCache;
 ///
 /// # fn main() -> Result<(), officernd_auth::Error> {
 /// let layer = OfficeRndAuthLayer::new(StaticToken::new("abc")?);
-/// let retry = RetryUnauthorized::new(layer.cache().clone());
-/// let stack = ServiceBuilder::new().layer(RetryLayer::new(retry)).layer(layer);
+/// let retry = RetryLayer::new(RetryUnauthorized::new());
+/// let stack = ServiceBuilder::new().layer(retry).layer(layer);
 /// # drop(stack);
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct RetryUnauthorized {
-    /// `None` is any: the layer below knows its own.
-    of: Option<TokenCache>,
     replayed: bool,
 }
 
 impl RetryUnauthorized {
-    /// The policy for services behind this cache.
+    /// A policy that replays after 401s to any layer's tokens.
     #[must_use]
-    pub fn new(cache: TokenCache) -> Self {
-        let of = Some(cache);
-        let replayed = false;
-        Self { of, replayed }
-    }
-
-    pub(super) fn of_any() -> Self {
-        let (of, replayed) = (None, false);
-        Self { of, replayed }
+    pub fn new() -> Self {
+        Self::default()
     }
 
     fn decide<Res: AuthResponse, E>(&mut self, result: &mut Result<Res, E>) -> Option<RetryFuture> {
@@ -64,8 +55,7 @@ impl RetryUnauthorized {
         let rejected = response.extensions_mut().get::<TokenRejected>()?;
         let generation = rejected.generation();
         let cache = TokenCache::of(&rejected.token)?;
-        let ours = self.of.as_ref().is_none_or(|own| own.is_same(&cache));
-        if self.replayed || !ours || !cache.replacement_pending(generation) {
+        if self.replayed || !cache.replacement_pending(generation) {
             return None;
         }
         self.replayed = true;
@@ -126,9 +116,7 @@ where
 /// type Request = http::Request<String>;
 /// type Response = http::Response<String>;
 /// fn policy() -> impl Policy<Request, Response, tower::BoxError, Future = RetryFuture> {
-///     # let token = officernd_auth::StaticToken::new("abc").unwrap();
-///     # let cache = officernd_auth::TokenCache::new(token);
-///     RetryUnauthorized::new(cache)
+///     RetryUnauthorized::new()
 /// }
 /// # policy();
 /// ```

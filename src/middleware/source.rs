@@ -7,12 +7,11 @@ use std::sync::Arc;
 use http::header::AUTHORIZATION;
 
 use super::request::AuthRequest;
-use crate::cache::{SlotReader, TokenCache, TokenHeader, TokenId};
+use crate::cache::{SlotReader, Token, TokenCache};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::observability::{RequestOutcome, WaitTimer};
 use crate::organizations::{Known, Organizations};
-use crate::token::AccessToken;
 
 #[derive(Debug)]
 pub(super) enum Source {
@@ -23,16 +22,16 @@ pub(super) enum Source {
 /// What a look at the caches found for a request.
 pub(super) enum Lookup {
     /// A token, which is on the request now.
-    Inserted(Arc<TokenId>),
+    Inserted(Arc<Token>),
     /// No token yet: the request has to wait.
     Missing,
     /// The organization's token may not go to the request's origin.
     Foreign(Error),
 }
 
-/// A token for a request that waited, and its id. `None`: the request is to be
-/// sent without a token.
-type Acquired = Result<Option<(AccessToken, Arc<TokenId>)>, Error>;
+/// A token for a request that waited. `None`: the request is to be sent without a
+/// token.
+type Acquired = Result<Option<Arc<Token>>, Error>;
 
 pub(super) type Acquire = Pin<Box<dyn Future<Output = Acquired> + Send>>;
 
@@ -45,7 +44,7 @@ impl Source {
         request: &mut Req,
     ) -> Result<Lookup, Error> {
         let found = match self {
-            Self::Single(cache) => cache.try_header(reader, |header| insert(request, header)),
+            Self::Single(cache) => cache.try_carry(Some(reader), |token| carry(request, token)),
             Self::PerOrganization(organizations) => {
                 let chosen = request.organization();
                 let caches = organizations.pin();
@@ -61,7 +60,7 @@ impl Source {
                     return Ok(Lookup::Foreign(error));
                 }
                 let cache = &known.cache;
-                cache.try_header_once(|header| insert(request, header))
+                cache.try_carry(None, |token| carry(request, token))
             }
         };
         Ok(found.map_or(Lookup::Missing, Lookup::Inserted))
@@ -106,9 +105,8 @@ impl Source {
                             Err(_) if pass_foreign => return Ok(None),
                             Err(error) => return Err(error),
                         }
-                        let token = known.cache.token_until(deadline).await.map_err(named)?;
-                        let id = known.cache.id_of(&token);
-                        Ok(Some((token, id)))
+                        let token = known.cache.token_until(deadline).await;
+                        Ok(Some(token.map_err(named)?))
                     });
                     counted(organizations.clock(), acquired).await
                 })
@@ -118,16 +116,14 @@ impl Source {
 }
 
 #[inline(always)]
-fn insert<Req: AuthRequest>(request: &mut Req, header: &TokenHeader) -> Arc<TokenId> {
+fn carry<Req: AuthRequest>(request: &mut Req, token: &Arc<Token>) -> Arc<Token> {
     let headers = request.headers_mut();
-    headers.insert(AUTHORIZATION, header.value.clone());
-    Arc::clone(&header.id)
+    headers.insert(AUTHORIZATION, token.value().clone());
+    Arc::clone(token)
 }
 
 async fn token_of(cache: &TokenCache) -> Acquired {
-    let token = cache.token().await?;
-    let id = cache.id_of(&token);
-    Ok(Some((token, id)))
+    Ok(Some(cache.token_until(cache.deadline()).await?))
 }
 
 /// Counts a request that has waited. By reference: an `async fn` keeps a future

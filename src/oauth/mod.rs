@@ -10,7 +10,6 @@ mod transport;
 
 use std::fmt;
 use std::sync::Arc;
-#[cfg(feature = "store")]
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,11 +21,10 @@ use tower_service::Service;
 use self::client::TokenClient;
 use self::request::RequestTemplate;
 use self::transport::{ServiceTransport, Transport};
-#[cfg(feature = "store")]
 use crate::clock::{Clock, TokioClock, later};
 use crate::credentials::{ClientCredentials, Loader};
 use crate::error::{BoxError, ConfigError, Error};
-use crate::provider::{FetchContext, TokenProvider};
+use crate::provider::{FetchContext, KeyMaterial, KeyedProvider, TokenProvider};
 use crate::rate_limit::RateLimit;
 use crate::token::AccessToken;
 
@@ -42,6 +40,9 @@ use crate::token::AccessToken;
 /// [`CredentialSource`](crate::credentials::CredentialSource) are loaded before
 /// each token request. While that fails, or takes longer than half of the
 /// `fetch_timeout`, the last pair that could be loaded is used.
+///
+/// A pair that the endpoint refused with `invalid_client` is not sent again for 60 s, doubling to
+/// 10 min. A source that can change is asked every 5 s meanwhile, and another pair is sent at once.
 ///
 /// ```
 /// # #[cfg(feature = "reqwest")]
@@ -70,8 +71,8 @@ struct Inner {
 
 impl HttpTokenProvider {
     /// A provider with an HTTP client of its own (reqwest, rustls): 5 s to
-    /// connect, 30 s in all, no redirects, no compression, no idle
-    /// connections. The cache's `fetch_timeout` ends a fetch earlier.
+    /// connect, no redirects, no compression, no idle connections. The cache's
+    /// `fetch_timeout` bounds each request.
     ///
     /// # Errors
     ///
@@ -177,25 +178,19 @@ impl HttpTokenProvider {
 
 impl TokenProvider for HttpTokenProvider {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
-        self.inner.client.fetch(&cx).await
+        self.inner.client.fetch(cx).await
     }
 
     fn rate_limit(&self) -> Option<RateLimit> {
         Some(self.inner.rate_limit.clone())
     }
-
-    async fn credentials_changed(&self) -> bool {
-        self.inner.client.loader.changed().await
-    }
 }
 
 /// How long credentials may take to load for the key of a shared token.
-#[cfg(feature = "store")]
 const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-#[cfg(feature = "store")]
-impl crate::fleet::KeyedProvider for HttpTokenProvider {
-    async fn key_material(&self) -> Result<crate::fleet::KeyMaterial, Error> {
+impl KeyedProvider for HttpTokenProvider {
+    async fn key_material(&self) -> Result<KeyMaterial, Error> {
         let until = later(TokioClock.now(), LOAD_TIMEOUT);
         let client = &self.inner.client;
         let credentials = client.loader.load(&TokioClock, until).await?;

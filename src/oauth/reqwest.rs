@@ -36,7 +36,6 @@ impl ReqwestTransport {
             .no_zstd()
             .no_deflate()
             .connect_timeout(Duration::from_secs(5))
-            .timeout(Duration::from_secs(30))
             // Used once an hour: an idle connection would be a dead one.
             .pool_max_idle_per_host(0)
             .build()

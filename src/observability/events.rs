@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use http::{StatusCode, Uri};
 use tracing::field::Empty;
-use tracing::{Span, debug, info_span, warn};
+use tracing::{Span, debug, info, info_span, warn};
 
 use super::metrics;
-use crate::error::Error;
+use crate::error::{Error, WithCauses};
 
 /// Emits the events of one refresh of a token, from its start to its end.
 pub(crate) struct Refresh {
@@ -65,7 +65,7 @@ impl Refresh {
                 cause,
                 attempt,
                 outcome,
-                %error,
+                error = %WithCauses(error),
                 "the token refresh is deferred; nothing was sent"
             );
             return;
@@ -82,10 +82,24 @@ impl Refresh {
             attempt,
             outcome,
             error.type = outcome,
-            %error,
+            error = %WithCauses(error),
             duration,
             next_attempt_in = error.retry_after().map(|after| after.as_secs_f64()),
             "token refresh failed"
+        );
+    }
+
+    /// It failed for the first time, and is tried again by itself.
+    pub(crate) fn retried(&self, error: &Error, retry_in: Duration) {
+        let Self { cause, attempt } = *self;
+        info!(
+            name: "officernd_auth.refresh_retried",
+            cause,
+            attempt,
+            error.type = error.kind().as_str(),
+            error = %WithCauses(error),
+            retry_in = retry_in.as_secs_f64(),
+            "the token request failed once and is tried again"
         );
     }
 
@@ -165,20 +179,21 @@ impl TokenRequest {
 }
 
 /// A server answered 401 to the token that is in use.
-pub(crate) fn rejected(generation: u64, replace_in: Duration) {
+pub(crate) fn rejected(generation: u64, age: Duration, replace_in: Duration) {
     metrics::rejected();
     debug!(
         name: "officernd_auth.token_rejected",
         generation,
+        age = age.as_secs_f64(),
         replace_in = replace_in.as_secs_f64(),
         "a server rejected the token"
     );
 }
 
-pub(crate) fn credentials_unreadable(error: &dyn std::error::Error) {
+pub(crate) fn credentials_unreadable(error: &(dyn std::error::Error + 'static)) {
     warn!(
         name: "officernd_auth.credentials_unreadable",
-        error = %error,
+        error = %WithCauses(error),
         "the credentials cannot be loaded again; the last ones are used"
     );
 }

@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::OnceCell;
 
-use crate::cache::{Backoff, TokenCache};
+use crate::cache::TokenCache;
 use crate::error::{Error, ErrorKind};
 use crate::origin::OriginPolicy;
 
@@ -21,7 +22,7 @@ pub(super) struct Entry {
     pub(super) known: OnceCell<Known>,
     /// Why there is no cache, until when the resolver is not asked again, and
     /// how often it has failed.
-    backoff: Mutex<Option<(Backoff, u32)>>,
+    refused: Mutex<Option<(Error, Instant, u32)>>,
     /// Whether a request came since the last eviction. Written once per
     /// eviction, so that hits do not compete for it.
     used: AtomicBool,
@@ -60,7 +61,7 @@ impl Entry {
         self.used.swap(false, Ordering::Relaxed)
     }
 
-    pub(super) fn backoff(&self) -> MutexGuard<'_, Option<(Backoff, u32)>> {
-        self.backoff.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn refused(&self) -> MutexGuard<'_, Option<(Error, Instant, u32)>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

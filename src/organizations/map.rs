@@ -11,10 +11,11 @@ use papaya::{HashMap, LocalGuard};
 use super::entry::{Entry, Known};
 use super::organization::Organization;
 use super::resolver::Resolve;
-use crate::cache::{self, Backoff, TokenCache, TokenStatus};
-use crate::clock::{Clock, Now, later, timeout_at};
+use crate::backoff::backoff;
+use crate::cache::{self, TokenCache, TokenStatus};
+use crate::clock::{Clock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
-use crate::provider::{BoxProvider, FetchContext, TokenProvider};
+use crate::provider::{DynProvider, FetchContext, TokenProvider};
 use crate::rate_limit::RateLimit;
 use crate::settings::Settings;
 use crate::token::AccessToken;
@@ -46,7 +47,7 @@ pub(crate) struct PinnedMap<'a>(
 /// An organization's provider. Each fetch also drops idle organizations: it
 /// happens once in a token's life, and on no request's way.
 struct EvictingProvider {
-    provider: BoxProvider,
+    provider: Arc<dyn DynProvider>,
     map: Weak<OrganizationMap>,
 }
 
@@ -57,7 +58,6 @@ impl PinnedMap<'_> {
         let entry = self.0.get(slug)?;
         let known = entry.known.get()?;
         entry.mark_used();
-        known.cache.mark_used();
         Some(known)
     }
 }
@@ -65,11 +65,10 @@ impl PinnedMap<'_> {
 impl OrganizationMap {
     pub(crate) fn new(
         resolver: Box<dyn Resolve>,
-        mut cache_settings: cache::Settings,
+        cache_settings: cache::Settings,
         rate_limit: Option<RateLimit>,
         settings: &Settings,
     ) -> Arc<Self> {
-        cache_settings.one_of_many = true;
         Arc::new_cyclic(|this| Self {
             resolver,
             settings: cache_settings,
@@ -108,14 +107,15 @@ impl OrganizationMap {
     }
 
     async fn resolve(&self, slug: &str, entry: &Entry) -> Result<Known, Error> {
-        let earlier = {
-            let now = Now::read(self.clock());
-            let backoff = entry.backoff();
-            match &*backoff {
-                Some((backoff, _)) if !backoff.is_over(now) => return Err(backoff.error(now)),
-                Some((_, failures)) => *failures,
-                None => 0,
+        let failures = match &*entry.refused() {
+            Some((error, until, failures)) => {
+                let left = until.saturating_duration_since(self.clock().now());
+                if !left.is_zero() {
+                    return Err(error.clone().with_retry_after(left));
+                }
+                failures.saturating_add(1)
             }
+            None => 1,
         };
         let error = match self.resolver.resolve(slug).await {
             Ok(Some(organization)) => return Ok(self.known(organization)),
@@ -126,11 +126,10 @@ impl OrganizationMap {
             .with_retry_after(UNKNOWN_FOR),
             Err(error) => error,
         };
-        let now = Now::read(self.clock());
-        let backoff = Backoff::after_try(error, earlier, now, fastrand::f32());
-        let error = backoff.error(now);
-        *entry.backoff() = Some((backoff, earlier.saturating_add(1)));
-        Err(error)
+        let wait = backoff(&error, failures, fastrand::f32());
+        let until = later(self.clock().now(), wait);
+        *entry.refused() = Some((error.clone(), until, failures));
+        Err(error.with_retry_after(wait))
     }
 
     fn known(&self, organization: Organization) -> Known {
@@ -198,7 +197,7 @@ impl OrganizationMap {
 
     /// Until when a request that comes now waits, for resolver and token.
     pub(crate) fn deadline(&self) -> Instant {
-        later(self.clock().now(), self.settings.acquire_timeout)
+        later(self.clock().now(), self.settings.policy.acquire_timeout)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -220,19 +219,11 @@ impl TokenProvider for EvictingProvider {
         if let Some(map) = self.map.upgrade() {
             map.evict_idle(0);
         }
-        TokenProvider::fetch(&self.provider, cx)
+        self.provider.fetch(cx)
     }
 
     fn rate_limit(&self) -> Option<RateLimit> {
-        TokenProvider::rate_limit(&self.provider)
-    }
-
-    fn takes_permits(&self) -> bool {
-        TokenProvider::takes_permits(&self.provider)
-    }
-
-    fn credentials_changed(&self) -> impl Future<Output = bool> + Send {
-        TokenProvider::credentials_changed(&self.provider)
+        self.provider.rate_limit()
     }
 }
 

@@ -1,10 +1,11 @@
 //! A provider with the settings of its organization alone.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::error::ConfigError;
 use crate::origin::OriginPolicy;
-use crate::provider::{BoxProvider, TokenProvider};
+use crate::provider::{DynProvider, TokenProvider};
 use crate::rate_limit::RateLimit;
 
 /// An organization's provider, of any type, with settings for this organization
@@ -33,7 +34,7 @@ use crate::rate_limit::RateLimit;
 /// ```
 #[derive(Clone)]
 pub struct Organization {
-    pub(super) provider: BoxProvider,
+    pub(super) provider: Arc<dyn DynProvider>,
     pub(super) rate_limit: Option<RateLimit>,
     pub(super) origins: Option<OriginPolicy>,
 }
@@ -43,7 +44,7 @@ impl Organization {
     #[must_use]
     pub fn new(provider: impl TokenProvider) -> Self {
         Self {
-            provider: BoxProvider::new(provider),
+            provider: Arc::new(provider),
             rate_limit: None,
             origins: None,
         }

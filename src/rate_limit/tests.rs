@@ -3,12 +3,25 @@
 
 use proptest::prelude::*;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::*;
 use crate::clock::TokioClock;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const TIMEOUT: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Counts the requests that were sent.
+impl Flight for AtomicU64 {
+    fn granted(&self) -> bool {
+        true
+    }
+
+    fn answered(&self, sent: bool) {
+        self.fetch_add(sent.into(), Ordering::Relaxed);
+    }
+}
 
 /// A window on a clock that is set by hand.
 struct Scene {
@@ -262,13 +275,14 @@ async fn acquire(limit: &RateLimit, patience: Duration) -> Result<Permit, Error>
 
 #[tokio::test(start_paused = true)]
 async fn a_place_that_is_given_back_goes_to_the_waiting_fetch_at_once_and_is_not_counted() {
-    let (limit, sent) = (RateLimit::new(1, MINUTE), Arc::default());
+    let (limit, sent) = (RateLimit::new(1, MINUTE), Arc::new(AtomicU64::new(0)));
     let start = TokioClock.now();
-    let first = acquire(&limit, Duration::ZERO).await.unwrap().sent(&sent);
+    let first = acquire(&limit, Duration::ZERO).await.unwrap();
+    let first = first.sent(sent.clone()).unwrap();
     let (second, ()) = tokio::join!(acquire(&limit, 2 * MINUTE), async { first.unsent() });
     assert_eq!(TokioClock.now() - start, Duration::ZERO);
     assert_eq!(sent.load(Ordering::Relaxed), 0);
-    drop(second.unwrap().sent(&sent));
+    drop(second.unwrap().sent(sent.clone()));
     assert_eq!(sent.load(Ordering::Relaxed), 1);
     let error = acquire(&limit, PATIENCE).await.unwrap_err();
     assert_eq!(error.retry_after(), Some(MINUTE));
@@ -280,7 +294,7 @@ async fn a_place_that_is_given_back_goes_to_the_waiting_fetch_at_once_and_is_not
 async fn a_wait_that_is_given_up_leaves_its_turn_to_the_next() {
     let (limit, start) = (RateLimit::new(1, MINUTE), TokioClock.now());
     let first = acquire(&limit, Duration::ZERO).await.unwrap();
-    drop(first.sent(&Arc::default()));
+    drop(first.sent(Arc::new(AtomicU64::new(0))));
     let leaves = tokio::time::timeout(PATIENCE, acquire(&limit, 2 * MINUTE));
     let (left, next) = tokio::join!(leaves, acquire(&limit, 2 * MINUTE));
     left.unwrap_err();

@@ -10,5 +10,5 @@ pub use self::edition::{kill_flights, settle_flights};
 #[path = "real.rs"]
 mod edition;
 
-pub(crate) use self::edition::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
+pub(crate) use self::edition::{AtomicBool, AtomicU64, Mutex, Ordering};
 pub(crate) use self::edition::{Guard, Runtime, Swap};

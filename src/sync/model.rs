@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use shuttle::future::JoinHandle;
 pub(crate) use shuttle::sync::Mutex;
-pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::error::Error;
 

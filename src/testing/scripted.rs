@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use crate::clock::later;
 use crate::error::{Error, ErrorKind};
-#[cfg(feature = "store")]
-use crate::fleet::{KeyMaterial, KeyedProvider};
-use crate::provider::{Cause, FetchContext, TokenProvider};
+use crate::provider::{Cause, FetchContext, KeyMaterial, KeyedProvider, TokenProvider};
+use crate::rate_limit::RateLimit;
 use crate::token::AccessToken;
 
 /// As many calls are remembered.
@@ -186,6 +185,7 @@ impl Default for ScriptedProvider {
 impl TokenProvider for ScriptedProvider {
     #[expect(clippy::panic, reason = "the script says so")]
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        let _permit = cx.permit().await?;
         let _running = Running::enter(&self.shared);
         let (call, step, latency, life) = self.begin(cx.cause());
         if !latency.is_zero() {
@@ -201,10 +201,13 @@ impl TokenProvider for ScriptedProvider {
             Some(Step::Panic) => panic!("as the script says"),
         }
     }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        None
+    }
 }
 
 /// All scripted providers ask for the same token.
-#[cfg(feature = "store")]
 impl KeyedProvider for ScriptedProvider {
     async fn key_material(&self) -> Result<KeyMaterial, Error> {
         Ok(KeyMaterial::new(

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use officernd_auth::fleet::{
-    Claim, Claimed, Finish, KeyMaterial, KeyedProvider, Name, RedisStore, TokenStore,
-};
+use officernd_auth::fleet::{Claim, Claimed, Finish, Name, RedisStore, TokenStore};
+use officernd_auth::provider::{KeyMaterial, KeyedProvider};
 use officernd_auth::testing::MemoryStore;
 use officernd_auth::{
     AccessToken, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit,
@@ -130,12 +129,17 @@ impl Endpoint {
 }
 
 impl TokenProvider for Endpoint {
-    async fn fetch(&self, _: FetchContext) -> Result<AccessToken, Error> {
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        let _permit = cx.permit().await?;
         tokio::select! {
             biased;
             () = gone(&self.alive) => std::future::pending().await,
             answer = self.answer() => answer,
         }
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        None
     }
 }
 

@@ -55,27 +55,34 @@ async fn a_retry_after_is_clamped_between_a_second_and_an_hour() {
 }
 
 #[tokio::test]
-async fn transient_failures_back_off_with_jitter_up_to_a_minute() {
+async fn transient_failures_back_off_for_a_second_then_for_2_to_30_s() {
     let down = Error::new(ErrorKind::Transport, "down");
-    let mut longest = [s(0); 10];
-    for _ in 0..30 {
-        let provider = failing(10, &down);
+    let mut holds = [[s(0); 7]; 30];
+    for holds in &mut holds {
+        // The first fetch sends twice.
+        let provider = failing(8, &down);
         let (cache, clock) = stepped(&provider);
-        for (failures, longest) in longest.iter_mut().enumerate() {
+        for (failures, (hold, cap)) in holds.iter_mut().zip([1, 4, 8, 16, 30, 30, 30]).enumerate() {
             assert!(at_once(cache.token()).is_none());
             settle().await;
-            assert_eq!(provider.calls(), failures + 1);
-            let hold = cache.status().next_attempt_in.unwrap();
-            let cap = s(1 << failures).min(s(60));
-            assert!(hold > s(0) && hold <= cap, "{failures}: {hold:?}");
-            *longest = hold.max(*longest);
-            clock.advance(hold);
+            if failures == 0 {
+                clock.advance(s(1));
+                settle().await;
+            }
+            assert_eq!(provider.calls(), failures + 2);
+            *hold = cache.status().next_attempt_in.unwrap();
+            let least = if failures == 0 { s(1) } else { s(cap) / 2 };
+            assert!((least..=s(cap)).contains(hold), "{failures}: {hold:?}");
+            clock.advance(*hold);
         }
-        assert_eq!(served(&cache.token().await), "Bearer scripted-11");
+        assert_eq!(served(&cache.token().await), "Bearer scripted-9");
     }
-    // 30 draws of each: that all are in the lowest sixth is out of the question.
-    assert!(longest[4] > ms(2600), "{longest:?}");
-    assert!(longest[9] > s(10), "{longest:?}");
+    // 30 draws: that all are in one half is out of the question.
+    for nth in 1..7 {
+        let of_nth = holds.iter().map(|holds| holds[nth]);
+        let (least, most) = (of_nth.clone().min().unwrap(), of_nth.max().unwrap());
+        assert!(most > least * 5 / 4, "{holds:?}");
+    }
 }
 
 #[tokio::test]
@@ -143,13 +150,14 @@ async fn in_the_margin_a_hold_makes_nobody_wait() {
     cache.token().await.unwrap();
     provider.push(Step::Fail(ErrorKind::InvalidClient));
     clock.advance(s(3591));
-    assert_eq!(served(&cache.token().await), "Bearer scripted-1");
+    for _ in 0..9 {
+        let error = cache.token().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidClient);
+        let error = at_once(cache.token()).expect("at once").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidClient);
+        clock.advance(s(1));
+    }
     assert_eq!(provider.calls(), 2);
-    let token = at_once(cache.token()).expect("at once");
-    assert_eq!(served(&token), "Bearer scripted-1");
-    clock.advance(s(9));
-    let error = at_once(cache.token()).expect("at once").unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidClient);
 }
 
 #[tokio::test(start_paused = true)]

@@ -214,6 +214,16 @@ fn rows(elsewhere: &str) -> Vec<(String, Script, Expected)> {
             Err(Denied),
         ),
         (
+            "temporarily_unavailable with status 400",
+            error("400 Bad Request", "temporarily_unavailable"),
+            Err(Transport),
+        ),
+        (
+            "server_error with status 400",
+            error("400 Bad Request", "server_error"),
+            Err(Transport),
+        ),
+        (
             "401 with an empty body",
             status("401 Unauthorized"),
             Err(InvalidClient),

@@ -4,7 +4,6 @@
 mod logs;
 mod socket;
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fs;
 use std::path::PathBuf;
@@ -22,6 +21,7 @@ use officernd_auth::{
     BoxError, ClientCredentials, ConfigError, Error, ErrorKind, FetchContext, HttpTokenProvider,
     OfficeRndAuthLayer, RateLimit, TokenProvider as _,
 };
+use tokio::time::advance;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::support::{Stopwatch, s};
@@ -201,6 +201,43 @@ async fn retry_after_reaches_the_caller() {
 }
 
 #[tokio::test]
+async fn a_date_in_retry_after_counts_from_the_answers_own_date() {
+    let (provider, _) = over(credentials(), |_| {
+        let mut answer = answer(503, "");
+        for (name, value) in [
+            ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+            ("retry-after", "Sun, 06 Nov 1994 08:50:22 GMT"),
+        ] {
+            let value = http::HeaderValue::from_static(value);
+            answer.headers_mut().insert(name, value);
+        }
+        answer
+    });
+    assert_eq!(refused(&provider).await.retry_after(), Some(s(45)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_may_take_longer_than_30_s_if_the_fetch_timeout_says_so() {
+    // The system accepts connections; nobody answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let url = format!("http://{}/token", silent.local_addr().unwrap());
+    let provider = HttpTokenProvider::new(credentials().token_url(url)).unwrap();
+    let layer = OfficeRndAuthLayer::builder(provider)
+        .fetch_timeout(s(60))
+        .acquire_timeout(s(90));
+    let cache = layer.build().unwrap().cache().clone();
+    let caller = tokio::spawn(async move { cache.token().await });
+    tokio::time::sleep(s(59)).await;
+    let connections = std::iter::from_fn(|| silent.accept().ok()).count();
+    assert_eq!(connections, 1);
+    assert_eq!(
+        caller.await.unwrap().unwrap_err().kind(),
+        ErrorKind::Timeout
+    );
+}
+
+#[tokio::test]
 async fn sixty_four_kib_are_read_and_no_byte_more() {
     for (length, good) in [(64 * 1024, true), (64 * 1024 + 1, false)] {
         let (provider, _) = over(credentials(), move |_| {
@@ -317,39 +354,79 @@ async fn a_secret_file_is_read_again_at_each_fetch() {
     assert_eq!(secrets(&requests), sent);
 }
 
-#[tokio::test]
-async fn a_secret_that_changed_under_an_unknown_client_is_tried_once_at_once() {
+/// The next failure, with `retry_after` and whether anything was sent.
+async fn refusal(provider: &HttpTokenProvider) -> (ErrorKind, Option<u64>, bool) {
+    let error = refused(provider).await;
+    let wait = error.retry_after().map(|wait| wait.as_secs());
+    (error.kind(), wait, !error.is_not_attempted())
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_credentials_are_not_sent_again_before_their_backoff() {
+    use ErrorKind::InvalidClient;
+
+    let (fixed, requests) = over(credentials(), |_| unknown_client());
+    for hold in [60, 120, 240, 480, 600, 600] {
+        assert_eq!(refusal(&fixed).await, (InvalidClient, None, true));
+        assert_eq!(refusal(&fixed).await, (InvalidClient, Some(hold), false));
+        advance(s(hold - 1)).await;
+        assert_eq!(refusal(&fixed).await, (InvalidClient, Some(1), false));
+        advance(s(1)).await;
+    }
+    assert_eq!(secrets(&requests).len(), 6);
+
+    // A source may have others any time, so it is asked every 5 s.
+    let same = sourced(|| Ok(AppCredentials::new("the-id", "same")));
+    let (same, requests) = over(same, |_| unknown_client());
+    assert_eq!(refusal(&same).await, (InvalidClient, None, true));
+    assert_eq!(refusal(&same).await, (InvalidClient, Some(5), false));
+    advance(s(58)).await;
+    assert_eq!(refusal(&same).await, (InvalidClient, Some(2), false));
+    advance(s(2)).await;
+    assert_eq!(refusal(&same).await, (InvalidClient, None, true));
+    assert_eq!(secrets(&requests), ["same", "same"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_credentials_than_the_refused_ones_are_sent_at_once() {
     let path = scratch("http_provider_changed", "old");
     let credentials = credentials().secret_from_file(&path);
-    let (provider, requests) = over(credentials, move |nth| {
-        // Rotated while the request was under way; every request a new one.
-        fs::write(&path, format!("new-{nth}")).unwrap();
-        unknown_client()
+    let (provider, requests) = over(credentials, |nth| match nth {
+        0 | 1 => unknown_client(),
+        _ => token(),
     });
-    assert_eq!(refused(&provider).await.kind(), ErrorKind::InvalidClient);
-    assert_eq!(secrets(&requests), ["old", "new-0"]);
+    for secret in ["old", "wrong"] {
+        fs::write(&path, secret).unwrap();
+        for sent in [true, false] {
+            assert_eq!(refusal(&provider).await.2, sent);
+        }
+    }
+    // Only the pair that was refused last is remembered.
+    fs::write(&path, "old").unwrap();
+    assert_eq!(minted(&provider).await, "Bearer minted");
+    assert_eq!(secrets(&requests), ["old", "wrong", "old"]);
 }
 
-#[tokio::test]
-async fn a_secret_that_did_not_change_is_not_tried_again() {
-    let (fixed, fixed_requests) = over(credentials(), |_| unknown_client());
-    let closure = sourced(|| Ok(AppCredentials::new("the-id", "same")));
-    let (closure, closure_requests) = over(closure, |_| unknown_client());
-    refused(&fixed).await;
-    refused(&closure).await;
-    assert_eq!(secrets(&fixed_requests), ["hunter2"]);
-    assert_eq!(secrets(&closure_requests), ["same"]);
-}
-
-/// Credentials whose secret is another one each time it is read.
-fn restless(token_url: &str) -> ClientCredentials {
-    let left: VecDeque<&str> = ["one", "two", "three", "four"].into();
-    let left = Mutex::new(left);
-    let next = move || match left.lock().unwrap().pop_front() {
-        Some(secret) => Ok(AppCredentials::new("the-id", secret)),
-        None => Err("no more".into()),
-    };
-    sourced(next).token_url(token_url)
+#[tokio::test(start_paused = true)]
+async fn refused_credentials_do_not_wait_for_a_turn() {
+    let source = sourced(|| Ok(AppCredentials::new("the-id", "wrong")));
+    let (provider, requests) = over(source, |_| unknown_client());
+    let rate_limit = RateLimit::new(1, s(90));
+    let layer = OfficeRndAuthLayer::builder(provider).rate_limit(rate_limit);
+    let cache = layer.build().unwrap().cache().clone();
+    cache.token().await.unwrap_err();
+    // Their backoff is over, and the window is full for 30 s more: a caller would wait that long.
+    advance(s(60)).await;
+    let started = Stopwatch::start();
+    let error = cache.token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidClient);
+    assert_eq!(error.retry_after(), Some(s(5)));
+    assert_eq!(started.elapsed(), s(0));
+    assert_eq!(cache.status().consecutive_failures, 1);
+    advance(s(30)).await;
+    cache.token().await.unwrap_err();
+    assert_eq!(cache.status().consecutive_failures, 2);
+    assert_eq!(secrets(&requests).len(), 2);
 }
 
 /// Credentials of a source that answers at once.
@@ -358,31 +435,6 @@ fn sourced(
 ) -> ClientCredentials {
     let credentials = ClientCredentials::from_source(move || std::future::ready(load()));
     credentials.scope("officernd.api.read")
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_second_try_takes_a_permit_too() {
-    for (allowed, sent) in [(1, 1), (2, 2)] {
-        let started = Stopwatch::start();
-        let (provider, requests) = over(restless("https://second-try.test/"), |nth| match nth {
-            0 => unknown_client(),
-            _ => token(),
-        });
-        let layer = OfficeRndAuthLayer::builder(provider)
-            .rate_limit(RateLimit::new(allowed, s(60)))
-            .build()
-            .unwrap();
-        let result = layer.cache().token().await;
-        assert_eq!(secrets(&requests).len(), sent);
-        assert_eq!(layer.cache().status().token_requests, sent as u64);
-        match result {
-            Ok(_) => assert_eq!(sent, 2),
-            // What the server said, and no wait for a permit that this very
-            // fetch holds.
-            Err(error) => assert_eq!(error.kind(), ErrorKind::InvalidClient),
-        }
-        assert_eq!(started.elapsed(), s(0));
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -509,12 +561,9 @@ async fn id_and_secret_files_are_swapped_together_behind_a_symbolic_link() {
         .secret_from_file(mount.join("secret"));
     let (provider, requests) = over(credentials, |_| token());
     minted(&provider).await;
-    assert!(!provider.credentials_changed().await);
     symlink("two", mount.join("..new")).unwrap();
     fs::rename(mount.join("..new"), &data).unwrap();
-    assert!(provider.credentials_changed().await);
     minted(&provider).await;
-    assert!(!provider.credentials_changed().await);
     let expected = [("old", "old-secret"), ("new", "new-secret")];
     assert_eq!(pairs(&requests), owned(&expected));
 }

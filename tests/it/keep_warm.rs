@@ -62,6 +62,10 @@ async fn keep_warm_ends_with_the_last_handle() {
         async fn fetch(&self, _cx: FetchContext) -> Result<AccessToken, Error> {
             AccessToken::bearer("t", s(3600))
         }
+
+        fn rate_limit(&self) -> Option<RateLimit> {
+            None
+        }
     }
 
     let alive = Arc::new(());

@@ -113,7 +113,7 @@ async fn no_token_is_ever_shown() {
         page.show(&response);
         if let Some(rejected) = response.extensions().get::<TokenRejected>() {
             page.show(rejected);
-            let mut retry = RetryUnauthorized::new(cache.clone());
+            let mut retry = RetryUnauthorized::new();
             let mut result = Ok::<Response, BoxError>(response);
             let future = Policy::retry(&mut retry, &mut get(URL), &mut result);
             page.show(&retry);
@@ -217,7 +217,7 @@ async fn debug_texts_say_what_helps_and_no_more() {
     let call = tokio::spawn(send(&mut client, get(URL)));
     serve(&mut server, answer(401)).await;
     let mut rejected = call.await.unwrap();
-    let retry = RetryUnauthorized::new(layer.cache().clone()).retry(&mut get(URL), &mut rejected);
+    let retry = RetryUnauthorized::new().retry(&mut get(URL), &mut rejected);
     let rejected = rejected.unwrap();
     let rejected = rejected.extensions().get::<TokenRejected>().unwrap();
     let cold = OfficeRndAuthLayer::new(ScriptedProvider::new());

@@ -1,19 +1,11 @@
 //! What the cache promises of failures, readiness and evidence.
 
-use std::convert::Infallible;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
-use http::{Request, Response};
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
-use officernd_auth::{
-    AccessToken, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit, TokenProvider,
-};
-use tower::{Layer, Service, service_fn};
+use officernd_auth::{ErrorKind, RateLimit};
 
-use crate::support::{Stopwatch, at_once, cache_with, ms, now, poll, s, served, settle, stepped};
+use crate::support::{Stopwatch, cache_with, now, poll, s, served, settle};
 
 #[tokio::test(start_paused = true)]
 async fn the_first_transient_failure_is_not_reported() {
@@ -83,55 +75,6 @@ async fn what_the_rate_limit_told_a_refresh_does_not_hold_back_a_waiting_request
     assert_eq!(served(&caller.await), "Bearer scripted-2");
 }
 
-#[tokio::test]
-async fn a_backoff_ends_when_either_clock_says_so() {
-    let provider = ScriptedProvider::new().then(Step::Fail(ErrorKind::Denied));
-    let (cache, clock) = stepped(&provider);
-    cache.token().await.unwrap_err();
-    clock.advance_wall(s(59));
-    assert!(at_once(cache.token()).unwrap().is_err());
-    clock.advance_wall(s(1));
-    assert_eq!(served(&cache.token().await), "Bearer scripted-2");
-}
-
-/// Refused until its secret is put right.
-#[derive(Clone, Default)]
-struct Rotated {
-    right: Arc<AtomicBool>,
-    looks: Arc<AtomicUsize>,
-}
-
-impl TokenProvider for Rotated {
-    async fn fetch(&self, _cx: FetchContext) -> Result<AccessToken, Error> {
-        match self.right.load(Ordering::SeqCst) {
-            true => AccessToken::bearer("right", s(3600)),
-            false => Err(Error::new(ErrorKind::InvalidClient, "wrong secret")),
-        }
-    }
-
-    async fn credentials_changed(&self) -> bool {
-        self.looks.fetch_add(1, Ordering::SeqCst);
-        self.right.load(Ordering::SeqCst)
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn other_credentials_end_the_backoff_and_are_looked_for_every_5_s_at_most() {
-    let provider = Rotated::default();
-    let layer = OfficeRndAuthLayer::builder(provider.clone())
-        .build()
-        .unwrap();
-    let cache = layer.cache();
-    for _ in 0..20 {
-        assert!(cache.token().await.is_err());
-        tokio::time::advance(s(1)).await;
-    }
-    assert_eq!(provider.looks.load(Ordering::SeqCst), 3);
-    provider.right.store(true, Ordering::SeqCst);
-    tokio::time::advance(s(5)).await;
-    assert_eq!(served(&cache.token().await), "Bearer right");
-}
-
 #[tokio::test(start_paused = true)]
 async fn warm_up_goes_on_through_failures_and_keeps_the_cache_warm() {
     let provider = ScriptedProvider::new();
@@ -158,83 +101,4 @@ async fn a_service_that_could_not_warm_up_becomes_ready_without_a_request() {
     assert!(watch.elapsed() >= s(30));
     tokio::time::sleep(s(60)).await;
     assert!(cache.status().has_token());
-}
-
-#[tokio::test]
-async fn token_for_fetches_a_token_that_lives_long_enough() {
-    let provider = ScriptedProvider::new();
-    let (cache, clock) = stepped(&provider);
-    cache.token().await.unwrap();
-    clock.advance(s(1800));
-    let token = cache.token_for(s(1800)).await;
-    assert_eq!(served(&token), "Bearer scripted-1");
-    let token = cache.token_for(s(1801)).await;
-    assert_eq!(served(&token), "Bearer scripted-2");
-    let error = cache.token_for(s(3601)).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Denied);
-    assert_eq!(provider.calls(), 2, "no fetch could help");
-}
-
-/// A day of requests, each a moment after the other, to an API with one
-/// forbidden path; all tokens are revoked at noon. Token requests, and for how
-/// long good requests were answered 401 after that.
-async fn day_of_a_forbidden_path(revoke: bool) -> (usize, Duration) {
-    let clock = ManualClock::new();
-    let provider = ScriptedProvider::new();
-    let layer = OfficeRndAuthLayer::builder(provider.clone())
-        .clock(clock.clone())
-        .build()
-        .unwrap();
-    layer.cache().token().await.unwrap();
-    let revoked = Arc::new(AtomicUsize::new(0));
-    let newest_revoked = Arc::clone(&revoked);
-    let mut service = layer.layer(service_fn(move |request: Request<()>| {
-        let header = request.headers()["authorization"].to_str().unwrap();
-        let number = header.rsplit('-').next().unwrap().parse().unwrap();
-        let good = !request.uri().path().ends_with("forbidden")
-            && newest_revoked.load(Ordering::SeqCst) < number;
-        let response = Response::builder().status(if good { 200 } else { 401 });
-        std::future::ready(Ok::<_, Infallible>(response.body(()).unwrap()))
-    }));
-    let (mut time, noon) = (s(0), s(12 * 3600));
-    let (mut last_failure, mut count) = (noon, 0_u32);
-    while time < s(24 * 3600) {
-        // Ten requests a second around noon, one in three seconds else.
-        let busy = time + s(60) >= noon && time < noon + s(60);
-        let step = if busy { ms(100) } else { s(3) };
-        if revoke && time < noon && time + step >= noon {
-            revoked.store(provider.calls(), Ordering::SeqCst);
-        }
-        clock.advance(step);
-        time += step;
-        count += 1;
-        let forbidden = count % 5 == 0;
-        let path = if forbidden { "forbidden" } else { "locations" };
-        let url = format!("https://app.officernd.com/api/v2/organizations/acme/{path}");
-        let response = service.call(Request::get(url).body(()).unwrap());
-        if response.await.unwrap().status() == 401 && !forbidden {
-            last_failure = time;
-        }
-        settle_briefly().await;
-    }
-    (provider.calls(), last_failure.saturating_sub(noon))
-}
-
-async fn settle_briefly() {
-    for _ in 0..4 {
-        tokio::task::yield_now().await;
-    }
-}
-
-#[tokio::test]
-async fn a_day_of_one_forbidden_path_costs_less_than_50_token_requests() {
-    let (calls, _) = day_of_a_forbidden_path(false).await;
-    assert!((30..50).contains(&calls), "{calls}");
-}
-
-#[tokio::test]
-async fn a_revocation_at_noon_beside_a_forbidden_path_is_over_within_10_s() {
-    let (calls, failed_for) = day_of_a_forbidden_path(true).await;
-    assert!(failed_for <= s(10), "{failed_for:?}");
-    assert!(failed_for > s(0) && calls < 50, "{calls}");
 }

@@ -38,3 +38,5 @@ mod store;
 mod store_away;
 mod store_faults;
 mod support;
+mod unauthorized_days;
+mod wrapper;

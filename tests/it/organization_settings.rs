@@ -32,7 +32,8 @@ impl Limited {
 }
 
 impl TokenProvider for Limited {
-    async fn fetch(&self, _cx: FetchContext) -> Result<AccessToken, Error> {
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        let _permit = cx.permit().await?;
         AccessToken::bearer("limited", s(3600))
     }
 

@@ -326,27 +326,3 @@ async fn an_idle_organization_is_dropped_although_no_request_misses() {
     // The one in use was never made anew.
     assert_eq!(asked.load(Ordering::SeqCst), 2);
 }
-
-#[tokio::test(start_paused = true)]
-async fn keep_warm_ends_for_an_organization_that_no_request_asks_for() {
-    let providers = HashMap::from([
-        ("idle".to_owned(), ScriptedProvider::new()),
-        ("busy".to_owned(), ScriptedProvider::new()),
-    ]);
-    let layer = builder(providers.clone())
-        .keep_warm(true)
-        .idle_after(Duration::from_secs(24 * 60 * 60))
-        .build()
-        .unwrap();
-    minutes(&layer, 1, &["idle", "busy"]).await;
-    minutes(&layer, 10 * 60, &["busy"]).await;
-    assert!(providers["idle"].calls() <= 2);
-    assert!(providers["busy"].calls() >= 10);
-
-    // Its next request starts the timer again.
-    minutes(&layer, 1, &["idle"]).await;
-    let calls = providers["idle"].calls();
-    tokio::time::sleep(Duration::from_secs(50 * 60)).await;
-    assert_eq!(providers["idle"].calls(), calls + 1);
-    assert_eq!(layer.organizations().len(), 2);
-}

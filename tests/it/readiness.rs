@@ -122,7 +122,9 @@ async fn poll_ready_is_the_inner_services_own() {
 
 #[tokio::test(start_paused = true)]
 async fn poll_ready_never_waits_for_a_token_nor_fetches_one() {
+    // A fetch that hangs is tried once more.
     let provider = ScriptedProvider::new()
+        .then(Step::Hang)
         .then(Step::Hang)
         .then(Step::Fail(ErrorKind::Denied));
     let layer = default_layer(&provider);

@@ -115,7 +115,7 @@ async fn replacements_that_are_rejected_too_are_replaced_ever_later() {
     let (cache, clock) = stepped(&provider);
     reject_current(&cache).await;
     assert_eq!(provider.calls(), 2, "the first is replaced at once");
-    for (more, minutes) in [1, 2, 4, 8, 16, 32, 60, 60, 60].into_iter().enumerate() {
+    for (more, minutes) in [1, 2, 4, 8, 10, 10, 10].into_iter().enumerate() {
         reject_current(&cache).await;
         assert_eq!(cache.status().next_attempt_in, Some(s(60 * minutes)));
         clock.advance(s(60 * minutes) - ms(1));
@@ -130,14 +130,16 @@ async fn replacements_that_are_rejected_too_are_replaced_ever_later() {
 }
 
 #[tokio::test]
-async fn a_token_replaced_before_its_refresh_was_due_does_not_end_the_damping() {
-    let provider = ScriptedProvider::new();
-    let (cache, clock) = stepped(&provider);
-    reject_current(&cache).await;
-    clock.advance(s(3299));
-    assert!(cache.refresh().await.is_ok());
-    reject_current(&cache).await;
-    assert_eq!(cache.status().next_attempt_in, Some(s(60)));
+async fn a_token_that_served_290_s_without_a_401_ends_the_damping_also_if_it_is_replaced() {
+    for (served, damped) in [(s(289), Some(s(60))), (s(290), None)] {
+        let provider = ScriptedProvider::new();
+        let (cache, clock) = stepped(&provider);
+        reject_current(&cache).await;
+        clock.advance(served);
+        assert!(cache.refresh().await.is_ok());
+        reject_current(&cache).await;
+        assert_eq!(cache.status().next_attempt_in, damped, "{served:?}");
+    }
 }
 
 #[tokio::test]
@@ -294,7 +296,7 @@ async fn a_day_of_nothing_but_401s_costs_few_token_requests() {
             clock.advance(every - ms(300));
         }
         let calls = provider.calls();
-        assert!(calls <= 40, "{calls} with a request each {every:?}");
+        assert!(calls <= 300, "{calls} with a request each {every:?}");
         assert!(calls >= 20, "{calls}: rejected tokens are still replaced");
         // A caller that asks less often than every 5 min may find the token expired.
         assert!(waited == 0 || every > s(300), "{waited} wait ({every:?})");

@@ -12,6 +12,7 @@ use officernd_auth::credentials::AppCredentials;
 use officernd_auth::testing::MemoryStore;
 use officernd_auth::{
     BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer, SharedTokenProvider,
+    TokenCache,
 };
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -204,4 +205,77 @@ async fn the_same_behind_a_store_whichever_pod_was_refused() {
     let pods = [Some(store.clone()), Some(store)];
     let token_requests = bad_order("https://rotation.test/shared", &pods).await;
     assert!(token_requests <= 4, "{token_requests}");
+}
+
+/// Caches of apps with wrong secrets at one token URL, of which one is corrected after the other,
+/// every 200 s. How long each stayed without a token.
+async fn corrected_beside_broken_neighbors(
+    url: &str,
+    broken: usize,
+    store: Option<MemoryStore>,
+) -> Vec<Duration> {
+    let scene = Scene::default();
+    let stored: Arc<Mutex<BTreeMap<usize, String>>> = Arc::default();
+    let caches: Vec<TokenCache> = (0..broken)
+        .map(|app| {
+            let (stored, endpoint) = (Arc::clone(&stored), scene.clone());
+            let credentials = ClientCredentials::from_source(move || {
+                let secret = stored.lock().unwrap().get(&app).cloned();
+                let secret = secret.unwrap_or_else(|| "wrong".into());
+                std::future::ready(Ok(AppCredentials::new(format!("app-{app}"), secret)))
+            });
+            let endpoint = service_fn(move |request| {
+                let endpoint = endpoint.clone();
+                async move { Ok::<_, Infallible>(endpoint.token_endpoint(request).await) }
+            });
+            let credentials = credentials.scope("officernd.api.read").token_url(url);
+            let provider = HttpTokenProvider::with_service(credentials, endpoint).unwrap();
+            match &store {
+                Some(store) => TokenCache::new(SharedTokenProvider::new(provider, store.clone())),
+                None => TokenCache::new(provider),
+            }
+        })
+        .collect();
+    for (app, cache) in caches.iter().enumerate() {
+        scene.make_app(&format!("app-{app}"));
+        let cache = cache.clone();
+        // Requests, but not in step with the others.
+        tokio::spawn(async move {
+            loop {
+                let _ = cache.token().await;
+                sleep(ms(350 + 13 * app as u64)).await;
+            }
+        });
+    }
+    // Five a minute: until then each has been refused.
+    sleep(s(60 * (broken as u64 / 5 + 2))).await;
+    let mut healed = Vec::new();
+    for (app, cache) in caches.iter().enumerate().take(5) {
+        assert!(cache.try_token().is_none());
+        stored
+            .lock()
+            .unwrap()
+            .insert(app, format!("app-{app}-secret"));
+        let start = Stopwatch::start();
+        while cache.try_token().is_none() && start.elapsed() < s(600) {
+            sleep(ms(100)).await;
+        }
+        healed.push(start.elapsed());
+        sleep(s(200)).await;
+    }
+    healed
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_corrected_secret_heals_within_5_s_beside_20_broken_neighbors() {
+    for seed in 0..3 {
+        fastrand::seed(seed);
+        for store in [None, Some(MemoryStore::new())] {
+            let shared = store.is_some();
+            let url = format!("https://rotation.test/neighbors-{seed}-{shared}");
+            let healed = corrected_beside_broken_neighbors(&url, 21, store).await;
+            let all = healed.iter().all(|&after| after <= ms(5_500));
+            assert!(all, "shared: {shared}: {healed:?}");
+        }
+    }
 }

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use officernd_auth::clock::{Clock, TokioClock};
-use officernd_auth::fleet::{Claim, Claimed, Finish, KeyMaterial, KeyedProvider, TokenStore};
+use officernd_auth::fleet::{Claim, Claimed, Finish, TokenStore};
 use officernd_auth::provider::Cause;
+use officernd_auth::provider::{KeyMaterial, KeyedProvider};
 use officernd_auth::testing::{ManualClock, MemoryStore, ScriptedProvider, Step, check_store};
 use officernd_auth::{
     AccessToken, ClientCredentials, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit,
@@ -158,6 +159,10 @@ async fn what_was_sealed_with_another_secret_or_for_other_scopes_is_not_seen() {
         async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
             self.1.fetch(cx).await
         }
+
+        fn rate_limit(&self) -> Option<RateLimit> {
+            self.1.rate_limit()
+        }
     }
     impl KeyedProvider for With {
         async fn key_material(&self) -> Result<KeyMaterial, Error> {
@@ -272,6 +277,10 @@ impl TokenProvider for Gated {
         let token = self.0.fetch(cx).await;
         self.1.notified().await;
         token
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        self.0.rate_limit()
     }
 }
 

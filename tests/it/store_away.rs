@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use officernd_auth::clock::{Clock, TokioClock};
-use officernd_auth::fleet::{Claim, Claimed, Finish, KeyMaterial, KeyedProvider, TokenStore};
+use officernd_auth::fleet::{Claim, Claimed, Finish, TokenStore};
+use officernd_auth::provider::{KeyMaterial, KeyedProvider};
 use officernd_auth::testing::{ManualClock, MemoryStore, ScriptedProvider};
 use officernd_auth::{
     AccessToken, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit,
@@ -68,7 +69,8 @@ struct Strict {
 }
 
 impl TokenProvider for Strict {
-    async fn fetch(&self, _: FetchContext) -> Result<AccessToken, Error> {
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        let _permit = cx.permit().await?;
         let number = self.requests.fetch_add(1, Ordering::SeqCst);
         let refused = {
             let mut arrivals = self.arrivals.lock().unwrap();
@@ -82,6 +84,10 @@ impl TokenProvider for Strict {
             true => Err(Error::new(ErrorKind::RateLimited, "429")),
             false => AccessToken::bearer(format!("strict-{number}"), S(3600)),
         }
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        None
     }
 }
 
@@ -224,9 +230,14 @@ async fn what_was_fetched_without_the_store_is_there_when_it_is_back() {
 struct Down(Arc<AtomicU64>);
 
 impl TokenProvider for Down {
-    async fn fetch(&self, _: FetchContext) -> Result<AccessToken, Error> {
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        let _permit = cx.permit().await?;
         self.0.fetch_add(1, Ordering::SeqCst);
         Err(Error::new(ErrorKind::Transport, "503"))
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        None
     }
 }
 
@@ -350,6 +361,10 @@ impl TokenProvider for Rotating {
             *self.secret.lock().unwrap() = next;
         }
         self.endpoint.fetch(cx).await
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        self.endpoint.rate_limit()
     }
 }
 

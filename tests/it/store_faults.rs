@@ -9,9 +9,8 @@ use std::time::Instant;
 use http::{Request, Response};
 use http_body_util::Full;
 use officernd_auth::clock::{Clock, TokioClock};
-use officernd_auth::fleet::{
-    Claim, Claimed, Finish, KeyMaterial, KeyedProvider, Name, StoredEntry, TokenStore,
-};
+use officernd_auth::fleet::{Claim, Claimed, Finish, Name, StoredEntry, TokenStore};
+use officernd_auth::provider::{KeyMaterial, KeyedProvider};
 use officernd_auth::testing::{MemoryStore, ScriptedProvider, Step};
 use officernd_auth::{
     AccessToken, ClientCredentials, Error, ErrorKind, FetchContext, HttpTokenProvider,
@@ -103,12 +102,17 @@ impl Rotated {
 }
 
 impl TokenProvider for Rotated {
-    async fn fetch(&self, _: FetchContext) -> Result<AccessToken, Error> {
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        let _permit = cx.permit().await?;
         self.requests.fetch_add(1, Ordering::SeqCst);
         match *self.secret.lock().unwrap() {
             "right" => AccessToken::bearer("right", s(3600)),
             _ => Err(Error::new(ErrorKind::InvalidClient, "wrong secret")),
         }
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        None
     }
 }
 
@@ -239,6 +243,10 @@ struct ReadOnce {
 impl TokenProvider for ReadOnce {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
         self.endpoint.fetch(cx).await
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        self.endpoint.rate_limit()
     }
 }
 
@@ -464,6 +472,10 @@ impl TokenProvider for Tenant {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
         self.1.fetch(cx).await
     }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        self.1.rate_limit()
+    }
 }
 
 impl KeyedProvider for Tenant {
@@ -609,4 +621,49 @@ async fn a_rolling_deploy_beside_a_forbidden_path_costs_one_token_request_a_minu
         "120 pods, one each 5 s, beside a forbidden path: {calls:?} token requests in 10 and 70 min"
     );
     assert!(calls.0 <= 11 && calls.1 <= calls.0 + 12, "{calls:?}");
+}
+
+/// A store that is slow to finish.
+#[derive(Clone)]
+struct SlowToFinish(MemoryStore);
+
+impl TokenStore for SlowToFinish {
+    async fn claim(&self, claim: &Claim) -> Result<Claimed, Error> {
+        self.0.claim(claim).await
+    }
+
+    async fn finish(&self, finish: &Finish) -> Result<bool, Error> {
+        sleep(s(2)).await;
+        self.0.finish(finish).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_at_the_last_moment_is_not_lost_to_a_store_that_is_slow_to_finish() {
+    let endpoint = ScriptedProvider::new().latency(s(9));
+    let store = SlowToFinish(MemoryStore::new());
+    let start = now();
+    let first = pod(endpoint.clone(), &store);
+    assert_eq!(header(&first.token().await.unwrap()), "Bearer scripted-1");
+    assert_eq!(now() - start, s(11));
+    // Its life counts from when its request was sent.
+    let left = first.status().expires_in.unwrap();
+    assert!(left <= s(3600 - 11) && left > s(3600 - 12), "{left:?}");
+    let second = pod(endpoint.clone(), &store);
+    assert_eq!(header(&second.token().await.unwrap()), "Bearer scripted-1");
+    assert_eq!(endpoint.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_hangs_is_a_failure_that_the_store_learns_of() {
+    let endpoint = ScriptedProvider::new().then(Step::Hang);
+    let store = SlowToFinish(MemoryStore::new());
+    let start = now();
+    drive(&pod(endpoint.clone(), &store));
+    sleep(s(12)).await;
+    // The lease of 15 s was given up, and the failure holds others up for 1 s.
+    pod(endpoint.clone(), &store).token().await.unwrap();
+    let took = now() - start;
+    assert!(took > s(13) && took < s(17), "{took:?}");
+    assert_eq!(endpoint.calls(), 2);
 }

@@ -90,8 +90,4 @@ impl TokenProvider for Recorded {
     fn rate_limit(&self) -> Option<RateLimit> {
         self.provider.rate_limit()
     }
-
-    fn takes_permits(&self) -> bool {
-        self.provider.takes_permits()
-    }
 }

@@ -94,12 +94,4 @@ impl TokenProvider for Provider {
             Self::File(provider) => provider.rate_limit(),
         }
     }
-
-    fn takes_permits(&self) -> bool {
-        match self {
-            Self::Alone(provider) => provider.takes_permits(),
-            Self::Redis(provider) => provider.takes_permits(),
-            Self::File(provider) => provider.takes_permits(),
-        }
-    }
 }

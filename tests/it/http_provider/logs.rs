@@ -98,3 +98,56 @@ async fn no_secret_is_shown_or_traced() {
     assert!(!shown_all.contains("hunter2"), "{shown_all}");
     assert!(shown_all.contains("the-id") && shown_all.contains("https://leaks.test"));
 }
+
+/// Resolves no name.
+struct NoNames;
+
+impl reqwest::dns::Resolve for NoNames {
+    fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        Box::pin(async { Err("no such host".into()) })
+    }
+}
+
+#[tokio::test]
+async fn events_say_what_kept_a_connection_from_being_made() {
+    // Bound, so that no other test gets the port, and not listening.
+    let nowhere = tokio::net::TcpSocket::new_v4().unwrap();
+    nowhere.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let refused = format!("https://{}/token", nowhere.local_addr().unwrap());
+
+    let ca = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::Pkcs8(ca.signing_key.serialize_der().into());
+    let config = tokio_rustls::rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![ca.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let unknown_ca = format!("https://{}/token", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let _ = acceptor.accept(stream).await;
+        }
+    });
+
+    for (url, cause) in [
+        ("https://nowhere.test/token", "no such host"),
+        (&refused, "refused"),
+        (&unknown_ca, "certificate"),
+    ] {
+        let log = Log::default();
+        let _guards = log.start();
+        let credentials = ClientCredentials::new("id", "hunter2").token_url(url);
+        let client = reqwest::Client::builder().dns_resolver(Arc::new(NoNames));
+        let provider = HttpTokenProvider::with_reqwest(credentials, client).unwrap();
+        let layer = officernd_auth::OfficeRndAuthLayer::new(provider);
+        layer.cache().token().await.unwrap_err();
+        let log = log.text();
+        let mut events = log
+            .lines()
+            .filter(|line| line.contains("token refresh failed"));
+        let event = events.next().unwrap_or_else(|| panic!("{log}"));
+        assert!(event.to_lowercase().contains(cause), "{cause}: {event}");
+        assert!(!event.contains(url), "{event}");
+    }
+}

@@ -233,25 +233,6 @@ mod reqwest {
         }
     }
 
-    /// The clock is paused while the answer stands still: 30 s pass at once.
-    #[tokio::test]
-    async fn an_answer_that_stops_half_way_is_a_timeout() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap());
-        let stalled = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            whole(&mut stream).await;
-            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{";
-            stream.write_all(head).await.unwrap();
-            tokio::time::pause();
-            stream
-        });
-        let error = refused(&provider(odd(&url))).await;
-        assert_eq!(error.kind(), ErrorKind::Timeout, "{}", shown(&error));
-        assert!(!shown(&error).contains(&url), "{}", shown(&error));
-        drop(stalled.await.unwrap());
-    }
-
     /// Each connection is used once: one that stood idle for an hour is dead.
     #[tokio::test]
     async fn a_connection_is_used_once() {
@@ -282,7 +263,7 @@ async fn error_and_requests(url: &str) -> (ErrorKind, u64) {
         .rate_limit(RateLimit::new(1, s(60)))
         .build()
         .unwrap();
-    // The cache tries twice; without a place the second time fails as rate limited.
+    // The cache tries twice; without a second place the first error is the answer.
     let error = layer.cache().token().await.unwrap_err();
     (error.kind(), layer.cache().status().token_requests)
 }
@@ -310,7 +291,45 @@ async fn a_request_whose_connection_was_never_made_takes_no_place() {
     let hangs_up = Raw::start("").await;
     assert_eq!(
         error_and_requests(&hangs_up.url).await,
-        (ErrorKind::RateLimited, 1)
+        (ErrorKind::Transport, 1)
     );
     assert_eq!(hangs_up.seen().len(), 1);
+}
+
+/// The clock is paused: it stands still while a socket has anything to say.
+#[tokio::test(start_paused = true)]
+async fn a_cold_start_is_over_soon_after_the_endpoints_port_opens() {
+    for nth in 0..20 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let url = format!("http://{}/token", socket.local_addr().unwrap());
+        let provider = HttpTokenProvider::new(credentials().token_url(url)).unwrap();
+        let cache = OfficeRndAuthLayer::new(provider).cache().clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(s(8)).await;
+            let listener = socket.listen(16).unwrap();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                whole(&mut stream).await;
+                let _ = stream.write_all(ok(TOKEN).as_bytes()).await;
+            }
+        });
+        let start = Stopwatch::start();
+        let callers = {
+            let cache = cache.clone();
+            tokio::spawn(async move {
+                while start.elapsed() < s(60) && cache.try_token().is_none() {
+                    if let Err(error) = cache.token().await {
+                        assert_eq!(error.kind(), ErrorKind::Transport, "{nth}");
+                        assert!(error.retry_after() <= Some(s(5)), "{error:?}");
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                start.elapsed()
+            })
+        };
+        cache.warm_up().await.unwrap();
+        assert!(start.elapsed() <= s(8 + 5 + 1), "{:?}", start.elapsed());
+        assert!(callers.await.unwrap() <= s(8 + 5 + 1));
+        assert_eq!(cache.status().token_requests, 1);
+    }
 }

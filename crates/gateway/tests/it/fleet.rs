@@ -1,6 +1,7 @@
 //! Twenty gateways on one Redis, each a process of its own.
 
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use officernd_simulator::Simulator;
 
@@ -116,4 +117,33 @@ async fn a_store_that_is_away_fails_no_request_and_shows_on_the_page() {
     assert_eq!(status, 200);
     assert!(!ready.contains("\"store_problem\":null"), "{ready}");
     assert!(!ready.contains("hunter2"), "{ready}");
+}
+
+#[tokio::test]
+async fn a_corrected_secret_file_heals_within_seconds_with_and_without_a_store() {
+    for store in ["", "file"] {
+        let simulator = Simulator::start().await.unwrap();
+        let folder = Folder::new(&format!("secret-{store}"));
+        let secret = folder.file("secret", "wrong\n");
+        let mut command = crate::child::gateway();
+        Gateway::command(&mut command, &simulator, simulator.url());
+        command
+            .env_remove("OFFICERND_CLIENT_SECRET")
+            .env("OFFICERND_CLIENT_SECRET_FILE", &secret);
+        if !store.is_empty() {
+            let store = format!("file:{}", folder.join("store").display());
+            command.env("GATEWAY_STORE", store);
+        }
+        let gateway = Gateway::spawn(command);
+        assert_ne!(gateway.get(LOCATIONS).await.0, 200);
+        std::fs::write(&secret, simulator.client_secret()).unwrap();
+        // A backoff of a minute or more would take longer than `within` allows.
+        within(async {
+            while gateway.get(LOCATIONS).await.0 != 200 {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        })
+        .await;
+        assert_eq!(simulator.token_requests(), 2);
+    }
 }

@@ -6,10 +6,8 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::store::Name;
+use super::TokenProvider;
 use crate::error::Error;
-use crate::fleet::seal::Sealer;
-use crate::provider::TokenProvider;
 use crate::secret::Secret;
 
 /// A provider that knows what its tokens depend on, so that processes that ask
@@ -19,9 +17,8 @@ use crate::secret::Secret;
 /// provider of your own:
 ///
 /// ```
-/// use officernd_auth::{AccessToken, Error, FetchContext};
-/// use officernd_auth::fleet::{KeyMaterial, KeyedProvider};
-/// use officernd_auth::{Secret, TokenProvider};
+/// use officernd_auth::provider::{KeyMaterial, KeyedProvider};
+/// use officernd_auth::{AccessToken, Error, FetchContext, RateLimit, Secret, TokenProvider};
 /// use std::time::Duration;
 ///
 /// struct Gateway {
@@ -29,8 +26,13 @@ use crate::secret::Secret;
 /// }
 ///
 /// impl TokenProvider for Gateway {
-///     async fn fetch(&self, _cx: FetchContext) -> Result<AccessToken, Error> {
+///     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+///         let _permit = cx.permit().await?;
 ///         AccessToken::bearer("from-the-gateway", Duration::from_secs(600))
+///     }
+///
+///     fn rate_limit(&self) -> Option<RateLimit> {
+///         None
 ///     }
 /// }
 ///
@@ -66,7 +68,7 @@ impl<P: KeyedProvider> KeyedProvider for Arc<P> {
 /// The secret also seals what is shared; `Debug` does not show it.
 ///
 /// ```
-/// use officernd_auth::fleet::KeyMaterial;
+/// use officernd_auth::provider::KeyMaterial;
 ///
 /// let material = KeyMaterial::new("https://identity.officernd.com/oauth/token", "id", "hunter2")
 ///     .scope("officernd.api.write officernd.api.read")
@@ -121,24 +123,29 @@ impl KeyMaterial {
         self
     }
 
-    /// Credentials that stay the same for as long as the process runs.
-    pub(crate) fn fixed(mut self) -> Self {
+    /// Says that the credentials stay the same for as long as the process runs.
+    #[must_use]
+    pub fn fixed(mut self) -> Self {
         self.may_change = false;
         self
     }
 
-    pub(super) fn may_change(&self) -> bool {
+    /// Returns whether the credentials may be replaced while the process runs.
+    #[must_use]
+    pub fn may_change(&self) -> bool {
         self.may_change
     }
 
-    pub(super) fn sealer(&self) -> Sealer {
-        Sealer::new(self.secret.expose().as_bytes(), self.context())
+    /// Returns the token endpoint, whose clients share a rate limit.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
     }
 
-    /// The window that everyone at this endpoint shares, whatever the client:
-    /// OfficeRnD may count by address.
-    pub(super) fn window(&self) -> Name {
-        Name::digest_of(&[b"rate limit ", self.endpoint.as_bytes()].concat())
+    /// Returns the client secret.
+    #[must_use]
+    pub fn secret(&self) -> &Secret {
+        &self.secret
     }
 
     /// Without the query: some gateways take a key there.
@@ -149,9 +156,23 @@ impl KeyMaterial {
             .unwrap_or_default()
     }
 
-    /// Each part with its length before it, each list with its count: no two
-    /// materials encode alike.
-    fn context(&self) -> Zeroizing<Vec<u8>> {
+    /// Encodes everything but the secret; no two materials encode alike. The bytes may hold
+    /// parameters that are secrets too, and are overwritten when dropped.
+    ///
+    /// ```
+    /// use officernd_auth::provider::KeyMaterial;
+    ///
+    /// let material = KeyMaterial::new("https://identity.officernd.com/oauth/token", "id", "hunter2");
+    /// let key = [material.secret().expose().as_bytes(), material.context().as_ref()].concat();
+    /// # drop(key);
+    /// ```
+    #[must_use]
+    pub fn context(&self) -> impl AsRef<[u8]> + use<> {
+        self.encoded()
+    }
+
+    /// Each part with its length before it, each list with its count.
+    fn encoded(&self) -> Zeroizing<Vec<u8>> {
         let mut context = Zeroizing::new(Vec::new());
         let mut part = |text: &str| {
             context.extend(length(text.len()));
@@ -175,7 +196,7 @@ fn length(length: usize) -> [u8; 8] {
 /// The same material mints the same token.
 impl PartialEq for KeyMaterial {
     fn eq(&self, other: &Self) -> bool {
-        self.secret.expose() == other.secret.expose() && self.context() == other.context()
+        self.secret.expose() == other.secret.expose() && self.encoded() == other.encoded()
     }
 }
 
@@ -197,17 +218,13 @@ impl fmt::Debug for KeyMaterial {
 mod tests {
     use super::*;
 
-    fn name(material: &KeyMaterial) -> Name {
-        material.sealer().name()
-    }
-
     #[test]
-    fn every_part_makes_another_name_and_order_makes_none() {
+    fn every_part_makes_another_token_and_order_makes_none() {
         let material = || KeyMaterial::new("e", "c", "s").scope("a b").param("x", "1");
         let same = KeyMaterial::new("e", "c", "s")
             .param("x", "1")
             .scope(" b  a a ");
-        assert_eq!(name(&material()), name(&same));
+        assert_eq!(material(), same);
         let others = [
             KeyMaterial::new("E", "c", "s").scope("a b").param("x", "1"),
             KeyMaterial::new("e", "C", "s").scope("a b").param("x", "1"),
@@ -221,14 +238,7 @@ mod tests {
             KeyMaterial::new("ec", "", "s").scope("a b").param("x", "1"),
         ];
         for (at, other) in others.iter().enumerate() {
-            assert_ne!(name(&material()), name(other), "{at}");
+            assert_ne!(material(), *other, "{at}");
         }
-    }
-
-    #[test]
-    fn the_window_is_the_endpoints() {
-        let window = KeyMaterial::new("e", "c", "s").window();
-        assert_eq!(window, KeyMaterial::new("e", "d", "t").window());
-        assert_ne!(window, KeyMaterial::new("f", "c", "s").window());
     }
 }

@@ -1,0 +1,292 @@
+//! A token of a cache, with its planned life.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+
+use super::state::State;
+use crate::clock::{Age, Clock, NO_TICK, Now, later, runs_with_the_system, tick};
+use crate::error::{Error, ErrorKind};
+use crate::settings::Settings;
+use crate::sync::{AtomicU64, Ordering};
+use crate::token::AccessToken;
+
+/// Servers that count whole seconds round a life by as much.
+const ROUNDING: Duration = Duration::from_secs(1);
+
+/// More than one tick of the coarse clock.
+const MAX_TICK: Duration = Duration::from_millis(20);
+
+/// A tick that the coarse clock never shows.
+const NEVER: u64 = u64::MAX;
+
+/// The settings that shape the life of a token and of its fetch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Policy {
+    /// How long before its expiry a token is refreshed, at most half its life.
+    pub(crate) refresh_ahead: Duration,
+    /// The largest share of the time until then by which it is refreshed earlier.
+    pub(crate) jitter: f32,
+    /// The last part of a life in which the token is not sent, at most a tenth of the life.
+    pub(crate) expiry_margin: Duration,
+    pub(crate) fetch_timeout: Duration,
+    pub(crate) acquire_timeout: Duration,
+}
+
+/// A token in the cache, in its slot and on the requests that carry it.
+///
+/// Aligned, so that a copy shares no cache line with anything that other threads write.
+#[repr(align(128))]
+pub(crate) struct Token {
+    /// The value that requests copy. `access` has it too, one pointer further away.
+    value: HeaderValue,
+    /// The tick of the coarse clock in which the token was last found live.
+    live_at: AtomicU64,
+    access: AccessToken,
+    /// Just before the request for it was sent.
+    born: Age,
+    /// The age from which it is refreshed in the background.
+    refresh_due: Duration,
+    /// The age from which it is not sent any more.
+    end: Duration,
+    /// The number of the fetch that brought it.
+    pub(super) fetch: u64,
+    /// Its cache, for a 401.
+    home: Weak<State>,
+}
+
+/// A new token as its fetch brought it.
+pub(super) struct Minted {
+    pub(super) access: AccessToken,
+    pub(super) born: Age,
+    pub(super) fetch: u64,
+}
+
+impl Token {
+    /// Plans the life of a new token. `old` is the token that it replaces, if requests may still
+    /// carry that. `chance` in `0.0..1.0` picks the jitter.
+    ///
+    /// A 3,600 s token, 15 min ahead and 10 % jitter: refreshed between 40:30 and 45:00, not sent
+    /// from 59:50 on.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Malformed`] if it expired on its way.
+    pub(super) fn new(
+        minted: Minted,
+        old: Option<&Self>,
+        policy: &Policy,
+        home: Weak<State>,
+        (now, chance): (Now, f32),
+    ) -> Result<Self, Error> {
+        let Minted {
+            access,
+            born,
+            fetch,
+        } = minted;
+        let life = access.expires_in();
+        let brings_no_life = |old: &Self| {
+            old.value == *access.header_value() && life <= old.left(now).saturating_add(ROUNDING)
+        };
+        // A server that hands out one token until it expires is not asked again before that.
+        let (refresh_due, end) = match old.is_some_and(brings_no_life) {
+            true => (life, life),
+            false => plan(policy, life, chance),
+        };
+        let token = Self {
+            value: access.header_value().clone(),
+            live_at: AtomicU64::new(NEVER),
+            access,
+            born,
+            refresh_due,
+            end,
+            fetch,
+            home,
+        };
+        // One that arrives within its margin is used no more, and replaced.
+        if token.age(now) < life {
+            return Ok(token);
+        }
+        Err(Error::new(
+            ErrorKind::Malformed,
+            "the new token had outlived its expires_in before it arrived",
+        ))
+    }
+
+    /// Copies the token for one service: header bytes and counts of its own, so that threads
+    /// share none.
+    pub(super) fn copy(&self) -> Arc<Self> {
+        Arc::new(Self {
+            value: self.access.fresh_header_value(),
+            live_at: AtomicU64::new(NEVER),
+            access: self.access.clone(),
+            born: self.born,
+            refresh_due: self.refresh_due,
+            end: self.end,
+            fetch: self.fetch,
+            home: Weak::clone(&self.home),
+        })
+    }
+
+    #[inline(always)]
+    pub(crate) fn value(&self) -> &HeaderValue {
+        &self.value
+    }
+
+    pub(super) fn access(&self) -> &AccessToken {
+        &self.access
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.access.generation()
+    }
+
+    /// The cache that the token is from, while it lives.
+    pub(super) fn home(&self) -> Option<Arc<State>> {
+        self.home.upgrade()
+    }
+
+    pub(super) fn age(&self, now: Now) -> Duration {
+        self.born.at(now.monotonic, now.wall)
+    }
+
+    /// The rest of its life.
+    pub(super) fn left(&self, now: Now) -> Duration {
+        self.access.expires_in().saturating_sub(self.age(now))
+    }
+
+    /// Whether requests may carry it.
+    pub(super) fn is_live(&self, now: Now) -> bool {
+        self.age(now) < self.end
+    }
+
+    /// Whether its refresh in the background is due.
+    pub(super) fn is_due(&self, now: Now) -> bool {
+        self.age(now) >= self.refresh_due
+    }
+
+    pub(super) fn due_at(&self, now: Now) -> Instant {
+        self.reaches(self.refresh_due, now)
+    }
+
+    pub(super) fn ends_at(&self, now: Now) -> Instant {
+        self.reaches(self.end, now)
+    }
+
+    fn reaches(&self, age: Duration, now: Now) -> Instant {
+        later(now.monotonic, age.saturating_sub(self.age(now)))
+    }
+
+    /// Whether a request may carry it now. `look` reads both clocks, and returns them if it may;
+    /// that is believed for the rest of the tick.
+    #[inline(always)]
+    pub(super) fn serves(&self, clock: &dyn Clock, look: impl FnOnce() -> Option<Now>) -> bool {
+        let tick = tick();
+        tick == self.live_at.load(Ordering::Relaxed) || self.looks_live(clock, tick, look)
+    }
+
+    #[inline(never)]
+    fn looks_live(&self, clock: &dyn Clock, tick: u64, look: impl FnOnce() -> Option<Now>) -> bool {
+        let Some(now) = look() else { return false };
+        let lives_on = self.age(now) + MAX_TICK < self.end;
+        // Ticks are the system's: they say nothing of a clock that is paused or moved.
+        if tick != NO_TICK && lives_on && runs_with_the_system(clock) {
+            self.live_at.store(tick, Ordering::Relaxed);
+        }
+        true
+    }
+}
+
+impl From<&Settings> for Policy {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            refresh_ahead: settings.refresh_ahead,
+            jitter: settings.jitter,
+            expiry_margin: settings.expiry_margin,
+            fetch_timeout: settings.fetch_timeout,
+            acquire_timeout: settings.acquire_timeout,
+        }
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("generation", &self.generation())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The ages at which a token granted for `life` is refreshed, and not sent any more.
+fn plan(policy: &Policy, life: Duration, chance: f32) -> (Duration, Duration) {
+    let end = life.saturating_sub(policy.expiry_margin.min(life / 10));
+    let latest = life.saturating_sub(policy.refresh_ahead.min(life / 2));
+    let early = latest.mul_f32((policy.jitter * chance).clamp(0.0, 1.0));
+    (latest.saturating_sub(early).min(end), end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn the_table_of_lives() {
+        let policy = Policy::from(&Settings::default());
+        let ahead = |refresh_ahead| Policy {
+            refresh_ahead,
+            ..policy
+        };
+        let margin = |expiry_margin| Policy {
+            expiry_margin,
+            ..policy
+        };
+        #[rustfmt::skip]
+        let table = [
+            // policy, life, chance -> refresh_due, end
+            (policy, s(3600), 0.0, s(2700), s(3590)),
+            (policy, s(3600), 1.0, s(2430), s(3590)),
+            (policy, s(3600), 0.5, s(2565), s(3590)),
+            (policy, s(300), 0.0, s(150), s(290)),
+            (policy, s(60), 0.0, s(30), s(54)),
+            (policy, s(3), 0.0, ms(1500), ms(2700)),
+            (policy, s(1), 1.0, ms(450), ms(900)),
+            (ahead(s(0)), s(3600), 0.0, s(3590), s(3590)),
+            (ahead(s(5)), s(3600), 0.0, s(3590), s(3590)),
+            (ahead(s(86_400)), s(3600), 0.0, s(1800), s(3590)),
+            (margin(s(0)), s(3600), 0.0, s(2700), s(3600)),
+            (margin(s(900)), s(3600), 1.0, s(2430), s(3240)),
+        ];
+        for (policy, life, chance, refresh_due, end) in table {
+            let planned = plan(&policy, life, chance);
+            let off = planned.0.abs_diff(refresh_due);
+            assert!(off < ms(1), "{policy:?} {life:?} {planned:?}");
+            assert_eq!(planned.1, end, "{policy:?} {life:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_token_is_due_before_it_ends_whatever_the_settings(
+            ahead in 0u64..100_000_000, margin in 0u64..100_000_000, life in 1u64..86_400_000,
+            jitter in 0f32..=1.0, chance in 0f32..1.0,
+        ) {
+            let policy = Policy {
+                refresh_ahead: ms(ahead), expiry_margin: ms(margin), jitter,
+                ..Policy::from(&Settings::default())
+            };
+            let (due, end) = plan(&policy, ms(life), chance);
+            proptest::prop_assert!(due <= plan(&policy, ms(life), 0.0).0);
+            proptest::prop_assert!(due <= end && end <= ms(life) && end >= ms(life) / 10 * 9);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What a provider that wraps another one can rely on: places, permits and time limits. All with
+//! the clock paused.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use officernd_auth::testing::{ScriptedProvider, Step};
+use officernd_auth::{
+    AccessToken, Builder, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit,
+    StaticToken, TokenCache, TokenProvider,
+};
+use tokio::time::sleep;
+
+use crate::support::{Stopwatch, ms, s, served};
+
+/// What a wrapped provider returned, and whether it sent anything.
+type Finished = (Option<ErrorKind>, bool);
+
+/// Does as it is told before and after it fetches from the wrapped provider.
+#[derive(Clone)]
+struct Wrapper<P> {
+    inner: P,
+    before: Duration,
+    after: Duration,
+    finished: Arc<Mutex<Vec<Finished>>>,
+}
+
+impl<P> Wrapper<P> {
+    fn new(inner: P, before: Duration, after: Duration) -> Self {
+        Self {
+            inner,
+            before,
+            after,
+            finished: Arc::default(),
+        }
+    }
+
+    fn finished(&self) -> Vec<Finished> {
+        self.finished.lock().unwrap().clone()
+    }
+}
+
+impl<P: TokenProvider> TokenProvider for Wrapper<P> {
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        let place = cx.reserve().await?;
+        sleep(self.before).await;
+        let result = cx.fetch_from(&self.inner, place).await;
+        sleep(self.after).await;
+        let kind = result.as_ref().err().map(Error::kind);
+        let sent = cx.sent_at().is_some();
+        self.finished.lock().unwrap().push((kind, sent));
+        result
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        self.inner.rate_limit()
+    }
+}
+
+fn cache(provider: impl TokenProvider, set: impl FnOnce(Builder) -> Builder) -> TokenCache {
+    let builder = OfficeRndAuthLayer::builder(provider).jitter(0.0);
+    let builder = builder.rate_limit(RateLimit::new(1, s(60)));
+    set(builder).build().unwrap().cache().clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_fetch_timeout_ends_the_wrapped_request_and_not_the_wrapper() {
+    let hangs = || ScriptedProvider::new().then(Step::Hang);
+    let once = Wrapper::new(hangs(), s(0), s(4));
+    let twice = Wrapper::new(Wrapper::new(hangs(), s(0), s(2)), s(0), s(2));
+    let (one, two) = (cache(once.clone(), |it| it), cache(twice.clone(), |it| it));
+    let check = async {
+        sleep(ms(14_100)).await;
+        let timed_out = [(Some(ErrorKind::Timeout), true)];
+        assert_eq!(once.finished(), timed_out);
+        assert_eq!(twice.finished(), timed_out);
+        assert_eq!(twice.inner.finished(), timed_out);
+    };
+    let _ = tokio::join!(one.token(), two.token(), check);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_was_just_in_time_is_not_lost_though_its_callers_are_late() {
+    let wrapper = Wrapper::new(ScriptedProvider::new().latency(s(9)), s(3), s(4));
+    let cache = cache(wrapper, |builder| builder.acquire_timeout(s(4)));
+    assert_eq!(cache.token().await.unwrap_err().kind(), ErrorKind::Timeout);
+    sleep(s(13)).await;
+    let token = cache.try_token().unwrap();
+    assert_eq!(token.header_value(), "Bearer scripted-1");
+    // Its life counts from the permit, at 3 s.
+    let left = cache.status().expires_in.unwrap();
+    assert!(left <= s(3600 - 14 + 1) && left > s(3600 - 15), "{left:?}");
+    assert_eq!(cache.status().token_requests, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrapper_that_does_not_end_is_stopped_in_time_for_the_next_fetch() {
+    for (before, after, stops_at) in [(s(1000), s(0), s(30)), (s(25), s(1000), s(40))] {
+        let wrapper = Wrapper::new(ScriptedProvider::new(), before, after);
+        let cache = cache(wrapper, |it| it);
+        let start = Stopwatch::start();
+        let mut status = cache.subscribe();
+        let _ = cache.token().await;
+        let failed = status.wait_for(|status| status.last_error == Some(ErrorKind::Timeout));
+        failed.await.unwrap();
+        assert_eq!(start.elapsed(), stops_at);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reserved_place_is_taken_by_the_wrapped_request_or_free_again() {
+    let rate_limit = RateLimit::new(1, s(60));
+    let with = |builder: Builder| builder.rate_limit(rate_limit.clone());
+    // It sends nothing.
+    let fixed = Wrapper::new(StaticToken::new("fixed").unwrap(), s(0), s(0));
+    let token = cache(fixed.clone(), with).token().await;
+    assert_eq!(served(&token), "Bearer fixed");
+    assert_eq!(fixed.finished(), [(None, false)]);
+    // So there is a place, which the next takes without waiting for another.
+    let endpoint = ScriptedProvider::new();
+    let start = Stopwatch::start();
+    let sends = Wrapper::new(endpoint.clone(), s(1), s(0));
+    let sending = cache(sends.clone(), with);
+    assert_eq!(served(&sending.token().await), "Bearer scripted-1");
+    assert_eq!(sends.finished(), [(None, true)]);
+    assert_eq!(start.elapsed(), s(1));
+    assert_eq!(sending.status().token_requests, 1);
+    let error = cache(fixed, with).token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RateLimited);
+    assert_eq!(endpoint.calls(), 1);
+}
+
+/// Its connection is never made.
+#[derive(Clone, Default)]
+struct Unreachable(Arc<AtomicUsize>);
+
+impl TokenProvider for Unreachable {
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        let permit = cx.permit().await?;
+        assert!(cx.sent_at().is_some());
+        self.0.fetch_add(1, Ordering::SeqCst);
+        sleep(s(1)).await;
+        permit.unsent();
+        Err(Error::new(ErrorKind::Transport, "connection refused"))
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        None
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_connection_was_never_made_takes_no_place_and_is_not_counted() {
+    let wrapper = Wrapper::new(Unreachable::default(), s(0), s(0));
+    // One a minute, and yet it is tried again.
+    let cache = cache(wrapper.clone(), |it| it);
+    for _ in 0..3 {
+        cache.token().await.unwrap_err();
+        sleep(s(30)).await;
+    }
+    assert!(wrapper.inner.0.load(Ordering::SeqCst) >= 3);
+    assert_eq!(cache.status().token_requests, 0);
+    let transport = (Some(ErrorKind::Transport), false);
+    assert!(wrapper.finished().iter().all(|it| *it == transport));
+}
