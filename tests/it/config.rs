@@ -179,6 +179,23 @@ fn nothing_secret_is_shown() {
         assert!(!shown.contains("1415926"), "{shown}");
         assert!(shown.contains("quotes"), "{shown}");
     }
+    // Nor is one that is in the place of another setting.
+    for name in [
+        "client_secret_file",
+        "token_url",
+        "scopes",
+        "fetch_timeout",
+        "keep_warm",
+        "max_organizations",
+    ] {
+        for bad in ["-31415926", "'hunter2'", "['hunter2', 31415926]"] {
+            if let Err(error) = toml(&format!("{name} = {bad}")) {
+                let shown = format!("{error} {error:?}");
+                let secret = shown.contains("hunter2") || shown.contains("31415926");
+                assert!(!secret, "{shown}");
+            }
+        }
+    }
 }
 
 const IN_A_CHILD: &str = "CONFIG_TEST_CHILD";
