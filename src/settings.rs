@@ -88,16 +88,19 @@ pub struct Settings {
     pub client_id: Option<String>,
     /// The file that holds the client id. It is read again before each token request, together
     /// with the secret's.
+    #[serde(deserialize_with = "text")]
     pub client_id_file: Option<PathBuf>,
     /// The app's client secret. Required, unless `client_secret_file` is set.
     #[serde(deserialize_with = "text")]
     pub client_secret: Option<Secret>,
     /// The file that holds the client secret. It is read again before each token request.
+    #[serde(deserialize_with = "text")]
     pub client_secret_file: Option<PathBuf>,
     /// The scopes to request, at least one: a list, or text separated by spaces or commas.
     #[serde(alias = "scope", deserialize_with = "list")]
     pub scopes: Vec<String>,
     /// The token endpoint. Default: `https://identity.officernd.com/oauth/token`.
+    #[serde(deserialize_with = "text")]
     pub token_url: Option<String>,
     /// Origins that may receive the token, in addition to `https://app.officernd.com` and
     /// `https://hybrid.officernd.com`. Default: none.

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use figment::Figment;
-use figment::providers::{Format, Toml};
+use figment::providers::{Format, Serialized, Toml};
 use officernd_auth::testing::ScriptedProvider;
 use officernd_auth::{ClientCredentials, ConfigError, OfficeRndAuthLayer, Settings};
 
@@ -179,6 +179,42 @@ fn nothing_secret_is_shown() {
         assert!(!shown.contains("1415926"), "{shown}");
         assert!(shown.contains("quotes"), "{shown}");
     }
+    // Nor is one that is in the place of another setting.
+    for name in [
+        "client_secret_file",
+        "token_url",
+        "scopes",
+        "fetch_timeout",
+        "keep_warm",
+        "max_organizations",
+    ] {
+        for bad in ["-31415926", "'hunter2'", "['hunter2', 31415926]"] {
+            if let Err(error) = toml(&format!("{name} = {bad}")) {
+                let shown = format!("{error} {error:?}");
+                let secret = shown.contains("hunter2") || shown.contains("31415926");
+                assert!(!secret, "{shown}");
+            }
+        }
+    }
+}
+
+#[test]
+fn text_over_a_file_is_read_as_the_cookbook_shows() {
+    let variables = BTreeMap::from([
+        ("client_secret", "31415926"),
+        ("refresh_ahead", "5m"),
+        ("keep_warm", "true"),
+        ("jitter", "0.5"),
+    ]);
+    let settings: Settings = Figment::from(Toml::string(SOUND))
+        .merge(Serialized::globals(variables))
+        .extract()
+        .unwrap();
+    assert_eq!(settings.client_id.as_deref(), Some("client-id"));
+    assert_eq!(settings.client_secret.unwrap().expose(), "31415926");
+    assert_eq!(settings.refresh_ahead, Duration::from_secs(300));
+    assert!(settings.keep_warm);
+    assert_eq!(settings.jitter, 0.5);
 }
 
 const IN_A_CHILD: &str = "CONFIG_TEST_CHILD";
