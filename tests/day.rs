@@ -73,8 +73,7 @@ struct World {
     /// When trouble of any kind was last seen, by the clock that a hold is
     /// counted by: it stands still while the machine is suspended.
     trouble: f64,
-    /// When each token expires, and when it was revoked, by the same clock.
-    tokens: HashMap<String, (f64, Option<f64>)>,
+    tokens: HashMap<String, Issued>,
     /// The last answer to our token request was a hiccup.
     hiccup: bool,
     /// Of the newest token, counted from the request for it.
@@ -93,6 +92,15 @@ struct World {
     neighbors_requests: u64,
     most_in_a_minute: usize,
     longest: Duration,
+}
+
+struct Issued {
+    expires: f64,
+    /// When it was revoked, by the clock that stands still while the machine is suspended.
+    revoked: Option<f64>,
+    /// What the clocks were off when it was issued.
+    suspended: f64,
+    wall_off: f64,
 }
 
 type Shared = Arc<Mutex<World>>;
@@ -171,8 +179,13 @@ impl World {
         let token = format!("token-{:016x}", self.rng.u64(..));
         self.last_expiry = asked + LIFE;
         self.most_ahead = 0.0;
-        let expires = self.now() + LIFE;
-        self.tokens.insert(token.clone(), (expires, None));
+        let issued = Issued {
+            expires: self.now() + LIFE,
+            revoked: None,
+            suspended: self.suspended,
+            wall_off: self.wall_off,
+        };
+        self.tokens.insert(token.clone(), issued);
         token
     }
 }
@@ -255,8 +268,16 @@ fn api(world: &Shared, request: &Request<()>) -> Response<()> {
     let header = request.headers().get("authorization");
     let header = header.unwrap_or_else(|| panic!("a request without a token at {now}"));
     let token = header.to_str().unwrap().strip_prefix("Bearer ").unwrap();
-    let (expires, revoked) = world.tokens[token];
-    assert!(now < expires, "a token {} s dead at {now}", now - expires);
+    let Issued {
+        expires,
+        revoked,
+        suspended,
+        wall_off,
+    } = world.tokens[token];
+    // A machine that was suspended and whose clock was then set back cannot know better.
+    let unseen = (world.suspended - suspended).min((wall_off - world.wall_off).max(0.0));
+    let dead = now - unseen - expires;
+    assert!(dead < 0.0, "a token {dead} s dead at {now}");
     let scopeless = request.uri().path().ends_with("/scopeless");
     let mut response = Response::new(());
     if let Some(revoked) = revoked {
@@ -349,8 +370,8 @@ async fn fate(world: Shared, cache: TokenCache) {
         match kind {
             0 => {
                 let awake = locked.awake();
-                for (_, revoked) in locked.tokens.values_mut() {
-                    revoked.get_or_insert(awake);
+                for token in locked.tokens.values_mut() {
+                    token.revoked.get_or_insert(awake);
                 }
             }
             1 => {
