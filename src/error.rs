@@ -319,7 +319,7 @@ mod tests {
             "the token request failed (retry after 1 s) [transport]: connection refused"
         );
         assert!(format!("{error:#?}").contains("kind: Transport"));
-        let missing = ConfigError::MissingVariable { name: "X" };
+        let missing = ConfigError::setting("X", "is not set");
         assert_eq!(format!("{missing:?}"), missing.to_string());
     }
 }

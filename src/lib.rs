@@ -27,7 +27,8 @@
 //! # fn main() {}
 //! ```
 //!
-//! [`OfficeRndAuthLayer::from_env`] reads `OFFICERND_CLIENT_ID`, `OFFICERND_CLIENT_SECRET` and `OFFICERND_SCOPES`.
+//! [`OfficeRndAuthLayer::from_env`] reads `OFFICERND_CLIENT_ID`, `OFFICERND_CLIENT_SECRET`, `OFFICERND_SCOPES` and, if
+//! they are set, the variables of all other [`Settings`].
 //! [`OfficeRndAuthLayer::builder`] changes settings. The [cookbook] has whole programs for hyper, axum,
 //! reqwest-middleware, reqwest 0.12, tests, settings in TOML and more.
 //!
@@ -48,7 +49,7 @@
 //! | stack retry, timeout, redirects, tracing and limits in the right order | [guide::composition] |
 //! | serve several organizations through one client | [`organizations`] |
 //! | share one token between pods or processes | [`fleet`], [`SharedTokenProvider`] |
-//! | read settings from a file | [`config`] |
+//! | read settings from a file | [`Settings`] |
 //! | rotate a client secret that lies in a file | [`ClientCredentials`] |
 //! | answer a readiness probe | [`TokenStatus`], [`TokenCache::warm_up`], [`Builder::keep_warm`] |
 //! | watch it: spans, events, metrics | [`observability`], [guide::observability] |
@@ -87,14 +88,14 @@
 //! | feature | default | brings | crates |
 //! |---|---|---|--:|
 //! | none | | the layer, the cache, [`HttpTokenProvider`] over any tower HTTP service | 47 |
-//! | `reqwest` | yes | the layer over `reqwest::Client`, and the ready-made client of [`HttpTokenProvider::new`] | 87 |
-//! | `rustls` | yes | TLS for both, by rustls with aws-lc-rs | 99 |
-//! | `rustls-no-provider` | no | TLS by rustls with the cryptography provider that your program installs | 97 |
-//! | `native-tls` | no | TLS by the operating system, OpenSSL on Linux | 99 |
-//! | `reqwest-middleware` | no | the layer as a middleware of reqwest-middleware's client | 92 |
-//! | `store` | no | [`SharedTokenProvider`] over a [`TokenStore`](fleet::TokenStore) of your own | 67 |
-//! | `file` | no | [`FileStore`](fleet::FileStore): one token for the processes of a host | 68 |
-//! | `redis` | no | [`RedisStore`](fleet::RedisStore): one token for a fleet, over Redis or Valkey | 126 |
+//! | `reqwest` | yes | the layer over `reqwest::Client`, and the ready-made client of [`HttpTokenProvider::new`] | 88 |
+//! | `rustls` | yes | TLS for both, by rustls with aws-lc-rs | 100 |
+//! | `rustls-no-provider` | no | TLS by rustls with the cryptography provider that your program installs | 98 |
+//! | `native-tls` | no | TLS by the operating system, OpenSSL on Linux | 100 |
+//! | `reqwest-middleware` | no | the layer as a middleware of reqwest-middleware's client | 93 |
+//! | `store` | no | [`SharedTokenProvider`] over a [`TokenStore`](fleet::TokenStore) of your own | 68 |
+//! | `file` | no | [`FileStore`](fleet::FileStore): one token for the processes of a host | 69 |
+//! | `redis` | no | [`RedisStore`](fleet::RedisStore): one token for a fleet, over Redis or Valkey | 127 |
 //! | `metrics` | no | counters, gauges and histograms through the `metrics` facade | 49 |
 //! | `testing` | no | [`ScriptedProvider`](testing::ScriptedProvider) and [`ManualClock`](testing::ManualClock) for unit tests | 47 |
 //!
@@ -124,7 +125,6 @@ mod backoff;
 pub mod builder;
 mod cache;
 pub mod clock;
-pub mod config;
 #[cfg(all(doc, any(not(doctest), feature = "reqwest-middleware")))]
 pub mod cookbook {
     #![doc = include_str!("../docs/cookbook.md")]
@@ -143,6 +143,7 @@ mod origin;
 pub mod provider;
 pub mod rate_limit;
 mod secret;
+mod settings;
 mod sync;
 mod syntax;
 #[cfg(feature = "testing")]
@@ -170,6 +171,8 @@ pub use self::provider::{FetchContext, StaticToken, TokenProvider, provider_fn};
 #[doc(inline)]
 pub use self::rate_limit::RateLimit;
 pub use self::secret::Secret;
+#[doc(inline)]
+pub use self::settings::Settings;
 #[cfg(shuttle)]
 #[doc(hidden)]
 pub use self::sync::{kill_flights, settle_flights};

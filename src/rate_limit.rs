@@ -14,16 +14,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, later, timeout_at};
-use crate::config::RateLimitSettings;
 use crate::error::{Error, ErrorKind};
 use crate::observability;
 
 /// OfficeRnD's documented limit: 5 token requests per 60 s, failed or successful
 /// (<https://developer.officernd.com/reference/post_generate-token>).
-pub(crate) const OFFICERND: (u32, Duration) = (
-    RateLimitSettings::OFFICERND.requests,
-    RateLimitSettings::OFFICERND.per,
-);
+pub(crate) const OFFICERND: (u32, Duration) = (5, Duration::from_secs(60));
 
 /// The shortest wait, and the wait while a place is only reserved.
 const SOON: Duration = Duration::from_millis(100);
@@ -262,12 +258,6 @@ impl RateLimit {
 impl Default for RateLimit {
     fn default() -> Self {
         Self::new(OFFICERND.0, OFFICERND.1)
-    }
-}
-
-impl From<RateLimitSettings> for RateLimit {
-    fn from(settings: RateLimitSettings) -> Self {
-        Self::new(settings.requests, settings.per)
     }
 }
 

@@ -6,27 +6,26 @@ use std::sync::Arc;
 use super::Builder;
 use crate::cache::TokenCache;
 use crate::clock::{Clock, TokioClock};
-use crate::config::Settings;
 #[cfg(feature = "reqwest")]
 use crate::error::ConfigError;
 use crate::middleware::{OfficeRndAuthLayer, Policy};
 use crate::organizations::{OrganizationResolver, Resolve};
 use crate::provider::{DynProvider, TokenProvider};
 use crate::rate_limit::RateLimit;
+use crate::settings::Settings;
 
 impl OfficeRndAuthLayer {
-    /// A layer with everything at its default, and the credentials of the
-    /// environment: `OFFICERND_CLIENT_ID`; `OFFICERND_CLIENT_SECRET` or
-    /// `OFFICERND_CLIENT_SECRET_FILE`; `OFFICERND_SCOPE` or `OFFICERND_SCOPES`;
-    /// optionally `OFFICERND_TOKEN_URL`.
+    /// Builds a layer with the settings of the environment: `OFFICERND_CLIENT_ID`,
+    /// `OFFICERND_CLIENT_SECRET` (or `OFFICERND_CLIENT_SECRET_FILE`), `OFFICERND_SCOPES`, and
+    /// whatever else [`Settings::from_env`](crate::Settings::from_env) reads.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], naming the variable that is missing, doubled or wrong.
+    /// Returns [`ConfigError`] with the name of the variable that is missing or invalid, or that
+    /// contradicts another.
     #[cfg(feature = "reqwest")]
     pub fn from_env() -> Result<Self, ConfigError> {
-        let credentials = crate::ClientCredentials::from_env()?;
-        Ok(Self::new(crate::HttpTokenProvider::new(credentials)?))
+        Settings::from_env()?.layer()
     }
 
     /// A layer with everything at its default: tokens go to
@@ -92,7 +91,7 @@ impl Settings {
     /// [`ConfigError`], naming what is missing or wrong.
     ///
     /// ```
-    /// use officernd_auth::config::Settings;
+    /// use officernd_auth::Settings;
     ///
     /// # fn main() -> Result<(), officernd_auth::ConfigError> {
     /// let mut settings = Settings::default();
@@ -115,7 +114,7 @@ impl Settings {
     ///
     /// ```
     /// use officernd_auth::StaticToken;
-    /// use officernd_auth::config::Settings;
+    /// use officernd_auth::Settings;
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let layer = Settings::default()
@@ -140,7 +139,7 @@ impl Settings {
     fn new_of<T>(&self, from: T) -> New<T> {
         New {
             from,
-            rate_limit: self.rate_limit.map(RateLimit::from),
+            rate_limit: self.rate_limit(),
             clock: Arc::new(TokioClock),
         }
     }

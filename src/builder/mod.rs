@@ -10,13 +10,12 @@ use std::time::Duration;
 pub use self::constructors::{New, Provider, Resolver};
 use crate::cache::{self, TokenCache};
 use crate::clock::Clock;
-use crate::config::Settings;
 use crate::error::ConfigError;
 use crate::middleware::{OfficeRndAuthLayer, Policy};
 use crate::organizations::slug::Slug;
 use crate::organizations::{OrganizationMap, Organizations};
-use crate::origin::OriginPolicy;
 use crate::rate_limit::RateLimit;
+use crate::settings::Settings;
 
 /// Sets up an [`OfficeRndAuthLayer`] over [`Settings`].
 ///
@@ -102,10 +101,7 @@ impl<S> Builder<S> {
 
     fn policy(&self) -> Result<Policy, ConfigError> {
         self.settings.check()?;
-        let mut origins = OriginPolicy::default();
-        for origin in &self.settings.allow_origins {
-            origins.allow(origin)?;
-        }
+        let mut origins = self.settings.origins()?;
         if self.any_https_origin {
             origins.allow_any_https();
         }
@@ -215,8 +211,7 @@ impl Builder<New<Resolver>> {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Origin`] if an allowed origin is not a valid origin,
-    /// [`ConfigError::Setting`] for a number out of its range or a default
+    /// [`ConfigError::Setting`] for an invalid origin, a number out of its range or a default
     /// organization that is not a slug.
     pub fn build(self) -> Result<OfficeRndAuthLayer<Organizations>, ConfigError> {
         let policy = self.policy()?;
@@ -246,8 +241,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Origin`] if an allowed origin is not a valid origin,
-    /// [`ConfigError::Setting`] for a number out of its range, or for a default
+    /// [`ConfigError::Setting`] for an invalid origin, a number out of its range, or a default
     /// organization where there is one cache for all requests.
     pub fn build(self) -> Result<OfficeRndAuthLayer, ConfigError> {
         let policy = self.policy()?;
@@ -270,7 +264,7 @@ impl Builder<TokenCache> {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Origin`] if an allowed origin is not a valid origin.
+    /// [`ConfigError::Setting`] if an allowed origin is invalid.
     pub fn build(self) -> Result<OfficeRndAuthLayer, ConfigError> {
         let policy = self.policy()?;
         Ok(OfficeRndAuthLayer::over_cache(self.source, policy))
@@ -278,8 +272,5 @@ impl Builder<TokenCache> {
 }
 
 fn default_organization(problem: &str) -> ConfigError {
-    ConfigError::Setting {
-        name: "default_organization",
-        problem: problem.to_owned(),
-    }
+    ConfigError::setting("default_organization", problem)
 }

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::Age;
-use crate::config::Settings;
+use crate::settings::Settings;
 use crate::token::AccessToken;
 
 const fn s(seconds: u64) -> Duration {

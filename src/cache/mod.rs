@@ -24,10 +24,10 @@ use self::state::State;
 pub use self::status::{Phase, TokenStatus};
 pub(crate) use self::token::Token;
 use crate::clock::{Clock, Now, TokioClock, later, timeout_at};
-use crate::config;
 use crate::error::{Error, ErrorKind};
 use crate::provider::{DynProvider, TokenProvider};
 use crate::rate_limit::RateLimit;
+use crate::settings as config;
 use crate::sync::{Ordering, Runtime};
 use crate::token::AccessToken;
 

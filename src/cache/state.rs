@@ -12,11 +12,11 @@ use super::slot::Slot;
 use super::status::TokenStatus;
 use super::token::{Minted, Policy, Token};
 use crate::clock::{Clock, Now};
-use crate::config;
 use crate::error::{Error, ErrorKind};
 use crate::observability;
 use crate::provider::DynProvider;
 use crate::rate_limit::RateLimit;
+use crate::settings as config;
 use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// What a cache is set up with.

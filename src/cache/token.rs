@@ -8,8 +8,8 @@ use http::HeaderValue;
 
 use super::state::State;
 use crate::clock::{Age, Clock, NO_TICK, Now, later, runs_with_the_system, tick};
-use crate::config::Settings;
 use crate::error::{Error, ErrorKind};
+use crate::settings::Settings;
 use crate::sync::{AtomicU64, Ordering};
 use crate::token::AccessToken;
 

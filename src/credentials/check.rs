@@ -27,9 +27,9 @@ pub(super) fn problem_of(credential: &str) -> Option<&'static str> {
     }
 }
 
-pub(super) fn credential(field: &'static str, value: &str) -> Result<(), ConfigError> {
+pub(super) fn credential(name: &'static str, value: &str) -> Result<(), ConfigError> {
     match problem_of(value) {
-        Some(problem) => Err(ConfigError::Credential { field, problem }),
+        Some(problem) => Err(ConfigError::setting(name, problem)),
         None => Ok(()),
     }
 }
@@ -46,13 +46,12 @@ pub(super) fn scope(scope: &str) -> Result<(), ConfigError> {
     if syntax::valid_scope(scope) {
         return Ok(());
     }
-    Err(ConfigError::Scope {
-        problem: format!(
-            "{scope:?} has characters that RFC 6749 section 3.3 does not allow: \
-             scopes are printable ASCII without quotes and backslashes, \
-             separated by spaces, {SCOPE_EXAMPLES}"
-        ),
-    })
+    let problem = format!(
+        "{scope:?} has characters that RFC 6749 section 3.3 does not allow: \
+         scopes are printable ASCII without quotes and backslashes, \
+         separated by spaces, {SCOPE_EXAMPLES}"
+    );
+    Err(ConfigError::setting("scopes", problem))
 }
 
 pub(super) fn form_params(params: &[(String, String)]) -> Result<(), ConfigError> {
@@ -67,18 +66,17 @@ pub(super) fn form_params(params: &[(String, String)]) -> Result<(), ConfigError
         } else {
             continue;
         };
-        let name = name.clone();
-        return Err(ConfigError::FormParam { name, problem });
+        return Err(ConfigError::setting(
+            "form_param",
+            format!("{name:?} {problem}"),
+        ));
     }
     Ok(())
 }
 
 pub(super) fn token_url(url: &str) -> Result<Uri, ConfigError> {
     // A URL that is not valid is not shown: it may hold a password.
-    let wrong = |problem: &str| {
-        let problem = problem.to_owned();
-        Err(ConfigError::TokenUrl { problem })
-    };
+    let wrong = |problem: &str| Err(ConfigError::setting("token_url", problem));
     if url.contains('#') {
         return wrong("has a fragment; leave out '#' and what follows");
     }

@@ -1,7 +1,6 @@
 //! Loads the pair before each token request, and remembers the last good one.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::source::{AppCredentials, Source};
@@ -14,8 +13,6 @@ use crate::observability;
 pub(crate) struct Loader {
     source: Source,
     last_good: Mutex<Option<AppCredentials>>,
-    /// A file that hangs must not hold a blocking thread for each request.
-    reading: Arc<AtomicBool>,
 }
 
 impl Loader {
@@ -24,7 +21,6 @@ impl Loader {
         Ok(Self {
             last_good: Mutex::new(source.read()?),
             source,
-            reading: Arc::default(),
         })
     }
 
@@ -35,8 +31,7 @@ impl Loader {
         clock: &dyn Clock,
         until: Instant,
     ) -> Result<AppCredentials, Error> {
-        let load = self.source.load(&self.reading);
-        let loaded = match lazy_timeout_at(clock, until, load).await {
+        let loaded = match lazy_timeout_at(clock, until, self.source.load()).await {
             Some(loaded) => loaded,
             None => Err(BoxError::from("the source did not answer in time")),
         };

@@ -1,8 +1,6 @@
 //! The credentials of an app: client id and secret, token URL and scopes.
 
 mod check;
-mod env;
-mod file;
 mod loader;
 mod source;
 
@@ -13,10 +11,12 @@ use std::sync::Arc;
 use http::Uri;
 
 pub(crate) use self::loader::Loader;
+pub(crate) use self::source::Part;
+use self::source::Source;
 pub use self::source::{AppCredentials, CredentialSource};
-use self::source::{Part, Source};
 use crate::error::ConfigError;
 use crate::secret::Secret;
+use crate::settings::Settings;
 
 /// Examples of scopes, for errors about them.
 pub(crate) const SCOPE_EXAMPLES: &str =
@@ -48,18 +48,14 @@ pub struct ClientCredentials {
     scope: Option<String>,
     token_url: String,
     pub(crate) form_params: Vec<(String, String)>,
-    pub(crate) basic_auth: bool,
 }
 
 impl ClientCredentials {
     /// The client id and secret of an app, for OfficeRnD's token endpoint.
     #[must_use]
     pub fn new(client_id: impl Into<String>, client_secret: impl Into<Secret>) -> Self {
-        Self::of(Source {
-            id: Part::Value(Secret::from(client_id.into())),
-            secret: Part::Value(client_secret.into()),
-            custom: None,
-        })
+        let id = Part::Value(Secret::from(client_id.into()));
+        Self::of_pair(id, Part::Value(client_secret.into()))
     }
 
     /// Credentials that come from elsewhere: a secret manager, a database. The
@@ -67,11 +63,11 @@ impl ClientCredentials {
     /// together while the program runs. [`CredentialSource`] has an example.
     #[must_use]
     pub fn from_source(source: impl CredentialSource) -> Self {
-        Self::of(Source {
-            id: Part::Value(Secret::from("")),
-            secret: Part::Value(Secret::from("")),
-            custom: Some(Arc::new(source)),
-        })
+        Self::of(Source::Custom(Arc::new(source)))
+    }
+
+    pub(crate) fn of_pair(id: Part, secret: Part) -> Self {
+        Self::of(Source::Pair { id, secret })
     }
 
     fn of(source: Source) -> Self {
@@ -80,22 +76,34 @@ impl ClientCredentials {
             scope: None,
             token_url: TOKEN_URL.to_owned(),
             form_params: Vec::new(),
-            basic_auth: false,
         }
     }
 
-    /// The credentials of the environment: `OFFICERND_CLIENT_ID` or
-    /// `OFFICERND_CLIENT_ID_FILE`; `OFFICERND_CLIENT_SECRET` or
-    /// `OFFICERND_CLIENT_SECRET_FILE`;
-    /// `OFFICERND_SCOPE` or `OFFICERND_SCOPES` (separated by white space or
-    /// commas); optionally `OFFICERND_TOKEN_URL`.
+    /// Reads the credentials from the environment: `OFFICERND_CLIENT_ID` or
+    /// `OFFICERND_CLIENT_ID_FILE`, `OFFICERND_CLIENT_SECRET` or `OFFICERND_CLIENT_SECRET_FILE`,
+    /// `OFFICERND_SCOPES` or `OFFICERND_SCOPE` (separated by white space or commas), and optionally
+    /// `OFFICERND_TOKEN_URL`. [`Settings::from_env`](crate::Settings::from_env) reads the other
+    /// settings too.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], naming the variable that is missing, empty, in
-    /// conflict with another, or wrong.
+    /// Returns [`ConfigError::Setting`] with the name of the variable that is missing, empty or
+    /// invalid, or that contradicts another.
+    ///
+    /// ```no_run
+    /// use officernd_auth::{ClientCredentials, HttpTokenProvider};
+    ///
+    /// # #[cfg(feature = "reqwest")]
+    /// # fn main() -> Result<(), officernd_auth::ConfigError> {
+    /// let provider = HttpTokenProvider::new(ClientCredentials::from_env()?)?;
+    /// # drop(provider);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "reqwest"))]
+    /// # fn main() {}
+    /// ```
     pub fn from_env() -> Result<Self, ConfigError> {
-        env::read(|name| std::env::var_os(name))
+        Settings::from_env()?.credentials()
     }
 
     /// The scopes to ask for, separated by spaces. Without any, the field is
@@ -138,30 +146,23 @@ impl ClientCredentials {
         self
     }
 
-    /// Sends id and secret as HTTP Basic (RFC 6749 section 2.3.1) instead of in the
-    /// form. OfficeRnD documents the form only.
-    #[must_use]
-    pub fn basic_auth(mut self) -> Self {
-        self.basic_auth = true;
-        self
-    }
-
-    /// The client id is what this file holds, without a newline at its end.
-    /// Otherwise as [`secret_from_file`](Self::secret_from_file).
+    /// Reads the client id from this file. Otherwise as [`secret_from_file`](Self::secret_from_file).
     #[must_use]
     pub fn id_from_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.source.id = Part::File(path.into());
-        self.source.custom = None;
+        let (_, secret) = self.source.into_pair();
+        let id = Part::File(path.into());
+        self.source = Source::Pair { id, secret };
         self
     }
 
-    /// The client secret is what this file holds, without a newline at its
-    /// end: at most 64 KiB of UTF-8, in a regular file or behind symbolic links
-    /// to one.
+    /// Reads the client secret from this file: at most 64 KiB of UTF-8, in a regular file or
+    /// behind symbolic links to one. A byte order mark at its start and a line end at its end are
+    /// not part of the secret.
     ///
     /// The file is read when the provider is made and again before each token
     /// request, so a rotated secret needs no restart. To rotate the app itself,
-    /// put the id into a file, too.
+    /// put the id into a file, too. While a file cannot be read, the last pair that could be read
+    /// stays in use.
     ///
     /// ```
     /// use officernd_auth::ClientCredentials;
@@ -173,8 +174,9 @@ impl ClientCredentials {
     /// ```
     #[must_use]
     pub fn secret_from_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.source.secret = Part::File(path.into());
-        self.source.custom = None;
+        let (id, _) = self.source.into_pair();
+        let secret = Part::File(path.into());
+        self.source = Source::Pair { id, secret };
         self
     }
 
@@ -192,9 +194,9 @@ impl ClientCredentials {
         if self.asked_scope().is_some() || !check::needs_scope(token_url) {
             return Ok(());
         }
-        Err(ConfigError::Scope {
-            problem: format!("is missing: OfficeRnD grants no token without one, {SCOPE_EXAMPLES}"),
-        })
+        let problem =
+            format!("is missing: OfficeRnD grants no token without one, {SCOPE_EXAMPLES}");
+        Err(ConfigError::setting("scopes", problem))
     }
 
     /// Checks everything but id and secret. The token URL, parsed.
@@ -215,7 +217,6 @@ impl fmt::Debug for ClientCredentials {
             .field("source", &self.source)
             .field("scope", &self.scope)
             .field("form_params", &names)
-            .field("basic_auth", &self.basic_auth)
             .finish_non_exhaustive()
     }
 }

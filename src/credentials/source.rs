@@ -1,13 +1,16 @@
 //! Where a client id and its secret come from.
 
 use std::fmt;
+use std::fs::{self, File};
 use std::future::Future;
-use std::path::PathBuf;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{check, file};
+use zeroize::Zeroizing;
+
+use super::check;
 use crate::error::{BoxError, ConfigError};
 use crate::secret::Secret;
 
@@ -88,7 +91,7 @@ where
 type LoadFuture<'a> = Pin<Box<dyn Future<Output = Result<AppCredentials, BoxError>> + Send + 'a>>;
 
 /// [`CredentialSource`] without its type.
-pub(super) trait DynSource: Send + Sync {
+pub(crate) trait DynSource: Send + Sync {
     fn load(&self) -> LoadFuture<'_>;
 }
 
@@ -100,99 +103,123 @@ impl<S: CredentialSource> DynSource for S {
 
 /// Where the pair of a [`ClientCredentials`](super::ClientCredentials) comes from.
 #[derive(Clone)]
-pub(crate) struct Source {
-    pub(super) id: Part,
-    pub(super) secret: Part,
-    /// Instead of the two.
-    pub(super) custom: Option<Arc<dyn DynSource>>,
+pub(crate) enum Source {
+    Pair { id: Part, secret: Part },
+    Custom(Arc<dyn DynSource>),
 }
 
 /// An id or a secret: in memory, or in a file.
 #[derive(Clone)]
-pub(super) enum Part {
+pub(crate) enum Part {
     Value(Secret),
     File(PathBuf),
 }
 
 impl Source {
-    /// Whether the pair may be another one than before.
+    /// Returns whether another pair may be loaded later.
     pub(crate) fn can_change(&self) -> bool {
-        self.custom.is_some() || self.has_file()
-    }
-
-    fn has_file(&self) -> bool {
-        let is_file = |part| matches!(part, &Part::File(_));
-        is_file(&self.id) || is_file(&self.secret)
-    }
-
-    /// The pair as it is now, without waiting; `None` if a custom source has to
-    /// be asked. Reading a file blocks.
-    pub(crate) fn read(&self) -> Result<Option<AppCredentials>, ConfigError> {
-        if self.custom.is_some() {
-            return Ok(None);
-        }
-        let client_id = self.id.read("client_id")?;
-        Ok(Some(AppCredentials {
-            client_id: client_id.expose().to_owned(),
-            client_secret: self.secret.read("client_secret")?,
-        }))
-    }
-
-    /// The pair as it is now. Files are read on a blocking thread, one read at
-    /// a time: `reading` is set while one runs, also when its caller has gone.
-    pub(super) async fn load(&self, reading: &Arc<AtomicBool>) -> Result<AppCredentials, BoxError> {
-        let read = match (&self.custom, tokio::runtime::Handle::try_current()) {
-            (Some(custom), _) => Some(custom.load().await?),
-            (None, Ok(runtime)) if self.has_file() => {
-                if reading.swap(true, Ordering::Acquire) {
-                    return Err("an earlier read of the file has not ended".into());
-                }
-                let (source, reading) = (self.clone(), Arc::clone(reading));
-                let read = runtime.spawn_blocking(move || {
-                    let read = source.read();
-                    reading.store(false, Ordering::Release);
-                    read
-                });
-                read.await??
+        !matches!(
+            self,
+            Self::Pair {
+                id: Part::Value(_),
+                secret: Part::Value(_)
             }
-            (None, _) => self.read()?,
+        )
+    }
+
+    /// Returns the two parts; those of a custom source are empty.
+    pub(super) fn into_pair(self) -> (Part, Part) {
+        let empty = || Part::Value(Secret::from(""));
+        match self {
+            Self::Pair { id, secret } => (id, secret),
+            Self::Custom(_) => (empty(), empty()),
+        }
+    }
+
+    /// Reads values and files; `None` if a custom source has to be asked.
+    pub(crate) fn read(&self) -> Result<Option<AppCredentials>, ConfigError> {
+        let Self::Pair { id, secret } = self else {
+            return Ok(None);
         };
-        let pair = read.ok_or("there is no source")?;
+        let id = id.read("client_id")?;
+        let secret = secret.read("client_secret")?;
+        Ok(Some(AppCredentials::new(id.expose(), secret)))
+    }
+
+    /// Loads the current pair.
+    pub(super) async fn load(&self) -> Result<AppCredentials, BoxError> {
+        let pair = match self {
+            Self::Custom(custom) => custom.load().await?,
+            Self::Pair { .. } => self.read()?.ok_or("there is no source")?,
+        };
         check::credential("client_id", &pair.client_id)?;
         check::credential("client_secret", pair.client_secret.expose())?;
         Ok(pair)
     }
 }
 
+/// A longer file is not a client id or a secret.
+const MAX_BYTES: usize = 64 * 1024;
+
 impl Part {
-    fn read(&self, field: &'static str) -> Result<Secret, ConfigError> {
-        let value = match self {
-            Self::Value(value) => value.clone(),
-            Self::File(path) => file::read(field, path)?,
+    /// Reads a value or a file and checks it; `name` is the setting's, for errors.
+    pub(crate) fn read(&self, name: &'static str) -> Result<Secret, ConfigError> {
+        let path = match self {
+            Self::Value(value) => {
+                check::credential(name, value.expose())?;
+                return Ok(value.clone());
+            }
+            Self::File(path) => path,
         };
-        match (check::problem_of(value.expose()), self) {
-            (None, _) => Ok(value),
-            (Some(problem), Self::File(path)) => Err(ConfigError::CredentialFile {
-                field,
-                path: path.clone(),
-                problem: problem.to_owned(),
-            }),
-            (Some(problem), Self::Value(_)) => Err(ConfigError::Credential { field, problem }),
-        }
+        let value = read_file(path).and_then(|value| match check::problem_of(value.expose()) {
+            Some(problem) => Err(problem.to_owned()),
+            None => Ok(value),
+        });
+        let path = path.clone();
+        value.map_err(|problem| ConfigError::File {
+            name,
+            path,
+            problem,
+        })
     }
+}
+
+/// Reads a regular file, also behind symbolic links, as Kubernetes mounts secrets.
+fn read_file(path: &Path) -> Result<Secret, String> {
+    let cannot_be_opened = |error| format!("cannot be opened: {error}");
+    // Before the file is opened: opening a pipe blocks.
+    if !fs::metadata(path).map_err(cannot_be_opened)?.is_file() {
+        return Err("is not a regular file".to_owned());
+    }
+    let file = File::open(path).map_err(cannot_be_opened)?;
+    // Room from the start: a buffer that grows leaves its old bytes behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BYTES + 1));
+    let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX) + 1;
+    file.take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    if bytes.len() > MAX_BYTES {
+        return Err("is over 64 KiB".to_owned());
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| "is not UTF-8")?;
+    // Editors add both.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    Ok(Secret::from(text))
 }
 
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.custom.is_some() {
+        let Self::Pair { id, secret } = self else {
             return f.write_str("a credential source");
-        }
+        };
         let mut parts = f.debug_struct("AppCredentials");
-        match &self.id {
+        match id {
             Part::Value(id) => parts.field("client_id", &id.expose()),
             Part::File(path) => parts.field("client_id", path),
         };
-        match &self.secret {
+        match secret {
             Part::Value(secret) => parts.field("client_secret", secret),
             Part::File(path) => parts.field("client_secret", path),
         };

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use tracing::Instrument as _;
 
+use super::answer;
 use super::request::RequestTemplate;
-use super::response;
-use super::transport::{self, ReadyBy, Transport};
+use super::transport::{ReadyBy, Transport};
 use crate::backoff::backoff;
 use crate::clock::later;
 use crate::credentials::{AppCredentials, Loader};
@@ -165,9 +165,8 @@ impl TokenClient {
             Ok(response) => span.answered(response.status),
             Err(error) => span.failed(error),
         }
-        let response = response
-            .map_err(|error| transport::redact(error, &template.secret_forms(credentials)))?;
-        let granted = response::parse(
+        let response = response?;
+        let granted = answer::parse(
             response.status,
             &response.headers,
             &response.body,

@@ -1,10 +1,10 @@
 //! The provider that talks to OfficeRnD, or to any OAuth 2.0 token endpoint.
 
+mod answer;
 mod client;
 mod request;
 #[cfg(feature = "reqwest")]
 mod reqwest;
-mod response;
 mod retry_after;
 mod transport;
 
@@ -78,7 +78,8 @@ impl HttpTokenProvider {
     ///
     /// [`ConfigError`] for credentials, scopes, a token URL or a file that
     /// cannot be used, for a token URL of OfficeRnD without a scope, or if the
-    /// client cannot be built.
+    /// client cannot be built: without a TLS feature for an https token URL, or
+    /// with `rustls-no-provider` before the program has installed a provider.
     #[cfg(feature = "reqwest")]
     pub fn new(credentials: ClientCredentials) -> Result<Self, ConfigError> {
         Self::with_reqwest(credentials, ::reqwest::Client::builder())
@@ -104,11 +105,13 @@ impl HttpTokenProvider {
     }
 
     /// The same over a tower HTTP service, which is cloned for each fetch. It
-    /// must not follow redirects nor decompress.
+    /// must not follow redirects nor decompress, and its errors must not quote the request, whose
+    /// body holds the client secret: they go to logs.
     ///
     /// Give it a client of its own: one that is not behind a limit that the
     /// layer's requests share. Requests that wait for a token hold their
-    /// permits, and the token request would never get one. A client that is not
+    /// permits, and the token request would never get one. The token request carries
+    /// [`SkipAuth`](crate::SkipAuth), so the client may have the layer itself. A client that is not
     /// ready after nine tenths of the `fetch_timeout` is a
     /// [`Timeout`](crate::ErrorKind::Timeout) that names `poll_ready`.
     ///
@@ -162,7 +165,6 @@ impl HttpTokenProvider {
             token_url,
             scope: credentials.asked_scope(),
             form_params: credentials.form_params.clone(),
-            basic_auth: credentials.basic_auth,
         };
         Ok(Self {
             inner: Arc::new(Inner {

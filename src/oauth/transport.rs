@@ -11,7 +11,6 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use tower_service::Service;
-use zeroize::Zeroizing;
 
 use crate::clock::{Clock, lazy_timeout_at};
 use crate::error::{BoxError, Error, ErrorKind};
@@ -139,30 +138,4 @@ fn not_ready() -> Error {
         "the token endpoint's client did not become ready (poll_ready) in time; \
          it must not share a limit with the layer's requests",
     )
-}
-
-/// The error, or a bare one of its kind if a log of it would show one of the
-/// secrets. Some clients' errors quote the whole request.
-pub(super) fn redact(error: Error, secrets: &[Zeroizing<String>]) -> Error {
-    let mut next: Option<&(dyn StdError + 'static)> = Some(&error);
-    // A chain of sources may be a circle.
-    for _ in 0..64 {
-        let Some(shown) = next else {
-            return error;
-        };
-        let text = Zeroizing::new(format!("{shown}\n{shown:?}"));
-        if secrets.iter().any(|secret| text.contains(&**secret)) {
-            break;
-        }
-        next = shown.source();
-    }
-    let bare = Error::new(
-        error.kind(),
-        "the token request failed; the client's error quotes the secret and is left out",
-    );
-    let bare = bare.mark_unsent(error.is_unsent());
-    match error.retry_after() {
-        Some(after) => bare.with_retry_after(after),
-        None => bare,
-    }
 }

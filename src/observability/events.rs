@@ -206,3 +206,11 @@ pub(crate) fn scope_narrowed(asked: Option<&str>, granted: Option<&str>) {
         "the server granted less than was asked for"
     );
 }
+
+pub(crate) fn unknown_variable(variable: &str) {
+    warn!(
+        name: "officernd_auth.unknown_variable",
+        variable,
+        "an environment variable is not a setting and is ignored; is it misspelt?"
+    );
+}

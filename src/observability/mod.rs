@@ -10,7 +10,7 @@ mod metrics;
 mod store;
 
 pub(crate) use self::events::{
-    Refresh, TokenRequest, credentials_unreadable, rejected, scope_narrowed,
+    Refresh, TokenRequest, credentials_unreadable, rejected, scope_narrowed, unknown_variable,
 };
 #[cfg(feature = "metrics")]
 pub use self::metrics::describe as describe_metrics;

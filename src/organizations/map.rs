@@ -14,10 +14,10 @@ use super::resolver::Resolve;
 use crate::backoff::backoff;
 use crate::cache::{self, TokenCache, TokenStatus};
 use crate::clock::{Clock, later, timeout_at};
-use crate::config::Settings;
 use crate::error::{Error, ErrorKind};
 use crate::provider::{DynProvider, FetchContext, TokenProvider};
 use crate::rate_limit::RateLimit;
+use crate::settings::Settings;
 use crate::token::AccessToken;
 
 /// How long the resolver is not asked again for an unknown organization.

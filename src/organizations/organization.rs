@@ -56,7 +56,7 @@ impl Organization {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Origin`] if the text is not a valid origin.
+    /// [`ConfigError::Setting`] if the text is not a valid origin.
     pub fn restrict_to_origin(mut self, origin: &str) -> Result<Self, ConfigError> {
         let origins = self.origins.get_or_insert_with(OriginPolicy::empty);
         origins.allow(origin)?;

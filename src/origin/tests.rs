@@ -1,3 +1,5 @@
+//! Which origins get a token, and what a refusal says.
+
 use proptest::prelude::*;
 
 use http::Uri;
@@ -190,6 +192,138 @@ fn a_reqwest_url_is_checked_the_same() {
         let url = reqwest::Url::parse(url).unwrap();
         let verdict = policy.check(Some(url.scheme()), Some(url.authority()));
         assert_eq!(verdict.is_ok(), wanted, "{url}");
+    }
+}
+
+#[test]
+fn a_mistaken_pattern_is_named_without_its_secrets() {
+    let table = [
+        ("", "no scheme"),
+        ("app.example", "no scheme"),
+        ("ftp://app.example", "neither https nor http"),
+        ("https://", "no host"),
+        ("https://:443", "no host"),
+        ("https:///", "no host"),
+        (
+            "https://a.example/hunter2",
+            "\"https://a.example/...\" has more",
+        ),
+        ("https://a.example//", "has more"),
+        (
+            "https://a.example?key=hunter2",
+            "\"https://a.example/...\" has more",
+        ),
+        (
+            "https://me:hunter2@a.example",
+            "\"https://...\" carries user info",
+        ),
+        ("https://me:hunter2/@a.example", "\"https://...\" has more"),
+        ("me:hunter2@a.example", "\"...\" has no scheme"),
+        ("https://a.example.", "ends in a dot"),
+        ("https://a..example", "host that is none"),
+        ("https:// a.example", "host that is none"),
+        ("https://a.example\n", "host that is none"),
+        ("https://[::1", "does not parse"),
+        ("https://[::g]", "host that is none"),
+        ("https://bücher.example", "xn--"),
+        ("https://*", "not its whole first label"),
+        ("https://a.*.example", "not its whole first label"),
+        ("https://*a.example", "not its whole first label"),
+        ("https://*.*.example", "not its whole first label"),
+        ("https://*.", "ends in a dot"),
+        ("https://*.0.0.1", "IP address"),
+        ("https://*.[::1]", "IP address"),
+        ("https://a.example:", "does not parse"),
+        ("https://a.example:x", "does not parse"),
+        ("https://a.example:99999", "does not parse"),
+        ("https://a.example:+1", "does not parse"),
+        ("https://a.example:0", "does not exist"),
+        ("https://[::1]x", "does not parse"),
+        ("http://a.example", "plain http to another machine"),
+        ("http://*.localhost", "plain http to another machine"),
+        ("http://192.168.0.1:80", "plain http to another machine"),
+        ("http://0.0.0.0:80", "plain http to another machine"),
+    ];
+    for (text, wanted) in table {
+        let error = Pattern::parse(text).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains(wanted), "{text:?}: {message}");
+        assert!(message.contains("https://*.domain"), "{text:?}: {message}");
+        assert!(
+            !format!("{message} {error:?}").contains("hunter2"),
+            "{text:?}: {message}"
+        );
+        assert!(!message.contains('\n'), "{text:?}: {message}");
+    }
+}
+
+#[test]
+fn a_refusal_names_the_origin_and_the_way_out_and_no_more() {
+    for (uri, wanted) in [
+        (
+            "https://evil.example:8443/k?key=pw",
+            "allow_origin(\"https://evil.example:8443\")",
+        ),
+        (
+            "https://Customer.officernd.com/k?key=pw",
+            "allow_origin(\"https://Customer.officernd.com\")",
+        ),
+        (
+            "http://127.0.0.1:9/k?key=pw",
+            "allow_origin(\"http://127.0.0.1:9\")",
+        ),
+        (
+            "http://evil.example/k?key=pw",
+            "plain http would show it to the network",
+        ),
+        (
+            "https://me:pw@evil.example/k",
+            "https://evil.example: its URI carries user info",
+        ),
+        (
+            "https://me:pw@a@evil.example/k",
+            "https://evil.example: its URI",
+        ),
+    ] {
+        // An authority with two `@` may not even be a URI.
+        let Ok(uri) = uri.parse::<Uri>() else {
+            continue;
+        };
+        let message = OriginPolicy::default()
+            .check(uri.scheme_str(), uri.authority().map(|host| host.as_str()))
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains(wanted), "{message}");
+        assert!(
+            !message.contains("pw") && !message.contains("/k"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn loopback_is_what_cannot_leave_the_machine() {
+    for good in [
+        "localhost",
+        "LocalHost",
+        "127.0.0.1",
+        "127.255.0.9",
+        "::1",
+        "[::1]",
+    ] {
+        assert!(is_loopback(good), "{good}");
+    }
+    for bad in [
+        "",
+        "[]",
+        "[127.0.0.1]",
+        "0.0.0.0",
+        "127.1",
+        "localhost.",
+        "a.localhost",
+        "[::]",
+    ] {
+        assert!(!is_loopback(bad), "{bad}");
     }
 }
 

@@ -5,10 +5,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use figment::Figment;
-use figment::providers::{Env, Format, Toml};
-use officernd_auth::ConfigError;
-use officernd_auth::config::Settings;
+use figment::providers::{Format, Serialized, Toml};
 use officernd_auth::testing::ScriptedProvider;
+use officernd_auth::{ClientCredentials, ConfigError, OfficeRndAuthLayer, Settings};
 
 fn toml(text: &str) -> Result<Settings, Box<figment::Error>> {
     Figment::from(Toml::string(text))
@@ -42,9 +41,8 @@ fn every_setting_can_be_written_in_toml() {
         default_organization = "acme"
         max_organizations = 20
         idle_after = "2h"
-        [rate_limit]
-        requests = 3
-        per = "30s"
+        rate_limit_requests = 3
+        rate_limit_per = "30s"
         "#,
     )
     .unwrap();
@@ -52,11 +50,8 @@ fn every_setting_can_be_written_in_toml() {
     assert_eq!(settings.refresh_ahead, Duration::from_secs(5400));
     assert_eq!(settings.expiry_margin, Duration::from_millis(250));
     assert_eq!(settings.jitter, 0.0);
-    let rate_limit = settings.rate_limit.unwrap();
-    assert_eq!(
-        (rate_limit.requests, rate_limit.per),
-        (3, Duration::from_secs(30))
-    );
+    assert_eq!(settings.rate_limit_requests, Some(3));
+    assert_eq!(settings.rate_limit_per, Some(Duration::from_secs(30)));
     let resolver = BTreeMap::<String, ScriptedProvider>::new();
     let layer = settings.per_organization(resolver);
     let shown = format!("{layer:?}");
@@ -89,8 +84,6 @@ fn settings_that_say_only_what_is_needed_make_a_layer() {
 fn a_name_that_is_not_known_is_refused() {
     let error = toml("refresh_ahaed = \"5m\"").unwrap_err().to_string();
     assert!(error.contains("refresh_ahaed"), "{error}");
-    let error = toml("[rate_limit]\nrequest = 5").unwrap_err().to_string();
-    assert!(error.contains("`request`"), "{error}");
 }
 
 #[test]
@@ -113,7 +106,7 @@ fn what_is_missing_or_doubled_is_named() {
             "client_id = 'a'",
             "client_secret (or client_secret_file) is not set",
         ),
-        ("client_id = 'a'\nclient_secret = 'b'", "scope is not set"),
+        ("client_id = 'a'\nclient_secret = 'b'", "scopes is not set"),
         (
             "client_id = 'a'\nclient_secret = 'b'\nclient_secret_file = 'c'",
             "are both set",
@@ -125,23 +118,35 @@ fn what_is_missing_or_doubled_is_named() {
     let wrong = toml(&format!("{SOUND}\njitter = 7")).unwrap().layer();
     assert!(matches!(wrong, Err(ConfigError::Setting { .. })));
     let wrong = toml(&format!("{SOUND}\nallow_origins = 'x'")).unwrap();
-    assert!(matches!(wrong.layer(), Err(ConfigError::Origin { .. })));
+    assert!(matches!(wrong.layer(), Err(ConfigError::Setting { .. })));
 }
 
 #[test]
 fn both_names_of_the_scopes_are_one_setting() {
-    let merged = |file: &str, variable: &str| {
-        let environment = Toml::string(variable);
-        let settings = Figment::from(Toml::string(file)).merge(environment);
-        settings
-            .extract::<Settings>()
-            .map_err(|error| error.to_string())
-    };
-    let settings = merged("scopes = ['a', 'b']", "scope = 'a b'").unwrap();
+    let settings = toml("scope = 'a b'").unwrap();
     assert_eq!(settings.scopes, ["a", "b"]);
-    let error = merged("scopes = ['a', 'b']", "scope = 'c'").unwrap_err();
-    assert!(error.contains("scope and scopes are two names"), "{error}");
-    assert!(!error.contains("duplicate"), "{error}");
+    let error = toml("scopes = ['a', 'b']\nscope = 'c'").unwrap_err();
+    assert!(error.to_string().contains("scopes"), "{error}");
+}
+
+#[test]
+fn numbers_and_booleans_may_be_text() {
+    let settings = toml(
+        "keep_warm = 'true'\njitter = '0.5'\nrate_limit_requests = '3'\nmax_organizations = '7'",
+    );
+    let settings = settings.unwrap();
+    assert!(settings.keep_warm);
+    assert_eq!(settings.jitter, 0.5);
+    assert_eq!(settings.rate_limit_requests, Some(3));
+    assert_eq!(settings.max_organizations, 7);
+    for bad in [
+        "keep_warm = '1'",
+        "keep_warm = 1",
+        "jitter = true",
+        "rate_limit_requests = -1",
+    ] {
+        toml(bad).unwrap_err();
+    }
 }
 
 #[test]
@@ -174,37 +179,93 @@ fn nothing_secret_is_shown() {
         assert!(!shown.contains("1415926"), "{shown}");
         assert!(shown.contains("quotes"), "{shown}");
     }
+    // Nor is one that is in the place of another setting.
+    for name in [
+        "client_secret_file",
+        "token_url",
+        "scopes",
+        "fetch_timeout",
+        "keep_warm",
+        "max_organizations",
+    ] {
+        for bad in ["-31415926", "'hunter2'", "['hunter2', 31415926]"] {
+            if let Err(error) = toml(&format!("{name} = {bad}")) {
+                let shown = format!("{error} {error:?}");
+                let secret = shown.contains("hunter2") || shown.contains("31415926");
+                assert!(!secret, "{shown}");
+            }
+        }
+    }
+}
+
+#[test]
+fn text_over_a_file_is_read_as_the_cookbook_shows() {
+    let variables = BTreeMap::from([
+        ("client_secret", "31415926"),
+        ("refresh_ahead", "5m"),
+        ("keep_warm", "true"),
+        ("jitter", "0.5"),
+    ]);
+    let settings: Settings = Figment::from(Toml::string(SOUND))
+        .merge(Serialized::globals(variables))
+        .extract()
+        .unwrap();
+    assert_eq!(settings.client_id.as_deref(), Some("client-id"));
+    assert_eq!(settings.client_secret.unwrap().expose(), "31415926");
+    assert_eq!(settings.refresh_ahead, Duration::from_secs(300));
+    assert!(settings.keep_warm);
+    assert_eq!(settings.jitter, 0.5);
 }
 
 const IN_A_CHILD: &str = "CONFIG_TEST_CHILD";
 
 /// The environment belongs to the process: this test runs itself in a second.
 #[test]
-fn the_environment_lies_merged() {
+fn a_layer_comes_from_the_environment_of_a_pod() {
     if std::env::var_os(IN_A_CHILD).is_some() {
-        let settings: Settings = Figment::new()
-            .merge(Toml::string(SOUND))
-            .merge(Env::prefixed("OFFICERND_").split("__"))
-            .extract()
-            .unwrap();
-        assert_eq!(settings.client_id.as_deref(), Some("client-id"));
-        assert_eq!(settings.client_secret.unwrap().expose(), "from-env");
-        assert_eq!(settings.scopes, ["one", "two"]);
-        assert_eq!(settings.fetch_timeout, Duration::from_secs(2));
-        assert_eq!(settings.rate_limit.unwrap().requests, 2);
-        assert!(settings.keep_warm);
+        tracing_subscriber::fmt().with_ansi(false).init();
+        let settings = Settings::from_env().unwrap();
+        assert_eq!(settings.client_secret.unwrap().expose(), "31415926");
+        assert_eq!(settings.rate_limit_requests, Some(2));
+        let layer = OfficeRndAuthLayer::from_env().unwrap();
+        assert!(
+            format!("{layer:?}").contains("fetch_timeout: 2s"),
+            "{layer:?}"
+        );
+        ClientCredentials::from_env().unwrap();
         return;
     }
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "config::the_environment_lies_merged"])
+        .args([
+            "--exact",
+            "--nocapture",
+            "config::a_layer_comes_from_the_environment_of_a_pod",
+        ])
         .env(IN_A_CHILD, "1")
-        .env("OFFICERND_CLIENT_SECRET", "from-env")
+        .env("OFFICERND_CLIENT_ID", "true")
+        .env("OFFICERND_CLIENT_SECRET", "31415926")
         .env("OFFICERND_SCOPES", "one two")
         .env("OFFICERND_FETCH_TIMEOUT", "2s")
-        .env("OFFICERND_RATE_LIMIT__REQUESTS", "2")
+        .env("OFFICERND_RATE_LIMIT_REQUESTS", "2")
         .env("OFFICERND_KEEP_WARM", "true")
+        // Kubernetes sets these for a Service called officernd.
+        .env("OFFICERND_PORT", "tcp://10.0.0.1:80")
+        .env("OFFICERND_PORT_80_TCP_PROTO", "tcp")
+        .env("OFFICERND_SERVICE_HOST", "10.0.0.1")
+        .env("OFFICERND_ORG_SLUG", "acme")
+        .env("OFFICERND_REFRESH_AHAED", "5m")
         .output()
         .unwrap();
     assert!(child.status.success(), "{child:?}");
-    assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"));
+    let output = String::from_utf8_lossy(&child.stdout);
+    assert!(output.contains("1 passed"), "{output}");
+    // Once each time that the environment is read.
+    assert_eq!(output.matches("WARN").count(), 3, "{output}");
+    assert_eq!(
+        output
+            .matches("variable=\"OFFICERND_REFRESH_AHAED\"")
+            .count(),
+        3,
+        "{output}"
+    );
 }

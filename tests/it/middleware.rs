@@ -10,11 +10,10 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, HOST, LOCATION};
 use http_body_util::Empty;
-use officernd_auth::config::Settings;
 use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ScriptedProvider, Step};
 use officernd_auth::{
-    BoxError, Error, ErrorKind, OfficeRndAuthLayer, SkipAuth, StaticToken, TokenRejected,
+    BoxError, Error, ErrorKind, OfficeRndAuthLayer, Settings, SkipAuth, StaticToken, TokenRejected,
 };
 use tower::util::BoxCloneService;
 use tower::{Layer, ServiceExt as _};

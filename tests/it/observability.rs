@@ -226,8 +226,14 @@ async fn spans_and_events_have_the_levels_and_fields_of_the_page() {
         .keys()
         .filter(|name| !noted.contains_key(**name))
         .collect();
-    // A fetch that comes back late.
-    assert_eq!(silent, [&"officernd_auth.refresh_abandoned"]);
+    // A fetch that comes back late; a misspelt variable, which config.rs sets in a process of its own.
+    let others = ["refresh_abandoned", "unknown_variable"];
+    assert_eq!(
+        silent,
+        others
+            .map(|name| format!("officernd_auth.{name}"))
+            .each_ref()
+    );
 }
 
 #[tokio::test]

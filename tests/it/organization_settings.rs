@@ -163,7 +163,7 @@ fn a_mistaken_origin_of_an_organization_is_an_error() {
     let organization = Organization::new(StaticToken::new("abc").unwrap());
     let error = organization.restrict_to_origin("app.officernd.com");
     assert!(
-        matches!(error, Err(ConfigError::Origin { .. })),
+        matches!(error, Err(ConfigError::Setting { .. })),
         "{error:?}"
     );
 }

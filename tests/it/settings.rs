@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use officernd_auth::config::Settings;
 use officernd_auth::testing::{ManualClock, ScriptedProvider};
-use officernd_auth::{Builder, ConfigError, ErrorKind, OfficeRndAuthLayer, RateLimit, TokenCache};
+use officernd_auth::{
+    Builder, ConfigError, ErrorKind, OfficeRndAuthLayer, RateLimit, Settings, TokenCache,
+};
 
 use crate::support::Stopwatch;
 
@@ -45,7 +46,14 @@ fn an_origin_that_is_none_is_named_with_what_to_write() {
             builder().allow_origin(origin).build().unwrap_err(),
             over_cache.allow_origin(origin).build().unwrap_err(),
         ] {
-            assert!(matches!(error, ConfigError::Origin { .. }), "{error:?}");
+            let named = matches!(
+                error,
+                ConfigError::Setting {
+                    name: "allow_origins",
+                    ..
+                }
+            );
+            assert!(named, "{error:?}");
             assert!(error.to_string().contains("https://host:port"), "{error}");
         }
     }
@@ -136,7 +144,7 @@ async fn a_rate_limit_of_none_fails_and_does_not_hang() {
 
 #[tokio::test(start_paused = true)]
 async fn the_rate_limit_of_the_settings_is_the_one_that_holds() {
-    let settings = r#"{ "rate_limit": { "requests": 2, "per": "20s" } }"#;
+    let settings = r#"{ "rate_limit_requests": 2, "rate_limit_per": "20s" }"#;
     let settings: Settings = serde_json::from_str(settings).unwrap();
     let layer = settings.builder(ScriptedProvider::new()).build().unwrap();
     for _ in 0..2 {
@@ -157,38 +165,56 @@ fn a_layer_is_built_outside_a_runtime_whatever_its_settings() {
     assert!(layer.cache().try_token().is_none());
 }
 
-/// A duration as README writes it.
-fn text(duration: Duration) -> String {
-    match duration.as_secs() {
-        seconds if seconds >= 120 && seconds % 60 == 0 => format!("{} min", seconds / 60),
-        seconds => format!("{seconds} s"),
-    }
-}
-
-#[test]
-fn the_table_in_the_readme_shows_the_defaults() {
+/// The names and the defaults of README's table.
+fn readme() -> Vec<(&'static str, &'static str)> {
     let readme = include_str!("../../README.md");
     let (_, table) = readme.split_once("| setting | default |").unwrap();
     let (table, _) = table.split_once("\n\n").unwrap();
-    let shown: Vec<(&str, &str)> = table
-        .lines()
-        .filter_map(|row| row.strip_prefix("| `")?.split_once("` | "))
-        .map(|(name, rest)| (name, rest.split(" | ").next().unwrap()))
-        .collect();
+    let rows = table.lines().filter_map(|row| row.strip_prefix("| `"));
+    let cells = rows.map(|row| {
+        let (name, rest) = row.split_once("` | ").unwrap();
+        (name, rest.split(" | ").next().unwrap().trim_matches('`'))
+    });
+    cells.collect()
+}
 
-    let switch = |on| (if on { "on" } else { "off" }).to_owned();
-    let settings = Settings::default();
-    let defaults = [
-        (
-            "allow_origin",
-            "`https://app.officernd.com`, `https://hybrid.officernd.com`".to_owned(),
-        ),
-        ("if_not_present", switch(settings.if_not_present)),
-        ("refresh_ahead", text(settings.refresh_ahead)),
-        ("acquire_timeout", text(settings.acquire_timeout)),
-        ("rate_limit", "5 per 60 s".to_owned()),
-        ("keep_warm", switch(settings.keep_warm)),
+#[test]
+fn the_table_in_the_readme_has_every_setting_and_its_default() {
+    let defaults = format!("{:?}", Settings::default());
+    let mut shown = Vec::new();
+    for (name, default) in readme() {
+        shown.push(name);
+        match name {
+            // Unset, the provider's own: one window for each token URL.
+            "rate_limit_requests" => assert!(
+                format!("{:?}", RateLimit::default()).contains(&format!("requests: {default},"))
+            ),
+            "rate_limit_per" => {
+                assert!(
+                    format!("{:?}", RateLimit::default()).contains(&format!("per: {default},"))
+                );
+            }
+            "token_url" => assert_eq!(default, "https://identity.officernd.com/oauth/token"),
+            // Origins that are allowed without a setting.
+            "allow_origins" => assert!(default.contains("https://app.officernd.com")),
+            _ if default == "-" => {}
+            _ => {
+                let text = format!("{{ \"{name}\": \"{default}\" }}");
+                let settings: Settings = serde_json::from_str(&text).unwrap();
+                assert_eq!(format!("{settings:?}"), defaults, "{name}");
+            }
+        }
+    }
+    let error = serde_json::from_str::<Settings>("{ \"nonesuch\": 1 }").unwrap_err();
+    let error = error.to_string();
+    let known = error.split('`').skip(3).step_by(2);
+    // The other name of `scopes`, and what is for several organizations only.
+    let unlisted = [
+        "scope",
+        "default_organization",
+        "max_organizations",
+        "idle_after",
     ];
-    let defaults = defaults.each_ref().map(|(name, text)| (*name, &**text));
-    assert_eq!(shown, defaults);
+    let known: Vec<&str> = known.filter(|name| !unlisted.contains(name)).collect();
+    assert_eq!(shown, known);
 }

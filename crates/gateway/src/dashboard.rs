@@ -6,8 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::http::StatusCode;
-use officernd_auth::TokenStatus;
-use officernd_auth::config::{RateLimitSettings, Settings};
+use officernd_auth::{Settings, TokenStatus};
 use serde::Serialize;
 
 use crate::tokens::OrganizationState;
@@ -26,7 +25,8 @@ pub(crate) struct Identity {
 pub(crate) struct Dashboard {
     identity: Identity,
     started: Instant,
-    rate_limit: RateLimitSettings,
+    /// Token requests, and in which time.
+    rate_limit: (u32, Duration),
     in_flight: AtomicU64,
     record: Mutex<Record>,
 }
@@ -106,7 +106,10 @@ impl Dashboard {
         Self {
             identity,
             started: Instant::now(),
-            rate_limit: settings.rate_limit.unwrap_or_default(),
+            rate_limit: (
+                settings.rate_limit_requests.unwrap_or(5),
+                settings.rate_limit_per.unwrap_or(Duration::from_secs(60)),
+            ),
             in_flight: AtomicU64::new(0),
             record: Mutex::default(),
         }
@@ -169,7 +172,7 @@ impl Dashboard {
     pub(crate) fn snapshot(&self, states: Vec<OrganizationState>, leaving: bool) -> Snapshot {
         let record = self.lock();
         let elapsed = self.started.elapsed();
-        let per = self.rate_limit.per;
+        let per = self.rate_limit.1;
         let frees = record
             .refreshes
             .iter()
@@ -199,7 +202,7 @@ impl Dashboard {
             uptime: second,
             organizations: organizations.collect(),
             used,
-            allowed: self.rate_limit.requests,
+            allowed: self.rate_limit.0,
             per: per.as_secs_f64(),
             frees_in,
             in_flight: self.in_flight.load(Ordering::Relaxed),

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::Uri;
-use officernd_auth::config::Settings;
 use officernd_auth::organizations::Organizations;
-use officernd_auth::{BoxError, HttpTokenProvider, OfficeRndAuthLayer, RateLimit};
+use officernd_auth::{BoxError, HttpTokenProvider, OfficeRndAuthLayer, Settings};
 
 use crate::config::{App, Apps, Config};
 use crate::dashboard::{Dashboard, Identity};
@@ -102,24 +101,13 @@ fn per_organization(
         recorded.insert(slug.clone(), record);
         providers.insert(slug, provider);
     }
-    let mut builder = OfficeRndAuthLayer::per_organization(recorded)
-        .refresh_ahead(settings.refresh_ahead)
-        .jitter(settings.jitter)
-        .expiry_margin(settings.expiry_margin)
-        .fetch_timeout(settings.fetch_timeout)
-        .acquire_timeout(settings.acquire_timeout)
-        .keep_warm(settings.keep_warm)
+    let mut builder = settings
+        .per_organization(recorded)
         // Unknown slugs have places of their own.
         .max_organizations(max.saturating_mul(2).saturating_add(MAX_UNKNOWN))
         .idle_after(IDLE_AFTER);
-    if let Some(rate_limit) = settings.rate_limit {
-        builder = builder.rate_limit(RateLimit::new(rate_limit.requests, rate_limit.per));
-    }
     if let Some(default) = default {
         builder = builder.default_organization(default);
-    }
-    for origin in &settings.allow_origins {
-        builder = builder.allow_origin(origin);
     }
     let layer = builder.build()?;
     let tokens = Tokens::per_organization(layer.organizations().clone(), providers);

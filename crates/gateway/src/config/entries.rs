@@ -69,41 +69,36 @@ pub(super) struct Entries {
 impl Entries {
     /// The gateway's own settings: the file's top level under `GATEWAY_*`.
     pub(super) fn gateway(file: &mut File) -> Self {
-        let (table, env) = (std::mem::take(&mut file.dict), Env::prefixed("GATEWAY_"));
-        Self::merge(file, "", table, "GATEWAY_", &env.ignore(&["config"]))
+        let env = Env::prefixed("GATEWAY_").ignore(&["config"]);
+        // The environment always has a value for a name: this cannot fail.
+        let variables = env.data().unwrap_or_default().into_values().next();
+        let table = std::mem::take(&mut file.dict);
+        Self::merge(file, "", table, "GATEWAY_", variables.unwrap_or_default())
     }
 
     /// The library's settings: the file's `[officernd]` under `OFFICERND_*`.
     pub(super) fn library(file: &mut File, mistakes: &mut Mistakes) -> Self {
         let table = file.take("officernd", mistakes);
-        let env = Env::prefixed("OFFICERND_").split("__");
-        Self::merge(
-            file,
-            "officernd.",
-            table,
-            "OFFICERND_",
-            &env.ignore(&["api_url", "org_slug"]),
-        )
+        let env = Env::prefixed("OFFICERND_").ignore(&["api_url", "org_slug"]);
+        // Kubernetes makes some for a Service called officernd.
+        let is_ours = |key: &str| {
+            let key = format!("_{key}_");
+            !key.contains("_port_") && !key.contains("_service_")
+        };
+        // As text: a secret of digits is a secret.
+        let variables = env.iter().filter(|(key, _)| is_ours(key.as_str()));
+        let variables = variables.map(|(key, text)| (key.into_string(), text.into()));
+        Self::merge(file, "officernd.", table, "OFFICERND_", variables.collect())
     }
 
-    fn merge(file: &File, table: &str, dict: Dict, prefix: &'static str, env: &Env) -> Self {
+    fn merge(file: &File, table: &str, dict: Dict, prefix: &'static str, variables: Dict) -> Self {
         let mut entries = BTreeMap::new();
         for (key, value) in dict {
             let place = file.place(&format!("{table}{key}"));
             entries.insert(key, Entry { place, value });
         }
-        // The environment always has a value for a name: this cannot fail.
-        let variables = env.data().unwrap_or_default().into_values().next();
-        for (key, value) in variables.unwrap_or_default() {
+        for (key, value) in variables {
             let place = format!("{prefix}{}", key.to_uppercase());
-            let value = match (entries.remove(&key).map(|entry: Entry| entry.value), value) {
-                // OFFICERND_RATE_LIMIT__PER changes one half of a table.
-                (Some(Value::Dict(tag, mut below)), Value::Dict(_, above)) => {
-                    below.extend(above);
-                    Value::Dict(tag, below)
-                }
-                (_, value) => value,
-            };
             entries.insert(key, Entry { place, value });
         }
         Self { entries, prefix }

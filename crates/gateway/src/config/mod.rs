@@ -11,8 +11,7 @@ use std::path::PathBuf;
 
 use axum::http::Uri;
 use figment::value::{Dict, Value};
-use officernd_auth::config::Settings;
-use officernd_auth::{ClientCredentials, HttpTokenProvider, StaticToken};
+use officernd_auth::{ClientCredentials, HttpTokenProvider, Settings, StaticToken};
 
 use self::entries::{Entries, File};
 pub(crate) use self::options::{Listen, Options};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use figment::value::{Dict, Value};
-use officernd_auth::config::Settings;
+use officernd_auth::Settings;
 
 use super::entries::{Entries, File};
 use super::{App, Mistakes};

@@ -98,6 +98,23 @@ fn one_start_names_every_mistake() {
 }
 
 #[test]
+fn the_library_s_variables_are_text_and_kubernetes_may_add_its_own() {
+    let said = refusal(&[
+        ("OFFICERND_CLIENT_ID", "true"),
+        ("OFFICERND_CLIENT_SECRET", "31415926"),
+        ("OFFICERND_SCOPES", "officernd.api.read"),
+        ("OFFICERND_RATE_LIMIT_REQUESTS", "3"),
+        ("OFFICERND_JITTER", "0.5"),
+        ("OFFICERND_PORT", "tcp://10.0.0.1:80"),
+        ("OFFICERND_PORT_80_TCP_PROTO", "tcp"),
+        ("OFFICERND_SERVICE_PORT_HTTP", "80"),
+        ("OFFICERND_GATEWAY_SERVICE_HOST", "10.0.0.1"),
+        ("GATEWAY_ADMIN", "8081"),
+    ]);
+    assert!(said.contains("has 1 mistake\n  GATEWAY_ADMIN"), "{said}");
+}
+
+#[test]
 fn half_a_configuration_is_an_error() {
     let folder = Folder::new("half");
     let file = folder.file(
