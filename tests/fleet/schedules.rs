@@ -222,6 +222,8 @@ async fn run<S: TokenStore + Clone>(store: S, conditions: Conditions, seed: u64)
                 ErrorKind::RateLimited,
                 ErrorKind::Timeout,
                 ErrorKind::Transport,
+                // A store that hangs can hold a token for the 3 s that it lives.
+                ErrorKind::Malformed,
             ];
             assert!(told.contains(&error.kind()), "seed {seed}: {error:?}");
         }
