@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::observability;
 
 /// The time limit of one operation.
-pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_secs(3);
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the store is out of use after a failure.
 pub(super) const OPEN_FOR: Duration = Duration::from_secs(10);
 
@@ -74,12 +74,12 @@ struct State {
 }
 
 impl CircuitBreaker {
-    /// Runs one operation of the store for up to `limit` and up to 3 s. `None`: it
-    /// failed, or the breaker is open; go on without the store.
+    /// Runs one operation of the store for up to 3 s. `None`: it failed, or the
+    /// breaker is open; go on without the store. Dropped early, it says nothing
+    /// about the store.
     pub(super) async fn run<T>(
         &self,
         clock: &dyn Clock,
-        limit: Duration,
         operation: &'static str,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Option<T> {
@@ -93,7 +93,7 @@ impl CircuitBreaker {
                 None => {}
             }
         }
-        let until = later(now, limit.min(OPERATION_TIMEOUT));
+        let until = later(now, OPERATION_TIMEOUT);
         let result = timeout_at(clock, until, work).await.unwrap_or_else(|| {
             let message = "the token store did not answer in time";
             Err(Error::new(ErrorKind::Store, message))

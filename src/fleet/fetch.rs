@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::breaker::{OPEN_FOR, OPERATION_TIMEOUT, Source};
+use super::breaker::{OPEN_FOR, Source};
 use super::entry::{Entry, Failure, Opened, Read, Token};
 use super::provider::Shared;
 use super::seal::{Sealer, window};
@@ -28,6 +28,9 @@ const LEASE_MARGIN: Duration = Duration::from_secs(5);
 const BACKGROUND_DELAY: Duration = Duration::from_secs(1);
 /// A fetch claims again after this at the latest: a place may be free early.
 const MAX_WAIT: Duration = Duration::from_secs(5);
+/// A fetch that has claimed before does not claim with less time than this left:
+/// it could not use a grant.
+const LAST_CLAIM: Duration = Duration::from_secs(1);
 /// A store that returns more entries that are of no use to one fetch is broken.
 const MAX_USELESS: u32 = 8;
 /// The time limit of the look at the credentials after a token request.
@@ -115,10 +118,15 @@ impl<P: KeyedProvider> Fetch<P> {
         let mut line: Option<Line> = None;
         let mut place: Option<Result<Permit, Error>> = None;
         let mut polls = 0;
+        let now = self.now();
+        let left = self.cx.deadline().saturating_duration_since(now);
+        let last_claim = later(now, left.saturating_sub(LAST_CLAIM.min(left / 4)));
+        // Half of the time is for a fetch without the store.
+        let mut claimed_by = later(now, left / 2);
+        let mut is_first = true;
         loop {
-            if self.now() >= self.cx.deadline() {
-                let message = "another process's token request did not end in time";
-                return Err(Error::new(ErrorKind::Timeout, message));
+            if self.now() >= self.cx.deadline() || !is_first && self.now() >= last_claim {
+                return Err(too_late());
             }
             let pause = self.shared.memory().pause(&self.claim.key, self.now());
             if place.is_none() && pause.is_none() {
@@ -128,10 +136,17 @@ impl<P: KeyedProvider> Fetch<P> {
             }
             self.claim.may_fetch = pause.is_none() && matches!(place, Some(Ok(_)));
             let asked = self.age();
-            let Some(claimed) = self.claim().await else {
-                drop((line, place));
-                return self.alone().await;
+            let claimed = timeout_at(self.cx.clock(), claimed_by, self.claim()).await;
+            let claimed = match claimed {
+                Some(Some(claimed)) => claimed,
+                // The time is up, which says nothing about the store.
+                None if !is_first => return Err(too_late()),
+                _ => {
+                    drop((line, place));
+                    return self.alone().await;
+                }
             };
+            (is_first, claimed_by) = (false, self.cx.deadline());
             let wait = match claimed {
                 Claimed::Entry(entry) => {
                     if let Some(result) = self.read(&entry) {
@@ -185,9 +200,6 @@ impl<P: KeyedProvider> Fetch<P> {
     }
 
     async fn claim(&self) -> Option<Claimed> {
-        let clock = self.cx.clock();
-        // Half of what is left is for a fetch without the store.
-        let left = self.cx.deadline().saturating_duration_since(clock.now());
         let checked = async {
             let claimed = self.shared.store.claim(&self.claim).await?;
             let breaks_contract = match &claimed {
@@ -207,7 +219,7 @@ impl<P: KeyedProvider> Fetch<P> {
             }
         };
         let breaker = &self.shared.breaker;
-        breaker.run(clock, left / 2, "claim", checked).await
+        breaker.run(self.cx.clock(), "claim", checked).await
     }
 
     /// The token or the failure of an entry; `None` if it is of no use.
@@ -274,7 +286,8 @@ impl<P: KeyedProvider> Fetch<P> {
         };
         let finish = finish(&self.claim, &self.sealer, entry, frees_after);
         let finished = self.shared.store.finish(&finish);
-        let finished = self.shared.run(self.cx.clock(), "finish", finished);
+        let breaker = &self.shared.breaker;
+        let finished = breaker.run(self.cx.clock(), "finish", finished);
         let saved = finished.await == Some(true) && finish.entry.is_some();
         match answer.result {
             Ok(token) => Ok(self.fetched(token, answer.age, answer.shareable, saved)),
@@ -387,12 +400,18 @@ impl<P: KeyedProvider> Fetch<P> {
             Some((now, wall)) => Age::starting(now, wall),
             None => self.age(),
         };
-        let until = later(clock.now(), SECOND_LOOK);
-        let material = timeout_at(clock, until, provider.key_material()).await;
+        let shareable = if result.is_err() && self.cx.sent_at().is_none() {
+            // There is nothing to share.
+            false
+        } else {
+            let until = later(clock.now(), SECOND_LOOK);
+            let material = timeout_at(clock, until, provider.key_material()).await;
+            matches!(material, Some(Ok(material)) if material == self.material)
+        };
         Answer {
             result,
             age,
-            shareable: matches!(material, Some(Ok(material)) if material == self.material),
+            shareable,
         }
     }
 
@@ -476,7 +495,8 @@ async fn hand_over<P>(shared: Weak<Shared<P>>, clock: Arc<dyn Clock>, mut late: 
         let Some(token) = token.filter(|_| is_current) else {
             return;
         };
-        let claimed = shared.run(&*clock, "claim", shared.store.claim(&late.claim));
+        let (store, breaker) = (&shared.store, &shared.breaker);
+        let claimed = breaker.run(&*clock, "claim", store.claim(&late.claim));
         match claimed.await {
             Some(Claimed::Entry(stored)) => {
                 let theirs = Opened::new(&stored, &late.sealer, &*clock);
@@ -490,7 +510,7 @@ async fn hand_over<P>(shared: Weak<Shared<P>>, clock: Arc<dyn Clock>, mut late: 
                 let entry = Entry::new(&*clock, Some(token), None);
                 let frees_after = late.claim.limits.per.saturating_sub(age);
                 let finish = finish(&late.claim, &late.sealer, Some(entry), frees_after);
-                let finished = shared.run(&*clock, "finish", shared.store.finish(&finish));
+                let finished = breaker.run(&*clock, "finish", store.finish(&finish));
                 if finished.await.is_some() {
                     return;
                 }
@@ -501,18 +521,10 @@ async fn hand_over<P>(shared: Weak<Shared<P>>, clock: Arc<dyn Clock>, mut late: 
     }
 }
 
-impl<P> Shared<P> {
-    /// Runs an operation that does not belong to a waiting fetch.
-    async fn run<T>(
-        &self,
-        clock: &dyn Clock,
-        operation: &'static str,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Option<T> {
-        self.breaker
-            .run(clock, OPERATION_TIMEOUT, operation, work)
-            .await
-    }
+/// The time of a fetch is up while it waits for another process.
+fn too_late() -> Error {
+    let message = "another process's token request did not end in time";
+    Error::new(ErrorKind::Timeout, message)
 }
 
 /// The end of a claim, with this entry, sealed.
