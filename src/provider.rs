@@ -515,7 +515,8 @@ impl FetchContext {
         let mut fetch = pin!(fetch);
         let mut sent = self.requests.sent.subscribe();
         loop {
-            let (until, timeout) = self.stops_at(*sent.borrow_and_update());
+            let state = *sent.borrow_and_update();
+            let (until, timeout) = self.stops_at(state);
             let mut changed = pin!(sent.changed());
             let next = poll_fn(|cx| match fetch.as_mut().poll(cx) {
                 Poll::Ready(result) => Poll::Ready(Some(result)),
@@ -525,7 +526,13 @@ impl FetchContext {
             match timeout_at(&*self.clock, until, next).await {
                 Some(Some(result)) => return result,
                 Some(None) => {}
-                None => return Err(Error::new(ErrorKind::Timeout, timeout)),
+                None => {
+                    let error = Error::new(ErrorKind::Timeout, timeout);
+                    return Err(match state.at.is_some() || state.unsent {
+                        true => error,
+                        false => error.not_attempted(),
+                    });
+                }
             }
         }
     }

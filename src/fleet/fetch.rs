@@ -1,6 +1,6 @@
 //! One fetch: claim; then use the entry, send a token request, or wait; and again.
 
-use std::future::{Future, poll_fn, ready};
+use std::future::{Future, pending, poll_fn, ready};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
@@ -79,7 +79,7 @@ impl<P: KeyedProvider> Fetch<P> {
         let material = timeout_at(cx.clock(), until, shared.provider.key_material()).await;
         let material = material.ok_or_else(|| {
             let message = "the credentials could not be read within the fetch timeout";
-            Error::new(ErrorKind::Timeout, message)
+            Error::new(ErrorKind::Timeout, message).not_attempted()
         })??;
         let (requests, per) = match cx.limit() {
             Some((requests, per)) => (Some(requests), per),
@@ -141,10 +141,7 @@ impl<P: KeyedProvider> Fetch<P> {
                 Some(Some(claimed)) => claimed,
                 // The time is up, which says nothing about the store.
                 None if !is_first => return Err(too_late()),
-                _ => {
-                    drop((line, place));
-                    return self.alone().await;
-                }
+                _ => return self.alone(line, place).await,
             };
             (is_first, claimed_by) = (false, self.cx.deadline());
             let wait = match claimed {
@@ -158,9 +155,8 @@ impl<P: KeyedProvider> Fetch<P> {
                         more => poll(more),
                     }
                 }
-                Claimed::Granted => match place.take() {
+                Claimed::Granted => match place {
                     Some(Ok(place)) if self.age_of(&asked) < LEASE_MARGIN => {
-                        drop(line);
                         return self.mint(place).await;
                     }
                     // The process stood still, and may have lost the lease.
@@ -305,13 +301,19 @@ impl<P: KeyedProvider> Fetch<P> {
     }
 
     /// Fetches without the store, and hands the token over to it later.
-    async fn alone(self) -> Result<AccessToken, Error> {
+    async fn alone(
+        self,
+        line: Option<Line>,
+        place: Option<Result<Permit, Error>>,
+    ) -> Result<AccessToken, Error> {
         if let Some(error) = self.must_wait() {
             return Err(error);
         }
-        let place = match self.refused {
-            true => first(&mut Some(self.line()), ready(())).await,
-            false => Some(self.line().await),
+        let mut line = Some(line.unwrap_or_else(|| self.line()));
+        let place = match place {
+            None if self.refused => first(&mut line, ready(())).await,
+            None => first(&mut line, pending()).await,
+            place => place,
         };
         let Some(place) = place.transpose()? else {
             return Err(self.paused(ErrorKind::InvalidClient, later(self.now(), REFUSED)));
@@ -524,7 +526,7 @@ async fn hand_over<P>(shared: Weak<Shared<P>>, clock: Arc<dyn Clock>, mut late: 
 /// The time of a fetch is up while it waits for another process.
 fn too_late() -> Error {
     let message = "another process's token request did not end in time";
-    Error::new(ErrorKind::Timeout, message)
+    Error::new(ErrorKind::Timeout, message).not_attempted()
 }
 
 /// The end of a claim, with this entry, sealed.
