@@ -327,17 +327,17 @@ impl<P: KeyedProvider> Fetch<P> {
                 let now = self.now();
                 let mut memory = self.shared.memory();
                 let failures = memory.failures.saturating_add(1);
-                let hold = match error.kind() {
+                let (hold, spread) = match error.kind() {
                     // The window counts refused requests, so processes that share
                     // nothing must spread out to get in.
                     ErrorKind::RateLimited => {
-                        let spread = 1.0 + 3.0 * fastrand::f32();
-                        backoff(&error, failures, 1.0).mul_f32(spread)
+                        (backoff(&error, failures, 1.0), 1.0 + 3.0 * fastrand::f32())
                     }
-                    _ => backoff(&error, failures, fastrand::f32()),
+                    _ => (backoff(&error, failures, fastrand::f32()), 1.0),
                 };
-                let until = later(now, hold);
-                memory.failed(&self.claim.key, until, error.kind());
+                memory.failed(&self.claim.key, later(now, hold), error.kind());
+                let until = later(now, hold.mul_f32(spread));
+                memory.alone_until = Some(until);
                 drop(memory);
                 // The store may have a token before the endpoint does.
                 let again = until.min(self.look_at()).saturating_duration_since(now);
@@ -350,7 +350,7 @@ impl<P: KeyedProvider> Fetch<P> {
     fn must_wait(&self) -> Option<Error> {
         let (now, look_at) = (self.now(), self.look_at());
         let mut memory = self.shared.memory();
-        if let Some((until, kind)) = memory.pause(&self.claim.key, now) {
+        if let Some((until, kind)) = memory.pause_alone(&self.claim.key, now) {
             drop(memory);
             return Some(self.paused(kind, until.min(look_at)));
         }

@@ -103,6 +103,9 @@ pub(super) struct Memory {
     /// The key of the credentials with which the last token request failed, until
     /// when nothing is sent with them, and what it failed with.
     pause: Option<(Name, Instant, ErrorKind)>,
+    /// Without the store nothing is sent before this. Later than the pause if
+    /// processes that share nothing must spread out.
+    pub(super) alone_until: Option<Instant>,
     /// Failures in a row.
     pub(super) failures: u32,
     /// The generation of a token that still serves, and when its refresh ahead
@@ -168,6 +171,12 @@ impl Memory {
         (paused == key && now < *until).then_some((*until, *kind))
     }
 
+    /// Returns the same for a fetch without the store.
+    pub(super) fn pause_alone(&self, key: &Name, now: Instant) -> Option<(Instant, ErrorKind)> {
+        let until = self.alone_until.filter(|until| now < *until)?;
+        Some((until, self.failed_with(key)?))
+    }
+
     /// Returns what the last token request with the credentials of this key
     /// failed with, if there was no token since.
     pub(super) fn failed_with(&self, key: &Name) -> Option<ErrorKind> {
@@ -179,6 +188,7 @@ impl Memory {
     pub(super) fn failed(&mut self, key: &Name, until: Instant, kind: ErrorKind) {
         self.failures = self.failures.saturating_add(1);
         self.pause = Some((key.clone(), until, kind));
+        self.alone_until = Some(until);
     }
 
     /// There is a token, from the store or from the endpoint.
