@@ -324,6 +324,7 @@ impl<P: KeyedProvider> Fetch<P> {
             Ok(token) => Ok(self.fetched(token, answer.age, answer.shareable, false)),
             Err(error) if error.is_not_attempted() => Err(error),
             Err(error) => {
+                let error = error.mark_unsent(self.cx.sent_at().is_none());
                 let now = self.now();
                 let mut memory = self.shared.memory();
                 let failures = memory.failures.saturating_add(1);
