@@ -149,7 +149,7 @@ impl KeyMaterial {
     }
 
     /// Without the query: some gateways take a key there.
-    fn shown_endpoint(&self) -> &str {
+    pub(crate) fn shown_endpoint(&self) -> &str {
         let end = self.endpoint.find(['?', '#']);
         self.endpoint
             .get(..end.unwrap_or(self.endpoint.len()))
