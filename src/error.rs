@@ -252,15 +252,29 @@ impl fmt::Debug for Error {
                 .finish();
         }
         write!(f, "{self} [{}]", self.inner.kind)?;
-        let mut next = self.source();
-        // A chain of sources may be a circle.
-        for _ in 0..16 {
-            let Some(source) = next else { break };
-            write!(f, ": {source}")?;
-            next = source.source();
-        }
-        Ok(())
+        write_causes(f, self)
     }
+}
+
+/// Any error with its causes, in one line of a log.
+pub(crate) struct WithCauses<'a>(pub(crate) &'a (dyn StdError + 'static));
+
+impl fmt::Display for WithCauses<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        write_causes(f, self.0)
+    }
+}
+
+fn write_causes(f: &mut fmt::Formatter<'_>, error: &(dyn StdError + 'static)) -> fmt::Result {
+    let mut next = error.source();
+    // A chain of sources may be a circle.
+    for _ in 0..16 {
+        let Some(source) = next else { break };
+        write!(f, ": {source}")?;
+        next = source.source();
+    }
+    Ok(())
 }
 
 impl StdError for Error {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::clock::{Clock, later, timeout_at};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, WithCauses};
 use crate::observability;
 
 /// The time limit of one operation.
@@ -42,7 +42,7 @@ pub struct StoreStatus {
     pub available: bool,
     /// Operations that failed or took too long.
     pub failures: u64,
-    /// The message of the last of them.
+    /// The message of the last of them, with its causes.
     pub last_error: Option<String>,
     /// Tokens taken from the store.
     pub taken: u64,
@@ -111,7 +111,7 @@ impl CircuitBreaker {
             Err(error) => {
                 state.open_until = Some(later(clock.now(), OPEN_FOR));
                 state.counts.failures += 1;
-                state.counts.last_error = Some(error.to_string());
+                state.counts.last_error = Some(WithCauses(&error).to_string());
                 drop(state);
                 observability::store_failed(operation, &error);
                 None

@@ -5,14 +5,14 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::metrics;
-use crate::error::Error;
+use crate::error::{Error, WithCauses};
 
 pub(crate) fn store_failed(operation: &'static str, error: &Error) {
     metrics::store_failed(operation);
     warn!(
         name: "officernd_auth.store_failed",
         operation,
-        %error,
+        error = %WithCauses(error),
         "the token store failed; requests go on without it"
     );
 }

@@ -296,7 +296,7 @@ fn unexpected() -> Error {
 }
 
 /// Keeps only the code of what the server wrote: the first word, such as `OOM`
-/// or `WRONGPASS`.
+/// or `WRONGPASS`. The cause of a connection's end is the system's or rustls's.
 fn failed(error: &RedisError, has_password: bool) -> Error {
     let message = match (error.kind(), error.code().filter(|code| is_code(code))) {
         (Kind::Io, _) if error.is_timeout() => "Redis did not answer in time".to_owned(),
@@ -313,7 +313,11 @@ fn failed(error: &RedisError, has_password: bool) -> Error {
         (_, Some(code)) => format!("Redis answered {code}"),
         (kind, None) => format!("Redis cannot be used: {kind:?}"),
     };
-    Error::new(ErrorKind::Store, message)
+    let failed = Error::new(ErrorKind::Store, message);
+    match std::error::Error::source(error) {
+        Some(cause) if error.kind() == Kind::Io => failed.with_source(cause.to_string()),
+        _ => failed,
+    }
 }
 
 fn is_code(code: &str) -> bool {
