@@ -225,6 +225,25 @@ async fn what_was_fetched_without_the_store_is_there_when_it_is_back() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_backoff_for_many_processes_without_the_store_ends_when_the_store_is_back() {
+    for seed in 0..20 {
+        fastrand::seed(seed);
+        let (endpoint, store) = (Strict::default(), Switched::default());
+        endpoint.arrivals.lock().unwrap().extend([now(); 5]);
+        store.set_away(true);
+        let (_, pod) = pod(&endpoint, &store);
+        drive(&pod);
+        sleep(S(5)).await;
+        assert_eq!(endpoint.requests.load(Ordering::SeqCst), 1);
+        store.set_away(false);
+        // A window after the 429, and not up to four.
+        sleep(S(75)).await;
+        assert!(pod.try_token().is_some(), "seed {seed}");
+        assert_eq!(endpoint.requests.load(Ordering::SeqCst), 2);
+    }
+}
+
 /// The endpoint of `Strict`, down.
 #[derive(Clone, Default)]
 struct Down(Arc<AtomicU64>);
