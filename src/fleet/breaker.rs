@@ -52,14 +52,6 @@ pub struct StoreStatus {
     pub direct: u64,
 }
 
-/// Where a token comes from; the fields of [`StoreStatus`] say more.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Source {
-    Taken,
-    Fetched,
-    Direct,
-}
-
 #[derive(Debug, Default)]
 pub(super) struct CircuitBreaker {
     state: Mutex<State>,
@@ -124,17 +116,10 @@ impl CircuitBreaker {
         self.lock().open_until
     }
 
-    /// Counts a fetch that has its token, or that is about to ask for it.
-    pub(super) fn count(&self, source: Source) {
-        let mut state = self.lock();
-        let counts = &mut state.counts;
-        let (count, name) = match source {
-            Source::Taken => (&mut counts.taken, "taken"),
-            Source::Fetched => (&mut counts.fetched, "fetched"),
-            Source::Direct => (&mut counts.direct, "direct"),
-        };
-        *count += 1;
-        drop(state);
+    /// Counts a fetch that has its token, or that is about to ask for it, in a field
+    /// of the status of this name.
+    pub(super) fn count(&self, name: &'static str, field: fn(&mut StoreStatus) -> &mut u64) {
+        *field(&mut self.lock().counts) += 1;
         observability::store_served(name);
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::breaker::{OPEN_FOR, Source};
+use super::breaker::OPEN_FOR;
 use super::entry::{Entry, Failure, Opened, Read, Token};
 use super::provider::Shared;
 use super::seal::{Sealer, window};
@@ -224,7 +224,9 @@ impl<P: KeyedProvider> Fetch<P> {
         let opened = Opened::new(stored, &self.sealer, self.cx.clock())?;
         match opened.read(&self.cx, self.last.as_deref()) {
             Read::Token(token, life, minted_by) => {
-                self.shared.breaker.count(Source::Taken);
+                self.shared
+                    .breaker
+                    .count("taken", |counts| &mut counts.taken);
                 observability::token_shared(self.cx.cause().as_str(), life);
                 Some(Ok(self.hand_out(&token, life, minted_by)))
             }
@@ -261,7 +263,9 @@ impl<P: KeyedProvider> Fetch<P> {
             _ => None,
         };
         if sent {
-            self.shared.breaker.count(Source::Fetched);
+            self.shared
+                .breaker
+                .count("fetched", |counts| &mut counts.fetched);
         }
         let holder = self.claim.holder.as_str();
         let token = match &answer.result {
@@ -318,7 +322,9 @@ impl<P: KeyedProvider> Fetch<P> {
         let Some(place) = place.transpose()? else {
             return Err(self.paused(ErrorKind::InvalidClient, later(self.now(), REFUSED)));
         };
-        self.shared.breaker.count(Source::Direct);
+        self.shared
+            .breaker
+            .count("direct", |counts| &mut counts.direct);
         let answer = self.request(place).await;
         match answer.result {
             Ok(token) => Ok(self.fetched(token, answer.age, answer.shareable, false)),
@@ -347,7 +353,7 @@ impl<P: KeyedProvider> Fetch<P> {
         }
     }
 
-    /// Why nothing may be sent without the store now.
+    /// Returns the error if no request may be sent without the store yet.
     fn must_wait(&self) -> Option<Error> {
         let (now, look_at) = (self.now(), self.look_at());
         let mut memory = self.shared.memory();
@@ -365,7 +371,7 @@ impl<P: KeyedProvider> Fetch<P> {
         (until > now).then(|| error.with_retry_after(wait))
     }
 
-    /// Nothing is sent before `until`, because the last request has failed.
+    /// Makes the error for a backoff that ends at `until`.
     fn paused(&self, kind: ErrorKind, until: Instant) -> Error {
         let message = "the last token request failed, and the token store has no token yet";
         let wait = until.saturating_duration_since(self.now());
@@ -377,8 +383,8 @@ impl<P: KeyedProvider> Fetch<P> {
         }
     }
 
-    /// Refused credentials may be corrected, and then have another key: a fetch
-    /// that looks at them costs no token request.
+    /// Shortens the wait after `invalid_client` to 5 s if the credentials can change.
+    /// Looking at them costs no token request.
     fn correctable(&self, error: Error) -> Error {
         let refused = error.kind() == ErrorKind::InvalidClient && self.material.may_change();
         match error.retry_after() {
@@ -389,8 +395,8 @@ impl<P: KeyedProvider> Fetch<P> {
         }
     }
 
-    /// When the store may work again. Not all at once: each look at the store
-    /// is a connection.
+    /// Returns when to try the store again, plus 0.1 to 1 s so that processes do not
+    /// all connect at once.
     fn look_at(&self) -> Instant {
         let open_until = self.shared.breaker.open_until();
         later(open_until.unwrap_or(self.now()).max(self.now()), spread())
@@ -418,8 +424,8 @@ impl<P: KeyedProvider> Fetch<P> {
         }
     }
 
-    /// A stored token with `life` from now. The cache counts from the start of a
-    /// fetch that sent nothing; waiting does not age a token.
+    /// Returns the token with `life` counted from now. The cache counts from the start
+    /// of the fetch, so the time spent waiting is added.
     fn hand_out(&self, token: &AccessToken, life: Duration, minted_by: String) -> AccessToken {
         self.shared.memory().succeeded(token, Some(minted_by));
         token.with_life(life.saturating_add(self.waited()))
@@ -462,7 +468,7 @@ impl<P: KeyedProvider> Fetch<P> {
         Age::starting(self.now(), self.cx.clock().wall())
     }
 
-    /// How old something is by the clock that says most.
+    /// Age by whichever clock has advanced further.
     fn age_of(&self, age: &Age) -> Duration {
         age.at(self.now(), self.cx.clock().wall())
     }
@@ -479,13 +485,13 @@ struct Late {
 }
 
 /// Offers a token to the store every 10 s, until the store has it or another one
-/// that is about as good.
+/// with at least half as much life left.
 async fn hand_over<P>(shared: Weak<Shared<P>>, clock: Arc<dyn Clock>, mut late: Late) {
     let until = later(clock.now(), HAND_OVER);
     let mut soon = false;
     while let Some(shared) = shared.upgrade() {
         let at = match shared.breaker.open_until() {
-            // As soon as the breaker lets it, and before those who wait for a token.
+            // As soon as the breaker allows, before waiting fetches try.
             Some(at) => at.max(clock.now()),
             None if soon => clock.now(),
             None => later(clock.now(), OPEN_FOR),

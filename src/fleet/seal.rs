@@ -23,9 +23,7 @@ const SALT: &[u8] = b"officernd-auth shared store v3";
 /// Seals and opens the entries of one token.
 pub(crate) struct Sealer {
     cipher: XChaCha20Poly1305,
-    prk: Hkdf<Sha256>,
-    /// May hold parameters that are secrets too.
-    context: Zeroizing<Vec<u8>>,
+    name: Name,
 }
 
 /// Returns the name of the endpoint's rate-limit window. All clients share it,
@@ -37,25 +35,24 @@ pub(super) fn window(material: &KeyMaterial) -> Name {
 
 impl Sealer {
     pub(super) fn of(material: &KeyMaterial) -> Self {
-        let context = Zeroizing::new(material.context().as_ref().to_vec());
-        Self::new(material.secret().expose().as_bytes(), context)
+        let secret = material.secret().expose().as_bytes();
+        Self::new(secret, material.context().as_ref())
     }
 
     /// `context` tells this token from all others of the same secret; no two
     /// may encode alike.
-    pub(crate) fn new(secret: &[u8], context: Zeroizing<Vec<u8>>) -> Self {
+    pub(crate) fn new(secret: &[u8], context: &[u8]) -> Self {
         let prk = Hkdf::<Sha256>::new(Some(SALT), secret);
-        let key = expand::<32>(&prk, b"seal", &context);
+        let key = expand::<32>(&prk, b"seal", context);
         Self {
             cipher: XChaCha20Poly1305::new((&*key).into()),
-            prk,
-            context,
+            name: Name::from_bytes(*expand::<16>(&prk, b"name", context)),
         }
     }
 
-    /// The name of the entry.
+    /// Returns the name of the entry.
     pub(crate) fn name(&self) -> Name {
-        Name::from_bytes(*expand::<16>(&self.prk, b"name", &self.context))
+        self.name.clone()
     }
 
     /// `None` if it would be larger than any entry may be.
@@ -90,7 +87,7 @@ impl Sealer {
     }
 
     fn associated(&self) -> Vec<u8> {
-        [&[VERSION], self.name().as_str().as_bytes()].concat()
+        [&[VERSION], self.name.as_str().as_bytes()].concat()
     }
 }
 
@@ -109,7 +106,7 @@ mod tests {
     const N: [u8; NONCE] = [7; NONCE];
 
     fn sealer(secret: &str, context: &str) -> Sealer {
-        Sealer::new(secret.as_bytes(), context.as_bytes().to_vec().into())
+        Sealer::new(secret.as_bytes(), context.as_bytes())
     }
 
     #[test]

@@ -12,7 +12,7 @@ use ::redis::{
     ErrorKind as Kind, FromRedisValue as _, RedisError, ServerErrorKind, ToRedisArgs, Value,
 };
 
-use self::link::{Link, Server, problem};
+use self::link::{Link, Server, erased, problem};
 use self::script::{CLAIM, FINISH, Script};
 use super::store::{
     Claim, Claimed, Finish, MAX_ENTRY_SIZE, Name, StoredEntry, TokenStore, millis, whole_millis,
@@ -165,7 +165,7 @@ impl RedisStore {
     /// ```
     #[must_use]
     pub fn over(connection: impl ConnectionLike + Clone + Send + Sync + 'static) -> Self {
-        Self::to(Server::Own(Box::new(connection)), None)
+        Self::to(Server::Own(erased(connection)), None)
     }
 
     /// Sets the prefix of all keys, by default `officernd:`: at most 128 printable
