@@ -20,7 +20,8 @@ use crate::secret::Secret;
 use crate::token::{AccessToken, MAX_LIFE};
 
 /// After the last token request was granted, a provider may go on for the `fetch_timeout` and
-/// this long: a wrapper stores what the request brought.
+/// this long, and a wrapper for this long after the wrapped provider: it stores what the request
+/// brought, or releases its lease.
 pub(crate) const AFTER_REQUEST: Duration = Duration::from_secs(5);
 
 /// Fetches tokens, one per call.
@@ -61,7 +62,8 @@ pub(crate) const AFTER_REQUEST: Duration = Duration::from_secs(5);
 /// While a permit is held, the future is dropped `fetch_timeout` after the permit was granted, and
 /// the fetch fails with [`Timeout`](ErrorKind::Timeout). Without a permit the future is dropped at
 /// the [`deadline`](FetchContext::deadline). After the permit was dropped, the provider may go on
-/// until 5 s after that `fetch_timeout`, or until the deadline if that is later.
+/// until 5 s after that `fetch_timeout`, or until the deadline if that is later. A wrapper may
+/// always go on for 5 s after [`FetchContext::fetch_from`].
 ///
 /// # Wrapping providers
 ///
@@ -406,8 +408,8 @@ impl FetchContext {
     /// Fetches from a wrapped provider, which takes the [reserved](Self::reserve) place for its
     /// first request.
     ///
-    /// The `fetch_timeout` ends the wrapped provider's request, and not the wrapper: that goes on
-    /// with the [`Timeout`](ErrorKind::Timeout), for up to 5 s more, and can release a lease or
+    /// The `fetch_timeout` or the deadline ends the wrapped provider, and not the wrapper: that goes
+    /// on with the [`Timeout`](ErrorKind::Timeout), for up to 5 s more, and can release a lease or
     /// store the failure. If the wrapped provider sends nothing, the place is free again.
     ///
     /// ```
@@ -449,6 +451,7 @@ impl FetchContext {
             depth: self.depth + 1,
             ..self.clone()
         };
+        let _nested = Nested::enter(&self.requests, &*self.clock);
         cx.run(inner.fetch(cx.clone())).await
     }
 
@@ -508,7 +511,8 @@ impl FetchContext {
         let mut fetch = pin!(fetch);
         let mut sent = self.requests.sent.subscribe();
         loop {
-            let (until, timeout) = self.stops_at(*sent.borrow_and_update());
+            let state = *sent.borrow_and_update();
+            let (until, timeout) = self.stops_at(state);
             let mut changed = pin!(sent.changed());
             let next = poll_fn(|cx| match fetch.as_mut().poll(cx) {
                 Poll::Ready(result) => Poll::Ready(Some(result)),
@@ -518,15 +522,28 @@ impl FetchContext {
             match timeout_at(&*self.clock, until, next).await {
                 Some(Some(result)) => return result,
                 Some(None) => {}
-                None => return Err(Error::new(ErrorKind::Timeout, timeout)),
+                None => {
+                    let error = Error::new(ErrorKind::Timeout, timeout);
+                    return Err(match state.at.is_some() || state.unsent {
+                        true => error,
+                        false => error.not_attempted(),
+                    });
+                }
             }
         }
     }
 
     /// When the provider is stopped, and the message of the error.
     fn stops_at(&self, sent: Sent) -> (Instant, &'static str) {
+        // What a wrapper has called stops by itself, and then the wrapper goes on.
+        let grace = match sent.nested > self.depth {
+            true => AFTER_REQUEST,
+            false => Duration::ZERO,
+        };
+        let at_least = |until: Instant| sent.goes_on_until.map_or(until, |it| it.max(until));
         let Some(sent_at) = sent.at else {
-            return (self.deadline, "no token request could be sent in time");
+            let until = at_least(later(self.deadline, grace));
+            return (until, "no token request could be sent in time");
         };
         let answered_by = later(sent_at.monotonic, self.fetch_timeout);
         // A wrapper goes on when the request of its wrapped provider has timed out.
@@ -535,6 +552,7 @@ impl FetchContext {
             return (answered_by, message);
         }
         let until = later(answered_by, AFTER_REQUEST).max(self.deadline);
+        let until = at_least(later(until, grace));
         (until, "the provider did not return in time")
     }
 
@@ -564,6 +582,10 @@ struct Sent {
     unsent: bool,
     /// How many wrappers are around the provider that took the last permit.
     depth: u32,
+    /// Calls of `fetch_from` that run.
+    nested: u32,
+    /// 5 s after the last of them has ended.
+    goes_on_until: Option<Instant>,
 }
 
 impl Requests {
@@ -606,6 +628,26 @@ impl Flight for FetchContext {
         if let Some(flight) = flight {
             flight.answered(is_sent);
         }
+    }
+}
+
+/// A call of `fetch_from` that runs.
+struct Nested<'a>(&'a Requests, &'a dyn Clock);
+
+impl<'a> Nested<'a> {
+    fn enter(requests: &'a Requests, clock: &'a dyn Clock) -> Self {
+        requests.sent.send_modify(|sent| sent.nested += 1);
+        Self(requests, clock)
+    }
+}
+
+impl Drop for Nested<'_> {
+    fn drop(&mut self) {
+        let goes_on_until = later(self.1.now(), AFTER_REQUEST);
+        self.0.sent.send_modify(|sent| {
+            sent.nested -= 1;
+            sent.goes_on_until = Some(goes_on_until);
+        });
     }
 }
 

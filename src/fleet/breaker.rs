@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::clock::{Clock, later, timeout_at};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, WithCauses};
 use crate::observability;
 
 /// The time limit of one operation.
-pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_secs(3);
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the store is out of use after a failure.
 pub(super) const OPEN_FOR: Duration = Duration::from_secs(10);
 
@@ -42,7 +42,7 @@ pub struct StoreStatus {
     pub available: bool,
     /// Operations that failed or took too long.
     pub failures: u64,
-    /// The message of the last of them.
+    /// The message of the last of them, with its causes.
     pub last_error: Option<String>,
     /// Tokens taken from the store.
     pub taken: u64,
@@ -50,14 +50,6 @@ pub struct StoreStatus {
     pub fetched: u64,
     /// Fetches without the store, because it was out of use.
     pub direct: u64,
-}
-
-/// Where a token comes from; the fields of [`StoreStatus`] say more.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Source {
-    Taken,
-    Fetched,
-    Direct,
 }
 
 #[derive(Debug, Default)]
@@ -74,12 +66,12 @@ struct State {
 }
 
 impl CircuitBreaker {
-    /// Runs one operation of the store for up to `limit` and up to 3 s. `None`: it
-    /// failed, or the breaker is open; go on without the store.
+    /// Runs one operation of the store for up to 3 s. `None`: it failed, or the
+    /// breaker is open; go on without the store. Dropped early, it says nothing
+    /// about the store.
     pub(super) async fn run<T>(
         &self,
         clock: &dyn Clock,
-        limit: Duration,
         operation: &'static str,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Option<T> {
@@ -93,7 +85,7 @@ impl CircuitBreaker {
                 None => {}
             }
         }
-        let until = later(now, limit.min(OPERATION_TIMEOUT));
+        let until = later(now, OPERATION_TIMEOUT);
         let result = timeout_at(clock, until, work).await.unwrap_or_else(|| {
             let message = "the token store did not answer in time";
             Err(Error::new(ErrorKind::Store, message))
@@ -111,7 +103,7 @@ impl CircuitBreaker {
             Err(error) => {
                 state.open_until = Some(later(clock.now(), OPEN_FOR));
                 state.counts.failures += 1;
-                state.counts.last_error = Some(error.to_string());
+                state.counts.last_error = Some(WithCauses(&error).to_string());
                 drop(state);
                 observability::store_failed(operation, &error);
                 None
@@ -124,17 +116,10 @@ impl CircuitBreaker {
         self.lock().open_until
     }
 
-    /// Counts a fetch that has its token, or that is about to ask for it.
-    pub(super) fn count(&self, source: Source) {
-        let mut state = self.lock();
-        let counts = &mut state.counts;
-        let (count, name) = match source {
-            Source::Taken => (&mut counts.taken, "taken"),
-            Source::Fetched => (&mut counts.fetched, "fetched"),
-            Source::Direct => (&mut counts.direct, "direct"),
-        };
-        *count += 1;
-        drop(state);
+    /// Counts a fetch that has its token, or that is about to ask for it, in a field
+    /// of the status of this name.
+    pub(super) fn count(&self, name: &'static str, field: fn(&mut StoreStatus) -> &mut u64) {
+        *field(&mut self.lock().counts) += 1;
         observability::store_served(name);
     }
 

@@ -144,7 +144,7 @@ impl Failure {
         self.hold.saturating_add(MINUTE)
     }
 
-    /// The error of a process that did not ask.
+    /// The error for a process that read this failure from the store.
     fn error(self, left: Duration) -> Error {
         let kind = self.kind;
         let message = format!("another process's token request has just failed ({kind})");
@@ -156,8 +156,8 @@ impl Failure {
 /// An entry that was opened.
 pub(super) struct Opened {
     entry: Entry,
-    /// When it was opened, by the clock that says most: the writer's wall clock
-    /// against ours, or the store's.
+    /// Its age when it was opened: the larger of what the wall clocks and the store's
+    /// clock say.
     age: Duration,
     opened_at: Instant,
 }
@@ -205,7 +205,7 @@ impl Opened {
             .token(now)
             .and_then(|token| Some((token.bearer()?, token)));
         if let Some((bearer, token)) = token {
-            // Clocks and their rounding.
+            // For differences between clocks.
             let margin = Duration::from_secs(1).min(token.granted / 20);
             let text = cx.previous().map(AccessToken::header_value);
             let candidate = Candidate {
@@ -258,7 +258,8 @@ fn too_young() -> Error {
 /// A stored token, beside the one that the cache has.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidate<'a> {
-    /// What is left of its life for sure.
+    /// The rest of its life, less 1 s (at most a twentieth of its life) for
+    /// differences between clocks.
     pub(super) left: Duration,
     pub(super) granted: Duration,
     pub(super) minted_by: &'a str,
@@ -438,7 +439,7 @@ mod tests {
 
     #[test]
     fn the_age_is_what_the_clock_says_that_says_most() {
-        let sealer = Sealer::new(b"secret", Zeroizing::default());
+        let sealer = Sealer::new(b"secret", b"");
         let age = |sealed_at, expires_in| {
             let entry = Entry {
                 sealed_at,
@@ -508,7 +509,7 @@ mod tests {
                 },
                 "failure": {"kind": kind, "failures": failures, "hold": hold},
             });
-            let sealer = Sealer::new(b"secret", Zeroizing::default());
+            let sealer = Sealer::new(b"secret", b"");
             let sealed = sealer.seal([0; 24], content.to_string().as_bytes()).unwrap();
             let expires_in = Duration::from_millis(expires_in);
             let stored = StoredEntry::new(Name::digest_of(b""), sealed, expires_in);

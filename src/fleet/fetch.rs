@@ -1,12 +1,12 @@
 //! One fetch: claim; then use the entry, send a token request, or wait; and again.
 
-use std::future::{Future, poll_fn, ready};
+use std::future::{Future, pending, poll_fn, ready};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::breaker::{OPEN_FOR, OPERATION_TIMEOUT, Source};
+use super::breaker::OPEN_FOR;
 use super::entry::{Entry, Failure, Opened, Read, Token};
 use super::provider::Shared;
 use super::seal::{Sealer, window};
@@ -28,6 +28,9 @@ const LEASE_MARGIN: Duration = Duration::from_secs(5);
 const BACKGROUND_DELAY: Duration = Duration::from_secs(1);
 /// A fetch claims again after this at the latest: a place may be free early.
 const MAX_WAIT: Duration = Duration::from_secs(5);
+/// A fetch that has claimed before does not claim with less time than this left:
+/// it could not use a grant.
+const LAST_CLAIM: Duration = Duration::from_secs(1);
 /// A store that returns more entries that are of no use to one fetch is broken.
 const MAX_USELESS: u32 = 8;
 /// The time limit of the look at the credentials after a token request.
@@ -76,7 +79,7 @@ impl<P: KeyedProvider> Fetch<P> {
         let material = timeout_at(cx.clock(), until, shared.provider.key_material()).await;
         let material = material.ok_or_else(|| {
             let message = "the credentials could not be read within the fetch timeout";
-            Error::new(ErrorKind::Timeout, message)
+            Error::new(ErrorKind::Timeout, message).not_attempted()
         })??;
         let (requests, per) = match cx.limit() {
             Some((requests, per)) => (Some(requests), per),
@@ -115,10 +118,15 @@ impl<P: KeyedProvider> Fetch<P> {
         let mut line: Option<Line> = None;
         let mut place: Option<Result<Permit, Error>> = None;
         let mut polls = 0;
+        let now = self.now();
+        let left = self.cx.deadline().saturating_duration_since(now);
+        let last_claim = later(now, left.saturating_sub(LAST_CLAIM.min(left / 4)));
+        // Half of the time is for a fetch without the store.
+        let mut claimed_by = later(now, left / 2);
+        let mut is_first = true;
         loop {
-            if self.now() >= self.cx.deadline() {
-                let message = "another process's token request did not end in time";
-                return Err(Error::new(ErrorKind::Timeout, message));
+            if self.now() >= self.cx.deadline() || !is_first && self.now() >= last_claim {
+                return Err(too_late());
             }
             let pause = self.shared.memory().pause(&self.claim.key, self.now());
             if place.is_none() && pause.is_none() {
@@ -128,10 +136,14 @@ impl<P: KeyedProvider> Fetch<P> {
             }
             self.claim.may_fetch = pause.is_none() && matches!(place, Some(Ok(_)));
             let asked = self.age();
-            let Some(claimed) = self.claim().await else {
-                drop((line, place));
-                return self.alone().await;
+            let claimed = timeout_at(self.cx.clock(), claimed_by, self.claim()).await;
+            let claimed = match claimed {
+                Some(Some(claimed)) => claimed,
+                // The time is up, which says nothing about the store.
+                None if !is_first => return Err(too_late()),
+                _ => return self.alone(line, place).await,
             };
+            (is_first, claimed_by) = (false, self.cx.deadline());
             let wait = match claimed {
                 Claimed::Entry(entry) => {
                     if let Some(result) = self.read(&entry) {
@@ -143,9 +155,8 @@ impl<P: KeyedProvider> Fetch<P> {
                         more => poll(more),
                     }
                 }
-                Claimed::Granted => match place.take() {
+                Claimed::Granted => match place {
                     Some(Ok(place)) if self.age_of(&asked) < LEASE_MARGIN => {
-                        drop(line);
                         return self.mint(place).await;
                     }
                     // The process stood still, and may have lost the lease.
@@ -185,9 +196,6 @@ impl<P: KeyedProvider> Fetch<P> {
     }
 
     async fn claim(&self) -> Option<Claimed> {
-        let clock = self.cx.clock();
-        // Half of what is left is for a fetch without the store.
-        let left = self.cx.deadline().saturating_duration_since(clock.now());
         let checked = async {
             let claimed = self.shared.store.claim(&self.claim).await?;
             let breaks_contract = match &claimed {
@@ -207,7 +215,7 @@ impl<P: KeyedProvider> Fetch<P> {
             }
         };
         let breaker = &self.shared.breaker;
-        breaker.run(clock, left / 2, "claim", checked).await
+        breaker.run(self.cx.clock(), "claim", checked).await
     }
 
     /// The token or the failure of an entry; `None` if it is of no use.
@@ -216,7 +224,9 @@ impl<P: KeyedProvider> Fetch<P> {
         let opened = Opened::new(stored, &self.sealer, self.cx.clock())?;
         match opened.read(&self.cx, self.last.as_deref()) {
             Read::Token(token, life, minted_by) => {
-                self.shared.breaker.count(Source::Taken);
+                self.shared
+                    .breaker
+                    .count("taken", |counts| &mut counts.taken);
                 observability::token_shared(self.cx.cause().as_str(), life);
                 Some(Ok(self.hand_out(&token, life, minted_by)))
             }
@@ -253,7 +263,9 @@ impl<P: KeyedProvider> Fetch<P> {
             _ => None,
         };
         if sent {
-            self.shared.breaker.count(Source::Fetched);
+            self.shared
+                .breaker
+                .count("fetched", |counts| &mut counts.fetched);
         }
         let holder = self.claim.holder.as_str();
         let token = match &answer.result {
@@ -274,7 +286,8 @@ impl<P: KeyedProvider> Fetch<P> {
         };
         let finish = finish(&self.claim, &self.sealer, entry, frees_after);
         let finished = self.shared.store.finish(&finish);
-        let finished = self.shared.run(self.cx.clock(), "finish", finished);
+        let breaker = &self.shared.breaker;
+        let finished = breaker.run(self.cx.clock(), "finish", finished);
         let saved = finished.await == Some(true) && finish.entry.is_some();
         match answer.result {
             Ok(token) => Ok(self.fetched(token, answer.age, answer.shareable, saved)),
@@ -292,37 +305,46 @@ impl<P: KeyedProvider> Fetch<P> {
     }
 
     /// Fetches without the store, and hands the token over to it later.
-    async fn alone(self) -> Result<AccessToken, Error> {
+    async fn alone(
+        self,
+        line: Option<Line>,
+        place: Option<Result<Permit, Error>>,
+    ) -> Result<AccessToken, Error> {
         if let Some(error) = self.must_wait() {
             return Err(error);
         }
-        let place = match self.refused {
-            true => first(&mut Some(self.line()), ready(())).await,
-            false => Some(self.line().await),
+        let mut line = Some(line.unwrap_or_else(|| self.line()));
+        let place = match place {
+            None if self.refused => first(&mut line, ready(())).await,
+            None => first(&mut line, pending()).await,
+            place => place,
         };
         let Some(place) = place.transpose()? else {
             return Err(self.paused(ErrorKind::InvalidClient, later(self.now(), REFUSED)));
         };
-        self.shared.breaker.count(Source::Direct);
+        self.shared
+            .breaker
+            .count("direct", |counts| &mut counts.direct);
         let answer = self.request(place).await;
         match answer.result {
             Ok(token) => Ok(self.fetched(token, answer.age, answer.shareable, false)),
             Err(error) if error.is_not_attempted() => Err(error),
             Err(error) => {
+                let error = error.mark_unsent(self.cx.sent_at().is_none());
                 let now = self.now();
                 let mut memory = self.shared.memory();
                 let failures = memory.failures.saturating_add(1);
-                let hold = match error.kind() {
+                let (hold, spread) = match error.kind() {
                     // The window counts refused requests, so processes that share
                     // nothing must spread out to get in.
                     ErrorKind::RateLimited => {
-                        let spread = 1.0 + 3.0 * fastrand::f32();
-                        backoff(&error, failures, 1.0).mul_f32(spread)
+                        (backoff(&error, failures, 1.0), 1.0 + 3.0 * fastrand::f32())
                     }
-                    _ => backoff(&error, failures, fastrand::f32()),
+                    _ => (backoff(&error, failures, fastrand::f32()), 1.0),
                 };
-                let until = later(now, hold);
-                memory.failed(&self.claim.key, until, error.kind());
+                memory.failed(&self.claim.key, later(now, hold), error.kind());
+                let until = later(now, hold.mul_f32(spread));
+                memory.alone_until = Some(until);
                 drop(memory);
                 // The store may have a token before the endpoint does.
                 let again = until.min(self.look_at()).saturating_duration_since(now);
@@ -331,11 +353,11 @@ impl<P: KeyedProvider> Fetch<P> {
         }
     }
 
-    /// Why nothing may be sent without the store now.
+    /// Returns the error if no request may be sent without the store yet.
     fn must_wait(&self) -> Option<Error> {
         let (now, look_at) = (self.now(), self.look_at());
         let mut memory = self.shared.memory();
-        if let Some((until, kind)) = memory.pause(&self.claim.key, now) {
+        if let Some((until, kind)) = memory.pause_alone(&self.claim.key, now) {
             drop(memory);
             return Some(self.paused(kind, until.min(look_at)));
         }
@@ -349,7 +371,7 @@ impl<P: KeyedProvider> Fetch<P> {
         (until > now).then(|| error.with_retry_after(wait))
     }
 
-    /// Nothing is sent before `until`, because the last request has failed.
+    /// Makes the error for a backoff that ends at `until`.
     fn paused(&self, kind: ErrorKind, until: Instant) -> Error {
         let message = "the last token request failed, and the token store has no token yet";
         let wait = until.saturating_duration_since(self.now());
@@ -361,8 +383,8 @@ impl<P: KeyedProvider> Fetch<P> {
         }
     }
 
-    /// Refused credentials may be corrected, and then have another key: a fetch
-    /// that looks at them costs no token request.
+    /// Shortens the wait after `invalid_client` to 5 s if the credentials can change.
+    /// Looking at them costs no token request.
     fn correctable(&self, error: Error) -> Error {
         let refused = error.kind() == ErrorKind::InvalidClient && self.material.may_change();
         match error.retry_after() {
@@ -373,8 +395,8 @@ impl<P: KeyedProvider> Fetch<P> {
         }
     }
 
-    /// When the store may work again. Not all at once: each look at the store
-    /// is a connection.
+    /// Returns when to try the store again, plus 0.1 to 1 s so that processes do not
+    /// all connect at once.
     fn look_at(&self) -> Instant {
         let open_until = self.shared.breaker.open_until();
         later(open_until.unwrap_or(self.now()).max(self.now()), spread())
@@ -387,17 +409,23 @@ impl<P: KeyedProvider> Fetch<P> {
             Some((now, wall)) => Age::starting(now, wall),
             None => self.age(),
         };
-        let until = later(clock.now(), SECOND_LOOK);
-        let material = timeout_at(clock, until, provider.key_material()).await;
+        let shareable = if result.is_err() && self.cx.sent_at().is_none() {
+            // There is nothing to share.
+            false
+        } else {
+            let until = later(clock.now(), SECOND_LOOK);
+            let material = timeout_at(clock, until, provider.key_material()).await;
+            matches!(material, Some(Ok(material)) if material == self.material)
+        };
         Answer {
             result,
             age,
-            shareable: matches!(material, Some(Ok(material)) if material == self.material),
+            shareable,
         }
     }
 
-    /// A stored token with `life` from now. The cache counts from the start of a
-    /// fetch that sent nothing; waiting does not age a token.
+    /// Returns the token with `life` counted from now. The cache counts from the start
+    /// of the fetch, so the time spent waiting is added.
     fn hand_out(&self, token: &AccessToken, life: Duration, minted_by: String) -> AccessToken {
         self.shared.memory().succeeded(token, Some(minted_by));
         token.with_life(life.saturating_add(self.waited()))
@@ -440,7 +468,7 @@ impl<P: KeyedProvider> Fetch<P> {
         Age::starting(self.now(), self.cx.clock().wall())
     }
 
-    /// How old something is by the clock that says most.
+    /// Age by whichever clock has advanced further.
     fn age_of(&self, age: &Age) -> Duration {
         age.at(self.now(), self.cx.clock().wall())
     }
@@ -457,13 +485,13 @@ struct Late {
 }
 
 /// Offers a token to the store every 10 s, until the store has it or another one
-/// that is about as good.
+/// with at least half as much life left.
 async fn hand_over<P>(shared: Weak<Shared<P>>, clock: Arc<dyn Clock>, mut late: Late) {
     let until = later(clock.now(), HAND_OVER);
     let mut soon = false;
     while let Some(shared) = shared.upgrade() {
         let at = match shared.breaker.open_until() {
-            // As soon as the breaker lets it, and before those who wait for a token.
+            // As soon as the breaker allows, before waiting fetches try.
             Some(at) => at.max(clock.now()),
             None if soon => clock.now(),
             None => later(clock.now(), OPEN_FOR),
@@ -476,7 +504,8 @@ async fn hand_over<P>(shared: Weak<Shared<P>>, clock: Arc<dyn Clock>, mut late: 
         let Some(token) = token.filter(|_| is_current) else {
             return;
         };
-        let claimed = shared.run(&*clock, "claim", shared.store.claim(&late.claim));
+        let (store, breaker) = (&shared.store, &shared.breaker);
+        let claimed = breaker.run(&*clock, "claim", store.claim(&late.claim));
         match claimed.await {
             Some(Claimed::Entry(stored)) => {
                 let theirs = Opened::new(&stored, &late.sealer, &*clock);
@@ -490,7 +519,7 @@ async fn hand_over<P>(shared: Weak<Shared<P>>, clock: Arc<dyn Clock>, mut late: 
                 let entry = Entry::new(&*clock, Some(token), None);
                 let frees_after = late.claim.limits.per.saturating_sub(age);
                 let finish = finish(&late.claim, &late.sealer, Some(entry), frees_after);
-                let finished = shared.run(&*clock, "finish", shared.store.finish(&finish));
+                let finished = breaker.run(&*clock, "finish", store.finish(&finish));
                 if finished.await.is_some() {
                     return;
                 }
@@ -501,18 +530,10 @@ async fn hand_over<P>(shared: Weak<Shared<P>>, clock: Arc<dyn Clock>, mut late: 
     }
 }
 
-impl<P> Shared<P> {
-    /// Runs an operation that does not belong to a waiting fetch.
-    async fn run<T>(
-        &self,
-        clock: &dyn Clock,
-        operation: &'static str,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Option<T> {
-        self.breaker
-            .run(clock, OPERATION_TIMEOUT, operation, work)
-            .await
-    }
+/// The time of a fetch is up while it waits for another process.
+fn too_late() -> Error {
+    let message = "another process's token request did not end in time";
+    Error::new(ErrorKind::Timeout, message).not_attempted()
 }
 
 /// The end of a claim, with this entry, sealed.

@@ -21,22 +21,8 @@
 //!
 //! | store | for | feature |
 //! |---|---|---|
-#![cfg_attr(
-    feature = "redis",
-    doc = "| [`RedisStore`] | a fleet: Redis or Valkey, one server, Sentinel, a cluster | `redis` |"
-)]
-#![cfg_attr(
-    not(feature = "redis"),
-    doc = "| `RedisStore` | a fleet: Redis or Valkey, one server, Sentinel, a cluster | `redis` |"
-)]
-#![cfg_attr(
-    feature = "file",
-    doc = "| [`FileStore`] | processes on one host | `file` |"
-)]
-#![cfg_attr(
-    not(feature = "file"),
-    doc = "| `FileStore` | processes on one host | `file` |"
-)]
+//! | `RedisStore` | a fleet: Redis or Valkey, one server, Sentinel, a cluster | `redis` |
+//! | `FileStore` | processes on one host | `file` |
 //! | your own [`TokenStore`] | whatever you already run | `store` |
 //!
 //! Without any store, five requests a minute are 300 tokens an hour: above 300
@@ -46,8 +32,9 @@
 //!
 //! Names made by HKDF, and entries sealed by XChaCha20-Poly1305 under a key
 //! made of the client secret. A reader of the store learns no token; a writer
-//! cannot make a process use a token of its own, but can put back an entry that
-//! is still alive, hold requests up by a lease (15 s), or use up the window.
+//! cannot make a process use a token of its own, but can restore an older entry
+//! whose token has not expired, delay requests by a lease (15 s), or fill the
+//! window.
 //!
 //! # How it works
 //!
@@ -61,8 +48,8 @@
 //! requests, with a crash, pauses past the lease, lost answers, rejected tokens
 //! and steps of the wall clock. It checks that there is one live grant per key,
 //! that the window is never exceeded, that no older entry replaces a newer one,
-//! and that from any state one more token request serves each process, or tells
-//! it when to ask again.
+//! and that from every state, at most one more token request gives each process a
+//! token or a time to retry.
 
 mod breaker;
 mod entry;
@@ -83,10 +70,13 @@ pub use self::breaker::StoreStatus;
 #[cfg(feature = "file")]
 pub use self::file::FileStore;
 pub use self::provider::SharedTokenProvider;
-#[cfg(feature = "testing")]
-pub(crate) use self::record::{Record, Window};
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
 pub use self::store::{
     Claim, Claimed, Finish, Limits, MAX_ENTRY_SIZE, Name, StoredEntry, TokenStore,
+};
+#[cfg(feature = "testing")]
+pub(crate) use self::{
+    record::{Record, Window},
+    store::whole_millis,
 };

@@ -54,7 +54,9 @@ use crate::token::AccessToken;
 ///
 /// A failed token request is shared too: no process sends another one for 1 s,
 /// or for longer if it fails again. A request whose connection was never made is
-/// not, because that is the process's own fault.
+/// not, because that is the process's own fault. Those are refused connections,
+/// unknown names, and TLS handshakes that fail. A connection that still hangs when
+/// the `fetch_timeout` ends counts as a request that was sent.
 ///
 /// # Times
 ///
@@ -63,16 +65,16 @@ use crate::token::AccessToken;
 /// next one takes over when the lease ends: keep `acquire_timeout` (30 s) above
 /// a lease and a fetch.
 ///
-/// A stored token is used while at least 60 s, or a quarter of its life, are
-/// left; for a refresh ahead of time, half of its life. A token that is younger
-/// than that is not replaced because of a 401.
+/// A stored token is used while it has 60 s left, or a quarter of its life if that
+/// is shorter; for a refresh ahead, half of its life. After a 401, a token is
+/// replaced only once it is 60 s old, or a quarter of its life.
 ///
 /// Credentials that the endpoint refused are read again every 5 s. Another pair
 /// is sent at once, the same pair not before 60 s.
 ///
 /// # Without the store
 ///
-/// The store is a help, not a need. An operation that fails or takes 3 s puts the
+/// Requests continue if the store fails. An operation that fails or takes 3 s puts the
 /// store out of use for 10 s. Meanwhile requests go on without it, each process
 /// within its own rate limit. [`status`](Self::status), the events
 /// `officernd_auth.store_failed` and `officernd_auth.store_back`, and the metric
@@ -103,6 +105,9 @@ pub(super) struct Memory {
     /// The key of the credentials with which the last token request failed, until
     /// when nothing is sent with them, and what it failed with.
     pause: Option<(Name, Instant, ErrorKind)>,
+    /// Without the store nothing is sent before this. Later than the pause if
+    /// processes that share nothing must spread out.
+    pub(super) alone_until: Option<Instant>,
     /// Failures in a row.
     pub(super) failures: u32,
     /// The generation of a token that still serves, and when its refresh ahead
@@ -168,6 +173,12 @@ impl Memory {
         (paused == key && now < *until).then_some((*until, *kind))
     }
 
+    /// Returns the same for a fetch without the store.
+    pub(super) fn pause_alone(&self, key: &Name, now: Instant) -> Option<(Instant, ErrorKind)> {
+        let until = self.alone_until.filter(|until| now < *until)?;
+        Some((until, self.failed_with(key)?))
+    }
+
     /// Returns what the last token request with the credentials of this key
     /// failed with, if there was no token since.
     pub(super) fn failed_with(&self, key: &Name) -> Option<ErrorKind> {
@@ -175,13 +186,14 @@ impl Memory {
         (failed == key).then_some(*kind)
     }
 
-    /// A token request failed.
+    /// Starts the backoff after a failed token request.
     pub(super) fn failed(&mut self, key: &Name, until: Instant, kind: ErrorKind) {
         self.failures = self.failures.saturating_add(1);
         self.pause = Some((key.clone(), until, kind));
+        self.alone_until = Some(until);
     }
 
-    /// There is a token, from the store or from the endpoint.
+    /// Records a token and ends the backoff.
     pub(super) fn succeeded(&mut self, token: &AccessToken, minted_by: Option<String>) {
         self.last = Some((token.header_value().clone(), minted_by));
         (self.failures, self.pause) = (0, None);

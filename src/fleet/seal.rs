@@ -23,38 +23,36 @@ const SALT: &[u8] = b"officernd-auth shared store v3";
 /// Seals and opens the entries of one token.
 pub(crate) struct Sealer {
     cipher: XChaCha20Poly1305,
-    prk: Hkdf<Sha256>,
-    /// May hold parameters that are secrets too.
-    context: Zeroizing<Vec<u8>>,
+    name: Name,
 }
 
-/// The window that everyone at this endpoint shares, whatever the client:
-/// OfficeRnD may count by address.
+/// Returns the name of the endpoint's rate-limit window. All clients share it,
+/// because OfficeRnD may count by IP address. The name is no secret, so a key in
+/// the query of the URL is left out.
 pub(super) fn window(material: &KeyMaterial) -> Name {
-    Name::digest_of(&[b"rate limit ", material.endpoint().as_bytes()].concat())
+    Name::digest_of(&[b"rate limit ", material.shown_endpoint().as_bytes()].concat())
 }
 
 impl Sealer {
     pub(super) fn of(material: &KeyMaterial) -> Self {
-        let context = Zeroizing::new(material.context().as_ref().to_vec());
-        Self::new(material.secret().expose().as_bytes(), context)
+        let secret = material.secret().expose().as_bytes();
+        Self::new(secret, material.context().as_ref())
     }
 
     /// `context` tells this token from all others of the same secret; no two
     /// may encode alike.
-    pub(crate) fn new(secret: &[u8], context: Zeroizing<Vec<u8>>) -> Self {
+    pub(crate) fn new(secret: &[u8], context: &[u8]) -> Self {
         let prk = Hkdf::<Sha256>::new(Some(SALT), secret);
-        let key = expand::<32>(&prk, b"seal", &context);
+        let key = expand::<32>(&prk, b"seal", context);
         Self {
             cipher: XChaCha20Poly1305::new((&*key).into()),
-            prk,
-            context,
+            name: Name::from_bytes(*expand::<16>(&prk, b"name", context)),
         }
     }
 
-    /// The name of the entry.
+    /// Returns the name of the entry.
     pub(crate) fn name(&self) -> Name {
-        Name::from_bytes(*expand::<16>(&self.prk, b"name", &self.context))
+        self.name.clone()
     }
 
     /// `None` if it would be larger than any entry may be.
@@ -89,7 +87,7 @@ impl Sealer {
     }
 
     fn associated(&self) -> Vec<u8> {
-        [&[VERSION], self.name().as_str().as_bytes()].concat()
+        [&[VERSION], self.name.as_str().as_bytes()].concat()
     }
 }
 
@@ -108,7 +106,7 @@ mod tests {
     const N: [u8; NONCE] = [7; NONCE];
 
     fn sealer(secret: &str, context: &str) -> Sealer {
-        Sealer::new(secret.as_bytes(), context.as_bytes().to_vec().into())
+        Sealer::new(secret.as_bytes(), context.as_bytes())
     }
 
     #[test]
@@ -127,6 +125,9 @@ mod tests {
         let material = KeyMaterial::new("e", "c", "s");
         assert_eq!(window(&material), window(&KeyMaterial::new("e", "d", "t")));
         assert_ne!(window(&material), window(&KeyMaterial::new("f", "c", "s")));
+        // A digest of a short key could be guessed.
+        let with_key = KeyMaterial::new("e?key=hunter2", "c", "s");
+        assert_eq!(window(&material), window(&with_key));
     }
 
     #[test]

@@ -52,7 +52,8 @@ pub const MAX_ENTRY_SIZE: usize = 64 * 1024;
 ///
 /// # Cancel safety
 ///
-/// A dropped operation has happened or not; what it took expires by itself.
+/// A dropped operation may still take effect. A lease or place that it took expires
+/// by itself.
 pub trait TokenStore: Send + Sync + 'static {
     /// Returns the entry of the key unless its id is [`Claim::seen`]. Otherwise
     /// grants the lease of the key and a place in the window, if the caller may
@@ -252,8 +253,8 @@ pub enum Claimed {
     Granted,
     /// Another holder has the lease, for at most this long.
     Leased(Duration),
-    /// No holder has the lease. The window has a free place after this at the
-    /// latest; zero if only [`Claim::may_fetch`] was missing.
+    /// No holder has the lease. A place is free after this time at the latest. Zero: a
+    /// place is free, but [`Claim::may_fetch`] was `false`.
     RateLimited(Duration),
 }
 

@@ -57,10 +57,11 @@ where
         let mut service = self.0.clone();
         Box::pin(async move {
             let ready = poll_fn(|cx| service.poll_ready(cx).map_err(|error| failed(error.into())));
-            match lazy_timeout_at(ready_by.clock, ready_by.at, ready).await {
-                Some(ready) => ready?,
-                None => return Err(not_ready()),
-            }
+            let ready = lazy_timeout_at(ready_by.clock, ready_by.at, ready).await;
+            // Nothing is sent before `call`.
+            ready
+                .unwrap_or_else(|| Err(not_ready()))
+                .map_err(|error| error.mark_unsent(true))?;
             let response = service.call(request.map(Full::new)).await;
             read(response.map_err(|error| failed(error.into()))?).await
         })
@@ -110,7 +111,8 @@ fn failed(error: BoxError) -> Error {
     failed.with_source(error).mark_unsent(never_connected)
 }
 
-/// Whether one of its causes says that there was no connection.
+/// Whether one of its causes says that there was no connection. A time-out does not: it may be
+/// that of an answer.
 fn never_connected(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     // A chain of sources may be a circle.
@@ -125,6 +127,11 @@ fn never_connected(error: &(dyn StdError + 'static)) -> bool {
             | io::ErrorKind::AddrNotAvailable,
         ) = kind
         {
+            return true;
+        }
+        // hyper-util's client, for a name that is unknown or a TLS handshake that fails. The text is
+        // what its `is_connect` says, without a dependency on its version.
+        if error.to_string() == "client error (Connect)" {
             return true;
         }
         next = error.source();

@@ -87,8 +87,8 @@ pub struct KeyMaterial {
 }
 
 impl KeyMaterial {
-    /// The token of this client at this endpoint. One endpoint should have one
-    /// spelling: those who share it share its rate limit.
+    /// Describes the token of this client at this endpoint. Spell the endpoint the same everywhere:
+    /// its spelling decides who shares the rate limit.
     #[must_use]
     pub fn new(
         endpoint: impl Into<String>,
@@ -149,15 +149,16 @@ impl KeyMaterial {
     }
 
     /// Without the query: some gateways take a key there.
-    fn shown_endpoint(&self) -> &str {
+    pub(crate) fn shown_endpoint(&self) -> &str {
         let end = self.endpoint.find(['?', '#']);
         self.endpoint
             .get(..end.unwrap_or(self.endpoint.len()))
             .unwrap_or_default()
     }
 
-    /// Encodes everything but the secret; no two materials encode alike. The bytes may hold
-    /// parameters that are secrets too, and are overwritten when dropped.
+    /// Encodes everything but the secret. Encodes each part with its length in front, so different
+    /// materials encode differently. The bytes may hold parameters that are secrets too, and are
+    /// overwritten when dropped.
     ///
     /// ```
     /// use officernd_auth::provider::KeyMaterial;
@@ -168,14 +169,10 @@ impl KeyMaterial {
     /// ```
     #[must_use]
     pub fn context(&self) -> impl AsRef<[u8]> + use<> {
-        self.encoded()
-    }
-
-    /// Each part with its length before it, each list with its count.
-    fn encoded(&self) -> Zeroizing<Vec<u8>> {
         let mut context = Zeroizing::new(Vec::new());
         let mut part = |text: &str| {
-            context.extend(length(text.len()));
+            let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
+            context.extend(length.to_be_bytes());
             context.extend(text.as_bytes());
         };
         part(&self.endpoint);
@@ -189,14 +186,11 @@ impl KeyMaterial {
     }
 }
 
-fn length(length: usize) -> [u8; 8] {
-    u64::try_from(length).unwrap_or(u64::MAX).to_be_bytes()
-}
-
 /// The same material mints the same token.
 impl PartialEq for KeyMaterial {
     fn eq(&self, other: &Self) -> bool {
-        self.secret.expose() == other.secret.expose() && self.encoded() == other.encoded()
+        let (ours, theirs) = (self.context(), other.context());
+        self.secret.expose() == other.secret.expose() && ours.as_ref() == theirs.as_ref()
     }
 }
 

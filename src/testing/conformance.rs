@@ -18,12 +18,13 @@ const BRIEF: Limits = limits(None, SHORT, SHORT);
 /// An answer whose wait is of no interest.
 const MUST_WAIT: Answer = Wait(ZERO, LONG.saturating_add(LONG));
 const LARGEST: &[u8] = &[7; MAX_ENTRY_SIZE];
+const TOO_LARGE: &[u8] = &[7; MAX_ENTRY_SIZE + 1];
 const BINARY: &[u8] = b"\0 \r\n \xff";
 
 /// Checks that a store keeps the rules of [`TokenStore`].
 ///
 /// Uses new keys and leaves nothing that does not expire, so it can run on a
-/// store that others use. Waits for content to expire, about five seconds in
+/// store that others use. Waits for content to expire, about six seconds in
 /// all; a store on tokio's clock can be checked with that paused.
 ///
 /// # Errors
@@ -45,10 +46,12 @@ const BINARY: &[u8] = b"\0 \r\n \xff";
 pub async fn check_store<S: TokenStore>(store: &S) -> Result<(), Error> {
     for rules in [
         LEASES,
+        RENEWALS,
         ENTRIES,
         LATE_HOLDERS,
         PLACES,
         ENDED_PLACES,
+        LATE_PLACES,
         LATE_ANSWERS,
     ] {
         follow(store, rules).await?;
@@ -114,6 +117,16 @@ const LEASES: &[Step] = &[
 ];
 
 #[rustfmt::skip]
+const RENEWALS: &[Step] = &[
+    ("a place can be short", "a", "me", Claims(SHORT_PLACE), Granted),
+    ("a repeated claim is granted again", "a", "me", Claims(ONE), Granted),
+    ("a repeated claim renews the lease",
+        "a", "other", Claims(ONE), Wait(LONG.saturating_sub(MEDIUM), LONG)),
+    ("a repeated claim renews the place",
+        "b", "other", Claims(ONE), Wait(LONG.saturating_sub(MEDIUM), LONG.saturating_add(SHORT))),
+];
+
+#[rustfmt::skip]
 const ENTRIES: &[Step] = &[
     ("a free lease is granted", "a", "me", Claims(NO_LIMIT), Granted),
     ("a holder can save 64 KiB", "a", "me", Saves(LARGEST, LONG), Held(true)),
@@ -125,6 +138,11 @@ const ENTRIES: &[Step] = &[
     ("an entry that the caller has seen is not returned again",
         "a", "other", ClaimsAfter("me", NO_LIMIT), Granted),
     ("a lease leaves the entry as it was", "a", "me", Looks, Entry("me", LARGEST, LONG)),
+    ("a holder gives up its lease", "a", "other", Finishes(ZERO), Held(true)),
+    ("a lease that is given up without an entry leaves the one before",
+        "a", "me", Looks, Entry("me", LARGEST, LONG)),
+    ("an entry that the caller has seen is not returned again",
+        "a", "other", ClaimsAfter("me", NO_LIMIT), Granted),
     ("an entry replaces another", "a", "other", Saves(BINARY, MEDIUM), Held(true)),
     ("the last entry counts", "a", "me", Looks, Entry("other", BINARY, MEDIUM)),
     ("time passes", "a", "me", Waits(MEDIUM), Granted),
@@ -134,6 +152,9 @@ const ENTRIES: &[Step] = &[
     ("a free lease is granted", "a", "me", Claims(NO_LIMIT), Granted),
     ("a holder gives up its lease", "a", "me", Saves(b"", LONG), Held(true)),
     ("an entry without bytes is none", "a", "me", Looks, NoEntry),
+    ("a free lease is granted", "a", "me", Claims(NO_LIMIT), Granted),
+    ("a holder gives up its lease", "a", "me", Saves(TOO_LARGE, LONG), Held(true)),
+    ("an entry of more than 64 KiB is none", "a", "other", Looks, NoEntry),
 ];
 
 #[rustfmt::skip]
@@ -154,6 +175,9 @@ const TWO: Limits = limits(Some(2), LONG, SHORT);
 
 #[rustfmt::skip]
 const PLACES: &[Step] = &[
+    ("a claim without a limit is granted", "unlimited", "me", Claims(NO_LIMIT), Granted),
+    ("a claim without a limit takes no place", "b", "other", Claims(ONE), Granted),
+    ("a holder gives up its lease", "b", "other", Finishes(ZERO), Held(true)),
     ("a free place is granted", "a", "me", Claims(TWO), Granted),
     ("a repeated claim is granted again", "a", "me", Claims(TWO), Granted),
     ("a holder has one place, however often it claims", "b", "other", Claims(TWO), Granted),
@@ -174,6 +198,7 @@ const PLACES: &[Step] = &[
 ];
 
 const ONE: Limits = limits(Some(1), LONG, SHORT);
+const SHORT_PLACE: Limits = limits(Some(1), SHORT, SHORT);
 
 #[rustfmt::skip]
 const ENDED_PLACES: &[Step] = &[
@@ -184,6 +209,15 @@ const ENDED_PLACES: &[Step] = &[
     ("a holder that was late has lost its lease", "a", "late", Finishes(LONG), Held(false)),
     ("a holder gives up its lease", "b", "next", Finishes(ZERO), Held(true)),
     ("a place ends by itself, and is not extended then", "c", "third", Claims(ONE), Granted),
+];
+
+#[rustfmt::skip]
+const LATE_PLACES: &[Step] = &[
+    ("a free place is granted", "a", "me", Claims(limits(Some(1), LONG, LONG)), Granted),
+    ("a place that ends later than any request can is shortened",
+        "b", "next", Claims(SHORT_PLACE), Wait(ZERO, SHORT.saturating_add(SHORT))),
+    ("time passes", "a", "me", Waits(SHORT.saturating_add(SHORT)), Granted),
+    ("a place that was shortened ends then", "b", "next", Claims(SHORT_PLACE), Granted),
 ];
 
 #[rustfmt::skip]

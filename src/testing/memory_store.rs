@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::clock::{Clock, TokioClock};
 use crate::error::Error;
-use crate::fleet::{Claim, Claimed, Finish, Name, Record, TokenStore, Window};
+use crate::fleet::{Claim, Claimed, Finish, Name, Record, TokenStore, Window, whole_millis};
 
 /// A [`TokenStore`] in this process's memory: the model for other stores.
 /// Clones share their content.
@@ -83,8 +83,7 @@ impl MemoryStore {
         window: &Name,
         operation: impl FnOnce(&mut Record, &mut Window, u64) -> T,
     ) -> T {
-        let now = self.clock.now().saturating_duration_since(self.created_at);
-        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let now = whole_millis(self.clock.now().saturating_duration_since(self.created_at));
         let contents = &mut *self.lock();
         let record = contents.records.entry(key.clone()).or_default();
         let window = contents.windows.entry(window.clone()).or_default();

@@ -100,7 +100,14 @@ impl Case {
             for life in [SHORT, 2 * SHORT, LONG, LONG + SHORT, 2 * LONG] {
                 self.ends.push((before + life, after + life));
             }
-            let (ours, redis) = answers.ok()?;
+            let (ours, redis) = match answers {
+                Ok(answers) => answers,
+                Err(error) if error.to_string().contains("in time") => return None,
+                Err(error) => {
+                    let log = self.log.join("\n");
+                    return Some(Err(format!("{log}\n{error:?}")));
+                }
+            };
             if !alike(&ours, &redis, self.slowest + 2 * MS) {
                 let log = self.log.join("\n");
                 return Some(Err(format!("{log}\nmodel {ours:?}\nRedis {redis:?}")));

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use officernd_auth::fleet::{RedisStore, TokenStore};
+use officernd_simulator::Simulator;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 use crate::pods::{look, now};
@@ -138,6 +139,85 @@ async fn an_operation_that_was_late_forgets_its_own_connection_only() {
     first.await.unwrap().unwrap();
     // One is of the store, the others of this test.
     assert_eq!(connections() - before, 3);
+}
+
+/// Passes bytes to the server at once, and its answers after this time.
+async fn late(port: u16, late: Duration) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+            let ((mut asks, mut hears), (mut answers, mut asked)) =
+                (client.into_split(), server.unwrap().into_split());
+            tokio::spawn(async move { tokio::io::copy(&mut asks, &mut asked).await });
+            tokio::spawn(async move {
+                use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+                let mut buffer = [0; 4096];
+                while let Ok(count @ 1..) = answers.read(&mut buffer).await {
+                    tokio::time::sleep(late).await;
+                    if hears.write_all(&buffer[..count]).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn an_answer_after_500_ms_is_asked_for_again_and_one_after_a_second_is_given_up() {
+    let server = Server::start();
+    // The server knows the script.
+    let near = RedisStore::new(&server.url()).unwrap();
+    near.claim(&look(b"")).await.unwrap();
+    let ask = async |after: Duration| {
+        let url = late(server.port, after).await;
+        let start = now();
+        let answered = RedisStore::new(&url).unwrap().claim(&look(b"")).await;
+        (answered.is_ok(), now() - start)
+    };
+    let ms = Duration::from_millis;
+    // A busy machine may take longer: then it is tried again.
+    let mut served = false;
+    for _ in 0..10 {
+        let (answered, took) = ask(ms(600)).await;
+        assert!(!answered || took >= ms(1_100), "{took:?}");
+        served |= answered;
+        if served {
+            break;
+        }
+    }
+    assert!(served);
+    let (answered, took) = ask(ms(1_500)).await;
+    assert!(!answered && took >= ms(1_500), "{took:?}");
+}
+
+#[tokio::test]
+async fn why_the_store_failed_can_be_seen_and_the_password_cannot() {
+    let officernd = Simulator::start().await.unwrap();
+    let (tls, _) = Server::with_tls(&[]);
+    let (_, other_roots) = Server::with_tls(&[]);
+    let tls = RedisStore::new(&format!("rediss://app:hunter2@localhost:{}", tls.port)).unwrap();
+    let (_listener, hung) = hung();
+    for (store, shown) in [
+        (
+            RedisStore::new("redis://app:hunter2@127.0.0.1:1").unwrap(),
+            "Connection refused",
+        ),
+        (
+            tls.root_certificates(other_roots).unwrap(),
+            "invalid peer certificate",
+        ),
+        (RedisStore::new(&hung).unwrap(), "in time"),
+    ] {
+        let provider = crate::pods::provider(&officernd, store);
+        crate::pods::cache(&provider).token().await.unwrap();
+        let shown_error = provider.status().last_error.unwrap();
+        assert!(shown_error.contains(shown), "{shown_error}");
+        assert!(!shown_error.contains("hunter2"), "{shown_error}");
+    }
 }
 
 const URL: &str = "FLEET_TEST_TLS_URL";

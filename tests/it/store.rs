@@ -269,6 +269,35 @@ async fn a_short_failure_is_short_for_a_clock_that_is_behind_too() {
     assert_eq!(endpoint.calls(), 1);
 }
 
+/// When the first and the last of these pods had a result, and how many failed.
+async fn ask_at_once(pods: &[TokenCache]) -> (Duration, usize) {
+    let mut asked = tokio::task::JoinSet::new();
+    for pod in pods {
+        let pod = pod.clone();
+        asked.spawn(async move { (pod.token().await.is_err(), now()) });
+    }
+    let results = asked.join_all().await;
+    let ends = results.iter().map(|(_, at)| *at);
+    let spread = ends.clone().max().unwrap() - ends.min().unwrap();
+    (spread, results.iter().filter(|(failed, _)| *failed).count())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_pod_knows_a_token_or_a_failure_within_a_second_of_the_first() {
+    for (latency, fails) in [(300, false), (3000, false), (300, true), (3000, true)] {
+        let store = MemoryStore::new();
+        let endpoint = ScriptedProvider::new().latency(Duration::from_millis(latency));
+        if fails {
+            endpoint.push(Step::Fail(ErrorKind::Denied));
+        }
+        let pods: Vec<_> = (0..200).map(|_| pod(&endpoint, &store).1).collect();
+        let (spread, failed) = ask_at_once(&pods).await;
+        assert!(spread <= S(1), "{latency} ms: {spread:?}");
+        assert_eq!(failed, if fails { 200 } else { 0 });
+        assert_eq!(endpoint.calls(), 1);
+    }
+}
+
 /// Answers when told to.
 struct Gated(ScriptedProvider, Arc<Notify>);
 

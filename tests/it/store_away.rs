@@ -225,6 +225,59 @@ async fn what_was_fetched_without_the_store_is_there_when_it_is_back() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_backoff_for_many_processes_without_the_store_ends_when_the_store_is_back() {
+    for seed in 0..20 {
+        fastrand::seed(seed);
+        let (endpoint, store) = (Strict::default(), Switched::default());
+        endpoint.arrivals.lock().unwrap().extend([now(); 5]);
+        store.set_away(true);
+        let (_, pod) = pod(&endpoint, &store);
+        drive(&pod);
+        sleep(S(5)).await;
+        assert_eq!(endpoint.requests.load(Ordering::SeqCst), 1);
+        store.set_away(false);
+        // A window after the 429, and not up to four.
+        sleep(S(75)).await;
+        assert!(pod.try_token().is_some(), "seed {seed}");
+        assert_eq!(endpoint.requests.load(Ordering::SeqCst), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_offered_to_the_store_for_ten_minutes() {
+    let (endpoint, store) = (Strict::default(), Switched::default());
+    store.set_away(true);
+    let (_, fetching) = pod(&endpoint, &store);
+    fetching.token().await.unwrap();
+    let operations = || store.operations.load(Ordering::SeqCst);
+    sleep(S(9 * 60)).await;
+    assert!(operations() > 40, "{}", operations());
+    sleep(S(90)).await;
+    let before = operations();
+    sleep(S(120)).await;
+    store.set_away(false);
+    sleep(S(60)).await;
+    assert_eq!(operations(), before);
+    assert!(store.model.entries().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_the_tokens_that_were_fetched_without_the_store_the_newest_is_handed_over() {
+    for seed in 0..20 {
+        fastrand::seed(seed);
+        let (endpoint, store) = (Strict::default(), Switched::default());
+        store.set_away(true);
+        let (_, fetching) = pod(&endpoint, &store);
+        fetching.token().await.unwrap();
+        fetching.refresh().await.unwrap();
+        store.set_away(false);
+        sleep(S(30)).await;
+        let token = pod(&endpoint, &store).1.token().await.unwrap();
+        assert_eq!(token.header_value(), "Bearer strict-1", "seed {seed}");
+    }
+}
+
 /// The endpoint of `Strict`, down.
 #[derive(Clone, Default)]
 struct Down(Arc<AtomicU64>);

@@ -4,14 +4,15 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use http_body_util::Full;
 use officernd_auth::clock::{Clock, TokioClock};
 use officernd_auth::fleet::{Claim, Claimed, Finish, Name, StoredEntry, TokenStore};
 use officernd_auth::provider::{KeyMaterial, KeyedProvider};
-use officernd_auth::testing::{MemoryStore, ScriptedProvider, Step};
+use officernd_auth::testing::{ManualClock, MemoryStore, ScriptedProvider, Step};
 use officernd_auth::{
     AccessToken, ClientCredentials, Error, ErrorKind, FetchContext, HttpTokenProvider,
     OfficeRndAuthLayer, RateLimit, SharedTokenProvider, TokenCache, TokenProvider,
@@ -26,7 +27,7 @@ fn now() -> Instant {
     TokioClock.now()
 }
 
-/// A cache with an rate limit of its own, as in a process of its own.
+/// A cache with a rate limit of its own, as in a process of its own.
 fn pod<P: KeyedProvider>(provider: P, store: &(impl TokenStore + Clone)) -> TokenCache {
     let provider = SharedTokenProvider::new(provider, store.clone());
     let layer = OfficeRndAuthLayer::builder(provider).rate_limit(RateLimit::new(5, s(60)));
@@ -286,6 +287,8 @@ struct Lines {
     lines: VecDeque<Line>,
     operations: usize,
     away: bool,
+    /// How long each operation takes.
+    latency: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -311,11 +314,20 @@ impl Script {
         self.0.lock().unwrap().away = true;
     }
 
+    fn latency(self, latency: Duration) -> Self {
+        self.0.lock().unwrap().latency = latency;
+        self
+    }
+
     fn operations(&self) -> usize {
         self.0.lock().unwrap().operations
     }
 
-    fn next(&self) -> Line {
+    async fn next(&self) -> Line {
+        let latency = self.0.lock().unwrap().latency;
+        if !latency.is_zero() {
+            sleep(latency).await;
+        }
         let mut script = self.0.lock().unwrap();
         script.operations += 1;
         if script.away || script.operations > SPINS {
@@ -331,7 +343,7 @@ impl Script {
 
 impl TokenStore for Script {
     async fn claim(&self, claim: &Claim) -> Result<Claimed, Error> {
-        match self.next() {
+        match self.next().await {
             Line::Answer(answer) => Ok(answer),
             Line::Seen(sealed) => {
                 let id = claim.seen.clone();
@@ -344,7 +356,7 @@ impl TokenStore for Script {
     }
 
     async fn finish(&self, _: &Finish) -> Result<bool, Error> {
-        match self.next() {
+        match self.next().await {
             Line::Answer(answer) => Ok(answer == Claimed::Granted),
             Line::Seen(_) => Ok(false),
             Line::Fails => Err(Error::new(ErrorKind::Store, "as the script says")),
@@ -666,4 +678,302 @@ async fn an_endpoint_that_hangs_is_a_failure_that_the_store_learns_of() {
     let took = now() - start;
     assert!(took > s(13) && took < s(17), "{took:?}");
     assert_eq!(endpoint.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_whose_time_is_nearly_up_neither_blames_the_store_nor_sends_beside_a_leader() {
+    for seed in 0..40 {
+        fastrand::seed(seed);
+        let store = Script::new([Line::Answer(Claimed::Leased(s(5)))]).latency(ms(15));
+        let endpoint = ScriptedProvider::new();
+        let provider = SharedTokenProvider::new(endpoint.clone(), store);
+        let layer = OfficeRndAuthLayer::builder(provider.clone()).acquire_timeout(s(6));
+        let cache = layer.build().unwrap().cache().clone();
+        let error = cache.token().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "seed {seed}");
+        let status = provider.status();
+        assert_eq!((status.failures, status.direct), (0, 0), "seed {seed}");
+        assert_eq!(endpoint.calls(), 0, "seed {seed}");
+    }
+}
+
+/// Is slow to ask for a permit, or holds one and never connects.
+#[derive(Clone)]
+struct NeverSends {
+    before: Duration,
+    connecting: Duration,
+}
+
+impl TokenProvider for NeverSends {
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        sleep(self.before).await;
+        let permit = cx.permit().await?;
+        sleep(self.connecting).await;
+        permit.unsent();
+        Err(Error::new(ErrorKind::Transport, "no connection"))
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        None
+    }
+}
+
+impl KeyedProvider for NeverSends {
+    async fn key_material(&self) -> Result<KeyMaterial, Error> {
+        ScriptedProvider::new().key_material().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_sent_nothing_before_its_deadline_leaves_no_lease_and_no_place() {
+    // Its source is slow; or its connection fails after the deadline.
+    for (before, connecting, ends) in [(s(60), s(0), s(4)), (s(0), s(8), s(8))] {
+        let store = MemoryStore::new();
+        let one_a_minute = || RateLimit::new(1, s(60));
+        let slow = SharedTokenProvider::new(
+            NeverSends { before, connecting },
+            SlowToFinish(store.clone()),
+        );
+        let layer = OfficeRndAuthLayer::builder(slow).rate_limit(one_a_minute());
+        let slow = layer.acquire_timeout(s(4)).build().unwrap().cache().clone();
+        let start = now();
+        slow.token().await.unwrap_err();
+        // `finish` takes 2 s.
+        tokio::time::sleep_until((start + ends + ms(2_100)).into()).await;
+        let endpoint = ScriptedProvider::new();
+        let next = SharedTokenProvider::new(endpoint.clone(), store);
+        let layer = OfficeRndAuthLayer::builder(next).rate_limit(one_a_minute());
+        let next = layer.build().unwrap().cache().clone();
+        let start = now();
+        next.token().await.unwrap();
+        assert!(now() - start < s(1), "{:?}", now() - start);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_sent_nothing_is_no_failure_of_the_endpoint() {
+    // A leader that never ends, credentials that cannot be read, a slow source.
+    let leased = Script::new([Line::Answer(Claimed::Leased(s(5)))]);
+    let unreadable = ReadOnce {
+        endpoint: ScriptedProvider::new(),
+        looks: AtomicUsize::new(1),
+    };
+    let slow = NeverSends {
+        before: s(60),
+        connecting: s(0),
+    };
+    for cache in [
+        pod(ScriptedProvider::new(), &leased),
+        pod(unreadable, &MemoryStore::new()),
+        pod(slow.clone(), &MemoryStore::new()),
+        TokenCache::new(slow),
+    ] {
+        let error = cache.token().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        sleep(s(1)).await;
+        let status = cache.status();
+        assert_eq!((status.consecutive_failures, status.last_error), (0, None));
+    }
+}
+
+/// A name that no server knows.
+#[derive(Clone)]
+struct NoName;
+
+impl tower::Service<hyper_util::client::legacy::connect::dns::Name> for NoName {
+    type Response = std::iter::Empty<std::net::SocketAddr>;
+    type Error = std::io::Error;
+    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: hyper_util::client::legacy::connect::dns::Name) -> Self::Future {
+        let message = "failed to lookup address information";
+        std::future::ready(Err(std::io::Error::other(message)))
+    }
+}
+
+/// Whether a token request over this client leaves the one place of the fleet free.
+async fn is_unsent<C>(client: C, url: &str) -> bool
+where
+    C: tower::Service<Request<Full<bytes::Bytes>>, Response = Response<hyper::body::Incoming>>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    C::Error: Into<tower::BoxError>,
+    C::Future: Send,
+{
+    let credentials = ClientCredentials::new("id", "secret").token_url(url);
+    let provider = HttpTokenProvider::with_service(credentials, client).unwrap();
+    let rate_limit = RateLimit::new(1, s(600));
+    let layer = OfficeRndAuthLayer::builder(provider).rate_limit(rate_limit.clone());
+    let cache = layer.fetch_timeout(s(2)).build().unwrap().cache().clone();
+    cache.token().await.unwrap_err();
+    let other = OfficeRndAuthLayer::builder(ScriptedProvider::new()).rate_limit(rate_limit);
+    let other = other.acquire_timeout(s(2)).build().unwrap().cache().clone();
+    other.token().await.is_ok()
+}
+
+#[tokio::test]
+async fn a_name_that_is_unknown_and_a_handshake_that_fails_are_not_sent() {
+    use hyper_util::client::legacy::{Client, connect::HttpConnector};
+
+    let executor = hyper_util::rt::TokioExecutor::new;
+    let unknown = Client::builder(executor()).build(HttpConnector::new_with_resolver(NoName));
+    assert!(is_unsent(unknown, "http://localhost:1/token").await);
+
+    // It speaks no TLS.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            use tokio::io::AsyncWriteExt as _;
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(tls_config())
+        .https_or_http()
+        .enable_http1()
+        .build();
+    let client = Client::builder(executor()).build(connector);
+    assert!(is_unsent(client, &format!("https://localhost:{port}/token")).await);
+}
+
+fn tls_config() -> tokio_rustls::rustls::ClientConfig {
+    let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+    tokio_rustls::rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(tokio_rustls::rustls::RootCertStore::empty())
+        .with_no_client_auth()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_not_ready_in_time_has_sent_nothing() {
+    struct NotReady;
+    impl tower::Service<Request<Full<bytes::Bytes>>> for NotReady {
+        type Response = Response<hyper::body::Incoming>;
+        type Error = std::io::Error;
+        type Future = std::future::Pending<Result<Self::Response, Self::Error>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Pending
+        }
+
+        fn call(&mut self, _: Request<Full<bytes::Bytes>>) -> Self::Future {
+            std::future::pending()
+        }
+    }
+    impl Clone for NotReady {
+        fn clone(&self) -> Self {
+            Self
+        }
+    }
+    assert!(is_unsent(NotReady, "https://not-ready.test/token").await);
+}
+
+/// A rate limit of one request, for two caches of one process.
+fn of_one_process(
+    provider: impl KeyedProvider,
+    store: impl TokenStore,
+    clock: &ManualClock,
+) -> (TokenCache, TokenCache, ScriptedProvider) {
+    let rate_limit = RateLimit::new(1, s(600));
+    let shared = SharedTokenProvider::new(provider, store);
+    let layer = OfficeRndAuthLayer::builder(shared).rate_limit(rate_limit.clone());
+    let shared = layer.clock(clock.clone()).build().unwrap().cache().clone();
+    let endpoint = ScriptedProvider::new();
+    let layer = OfficeRndAuthLayer::builder(endpoint.clone()).rate_limit(rate_limit);
+    let other = layer.clock(clock.clone()).build().unwrap().cache().clone();
+    (shared, other, endpoint)
+}
+
+/// A store that takes 500 ms to answer, and then does so.
+#[derive(Clone)]
+struct Late {
+    model: MemoryStore,
+    /// Fails, or was stopped for 17 s by the wall clock once.
+    fails: bool,
+    clock: ManualClock,
+    claims: Arc<AtomicUsize>,
+}
+
+impl TokenStore for Late {
+    async fn claim(&self, claim: &Claim) -> Result<Claimed, Error> {
+        sleep(ms(500)).await;
+        if self.fails {
+            return Err(Error::new(ErrorKind::Store, "away"));
+        }
+        let claimed = self.model.claim(claim).await;
+        if self.claims.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.clock.advance_wall(s(17));
+        }
+        claimed
+    }
+
+    async fn finish(&self, finish: &Finish) -> Result<bool, Error> {
+        self.model.finish(finish).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_in_line_is_kept_when_the_store_fails_and_when_the_process_stood_still() {
+    for fails in [true, false] {
+        let clock = ManualClock::new();
+        let store = Late {
+            model: MemoryStore::new(),
+            fails,
+            clock: clock.clone(),
+            claims: Arc::default(),
+        };
+        let endpoint = ScriptedProvider::new();
+        let (first, second, other) = of_one_process(endpoint.clone(), store, &clock);
+        let asked = [first, second].map(|cache| {
+            tokio::spawn(async move {
+                let start = now();
+                (cache.token().await.is_ok(), now() - start)
+            })
+        });
+        let [first, second] = asked;
+        let (served, took) = first.await.unwrap();
+        assert!(served && took < s(3), "fails: {fails}, {took:?}");
+        assert_eq!(endpoint.calls(), 1, "fails: {fails}");
+        sleep(s(1)).await;
+        assert_eq!(other.calls(), 0, "fails: {fails}");
+        second.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_was_never_made_is_tried_again_soon_without_the_store_too() {
+    #[derive(Clone, Default)]
+    struct Unreachable(Arc<AtomicUsize>);
+    impl TokenProvider for Unreachable {
+        async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+            cx.permit().await?.unsent();
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Err(Error::new(ErrorKind::Transport, "no connection"))
+        }
+
+        fn rate_limit(&self) -> Option<RateLimit> {
+            None
+        }
+    }
+    impl KeyedProvider for Unreachable {
+        async fn key_material(&self) -> Result<KeyMaterial, Error> {
+            ScriptedProvider::new().key_material().await
+        }
+    }
+
+    let (endpoint, store) = (Unreachable::default(), Script::default());
+    store.away();
+    drive(&pod(endpoint.clone(), &store));
+    sleep(s(60)).await;
+    // 5 s apart at most, where other failures are 30 s apart.
+    let tries = endpoint.0.load(Ordering::SeqCst);
+    assert!(tries >= 10, "{tries}");
 }

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use crate::simulator::Simulator;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[must_use = "a simulator runs once it is started"]
 pub struct SimulatorBuilder {
     /// The app that the simulator's methods return.
@@ -172,5 +173,18 @@ impl SimulatorBuilder {
     /// Panics if the runtime was built without `enable_io`.
     pub async fn start(self) -> io::Result<Simulator> {
         Simulator::with(self).await
+    }
+}
+
+/// Shows no secret.
+impl fmt::Debug for SimulatorBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimulatorBuilder")
+            .field("client_id", &self.client_id)
+            .field("org_slug", &self.org_slug)
+            .field("scopes", &self.scopes)
+            .field("token_life", &self.token_life)
+            .field("rate_limit", &self.rate_limit)
+            .finish_non_exhaustive()
     }
 }

@@ -83,8 +83,9 @@ impl Shared {
         parts: &request::Parts,
         body: Option<&Bytes>,
     ) -> (usize, Option<Duration>) {
-        let now = now();
         let mut guard = self.state();
+        // Read under the lock, so that arrivals are in order.
+        let now = now();
         let state = &mut *guard;
         let place = state.requests.len();
         if place < MAX_RECORDED {

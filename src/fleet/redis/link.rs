@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::redis::aio::ConnectionLike;
 use ::redis::cluster::ClusterClient;
 use ::redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
-    IntoConnectionInfo as _, Pipeline, RedisError, RedisFuture, RedisResult, ServerErrorKind,
-    TlsCertificates, ToRedisArgs, Value, cmd,
+    FromRedisValue as _, IntoConnectionInfo as _, RedisError, RedisFuture, RedisResult,
+    ServerErrorKind, TlsCertificates, ToRedisArgs, Value, cmd,
 };
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
@@ -44,12 +45,19 @@ pub(super) enum Server {
     },
     Cluster(Vec<ConnectionInfo>),
     /// The user's own connection, which reconnects by itself.
-    Own(Box<dyn Connection>),
+    Own(Connection),
 }
 
-/// [`ConnectionLike`] as an object that can be cloned.
-pub(super) trait Connection: ConnectionLike + Send + Sync {
-    fn boxed(&self) -> Box<dyn Connection>;
+/// Sends a command over a connection whose type is erased.
+pub(super) type Connection = Arc<dyn Fn(Cmd) -> RedisFuture<'static, Value> + Send + Sync>;
+
+pub(super) fn erased(
+    connection: impl ConnectionLike + Clone + Send + Sync + 'static,
+) -> Connection {
+    Arc::new(move |command| {
+        let mut connection = connection.clone();
+        Box::pin(async move { command.query_async(&mut connection).await })
+    })
 }
 
 /// The one connection of a store: made when it is needed, and again after an
@@ -63,7 +71,7 @@ pub(super) struct Link {
 
 #[derive(Default)]
 struct Live {
-    connection: Option<Box<dyn Connection>>,
+    connection: Option<Connection>,
     used_at: Option<Instant>,
     /// Counts connections, so that an operation that was late forgets its own
     /// connection only.
@@ -94,7 +102,7 @@ impl Link {
             let connected = timeout_at(&TokioClock, connected_by, self.connection()).await;
             let (connection, number) = connected.ok_or_else(timed_out)??;
             let until = later(TokioClock.now(), limit);
-            let running = script.run(connection, keys, args);
+            let running = script.run(&connection, keys, args);
             match timeout_at(&TokioClock, until, running).await {
                 Some(Err(error)) if !is_answer(&error) => failure = error,
                 Some(answer) => return answer,
@@ -105,7 +113,7 @@ impl Link {
         Err(failure)
     }
 
-    async fn connection(&self) -> RedisResult<(Box<dyn Connection>, u64)> {
+    async fn connection(&self) -> RedisResult<(Connection, u64)> {
         let mut live = self.live.lock().await;
         let now = TokioClock.now();
         let used_at = live.used_at.replace(now);
@@ -179,7 +187,7 @@ impl Server {
         matches!(self, Self::Own(_)) || infos.any(|it| it.redis_settings().password().is_some())
     }
 
-    async fn connect(&self, roots: Option<&[u8]>) -> RedisResult<Box<dyn Connection>> {
+    async fn connect(&self, roots: Option<&[u8]>) -> RedisResult<Connection> {
         if self.infos().any(is_tls) && CryptoProvider::get_default().is_none() {
             // Fails if another thread has just installed one, which serves as well.
             let _ = aws_lc_rs::default_provider().install_default();
@@ -204,7 +212,7 @@ impl Server {
     }
 }
 
-async fn open(info: ConnectionInfo, roots: Option<&[u8]>) -> RedisResult<Box<dyn Connection>> {
+async fn open(info: ConnectionInfo, roots: Option<&[u8]>) -> RedisResult<Connection> {
     let settings = info.redis_settings().clone().set_skip_set_lib_name();
     let info = info.set_redis_settings(settings);
     let client = match roots.filter(|_| is_tls(&info)) {
@@ -217,7 +225,7 @@ async fn open(info: ConnectionInfo, roots: Option<&[u8]>) -> RedisResult<Box<dyn
     let connection = client
         .get_multiplexed_async_connection_with_config(&config)
         .await?;
-    Ok(Box::new(connection))
+    Ok(erased(connection))
 }
 
 /// Asks all sentinels at once and connects to the master of the first one whose
@@ -228,19 +236,20 @@ async fn open_master(
     sentinels: &[ConnectionInfo],
     servers: &ConnectionInfo,
     roots: Option<&[u8]>,
-) -> RedisResult<Box<dyn Connection>> {
+) -> RedisResult<Connection> {
     let mut asking = JoinSet::new();
     for sentinel in sentinels {
         let (sentinel, servers) = (sentinel.clone(), servers.clone());
         let roots = roots.map(<[u8]>::to_vec);
         asking.spawn(async move {
             let roots = roots.as_deref();
-            let mut connection = open(sentinel, roots).await?;
+            let connection = open(sentinel, roots).await?;
             let mut lookup = cmd("SENTINEL");
             lookup
                 .arg("get-master-addr-by-name")
                 .arg(host_of(&servers).0);
-            let master: Option<(String, u16)> = lookup.query_async(&mut connection).await?;
+            let master = connection(lookup).await?;
+            let master = <Option<(String, u16)>>::from_redis_value(master)?;
             let unknown = "the sentinel knows no group of this name";
             let (host, port) = master.ok_or((ErrorKind::InvalidClientConfig, unknown))?;
             let address = match is_tls(&servers) {
@@ -266,10 +275,7 @@ async fn open_master(
     Err(failure)
 }
 
-async fn open_cluster(
-    nodes: &[ConnectionInfo],
-    roots: Option<&[u8]>,
-) -> RedisResult<Box<dyn Connection>> {
+async fn open_cluster(nodes: &[ConnectionInfo], roots: Option<&[u8]>) -> RedisResult<Connection> {
     let mut builder = ClusterClient::builder(nodes.to_vec())
         .connection_timeout(NODE_TIMEOUT)
         .response_timeout(NODE_TIMEOUT)
@@ -280,11 +286,11 @@ async fn open_cluster(
     if let Some(pem) = roots {
         builder = builder.certs(certificates(pem));
     }
-    Ok(Box::new(builder.build()?.get_async_connection().await?))
+    Ok(erased(builder.build()?.get_async_connection().await?))
 }
 
-/// Whether the server has answered, if only to refuse. A replica that was a
-/// master has not.
+/// Whether the server answered, even with an error. `READONLY` does not count: the
+/// master is elsewhere.
 fn is_answer(error: &RedisError) -> bool {
     let read_only = ErrorKind::Server(ServerErrorKind::ReadOnly);
     error.kind() != read_only && error.code().is_some()
@@ -360,36 +366,5 @@ impl fmt::Debug for Server {
             list.entry(&format_args!("{scheme}://{host}:{port}"));
         }
         list.finish()
-    }
-}
-
-impl<C: ConnectionLike + Clone + Send + Sync + 'static> Connection for C {
-    fn boxed(&self) -> Box<dyn Connection> {
-        Box::new(self.clone())
-    }
-}
-
-impl Clone for Box<dyn Connection> {
-    fn clone(&self) -> Self {
-        (**self).boxed()
-    }
-}
-
-impl ConnectionLike for Box<dyn Connection> {
-    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
-        (**self).req_packed_command(cmd)
-    }
-
-    fn req_packed_commands<'a>(
-        &'a mut self,
-        commands: &'a Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> RedisFuture<'a, Vec<Value>> {
-        (**self).req_packed_commands(commands, offset, count)
-    }
-
-    fn get_db(&self) -> i64 {
-        (**self).get_db()
     }
 }

@@ -12,7 +12,7 @@ use ::redis::{
     ErrorKind as Kind, FromRedisValue as _, RedisError, ServerErrorKind, ToRedisArgs, Value,
 };
 
-use self::link::{Link, Server, problem};
+use self::link::{Link, Server, erased, problem};
 use self::script::{CLAIM, FINISH, Script};
 use super::store::{
     Claim, Claimed, Finish, MAX_ENTRY_SIZE, Name, StoredEntry, TokenStore, millis, whole_millis,
@@ -165,7 +165,7 @@ impl RedisStore {
     /// ```
     #[must_use]
     pub fn over(connection: impl ConnectionLike + Clone + Send + Sync + 'static) -> Self {
-        Self::to(Server::Own(Box::new(connection)), None)
+        Self::to(Server::Own(erased(connection)), None)
     }
 
     /// Sets the prefix of all keys, by default `officernd:`: at most 128 printable
@@ -296,7 +296,7 @@ fn unexpected() -> Error {
 }
 
 /// Keeps only the code of what the server wrote: the first word, such as `OOM`
-/// or `WRONGPASS`.
+/// or `WRONGPASS`. The cause of a connection's end is the system's or rustls's.
 fn failed(error: &RedisError, has_password: bool) -> Error {
     let message = match (error.kind(), error.code().filter(|code| is_code(code))) {
         (Kind::Io, _) if error.is_timeout() => "Redis did not answer in time".to_owned(),
@@ -313,7 +313,11 @@ fn failed(error: &RedisError, has_password: bool) -> Error {
         (_, Some(code)) => format!("Redis answered {code}"),
         (kind, None) => format!("Redis cannot be used: {kind:?}"),
     };
-    Error::new(ErrorKind::Store, message)
+    let failed = Error::new(ErrorKind::Store, message);
+    match std::error::Error::source(error) {
+        Some(cause) if error.kind() == Kind::Io => failed.with_source(cause.to_string()),
+        _ => failed,
+    }
 }
 
 fn is_code(code: &str) -> bool {

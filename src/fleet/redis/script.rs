@@ -3,8 +3,9 @@
 
 use std::sync::LazyLock;
 
-use ::redis::aio::ConnectionLike;
 use ::redis::{ErrorKind, RedisResult, ServerErrorKind, ToRedisArgs, Value, cmd};
+
+use super::link::Connection;
 
 /// Makes a script, with what both scripts begin with. `KEYS`: entry, lease, window.
 macro_rules! script {
@@ -119,7 +120,7 @@ impl Script {
     /// so fails with one of them.
     pub(super) async fn run(
         &self,
-        mut connection: impl ConnectionLike + Send,
+        send: &Connection,
         keys: &[String; 3],
         args: impl ToRedisArgs + Copy + Send + Sync,
     ) -> RedisResult<Value> {
@@ -129,11 +130,9 @@ impl Script {
             command
         };
         let by_hash = command("EVALSHA", &self.hash);
-        match by_hash.query_async(&mut connection).await {
+        match send(by_hash).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                command("EVAL", self.code)
-                    .query_async(&mut connection)
-                    .await
+                send(command("EVAL", self.code)).await
             }
             answer => answer,
         }
