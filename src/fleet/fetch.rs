@@ -125,7 +125,7 @@ impl<P: KeyedProvider> Fetch<P> {
         let mut claimed_by = later(now, left / 2);
         let mut is_first = true;
         loop {
-            if self.now() >= self.cx.deadline() || !is_first && self.now() >= last_claim {
+            if !is_first && self.now() >= last_claim {
                 return Err(too_late());
             }
             let pause = self.shared.memory().pause(&self.claim.key, self.now());
@@ -180,12 +180,12 @@ impl<P: KeyedProvider> Fetch<P> {
                     (None, Some(Err(error))) if wait.is_zero() => return Err(error),
                     // The fleet has a place, the process has none: wait for that.
                     (None, None) if wait.is_zero() => MAX_WAIT,
-                    _ => self.turn(wait)?,
+                    _ => self.turn(wait, last_claim)?,
                 },
             };
             // No place is held while waiting.
             drop(place.take());
-            let until = later(self.now(), wait).min(self.cx.deadline());
+            let until = later(self.now(), wait).min(last_claim);
             place = first(&mut line, self.cx.clock().sleep_until(until)).await;
         }
     }
@@ -240,12 +240,12 @@ impl<P: KeyedProvider> Fetch<P> {
 
     /// How long to wait for a place in the fleet's window, or the error if that
     /// is too long.
-    fn turn(&self, wait: Duration) -> Result<Duration, Error> {
+    fn turn(&self, wait: Duration, last_claim: Instant) -> Result<Duration, Error> {
         let delayed = match self.cx.urgency() {
             Urgency::Waiting => wait,
             Urgency::Background => wait.saturating_add(BACKGROUND_DELAY),
         };
-        if later(self.now(), delayed) > self.cx.deadline() {
+        if later(self.now(), delayed) >= last_claim {
             return Err(rate_limited(wait));
         }
         Ok(delayed.saturating_add(spread() / 2).min(MAX_WAIT))
