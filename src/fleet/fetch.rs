@@ -62,16 +62,6 @@ pub(super) struct Fetch<P> {
     refused: bool,
 }
 
-/// The result of a token request.
-struct Answer {
-    result: Result<AccessToken, Error>,
-    /// Since right before the request was sent.
-    age: Age,
-    /// Whether the credentials of the claim are still in use: then the result may
-    /// be stored under them.
-    shareable: bool,
-}
-
 impl<P: KeyedProvider> Fetch<P> {
     pub(super) async fn new(shared: &Arc<Shared<P>>, cx: FetchContext) -> Result<Self, Error> {
         let started_at = cx.clock().now();
@@ -125,7 +115,7 @@ impl<P: KeyedProvider> Fetch<P> {
         let mut claimed_by = later(now, left / 2);
         let mut is_first = true;
         loop {
-            if self.now() >= self.cx.deadline() || !is_first && self.now() >= last_claim {
+            if !is_first && self.now() >= last_claim {
                 return Err(too_late());
             }
             let pause = self.shared.memory().pause(&self.claim.key, self.now());
@@ -180,12 +170,12 @@ impl<P: KeyedProvider> Fetch<P> {
                     (None, Some(Err(error))) if wait.is_zero() => return Err(error),
                     // The fleet has a place, the process has none: wait for that.
                     (None, None) if wait.is_zero() => MAX_WAIT,
-                    _ => self.turn(wait)?,
+                    _ => self.turn(wait, last_claim)?,
                 },
             };
             // No place is held while waiting.
             drop(place.take());
-            let until = later(self.now(), wait).min(self.cx.deadline());
+            let until = later(self.now(), wait).min(last_claim);
             place = first(&mut line, self.cx.clock().sleep_until(until)).await;
         }
     }
@@ -240,12 +230,12 @@ impl<P: KeyedProvider> Fetch<P> {
 
     /// How long to wait for a place in the fleet's window, or the error if that
     /// is too long.
-    fn turn(&self, wait: Duration) -> Result<Duration, Error> {
+    fn turn(&self, wait: Duration, last_claim: Instant) -> Result<Duration, Error> {
         let delayed = match self.cx.urgency() {
             Urgency::Waiting => wait,
             Urgency::Background => wait.saturating_add(BACKGROUND_DELAY),
         };
-        if later(self.now(), delayed) > self.cx.deadline() {
+        if later(self.now(), delayed) >= last_claim {
             return Err(rate_limited(wait));
         }
         Ok(delayed.saturating_add(spread() / 2).min(MAX_WAIT))
@@ -253,9 +243,9 @@ impl<P: KeyedProvider> Fetch<P> {
 
     /// Sends a token request under the lease, and saves what it brings.
     async fn mint(self, place: Permit) -> Result<AccessToken, Error> {
-        let answer = self.request(place).await;
+        let (result, age, shareable) = self.request(place).await;
         let sent = self.cx.sent_at().is_some();
-        let failure = match &answer.result {
+        let failure = match &result {
             Err(error) if sent => {
                 let earlier = self.known.as_ref().and_then(|it| it.failure(self.now()));
                 Failure::after(error, earlier)
@@ -268,16 +258,16 @@ impl<P: KeyedProvider> Fetch<P> {
                 .count("fetched", |counts| &mut counts.fetched);
         }
         let holder = self.claim.holder.as_str();
-        let token = match &answer.result {
+        let token = match &result {
             Ok(token) => {
-                let left = token.expires_in().saturating_sub(self.age_of(&answer.age));
+                let left = token.expires_in().saturating_sub(self.age_of(&age));
                 Token::new(token, holder).with_left(left)
             }
             // The token that still lives is saved again, beside the failure.
             Err(_) if failure.is_some() => self.known.as_ref().and_then(|it| it.token(self.now())),
             Err(_) => None,
         };
-        let is_any = answer.shareable && (token.is_some() || failure.is_some());
+        let is_any = shareable && (token.is_some() || failure.is_some());
         let entry = is_any.then(|| Entry::new(self.cx.clock(), token, failure));
         let frees_after = if sent {
             self.claim.limits.per
@@ -289,8 +279,8 @@ impl<P: KeyedProvider> Fetch<P> {
         let breaker = &self.shared.breaker;
         let finished = breaker.run(self.cx.clock(), "finish", finished);
         let saved = finished.await == Some(true) && finish.entry.is_some();
-        match answer.result {
-            Ok(token) => Ok(self.fetched(token, answer.age, answer.shareable, saved)),
+        match result {
+            Ok(token) => Ok(self.fetched(token, age, shareable, saved)),
             Err(error) => Err(match failure {
                 Some(failure) => {
                     let until = later(self.now(), failure.hold);
@@ -325,9 +315,9 @@ impl<P: KeyedProvider> Fetch<P> {
         self.shared
             .breaker
             .count("direct", |counts| &mut counts.direct);
-        let answer = self.request(place).await;
-        match answer.result {
-            Ok(token) => Ok(self.fetched(token, answer.age, answer.shareable, false)),
+        let (result, age, shareable) = self.request(place).await;
+        match result {
+            Ok(token) => Ok(self.fetched(token, age, shareable, false)),
             Err(error) if error.is_not_attempted() => Err(error),
             Err(error) => {
                 let error = error.mark_unsent(self.cx.sent_at().is_none());
@@ -402,7 +392,10 @@ impl<P: KeyedProvider> Fetch<P> {
         later(open_until.unwrap_or(self.now()).max(self.now()), spread())
     }
 
-    async fn request(&self, place: Permit) -> Answer {
+    /// Sends a token request. Returns its result, its age since right before it was
+    /// sent, and whether the credentials of the claim are still in use: then the
+    /// result may be stored under them.
+    async fn request(&self, place: Permit) -> (Result<AccessToken, Error>, Age, bool) {
         let (clock, provider) = (self.cx.clock(), &self.shared.provider);
         let result = self.cx.fetch_from(provider, place).await;
         let age = match self.cx.sent_at() {
@@ -417,11 +410,7 @@ impl<P: KeyedProvider> Fetch<P> {
             let material = timeout_at(clock, until, provider.key_material()).await;
             matches!(material, Some(Ok(material)) if material == self.material)
         };
-        Answer {
-            result,
-            age,
-            shareable,
-        }
+        (result, age, shareable)
     }
 
     /// Returns the token with `life` counted from now. The cache counts from the start

@@ -697,6 +697,16 @@ async fn a_fetch_whose_time_is_nearly_up_neither_blames_the_store_nor_sends_besi
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_place_of_the_fleet_that_is_free_too_late_is_not_waited_for() {
+    let store = Script::new([Line::Answer(Claimed::RateLimited(ms(29_500)))]);
+    let provider = SharedTokenProvider::new(ScriptedProvider::new(), store);
+    let start = now();
+    let error = provider.fetch(FetchContext::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RateLimited);
+    assert!(now() - start < s(1), "{:?}", now() - start);
+}
+
 /// Is slow to ask for a permit, or holds one and never connects.
 #[derive(Clone)]
 struct NeverSends {
