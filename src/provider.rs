@@ -24,6 +24,9 @@ use crate::token::{AccessToken, MAX_LIFE};
 /// brought, or releases its lease.
 pub(crate) const AFTER_REQUEST: Duration = Duration::from_secs(5);
 
+/// A task that has not stopped so long after it should have is given up.
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
+
 /// Fetches tokens, one per call.
 ///
 /// A cache calls [`fetch`](Self::fetch) at most once at a time, in a task of its own that no
@@ -512,24 +515,47 @@ impl FetchContext {
         let mut sent = self.requests.sent.subscribe();
         loop {
             let state = *sent.borrow_and_update();
-            let (until, timeout) = self.stops_at(state);
+            let (until, message) = self.stops_at(state);
+            let given_up_at = later(until, GRACE);
+            let timed_out = || {
+                let error = Error::new(ErrorKind::Timeout, message);
+                match state.at.is_some() || state.unsent {
+                    true => error,
+                    false => error.not_attempted(),
+                }
+            };
             let mut changed = pin!(sent.changed());
-            let next = poll_fn(|cx| match fetch.as_mut().poll(cx) {
-                Poll::Ready(result) => Poll::Ready(Some(result)),
-                // A permit moves the end.
-                Poll::Pending => changed.as_mut().poll(cx).map(|_| None),
+            let next = poll_fn(|cx| {
+                if self.clock.now() >= given_up_at {
+                    // The runtime stood still, and the cache has given the fetch up: a provider
+                    // that goes on could send.
+                    return Poll::Ready(Some(Err(timed_out())));
+                }
+                match fetch.as_mut().poll(cx) {
+                    Poll::Ready(result) => Poll::Ready(Some(result)),
+                    // A permit moves the end.
+                    Poll::Pending => changed.as_mut().poll(cx).map(|_| None),
+                }
             });
             match timeout_at(&*self.clock, until, next).await {
-                Some(Some(result)) => return result,
-                Some(None) => {}
-                None => {
-                    let error = Error::new(ErrorKind::Timeout, timeout);
-                    return Err(match state.at.is_some() || state.unsent {
-                        true => error,
-                        false => error.not_attempted(),
-                    });
+                Some(Some(result)) => {
+                    self.close_if_refused(&result);
+                    return result;
                 }
+                Some(None) => {}
+                None => return Err(timed_out()),
             }
+        }
+    }
+
+    /// Closes the window if the server has answered 429 to a request of this provider: before a
+    /// wrapper goes on, and by the server's own `Retry-After`.
+    fn close_if_refused(&self, result: &Result<AccessToken, Error>) {
+        let Err(error) = result else { return };
+        let sent = *self.requests.sent.borrow();
+        let is_own = sent.at.is_some() && sent.depth == self.depth;
+        if is_own && error.kind() == ErrorKind::RateLimited && !error.is_not_attempted() {
+            self.rate_limit.refused(error.retry_after(), &*self.clock);
         }
     }
 

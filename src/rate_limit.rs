@@ -251,6 +251,9 @@ impl RateLimit {
     pub(crate) fn refused(&self, retry_after: Option<Duration>, clock: &dyn Clock) {
         let mut state = self.shared.lock();
         state.refused(retry_after, clock.now());
+        drop(state);
+        // Some learn that their turn comes after their deadline.
+        self.shared.changed.notify_waiters();
     }
 }
 

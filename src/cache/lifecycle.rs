@@ -21,13 +21,11 @@ use super::token::{Minted, Policy, Token};
 use crate::backoff::backoff;
 use crate::clock::{Now, doubled, later};
 use crate::error::{Error, ErrorKind};
-use crate::provider::{AFTER_REQUEST, Cause};
+use crate::provider::{AFTER_REQUEST, Cause, GRACE};
 use crate::rate_limit::{Class, Urgency};
 
 /// A task that has not begun by then does not run.
 const BEGINS_WITHIN: Duration = Duration::from_secs(1);
-/// A task that has not stopped so long after it should have does not run.
-const GRACE: Duration = Duration::from_secs(5);
 /// The shortest time from a fetch that failed to the next.
 const MIN_HOLD: Duration = Duration::from_millis(100);
 
