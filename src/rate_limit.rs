@@ -191,8 +191,8 @@ impl RateLimit {
         self.shared.lock().limit
     }
 
-    /// Reserves one request, waiting for its turn until `deadline`. Without a `class` the urgency
-    /// decides, and a change of it moves the fetch in line.
+    /// Reserves one request, waiting for its turn until `deadline`. Unless the class is `Failing`,
+    /// [`Urgency::Waiting`] moves the fetch to the head of the line.
     ///
     /// # Errors
     ///
@@ -215,10 +215,12 @@ impl RateLimit {
         loop {
             // Made before the decision, so that it hears of every change after that.
             let mut changed = pin!(shared.changed.notified());
-            let class = class.unwrap_or(match *urgency.borrow_and_update() {
-                Urgency::Waiting => Class::Waiting,
-                Urgency::Background => Class::Background,
-            });
+            let class = match (class, *urgency.borrow_and_update()) {
+                (Some(Class::Failing), _) => Class::Failing,
+                // Also a token that was answered 401: it may have ended meanwhile.
+                (_, Urgency::Waiting) => Class::Waiting,
+                (class, Urgency::Background) => class.unwrap_or(Class::Background),
+            };
             let until = {
                 let mut state = shared.lock();
                 // Read under the lock, so that the window sees time in order.

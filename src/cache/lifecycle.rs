@@ -232,6 +232,12 @@ impl Lifecycle {
                 }
                 return Decision::Failed(self.held(now));
             }
+            // A replay does not bring a later replacement forward.
+            Fetch::Held { .. } | Fetch::Idle
+                if caller.quiet && now.monotonic < self.next_check_at(now) =>
+            {
+                return Decision::Failed(self.too_late());
+            }
             Fetch::Held { .. } | Fetch::Idle => {
                 let urgency = match caller.quiet {
                     true => Urgency::Background,
