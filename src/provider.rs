@@ -219,6 +219,8 @@ pub struct FetchContext {
 pub(crate) struct Previous {
     pub(crate) token: AccessToken,
     pub(crate) ends_at: Instant,
+    /// When requests stop carrying it.
+    pub(crate) serves_until: Instant,
 }
 
 impl FetchContext {
@@ -403,8 +405,17 @@ impl FetchContext {
             return Ok(place);
         }
         let (urgency, timeout) = (self.urgency.clone(), self.fetch_timeout);
+        // Requests wait for a rejected token's replacement from its end on.
+        let serves = |now| {
+            let previous = self.previous.as_ref();
+            previous.is_some_and(|previous| now < previous.serves_until)
+        };
+        let class = |now| {
+            self.class
+                .filter(|class| *class != Class::Rejected || serves(now))
+        };
         self.rate_limit
-            .acquire(self.class, urgency, self.deadline, timeout, &self.clock)
+            .acquire(class, urgency, self.deadline, timeout, &self.clock)
             .await
     }
 

@@ -191,8 +191,8 @@ impl RateLimit {
         self.shared.lock().limit
     }
 
-    /// Reserves one request, waiting for its turn until `deadline`. Unless the class is `Failing`,
-    /// [`Urgency::Waiting`] moves the fetch to the head of the line.
+    /// Reserves one request, waiting for its turn until `deadline`. Without a `class` at that time
+    /// the urgency decides, and a change of it moves the fetch in line.
     ///
     /// # Errors
     ///
@@ -204,7 +204,7 @@ impl RateLimit {
     /// Cancel safe. A future that is dropped early leaves the line and takes no place.
     pub(crate) async fn acquire(
         &self,
-        class: Option<Class>,
+        class: impl Fn(Instant) -> Option<Class>,
         mut urgency: watch::Receiver<Urgency>,
         deadline: Instant,
         fetch_timeout: Duration,
@@ -215,16 +215,15 @@ impl RateLimit {
         loop {
             // Made before the decision, so that it hears of every change after that.
             let mut changed = pin!(shared.changed.notified());
-            let class = match (class, *urgency.borrow_and_update()) {
-                (Some(Class::Failing), _) => Class::Failing,
-                // Also a token that was answered 401: it may have ended meanwhile.
-                (_, Urgency::Waiting) => Class::Waiting,
-                (class, Urgency::Background) => class.unwrap_or(Class::Background),
+            let by_urgency = match *urgency.borrow_and_update() {
+                Urgency::Waiting => Class::Waiting,
+                Urgency::Background => Class::Background,
             };
             let until = {
                 let mut state = shared.lock();
                 // Read under the lock, so that the window sees time in order.
                 let now = clock.now();
+                let class = class(now).unwrap_or(by_urgency);
                 match state.turn(ticket.number, class, deadline, fetch_timeout, now) {
                     Turn::Now => {
                         return Ok(Permit {

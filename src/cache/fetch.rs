@@ -47,6 +47,7 @@ fn context(state: &State, start: Start) -> FetchContext {
         Box::new(Previous {
             token: token.access().clone(),
             ends_at: later(now.monotonic, token.left(now)),
+            serves_until: token.ends_at(now),
         })
     };
     FetchContext {

@@ -269,7 +269,7 @@ async fn acquire(limit: &RateLimit, patience: Duration) -> Result<Permit, Error>
     let (_urgency, urgency) = watch::channel(Urgency::Waiting);
     let deadline = clock.now() + patience;
     limit
-        .acquire(None, urgency, deadline, TIMEOUT, &clock)
+        .acquire(|_| None, urgency, deadline, TIMEOUT, &clock)
         .await
 }
 
@@ -317,28 +317,30 @@ async fn a_429_tells_those_in_line_at_once_that_their_turn_comes_too_late() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rejected_token_that_has_ended_is_replaced_before_refreshes() {
+async fn a_rejected_token_that_has_ended_is_replaced_before_a_refresh_that_came_first() {
     let limit = RateLimit::new(1, MINUTE);
     let clock: Arc<dyn Clock> = Arc::new(TokioClock);
     let first = acquire(&limit, Duration::ZERO).await.unwrap();
     let (rejected, urgency) = watch::channel(Urgency::Background);
     let deadline = clock.now() + PATIENCE;
-    let class = Some(Class::Rejected);
+    let ends_at = clock.now() + TIMEOUT;
+    let class = |now| (now < ends_at).then_some(Class::Rejected);
     let replaced = limit.acquire(class, urgency, deadline, TIMEOUT, &clock);
     let (_background, urgency) = watch::channel(Urgency::Background);
-    let refreshed = limit.acquire(None, urgency, deadline, TIMEOUT, &clock);
+    let refreshed = limit.acquire(|_| None, urgency, deadline, TIMEOUT, &clock);
     let order = Mutex::new(Vec::new());
     let served = |name, permit: Result<Permit, Error>| {
         order.lock().unwrap().push(name);
         drop(permit.unwrap());
     };
     tokio::join!(
-        async { served("replaced", replaced.await) },
         async { served("refreshed", refreshed.await) },
+        async { served("replaced", replaced.await) },
         async {
+            tokio::time::sleep(TIMEOUT).await;
             // Requests begin to wait.
             rejected.send_replace(Urgency::Waiting);
-            tokio::task::yield_now().await;
+            tokio::time::sleep(SOON).await;
             drop(first);
         }
     );
