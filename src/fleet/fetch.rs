@@ -79,7 +79,8 @@ impl<P: KeyedProvider> Fetch<P> {
         let material = timeout_at(cx.clock(), until, shared.provider.key_material()).await;
         let material = material.ok_or_else(|| {
             let message = "the credentials could not be read within the fetch timeout";
-            Error::new(ErrorKind::Timeout, message).not_attempted()
+            let error = Error::new(ErrorKind::Timeout, message).not_attempted();
+            error.with_retry_after(REFUSED).with_max_backoff(REFUSED)
         })??;
         let (requests, per) = match cx.limit() {
             Some((requests, per)) => (Some(requests), per),
