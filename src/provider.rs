@@ -507,8 +507,12 @@ impl FetchContext {
     /// ```
     #[must_use]
     pub fn sent_at(&self) -> Option<(Instant, SystemTime)> {
-        let sent_at = self.requests.sent.borrow().at?;
+        let sent_at = self.last_sent()?;
         Some((sent_at.monotonic, sent_at.wall))
+    }
+
+    pub(crate) fn last_sent(&self) -> Option<Now> {
+        self.requests.sent.borrow().at
     }
 
     /// Returns whether the connection for the last request was never made.

@@ -86,7 +86,7 @@ impl World {
         number: u64,
         result: Result<AccessToken, Error>,
     ) -> Option<Result<Published, Error>> {
-        let born = Age::starting(self.born.monotonic, self.born.wall);
+        let born = Age::starting(self.born);
         let minted = result.map(|access| Minted {
             access,
             born,

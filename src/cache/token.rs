@@ -87,7 +87,7 @@ impl Token {
             fetch,
         } = minted;
         let life = access.expires_in();
-        let left = life.saturating_sub(born.at(now.monotonic, now.wall));
+        let left = life.saturating_sub(born.at(now));
         let brings_no_life = |old: &Self| {
             old.value == *access.header_value() && left <= old.left(now).saturating_add(ROUNDING)
         };
@@ -150,7 +150,7 @@ impl Token {
     }
 
     pub(super) fn age(&self, now: Now) -> Duration {
-        self.born.at(now.monotonic, now.wall)
+        self.born.at(now)
     }
 
     /// The rest of its life.
