@@ -145,7 +145,7 @@ impl TokenCache {
     /// backoff after a failed fetch the same error at once. Both say when the
     /// next fetch may start ([`retry_after`](Error::retry_after)).
     /// [`ErrorKind::Timeout`] after the `acquire_timeout` (30 s).
-    /// [`ErrorKind::Runtime`] outside a tokio runtime with timers.
+    /// [`ErrorKind::Runtime`] outside a tokio runtime.
     ///
     /// # Cancel safety
     ///
@@ -222,7 +222,7 @@ impl TokenCache {
     /// # Errors
     ///
     /// The error of the last fetch. [`ErrorKind::Runtime`] at once outside a
-    /// tokio runtime with timers.
+    /// tokio runtime.
     ///
     /// # Cancel safety
     ///
