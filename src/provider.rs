@@ -101,10 +101,8 @@ pub trait TokenProvider: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The kind decides what the cache does next: after a transient kind
-    /// ([`Error::is_transient`]) it backs off for up to 60 s, with jitter; after
-    /// `RateLimited` for 30 to 60 s, doubling to 15 min; after any other for 60 s, doubling to 10 min, or to 60 min where several caches
-    /// share a rate limit. If [`Error::retry_after`] is longer, for that time.
+    /// The kind decides the backoff; see [`backoff`](crate::backoff) for the table. A longer
+    /// [`Error::retry_after`] is obeyed.
     fn fetch(&self, cx: FetchContext) -> impl Future<Output = Result<AccessToken, Error>> + Send;
 
     /// Returns the rate limit that this provider shares with others in the process. With `None`

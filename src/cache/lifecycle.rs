@@ -6,8 +6,8 @@
 //! no result: when anything has changed it asks again.
 //!
 //! Invariants: at most one fetch is in flight; no token is served after its
-//! end; a wait ends by the caller's deadline; from the end of a fetch to the
-//! start of the next, time passes (except once after a fetch that was lost).
+//! end; a wait ends by the caller's deadline; no fetch starts right after another
+//! has failed (except once after a fetch that was lost).
 
 use std::mem;
 use std::sync::{Arc, Weak};
@@ -33,7 +33,7 @@ const MIN_HOLD: Duration = Duration::from_millis(100);
 /// it. Just below 5 min: tokens that die after 5 min are replaced at once, and a
 /// path that is forbidden every 5 min costs fewer than 300 token requests a day.
 const CURED: Duration = Duration::from_secs(290);
-/// After which of its predecessors' 401s in a row a token is replaced, in minutes.
+/// Minutes until a token that was answered 401 is replaced, by how many tokens in a row were.
 const SCHEDULE: [u64; 6] = [0, 1, 2, 4, 8, 10];
 
 /// One token: the current one, the fetch of the next, and the 401s to it.

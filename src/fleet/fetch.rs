@@ -406,7 +406,10 @@ impl<P: KeyedProvider> Fetch<P> {
     async fn request(&self, place: Permit) -> Answer {
         let (clock, provider) = (self.cx.clock(), &self.shared.provider);
         let result = self.cx.fetch_from(provider, place).await;
-        let age = self.cx.last_sent().map_or_else(|| self.age(), Age::starting);
+        let age = self
+            .cx
+            .last_sent()
+            .map_or_else(|| self.age(), Age::starting);
         let shareable = if result.is_err() && self.cx.sent_at().is_none() {
             // There is nothing to share.
             false
