@@ -34,7 +34,11 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 #[must_use]
 pub fn backoff(error: &Error, failures: u32, chance: f32) -> Duration {
     let earlier = failures.saturating_sub(1);
-    let spread = |whole: Duration| whole.mul_f32(0.5 + chance.clamp(0.0, 1.0) / 2.0);
+    let chance = match chance.is_nan() {
+        true => 0.0,
+        false => chance.clamp(0.0, 1.0),
+    };
+    let spread = |whole: Duration| whole.mul_f32(0.5 + chance / 2.0);
     let asked = error.retry_after().map(|asked| asked.clamp(SECOND, HOUR));
     let own = match (error.kind(), asked) {
         (ErrorKind::RateLimited, Some(asked)) => return asked,
@@ -78,7 +82,7 @@ mod tests {
     #[test]
     fn chance_picks_from_half_to_all() {
         let error = Error::new(ErrorKind::Timeout, "");
-        let backoffs = [-1.0, 0.0, 0.5, 1.0].map(|chance| backoff(&error, 2, chance));
-        assert_eq!(backoffs, [2, 2, 3, 4].map(Duration::from_secs));
+        let backoffs = [-1.0, f32::NAN, 0.0, 0.5, 1.0].map(|chance| backoff(&error, 2, chance));
+        assert_eq!(backoffs, [2, 2, 2, 3, 4].map(Duration::from_secs));
     }
 }

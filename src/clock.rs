@@ -181,14 +181,13 @@ impl Now {
 pub(crate) struct Age(Now);
 
 impl Age {
-    pub(crate) fn starting(now: Instant, wall: SystemTime) -> Self {
-        let monotonic = now;
-        Self(Now { monotonic, wall })
+    pub(crate) fn starting(now: Now) -> Self {
+        Self(now)
     }
 
-    pub(crate) fn at(&self, now: Instant, wall: SystemTime) -> Duration {
-        let by_monotonic = now.saturating_duration_since(self.0.monotonic);
-        let by_wall = wall.duration_since(self.0.wall).unwrap_or_default();
+    pub(crate) fn at(&self, now: Now) -> Duration {
+        let by_monotonic = now.monotonic.saturating_duration_since(self.0.monotonic);
+        let by_wall = now.wall.duration_since(self.0.wall).unwrap_or_default();
         by_monotonic.max(by_wall)
     }
 }

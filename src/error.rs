@@ -82,7 +82,9 @@ impl Error {
     }
 
     /// Marks that no token request was sent: it does not count as a failure of
-    /// the token endpoint. The next fetch starts after [`retry_after`](Self::retry_after).
+    /// the token endpoint. The next background fetch starts after
+    /// [`retry_after`](Self::retry_after); a request may start one earlier if this fetch was in
+    /// the background.
     ///
     /// ```
     /// use officernd_auth::{Error, ErrorKind};

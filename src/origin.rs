@@ -299,15 +299,6 @@ pub(crate) fn is_loopback(host: &str) -> bool {
         || bare.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Returns whether two authorities name the same host and port under this scheme.
-pub(crate) fn is_same_host(scheme: &str, one: &str, other: &str) -> bool {
-    let default = is_https(scheme).map(default_port);
-    let (Ok((host, port)), Ok((other_host, other_port))) = (split(one), split(other)) else {
-        return false;
-    };
-    host.eq_ignore_ascii_case(other_host) && port.or(default) == other_port.or(default)
-}
-
 /// Returns `true` for https, `false` for http, `None` for another scheme.
 fn is_https(scheme: &str) -> Option<bool> {
     if same(scheme, "https") {

@@ -24,6 +24,9 @@ use crate::token::{AccessToken, MAX_LIFE};
 /// brought, or releases its lease.
 pub(crate) const AFTER_REQUEST: Duration = Duration::from_secs(5);
 
+/// A task that has not stopped so long after it should have is given up.
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
+
 /// Fetches tokens, one per call.
 ///
 /// A cache calls [`fetch`](Self::fetch) at most once at a time, in a task of its own that no
@@ -98,10 +101,8 @@ pub trait TokenProvider: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The kind decides what the cache does next: after a transient kind
-    /// ([`Error::is_transient`]) it backs off for up to 60 s, with jitter; after
-    /// `RateLimited` for 30 to 60 s, doubling to 15 min; after any other for 60 s, doubling to 10 min, or to 60 min where several caches
-    /// share a rate limit. If [`Error::retry_after`] is longer, for that time.
+    /// The kind decides the backoff; see [`backoff`](crate::backoff) for the table. A longer
+    /// [`Error::retry_after`] is obeyed.
     fn fetch(&self, cx: FetchContext) -> impl Future<Output = Result<AccessToken, Error>> + Send;
 
     /// Returns the rate limit that this provider shares with others in the process. With `None`
@@ -216,6 +217,8 @@ pub struct FetchContext {
 pub(crate) struct Previous {
     pub(crate) token: AccessToken,
     pub(crate) ends_at: Instant,
+    /// When requests stop carrying it.
+    pub(crate) serves_until: Instant,
 }
 
 impl FetchContext {
@@ -400,8 +403,17 @@ impl FetchContext {
             return Ok(place);
         }
         let (urgency, timeout) = (self.urgency.clone(), self.fetch_timeout);
+        // Requests wait for a rejected token's replacement from its end on.
+        let serves = |now| {
+            let previous = self.previous.as_ref();
+            previous.is_some_and(|previous| now < previous.serves_until)
+        };
+        let class = |now| {
+            self.class
+                .filter(|class| *class != Class::Rejected || serves(now))
+        };
         self.rate_limit
-            .acquire(self.class, urgency, self.deadline, timeout, &self.clock)
+            .acquire(class, urgency, self.deadline, timeout, &self.clock)
             .await
     }
 
@@ -493,8 +505,12 @@ impl FetchContext {
     /// ```
     #[must_use]
     pub fn sent_at(&self) -> Option<(Instant, SystemTime)> {
-        let sent_at = self.requests.sent.borrow().at?;
+        let sent_at = self.last_sent()?;
         Some((sent_at.monotonic, sent_at.wall))
+    }
+
+    pub(crate) fn last_sent(&self) -> Option<Now> {
+        self.requests.sent.borrow().at
     }
 
     /// Returns whether the connection for the last request was never made.
@@ -512,24 +528,47 @@ impl FetchContext {
         let mut sent = self.requests.sent.subscribe();
         loop {
             let state = *sent.borrow_and_update();
-            let (until, timeout) = self.stops_at(state);
+            let (until, message) = self.stops_at(state);
+            let given_up_at = later(until, GRACE);
+            let timed_out = || {
+                let error = Error::new(ErrorKind::Timeout, message);
+                match state.at.is_some() || state.unsent {
+                    true => error,
+                    false => error.not_attempted(),
+                }
+            };
             let mut changed = pin!(sent.changed());
-            let next = poll_fn(|cx| match fetch.as_mut().poll(cx) {
-                Poll::Ready(result) => Poll::Ready(Some(result)),
-                // A permit moves the end.
-                Poll::Pending => changed.as_mut().poll(cx).map(|_| None),
+            let next = poll_fn(|cx| {
+                if self.clock.now() >= given_up_at {
+                    // The runtime stood still, and the cache has given the fetch up: a provider
+                    // that goes on could send.
+                    return Poll::Ready(Some(Err(timed_out())));
+                }
+                match fetch.as_mut().poll(cx) {
+                    Poll::Ready(result) => Poll::Ready(Some(result)),
+                    // A permit moves the end.
+                    Poll::Pending => changed.as_mut().poll(cx).map(|_| None),
+                }
             });
             match timeout_at(&*self.clock, until, next).await {
-                Some(Some(result)) => return result,
-                Some(None) => {}
-                None => {
-                    let error = Error::new(ErrorKind::Timeout, timeout);
-                    return Err(match state.at.is_some() || state.unsent {
-                        true => error,
-                        false => error.not_attempted(),
-                    });
+                Some(Some(result)) => {
+                    self.close_if_refused(&result);
+                    return result;
                 }
+                Some(None) => {}
+                None => return Err(timed_out()),
             }
+        }
+    }
+
+    /// Closes the window if the server has answered 429 to a request of this provider: before a
+    /// wrapper goes on, and by the server's own `Retry-After`.
+    fn close_if_refused(&self, result: &Result<AccessToken, Error>) {
+        let Err(error) = result else { return };
+        let sent = *self.requests.sent.borrow();
+        let is_own = sent.at.is_some() && sent.depth == self.depth;
+        if is_own && error.kind() == ErrorKind::RateLimited && !error.is_not_attempted() {
+            self.rate_limit.refused(error.retry_after(), &*self.clock);
         }
     }
 

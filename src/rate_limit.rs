@@ -191,8 +191,8 @@ impl RateLimit {
         self.shared.lock().limit
     }
 
-    /// Reserves one request, waiting for its turn until `deadline`. Without a `class` the urgency
-    /// decides, and a change of it moves the fetch in line.
+    /// Reserves one request, waiting for its turn until `deadline`. Without a `class` at that time
+    /// the urgency decides, and a change of it moves the fetch in line.
     ///
     /// # Errors
     ///
@@ -204,7 +204,7 @@ impl RateLimit {
     /// Cancel safe. A future that is dropped early leaves the line and takes no place.
     pub(crate) async fn acquire(
         &self,
-        class: Option<Class>,
+        class: impl Fn(Instant) -> Option<Class>,
         mut urgency: watch::Receiver<Urgency>,
         deadline: Instant,
         fetch_timeout: Duration,
@@ -215,14 +215,15 @@ impl RateLimit {
         loop {
             // Made before the decision, so that it hears of every change after that.
             let mut changed = pin!(shared.changed.notified());
-            let class = class.unwrap_or(match *urgency.borrow_and_update() {
+            let by_urgency = match *urgency.borrow_and_update() {
                 Urgency::Waiting => Class::Waiting,
                 Urgency::Background => Class::Background,
-            });
+            };
             let until = {
                 let mut state = shared.lock();
                 // Read under the lock, so that the window sees time in order.
                 let now = clock.now();
+                let class = class(now).unwrap_or(by_urgency);
                 match state.turn(ticket.number, class, deadline, fetch_timeout, now) {
                     Turn::Now => {
                         return Ok(Permit {
@@ -251,6 +252,9 @@ impl RateLimit {
     pub(crate) fn refused(&self, retry_after: Option<Duration>, clock: &dyn Clock) {
         let mut state = self.shared.lock();
         state.refused(retry_after, clock.now());
+        drop(state);
+        // Some learn that their turn comes after their deadline.
+        self.shared.changed.notify_waiters();
     }
 }
 

@@ -47,6 +47,7 @@ fn context(state: &State, start: Start) -> FetchContext {
         Box::new(Previous {
             token: token.access().clone(),
             ends_at: later(now.monotonic, token.left(now)),
+            serves_until: token.ends_at(now),
         })
     };
     FetchContext {
@@ -165,11 +166,11 @@ impl Fetch {
         let started = state.now();
         let result = cx.run(state.provider.fetch(cx.clone())).await;
         // Counted from before the request: what the network takes is not life.
-        let (now, wall) = cx.sent_at().unwrap_or((started.monotonic, started.wall));
+        let born = Age::starting(cx.last_sent().unwrap_or(started));
         match result {
             Ok(access) => Ok(Minted {
                 access,
-                born: Age::starting(now, wall),
+                born,
                 fetch: self.number,
             }),
             Err(error) => Err(error.mark_unsent(cx.was_unsent())),

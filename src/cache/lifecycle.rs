@@ -6,8 +6,8 @@
 //! no result: when anything has changed it asks again.
 //!
 //! Invariants: at most one fetch is in flight; no token is served after its
-//! end; a wait ends by the caller's deadline; from the end of a fetch to the
-//! start of the next, time passes (except once after a fetch that was lost).
+//! end; a wait ends by the caller's deadline; no fetch starts right after another
+//! has failed (except once after a fetch that was lost).
 
 use std::mem;
 use std::sync::{Arc, Weak};
@@ -21,13 +21,11 @@ use super::token::{Minted, Policy, Token};
 use crate::backoff::backoff;
 use crate::clock::{Now, doubled, later};
 use crate::error::{Error, ErrorKind};
-use crate::provider::{AFTER_REQUEST, Cause};
+use crate::provider::{AFTER_REQUEST, Cause, GRACE};
 use crate::rate_limit::{Class, Urgency};
 
 /// A task that has not begun by then does not run.
 const BEGINS_WITHIN: Duration = Duration::from_secs(1);
-/// A task that has not stopped so long after it should have does not run.
-const GRACE: Duration = Duration::from_secs(5);
 /// The shortest time from a fetch that failed to the next.
 const MIN_HOLD: Duration = Duration::from_millis(100);
 
@@ -35,7 +33,7 @@ const MIN_HOLD: Duration = Duration::from_millis(100);
 /// it. Just below 5 min: tokens that die after 5 min are replaced at once, and a
 /// path that is forbidden every 5 min costs fewer than 300 token requests a day.
 const CURED: Duration = Duration::from_secs(290);
-/// After which of its predecessors' 401s in a row a token is replaced, in minutes.
+/// Minutes until a token that was answered 401 is replaced, by how many tokens in a row were.
 const SCHEDULE: [u64; 6] = [0, 1, 2, 4, 8, 10];
 
 /// One token: the current one, the fetch of the next, and the 401s to it.
@@ -233,6 +231,12 @@ impl Lifecycle {
                     return Decision::Wait { until, start };
                 }
                 return Decision::Failed(self.held(now));
+            }
+            // A replay does not bring a later replacement forward.
+            Fetch::Held { .. } | Fetch::Idle
+                if caller.quiet && now.monotonic < self.next_check_at(now) =>
+            {
+                return Decision::Failed(self.too_late());
             }
             Fetch::Held { .. } | Fetch::Idle => {
                 let urgency = match caller.quiet {

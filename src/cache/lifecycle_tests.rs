@@ -86,7 +86,7 @@ impl World {
         number: u64,
         result: Result<AccessToken, Error>,
     ) -> Option<Result<Published, Error>> {
-        let born = Age::starting(self.born.monotonic, self.born.wall);
+        let born = Age::starting(self.born);
         let minted = result.map(|access| Minted {
             access,
             born,
@@ -200,7 +200,7 @@ fn decision_table() {
     use ErrorKind::{Denied, InvalidClient, RateLimited, Transport};
 
     type State = fn(&mut World);
-    let table: [(&str, State, Asks, &str); 34] = [
+    let table: [(&str, State, Asks, &str); 35] = [
         ("no token", |_| {}, Acquire, "wait 1 s, start cold, first in line"),
         ("no token", |_| {}, Check, "start cold, second in line"),
         ("no token, fetch not begun", |w| w.fetch(), Acquire, "wait 1 s"),
@@ -227,6 +227,7 @@ fn decision_table() {
         ("fresh, 401", |w| { w.aged(s(0)); w.reject(); }, Check, "start rejected, third in line"),
         ("fresh, 401", |w| { w.aged(s(0)); w.reject(); }, Replay, "wait 1 s, start rejected, third in line"),
         ("fresh, 401, as its predecessor", |w| { w.aged(s(0)); w.replaced(); w.reject(); }, Check, "-"),
+        ("fresh, 401, as its predecessor", |w| { w.aged(s(0)); w.replaced(); w.reject(); }, Replay, "error timeout"),
         ("fresh, 401, as its predecessor a minute ago", |w| { w.aged(s(0)); w.replaced(); w.reject(); w.pass(s(60)); }, Check, "start rejected, third in line"),
         ("refresh due", |w| w.aged(s(2700)), Acquire, "token 1"),
         ("refresh due", |w| w.aged(s(2700)), Check, "start ahead, second in line"),
@@ -503,6 +504,19 @@ fn a_token_that_is_issued_again_is_a_new_one_if_it_brings_more_life() {
         assert_eq!(from_now(token.due_at(world.now)), due, "{left:?} {life:?}");
         assert_eq!(from_now(token.ends_at(world.now)), end, "{left:?} {life:?}");
     }
+}
+
+#[test]
+fn a_late_answer_does_not_make_a_token_that_is_issued_again_look_longer() {
+    let mut world = World::new();
+    let same = |life| Ok(AccessToken::bearer("same", life).unwrap());
+    world.fetch();
+    world.complete(same(s(3600)));
+    world.pass(s(3300));
+    world.acquire(&mut world.refresher());
+    world.pass(s(5));
+    world.complete(same(s(300)));
+    assert_eq!(due_in(&world), s(295));
 }
 
 /// What happens to a machine.

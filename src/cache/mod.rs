@@ -145,7 +145,7 @@ impl TokenCache {
     /// backoff after a failed fetch the same error at once. Both say when the
     /// next fetch may start ([`retry_after`](Error::retry_after)).
     /// [`ErrorKind::Timeout`] after the `acquire_timeout` (30 s).
-    /// [`ErrorKind::Runtime`] outside a tokio runtime with timers.
+    /// [`ErrorKind::Runtime`] outside a tokio runtime.
     ///
     /// # Cancel safety
     ///
@@ -222,7 +222,7 @@ impl TokenCache {
     /// # Errors
     ///
     /// The error of the last fetch. [`ErrorKind::Runtime`] at once outside a
-    /// tokio runtime with timers.
+    /// tokio runtime.
     ///
     /// # Cancel safety
     ///
@@ -258,8 +258,8 @@ impl TokenCache {
     /// Returns whether this was the first 401 to the current token: `false` for a
     /// token that was replaced, or that is known as rejected. A token whose
     /// predecessor was rejected too is replaced after 1 min, the next ones after
-    /// 2, 4, 8 and then each 10 min; one that served for 290 s without a 401 is
-    /// replaced at once again. Outside a runtime, the next call inside one starts
+    /// 2, 4, 8 and then each 10 min. A token that served 290 s, or until its refresh
+    /// was due, without a 401 starts the schedule again: it is replaced at once. Outside a runtime, the next call inside one starts
     /// the fetch.
     #[expect(clippy::must_use_candidate, reason = "most callers only report")]
     pub fn reject(&self, token: &AccessToken) -> bool {
@@ -287,6 +287,10 @@ impl TokenCache {
 
     /// Follows the status: a value at each event (a fetch starts or ends, a
     /// token is rejected), with the durations of that moment.
+    ///
+    /// Do not hold a [`borrow`](watch::Receiver::borrow) while calling the cache: the cache waits
+    /// for it when it changes the status, which is a deadlock in the same thread and stops all
+    /// others. Clone the status instead.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<TokenStatus> {
         self.state.status.subscribe()

@@ -12,7 +12,7 @@ use super::slot::Slot;
 use super::status::TokenStatus;
 use super::token::{Minted, Policy, Token};
 use crate::clock::{Clock, Now};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::observability;
 use crate::provider::DynProvider;
 use crate::rate_limit::RateLimit;
@@ -137,11 +137,6 @@ impl State {
         number: u64,
         result: Result<Minted, Error>,
     ) -> Option<Result<Arc<Token>, Error>> {
-        if let Err(error) = &result {
-            if error.kind() == ErrorKind::RateLimited && !error.is_not_attempted() {
-                self.rate_limit.refused(error.retry_after(), &*self.clock);
-            }
-        }
         let ended = self.lock(|lifecycle, now| {
             let ended = lifecycle.ended(number, result, (now, fastrand::f32()));
             if let Some(Ok(Published { token, .. })) = &ended {

@@ -6,9 +6,11 @@ use serde::{Serialize, Serializer};
 
 use crate::error::ErrorKind;
 
-/// What a cache is doing. A readiness probe asks [`has_token`](Self::has_token), of
-/// a cache that [keeps itself warm](super::TokenCache::warm_up): one that waits for
-/// requests gets none while it is not ready.
+/// What a cache is doing.
+///
+/// A readiness probe asks [`has_token`](Self::has_token). Call
+/// [`warm_up`](super::TokenCache::warm_up) or set `keep_warm` as well: a pod that is not ready gets
+/// no requests, so nothing else would start a fetch.
 ///
 /// It holds no token and no secret. As JSON, durations are seconds.
 ///
@@ -46,8 +48,8 @@ pub struct TokenStatus {
     /// used up, or while a rejected token waits for its replacement.
     #[serde(serialize_with = "seconds")]
     pub next_attempt_in: Option<Duration>,
-    /// Token requests that were sent and are over (for custom providers: calls of `fetch`). One
-    /// whose connection was never made does not count.
+    /// Token requests that are over, counted by their permits. A provider that takes no permit
+    /// counts none.
     pub token_requests: u64,
 }
 

@@ -87,8 +87,9 @@ impl Token {
             fetch,
         } = minted;
         let life = access.expires_in();
+        let left = life.saturating_sub(born.at(now));
         let brings_no_life = |old: &Self| {
-            old.value == *access.header_value() && life <= old.left(now).saturating_add(ROUNDING)
+            old.value == *access.header_value() && left <= old.left(now).saturating_add(ROUNDING)
         };
         // A server that hands out one token until it expires is not asked again before that.
         let (refresh_due, end) = match old.is_some_and(brings_no_life) {
@@ -149,7 +150,7 @@ impl Token {
     }
 
     pub(super) fn age(&self, now: Now) -> Duration {
-        self.born.at(now.monotonic, now.wall)
+        self.born.at(now)
     }
 
     /// The rest of its life.

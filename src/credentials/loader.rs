@@ -1,12 +1,17 @@
 //! Loads the pair before each token request, and remembers the last good one.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::source::{AppCredentials, Source};
 use crate::clock::{Clock, lazy_timeout_at};
 use crate::error::{BoxError, ConfigError, Error, ErrorKind};
 use crate::observability;
+
+/// A source that could not be read is asked again after this.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+const UNREADABLE: &str = "the credentials cannot be loaded";
 
 /// A source and what it returned last.
 #[derive(Debug)]
@@ -44,13 +49,17 @@ impl Loader {
             Err(error) => match last_good.clone() {
                 Some(pair) => {
                     drop(last_good);
-                    observability::credentials_unreadable(&*error);
+                    observability::credentials_unreadable(&*error, true);
                     Ok(pair)
                 }
-                None => Err(Error::new(
-                    ErrorKind::Transport,
-                    format!("the credentials cannot be loaded: {error}"),
-                )),
+                None => {
+                    drop(last_good);
+                    observability::credentials_unreadable(&*error, false);
+                    // Waiting callers get it at once: the endpoint was not asked.
+                    let unreadable = Error::new(ErrorKind::Transport, UNREADABLE).not_attempted();
+                    let unreadable = unreadable.with_source(error).with_retry_after(LOOK_AGAIN);
+                    Err(unreadable.with_max_backoff(LOOK_AGAIN))
+                }
             },
         }
     }

@@ -41,7 +41,8 @@ pub enum ErrorKind {
     Organization,
     /// The shared token store failed.
     Store,
-    /// No tokio runtime, or one without timers, to fetch a token on.
+    /// No tokio runtime to fetch a token on. In one without timers (`enable_time`) tokio panics in
+    /// the caller's task.
     Runtime,
 }
 

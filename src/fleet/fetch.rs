@@ -12,7 +12,7 @@ use super::provider::Shared;
 use super::seal::{Sealer, window};
 use super::store::{Claim, Claimed, Finish, Limits, Name, StoredEntry, random};
 use crate::backoff::backoff;
-use crate::clock::{Age, Clock, later, timeout_at};
+use crate::clock::{Age, Clock, Now, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::observability;
 use crate::provider::{Cause, FetchContext, KeyMaterial, KeyedProvider};
@@ -69,7 +69,8 @@ impl<P: KeyedProvider> Fetch<P> {
         let material = timeout_at(cx.clock(), until, shared.provider.key_material()).await;
         let material = material.ok_or_else(|| {
             let message = "the credentials could not be read within the fetch timeout";
-            Error::new(ErrorKind::Timeout, message).not_attempted()
+            let error = Error::new(ErrorKind::Timeout, message).not_attempted();
+            error.with_retry_after(REFUSED).with_max_backoff(REFUSED)
         })??;
         let (requests, per) = match cx.limit() {
             Some((requests, per)) => (Some(requests), per),
@@ -399,10 +400,10 @@ impl<P: KeyedProvider> Fetch<P> {
     async fn request(&self, place: Permit) -> (Result<AccessToken, Error>, Age, bool) {
         let (clock, provider) = (self.cx.clock(), &self.shared.provider);
         let result = self.cx.fetch_from(provider, place).await;
-        let age = match self.cx.sent_at() {
-            Some((now, wall)) => Age::starting(now, wall),
-            None => self.age(),
-        };
+        let age = self
+            .cx
+            .last_sent()
+            .map_or_else(|| self.age(), Age::starting);
         let shareable = if result.is_err() && self.cx.sent_at().is_none() {
             // There is nothing to share.
             false
@@ -455,12 +456,12 @@ impl<P: KeyedProvider> Fetch<P> {
     }
 
     fn age(&self) -> Age {
-        Age::starting(self.now(), self.cx.clock().wall())
+        Age::starting(Now::read(self.cx.clock()))
     }
 
     /// Age by whichever clock has advanced further.
     fn age_of(&self, age: &Age) -> Duration {
-        age.at(self.now(), self.cx.clock().wall())
+        age.at(Now::read(self.cx.clock()))
     }
 }
 
@@ -487,7 +488,7 @@ async fn hand_over<P>(shared: Weak<Shared<P>>, clock: Arc<dyn Clock>, mut late: 
             None => later(clock.now(), OPEN_FOR),
         };
         clock.sleep_until(later(at, spread() / 10)).await;
-        let age = late.age.at(clock.now(), clock.wall());
+        let age = late.age.at(Now::read(&*clock));
         let left = late.token.granted.saturating_sub(age);
         let is_current = shared.memory().late == late.number && clock.now() < until;
         let token = late.token.clone().with_left(left);

@@ -16,10 +16,10 @@ use crate::cache::TokenCache;
 /// It goes above the auth layer, so that the replay gets the new token;
 /// [`with_retry`](super::OfficeRndAuthLayer::with_retry) stacks the two. It
 /// waits within the cache's `acquire_timeout` for the fetch in flight.
-/// If that brings no token, the replay carries the old one: the 401 may have
-/// been a passing fault. The caller gets a second 401. While the cache
-/// backs off from replacing tokens no fetch is in flight, and nothing is
-/// replayed.
+/// If no token comes, the request is repeated with the old one, because tower's
+/// [`Policy`] cannot return the first response. If the replacement is scheduled
+/// for later (1 to 10 min after repeated 401s), nothing is replayed and the
+/// caller gets the 401.
 ///
 /// tower clones each request before it is sent: `http::Request<B>` needs
 /// `B: Clone`; a `reqwest::Request` with a streaming body cannot be cloned, and

@@ -166,7 +166,7 @@ fn classify<Req: AuthRequest>(policy: &Policy, request: &Req) -> Action {
     }
     let (scheme, authority) = (target.scheme, target.authority);
     let origin = policy.origins.check(scheme, authority);
-    let host = || host::check(request.headers(), scheme, authority);
+    let host = || host::check(request.headers(), authority);
     if let Err(error) = origin.and_then(|()| host()) {
         return match policy.pass_foreign {
             true => Action::PassThrough,

@@ -33,8 +33,8 @@ use crate::token::AccessToken;
 ///
 /// It works over any tower HTTP service ([`with_service`](Self::with_service));
 /// [`new`](Self::new) brings reqwest. It follows no redirect (a 307 would
-/// replay the secret), takes no compression, reads 64 KiB at most, and takes
-/// nothing for a token but a token answer.
+/// replay the secret), takes no compression, reads 64 KiB at most, and
+/// accepts only a 200 with a valid token answer.
 ///
 /// Credentials in files and those of a
 /// [`CredentialSource`](crate::credentials::CredentialSource) are loaded before

@@ -190,11 +190,13 @@ pub(crate) fn rejected(generation: u64, age: Duration, replace_in: Duration) {
     );
 }
 
-pub(crate) fn credentials_unreadable(error: &(dyn std::error::Error + 'static)) {
+/// `are_there`: the last ones are used.
+pub(crate) fn credentials_unreadable(error: &(dyn std::error::Error + 'static), are_there: bool) {
     warn!(
         name: "officernd_auth.credentials_unreadable",
         error = %WithCauses(error),
-        "the credentials cannot be loaded again; the last ones are used"
+        "the credentials cannot be loaded{}",
+        if are_there { "; the last ones are used" } else { "" }
     );
 }
 

@@ -269,7 +269,7 @@ async fn acquire(limit: &RateLimit, patience: Duration) -> Result<Permit, Error>
     let (_urgency, urgency) = watch::channel(Urgency::Waiting);
     let deadline = clock.now() + patience;
     limit
-        .acquire(None, urgency, deadline, TIMEOUT, &clock)
+        .acquire(|_| None, urgency, deadline, TIMEOUT, &clock)
         .await
 }
 
@@ -301,6 +301,50 @@ async fn a_wait_that_is_given_up_leaves_its_turn_to_the_next() {
     drop(next.unwrap());
     assert_eq!(TokioClock.now() - start, MINUTE);
     assert!(limit.shared.lock().line.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_tells_those_in_line_at_once_that_their_turn_comes_too_late() {
+    let (limit, start) = (RateLimit::new(1, MINUTE), TokioClock.now());
+    let first = acquire(&limit, Duration::ZERO).await.unwrap();
+    drop(first.sent(Arc::new(AtomicU64::new(0))));
+    let (waits, ()) = tokio::join!(acquire(&limit, MINUTE + TIMEOUT), async {
+        tokio::time::sleep(PATIENCE).await;
+        limit.refused(None, &TokioClock);
+    });
+    assert_eq!(waits.unwrap_err().retry_after(), Some(MINUTE));
+    assert_eq!(TokioClock.now() - start, PATIENCE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_token_that_has_ended_is_replaced_before_a_refresh_that_came_first() {
+    let limit = RateLimit::new(1, MINUTE);
+    let clock: Arc<dyn Clock> = Arc::new(TokioClock);
+    let first = acquire(&limit, Duration::ZERO).await.unwrap();
+    let (rejected, urgency) = watch::channel(Urgency::Background);
+    let deadline = clock.now() + PATIENCE;
+    let ends_at = clock.now() + TIMEOUT;
+    let class = |now| (now < ends_at).then_some(Class::Rejected);
+    let replaced = limit.acquire(class, urgency, deadline, TIMEOUT, &clock);
+    let (_background, urgency) = watch::channel(Urgency::Background);
+    let refreshed = limit.acquire(|_| None, urgency, deadline, TIMEOUT, &clock);
+    let order = Mutex::new(Vec::new());
+    let served = |name, permit: Result<Permit, Error>| {
+        order.lock().unwrap().push(name);
+        drop(permit.unwrap());
+    };
+    tokio::join!(
+        async { served("refreshed", refreshed.await) },
+        async { served("replaced", replaced.await) },
+        async {
+            tokio::time::sleep(TIMEOUT).await;
+            // Requests begin to wait.
+            rejected.send_replace(Urgency::Waiting);
+            tokio::time::sleep(SOON).await;
+            drop(first);
+        }
+    );
+    assert_eq!(*order.lock().unwrap(), ["replaced", "refreshed"]);
 }
 
 /// One cache of the simulation. Times are seconds from the start.

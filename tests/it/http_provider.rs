@@ -598,8 +598,31 @@ async fn a_source_that_never_answered_is_a_transient_error_with_its_cause() {
     let (provider, requests) = over(sealed, |_| token());
     let error = refused(&provider).await;
     assert!(error.is_transient());
-    assert!(error.to_string().contains("the vault is sealed"), "{error}");
+    let cause = std::error::Error::source(&error).unwrap();
+    assert_eq!(cause.to_string(), "the vault is sealed");
     assert!(pairs(&requests).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_cannot_be_read_is_no_failure_of_the_endpoint_and_asked_again_in_5_s() {
+    let reads = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&reads);
+    let source = sourced(move || match count.fetch_add(1, Ordering::Relaxed) {
+        0 => Err("the vault is sealed".into()),
+        _ => Ok(AppCredentials::new("one", "first")),
+    });
+    let (provider, _) = over(source, |_| token());
+    let cache = officernd_auth::TokenCache::new(provider);
+    for passed in 0..5 {
+        // Those who come later get it as well, and wait for nothing.
+        let error = cache.token().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Transport);
+        assert_eq!(error.retry_after(), Some(s(5 - passed)));
+        assert_eq!(cache.status().consecutive_failures, 0);
+        tokio::time::sleep(s(1)).await;
+    }
+    cache.token().await.unwrap();
+    assert_eq!(reads.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -347,6 +347,8 @@ async fn a_host_header_that_names_another_host_than_the_uri_is_refused() {
         &["app.officernd.com:8443"],
         &["app.officernd.com:80"],
         &["me@app.officernd.com"],
+        &["APP.OfficeRnD.com"],
+        &["app.officernd.com:443"],
         &["app.officernd.com", "evil.example"],
         &["evil.example", "app.officernd.com"],
         &[""],
@@ -357,15 +359,9 @@ async fn a_host_header_that_names_another_host_than_the_uri_is_refused() {
         assert!(!error.to_string().contains("evil"), "{error}");
     }
     assert!(no_request(&mut server));
-    for host in [
-        "app.officernd.com",
-        "APP.OfficeRnD.com",
-        "app.officernd.com:443",
-    ] {
-        let _response = send(&mut client, with_hosts(&[host]));
-        let sent = serve(&mut server, answer(200)).await;
-        assert_eq!(sent, ["Bearer scripted-1"], "{host}");
-    }
+    let _response = send(&mut client, with_hosts(&["app.officernd.com"]));
+    let sent = serve(&mut server, answer(200)).await;
+    assert_eq!(sent, ["Bearer scripted-1"]);
     // The inner service knows where an origin-form URI goes.
     let mut relative = with_hosts(&["gateway.example"]);
     *relative.uri_mut() = http::Uri::from_static("/api/v2");

@@ -1,9 +1,7 @@
 //! Runtimes that die, stand still, lack timers, or are none.
 
-use std::panic;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
@@ -14,7 +12,7 @@ use officernd_auth::{ErrorKind, Phase, RateLimit, TokenCache};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
-use crate::support::{at_once, cache_with, ms, now, poll, s, served, settle, stepped};
+use crate::support::{at_once, cache_with, now, poll, s, served, settle, stepped};
 
 /// Ends a test that hangs; nothing is tuned to it.
 const GENEROUS: Duration = Duration::from_secs(60);
@@ -312,44 +310,14 @@ fn a_foreign_executor_that_joins_a_fetch_under_way_does_not_panic() {
 }
 
 #[test]
-fn a_runtime_without_timers_is_an_error_and_no_panic() {
-    let provider = ScriptedProvider::new();
-    let cache = cache_with(&provider, |builder| builder);
+fn in_a_runtime_without_timers_tokio_panics_in_the_callers_task_and_the_cache_goes_on() {
+    let cache = cache_with(&ScriptedProvider::new(), |builder| builder);
     let bare = Builder::new_current_thread().build().unwrap();
-    let error = bare.block_on(cache.token()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Runtime);
-    assert_eq!(provider.calls(), 0);
-    // Nor does one that joins what another runtime has begun.
-    let whole = runtime();
-    provider.set_latency(ms(10));
-    whole.block_on(async { assert!(at_once(cache.token()).is_none()) });
-    let error = bare.block_on(cache.token()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Runtime);
-    assert_eq!(served(&whole.block_on(cache.token())), FIRST);
-    assert_eq!(served(&bare.block_on(cache.token())), FIRST);
-}
-
-#[test]
-fn a_runtime_without_timers_is_found_out_once() {
-    let here = thread::current().id();
-    let panics = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&panics);
-    let others = panic::take_hook();
-    panic::set_hook(Box::new(move |info| match thread::current().id() == here {
-        true => drop(count.fetch_add(1, Ordering::SeqCst)),
-        // Other tests panic, too.
-        false => others(info),
-    }));
-    let cache = cache_with(&ScriptedProvider::new(), |builder| builder.keep_warm(true));
-    let bare = Builder::new_current_thread().build().unwrap();
-    bare.block_on(async {
-        for _ in 0..100 {
-            assert!(cache.try_token().is_none());
-            assert!(cache.token().await.is_err());
-        }
-    });
-    assert_eq!(panics.load(Ordering::SeqCst), 1, "panic hooks report each");
+    let caller = cache.clone();
+    let joined = bare.block_on(bare.spawn(async move { caller.token().await }));
+    assert!(joined.unwrap_err().is_panic());
     assert_eq!(served(&runtime().block_on(cache.token())), FIRST);
+    assert_eq!(served(&bare.block_on(cache.token())), FIRST);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use officernd_auth::{
     AccessToken, Builder, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit,
     StaticToken, TokenCache, TokenProvider,
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
 use crate::support::{Stopwatch, ms, poll, s, served};
@@ -229,4 +229,54 @@ async fn a_wrapper_that_is_late_to_see_the_timeout_is_not_cut_off_by_it() {
         sleep(ms(200)).await;
         assert_eq!(finished.load(Ordering::SeqCst), 1);
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_closes_the_window_before_the_wrapper_has_ended() {
+    let rate_limit = RateLimit::new(5, s(60));
+    let with = |builder: Builder| builder.rate_limit(rate_limit.clone());
+    let refused = Error::new(ErrorKind::RateLimited, "429").with_retry_after(s(50));
+    let refuses = ScriptedProvider::new().then(Step::Error(refused));
+    let (first, other) = (Wrapper::new(refuses, s(0), s(4)), ScriptedProvider::new());
+    let (first, other) = (cache(first, with), cache(other.clone(), with));
+    let check = async {
+        sleep(s(1)).await;
+        let error = other.token().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::RateLimited);
+        assert_eq!(error.retry_after(), Some(s(49)));
+    };
+    let (_, ()) = tokio::join!(first.token(), check);
+}
+
+/// Connects, and sends when it is told to.
+struct Parked(Arc<Notify>, Arc<AtomicUsize>);
+
+impl TokenProvider for Parked {
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        let _permit = cx.permit().await?;
+        self.0.notified().await;
+        self.1.fetch_add(1, Ordering::SeqCst);
+        AccessToken::bearer("late", s(3600))
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        None
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_was_given_up_while_its_runtime_stood_still_sends_nothing() {
+    for (parked, sends) in [(s(14), 1), (s(16), 0)] {
+        let (connected, sent) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+        let provider = Parked(Arc::clone(&connected), Arc::clone(&sent));
+        let cache = cache(provider, |it| it);
+        let mut call = pin!(cache.token());
+        assert!(poll(call.as_mut()).is_pending());
+        sleep(ms(1)).await;
+        connected.notify_one();
+        // Both have come about when the runtime goes on.
+        tokio::time::advance(parked).await;
+        let _ = call.await;
+        assert_eq!(sent.load(Ordering::SeqCst), sends, "{parked:?}");
+    }
 }
