@@ -122,7 +122,7 @@
 )]
 
 mod backoff;
-pub mod builder;
+mod builder;
 mod cache;
 pub mod clock;
 #[cfg(all(doc, any(not(doctest), feature = "reqwest-middleware")))]
@@ -152,7 +152,6 @@ mod token;
 
 #[doc(inline)]
 pub use self::backoff::backoff;
-#[doc(inline)]
 pub use self::builder::Builder;
 pub use self::cache::{Phase, TokenCache, TokenStatus};
 #[doc(inline)]
