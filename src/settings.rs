@@ -549,8 +549,8 @@ mod tests {
             token_url: Some(\"https://identity-staging.officernd.com/oauth/token\"), \
             allow_origins: [\"https://a.example\", \"https://b.example\"], pass_foreign_origins: true, \
             if_not_present: true, refresh_ahead: 5400s, jitter: 0.0, expiry_margin: 250ms, fetch_timeout: 2s, \
-            acquire_timeout: 60s, rate_limit_requests: Some(3), rate_limit_per: Some(120s), keep_warm: true,";
-        assert!(shown.starts_with(wanted), "{shown}");
+            acquire_timeout: 60s, rate_limit_requests: Some(3), rate_limit_per: Some(120s), keep_warm: true }";
+        assert_eq!(shown, wanted);
         settings.credentials().unwrap();
     }
 
