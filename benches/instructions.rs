@@ -48,7 +48,7 @@ fn main() -> Result<(), BoxError> {
         for contender in &contenders {
             let wanted = matches!(
                 contender.name,
-                "bare" | "duties" | "tower-http" | "ours" | SHARED
+                "bare" | "duties" | "tower-http" | "ours" | "organization" | SHARED
             );
             if wanted || !guard && effort == Effort::Full {
                 counts.push((contender, count(contender, how, effort)?));

@@ -217,14 +217,6 @@ impl Error {
         None
     }
 
-    /// The same error of this organization's cache: the message names it.
-    #[must_use]
-    pub(crate) fn of_organization(mut self, slug: &str) -> Self {
-        let inner = self.inner_mut();
-        inner.message = format!("organization {slug:?}: {}", inner.message);
-        self
-    }
-
     fn inner_mut(&mut self) -> &mut Inner {
         Arc::make_mut(&mut self.inner)
     }

@@ -47,7 +47,7 @@
 //! | change when tokens are refreshed, which hosts get them, how long requests wait | [`Builder`] |
 //! | replay a request after a 401 | [`OfficeRndAuthLayer::with_retry`], [`RetryUnauthorized`] |
 //! | stack retry, timeout, redirects, tracing and limits in the right order | [guide::composition] |
-//! | serve several organizations through one client | [`organizations`] |
+//! | serve several organizations through one client | [`OrganizationsLayer`](organizations::OrganizationsLayer) |
 //! | share one token between pods or processes | [`fleet`], [`SharedTokenProvider`] |
 //! | read settings from a file | [`Settings`] |
 //! | rotate a client secret that lies in a file | [`ClientCredentials`] |
@@ -103,8 +103,8 @@
 //! loopback: token endpoint, rate limit, API and faults.
 //!
 //! `reqwest` without one of the three TLS features speaks plain http only. Features only add. The library spawns tasks
-//! on the tokio runtime of its caller and has no permanent task, unless [`keep_warm`](Builder::keep_warm) is on. It
-//! needs Rust 1.85 and has no `unsafe` code.
+//! on the tokio runtime of its caller and has no permanent task, unless [`keep_warm`](Builder::keep_warm) is on or
+//! several [`organizations`] are in use. It needs Rust 1.85 and has no `unsafe` code.
 //!
 //! [OfficeRnD]: https://www.officernd.com
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -122,7 +122,7 @@
 )]
 
 mod backoff;
-pub mod builder;
+mod builder;
 mod cache;
 pub mod clock;
 #[cfg(all(doc, any(not(doctest), feature = "reqwest-middleware")))]
@@ -152,7 +152,6 @@ mod token;
 
 #[doc(inline)]
 pub use self::backoff::backoff;
-#[doc(inline)]
 pub use self::builder::Builder;
 pub use self::cache::{Phase, TokenCache, TokenStatus};
 #[doc(inline)]

@@ -40,14 +40,6 @@ impl Default for OriginPolicy {
 }
 
 impl OriginPolicy {
-    /// Allows no origin at all.
-    pub(crate) fn empty() -> Self {
-        Self {
-            patterns: Vec::new(),
-            any_https: false,
-        }
-    }
-
     /// Adds one origin to the list.
     pub(crate) fn allow(&mut self, text: &str) -> Result<(), ConfigError> {
         let pattern = Pattern::parse(text)?;
@@ -75,11 +67,7 @@ impl OriginPolicy {
 
     /// Does the same without the exception for OfficeRnD's own host.
     #[inline(never)]
-    pub(crate) fn check_listed(
-        &self,
-        scheme: Option<&str>,
-        authority: Option<&str>,
-    ) -> Result<(), Error> {
+    fn check_listed(&self, scheme: Option<&str>, authority: Option<&str>) -> Result<(), Error> {
         let (scheme, authority) = match (scheme, authority) {
             (Some(scheme), Some(authority)) => (scheme, authority),
             // Origin-form and `*`: the inner service knows where that goes.

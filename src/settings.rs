@@ -141,15 +141,6 @@ pub struct Settings {
     /// Refreshes the token on a timer while there are no requests. Default: `false`.
     #[serde(deserialize_with = "value")]
     pub keep_warm: bool,
-    /// The organization of requests whose path names none. Default: none.
-    #[serde(deserialize_with = "text")]
-    pub default_organization: Option<String>,
-    /// The maximum number of organizations to keep. Default: 10,000.
-    #[serde(deserialize_with = "value")]
-    pub max_organizations: usize,
-    /// Drops an organization after this time without a request. Default: 1 h.
-    #[serde(deserialize_with = "duration")]
-    pub idle_after: Duration,
     /// Errors name the variable instead of the field.
     #[serde(skip)]
     from_env: bool,
@@ -175,17 +166,13 @@ impl Default for Settings {
             rate_limit_requests: None,
             rate_limit_per: None,
             keep_warm: false,
-            default_organization: None,
-            max_organizations: 10_000,
-            idle_after: Duration::from_secs(60 * 60),
             from_env: false,
         }
     }
 }
 
 impl Settings {
-    /// Reads the environment: `OFFICERND_CLIENT_ID` is `client_id`, and so on for each setting but
-    /// those of several organizations.
+    /// Reads the environment: `OFFICERND_CLIENT_ID` is `client_id`, and so on for each setting.
     ///
     /// Values are text: digits, `true` and quotes in a secret are part of it. `OFFICERND_SCOPE`
     /// is another name of `OFFICERND_SCOPES`. A misspelt name is reported as a WARN event.
@@ -357,10 +344,6 @@ impl Settings {
             (*name, "is zero: no token could ever arrive")
         } else if let Some((name, _)) = endless {
             (*name, "is over 24 h: that is no bound")
-        } else if self.max_organizations == 0 {
-            ("max_organizations", "is zero: none could be kept")
-        } else if self.idle_after.is_zero() {
-            ("idle_after", "is zero: none could be kept")
         } else {
             return Ok(());
         };
@@ -413,9 +396,6 @@ impl fmt::Debug for Settings {
             .field("rate_limit_requests", &self.rate_limit_requests)
             .field("rate_limit_per", &self.rate_limit_per)
             .field("keep_warm", &self.keep_warm)
-            .field("default_organization", &self.default_organization)
-            .field("max_organizations", &self.max_organizations)
-            .field("idle_after", &self.idle_after)
             .finish()
     }
 }
@@ -569,8 +549,8 @@ mod tests {
             token_url: Some(\"https://identity-staging.officernd.com/oauth/token\"), \
             allow_origins: [\"https://a.example\", \"https://b.example\"], pass_foreign_origins: true, \
             if_not_present: true, refresh_ahead: 5400s, jitter: 0.0, expiry_margin: 250ms, fetch_timeout: 2s, \
-            acquire_timeout: 60s, rate_limit_requests: Some(3), rate_limit_per: Some(120s), keep_warm: true,";
-        assert!(shown.starts_with(wanted), "{shown}");
+            acquire_timeout: 60s, rate_limit_requests: Some(3), rate_limit_per: Some(120s), keep_warm: true }";
+        assert_eq!(shown, wanted);
         settings.credentials().unwrap();
     }
 
@@ -584,9 +564,7 @@ mod tests {
             ("OFFICERND_CLIENT_IDS", ""),
             ("KEEP_WARM", "true"),
         ]);
-        let settings = settings.unwrap();
-        assert_eq!(settings.max_organizations, 10_000);
-        assert!(!settings.keep_warm);
+        assert!(!settings.unwrap().keep_warm);
     }
 
     #[test]

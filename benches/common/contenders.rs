@@ -1,5 +1,6 @@
 //! The contenders, and the loop that drives them.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{Future, Ready, ready};
@@ -11,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use super::duties::{DutiesLayer, FreshLayer, GuardLayer, WatchLayer};
 use http::header::{ACCEPT, ACCEPT_LANGUAGE, AUTHORIZATION, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
+use officernd_auth::organizations::OrganizationsLayer;
 use officernd_auth::provider::{KeyMaterial, KeyedProvider};
 use officernd_auth::testing::MemoryStore;
 use officernd_auth::{
@@ -84,6 +86,10 @@ pub(crate) fn all() -> Result<Vec<Contender>, BoxError> {
         .build()?;
     runtime.block_on(ours.cache().warm_up())?;
     runtime.block_on(shared.cache().warm_up())?;
+    let acme = HashMap::from([("acme".to_owned(), ours.clone())]);
+    let organizations = OrganizationsLayer::new(acme);
+    let mut known = organizations.layer(Sink);
+    runtime.block_on(known.call(request(false)))?;
     Ok(vec![
         Contender::new(
             "bare",
@@ -117,6 +123,11 @@ pub(crate) fn all() -> Result<Vec<Contender>, BoxError> {
         )?,
         Contender::checked("naive", "RwLock<String> + format! + a box", naive)?,
         Contender::checked("ours", "OfficeRndAuthLayer", ours)?,
+        Contender::checked(
+            "organization",
+            "one of several organizations",
+            organizations,
+        )?,
         Contender::checked(SHARED, "the same, its token shared through a store", shared)?,
     ])
 }
@@ -268,7 +279,7 @@ pub(crate) fn drive<S: Service<Request<()>>>(service: &mut S, request: Request<(
 /// A URI and four headers, in three allocations.
 #[inline(always)]
 pub(crate) fn request(with_host: bool) -> Request<()> {
-    let uri = match Uri::try_from("https://app.officernd.com/api/v2/abc") {
+    let uri = match Uri::try_from("https://app.officernd.com/api/v2/organizations/acme/abc") {
         Ok(uri) => uri,
         Err(error) => panic!("{error}"),
     };

@@ -37,7 +37,7 @@ pub enum ErrorKind {
     /// The request would carry the token over plain http.
     InsecureOrigin,
     /// The request names no organization, or one without credentials
-    /// (`per_organization` only).
+    /// ([`organizations`](crate::organizations) only).
     Organization,
     /// The shared token store failed.
     Store,

@@ -12,15 +12,14 @@ use tower_layer::Layer;
 
 use super::{OfficeRndAuthLayer, RetryUnauthorized, SkipAuth};
 use crate::error::BoxError;
-use crate::organizations::OrganizationSlug;
 
 /// Sends each request through the layer, with its origin check and its replay
 /// after a 401 ([`with_retry`](OfficeRndAuthLayer::with_retry)).
 ///
 /// Middlewares that are added after it see each try, with its token. Of the
-/// extensions that `RequestBuilder::with_extension` adds, it reads [`SkipAuth`]
-/// and [`OrganizationSlug`]. [`Error::find_in`](crate::Error::find_in) gets this
-/// crate's error out of `reqwest_middleware::Error`.
+/// extensions that `RequestBuilder::with_extension` adds, it reads [`SkipAuth`].
+/// [`Error::find_in`](crate::Error::find_in) gets this crate's error out of
+/// `reqwest_middleware::Error`.
 ///
 /// ```
 /// use officernd_auth::{OfficeRndAuthLayer, StaticToken};
@@ -35,7 +34,7 @@ use crate::organizations::OrganizationSlug;
 /// # }
 /// ```
 #[async_trait::async_trait]
-impl<C: Send + Sync + 'static> Middleware for OfficeRndAuthLayer<C> {
+impl Middleware for OfficeRndAuthLayer {
     async fn handle(
         &self,
         request: Request,
@@ -45,10 +44,6 @@ impl<C: Send + Sync + 'static> Middleware for OfficeRndAuthLayer<C> {
         if extensions.get::<SkipAuth>().is_some() {
             return next.run(request, extensions).await;
         }
-        let request = match extensions.get::<OrganizationSlug>() {
-            Some(slug) => of_organization(request, slug.clone())?,
-            None => request,
-        };
         let extensions = &Mutex::new(extensions);
         let rest = service_fn(move |request| {
             let next = next.clone();
@@ -58,13 +53,6 @@ impl<C: Send + Sync + 'static> Middleware for OfficeRndAuthLayer<C> {
         let client = retry.layer(self.layer(rest));
         client.oneshot(request).await.map_err(into_error)
     }
-}
-
-/// reqwest shows a request's extensions only in an `http::Request`.
-fn of_organization(request: Request, slug: OrganizationSlug) -> Result<Request> {
-    let mut request = http::Request::<reqwest::Body>::try_from(request)?;
-    request.extensions_mut().insert(slug);
-    Ok(Request::try_from(request)?)
 }
 
 /// The error of the rest of the client as it was, or this crate's.

@@ -10,7 +10,6 @@ use http::{HeaderMap, StatusCode};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::source::Acquire;
 use super::{AuthRequest, AuthResponse, TokenRejected};
 use crate::cache::{Token, TokenCache};
 use crate::error::{BoxError, Error};
@@ -66,6 +65,8 @@ enum PendingCall<S, Req> {
     Completed,
 }
 
+pub(super) type Acquire = Pin<Box<dyn Future<Output = Result<Arc<Token>, Error>> + Send>>;
+
 /// Handles a 401 to our token: reports it to the cache, and marks the response.
 #[cold]
 fn unauthorized<R: AuthResponse>(response: &mut R, token: Arc<Token>) {
@@ -116,7 +117,7 @@ impl<F, S, Req> ResponseFuture<F, S, Req> {
 }
 
 /// The inner future, and the token that went out with its request.
-type SendResult<F> = Result<(F, Option<Arc<Token>>), BoxError>;
+type SendResult<F> = Result<(F, Arc<Token>), BoxError>;
 
 impl<S, Req> PendingCall<S, Req> {
     /// Sends the request once its token is there.
@@ -134,12 +135,9 @@ impl<S, Req> PendingCall<S, Req> {
         match (mem::replace(self, Self::Completed), acquired) {
             (Self::Waiting { held, .. }, Some(acquired)) => {
                 let (mut service, mut request) = held;
-                // `None`: an origin that may not see the token, and `pass_foreign_origins`.
                 let token = acquired?;
-                if let Some(token) = &token {
-                    let value = token.value().clone();
-                    request.headers_mut().insert(AUTHORIZATION, value);
-                }
+                let value = token.value().clone();
+                request.headers_mut().insert(AUTHORIZATION, value);
                 Poll::Ready(Ok((service.call(request), token)))
             }
             (Self::Rejected(error), _) => Poll::Ready(Err(error.into())),
@@ -175,6 +173,7 @@ where
                 }
                 StateProj::Pending { call } => {
                     let (inner, token) = ready!(call.poll_send(cx))?;
+                    let token = Some(token);
                     state.set(State::Sent { inner, token });
                 }
             }

@@ -5,10 +5,9 @@ use tower::retry::RetryLayer;
 use tower_layer::{Layer, Stack};
 use tower_service::Service;
 
-use super::{AuthRequest, OfficeRndAuth, Policy, RetryUnauthorized, Shared, Source};
+use super::{AuthRequest, OfficeRndAuth, Policy, RetryUnauthorized, Shared};
 use crate::cache::TokenCache;
 use crate::error::BoxError;
-use crate::organizations::Organizations;
 
 /// Puts a live bearer token on every request.
 ///
@@ -19,8 +18,10 @@ use crate::organizations::Organizations;
 /// | `from_env` | one organization, with settings from environment variables |
 /// | [`new`](Self::new) | another [`TokenProvider`](crate::TokenProvider), such as [`HttpTokenProvider`](crate::HttpTokenProvider) |
 /// | [`builder`](Self::builder) | the same, with settings that differ from the defaults |
-/// | [`per_organization`](Self::per_organization) | several organizations through one client |
 /// | [`from_cache`](Self::from_cache) | a second layer, with other rules, over the same token |
+///
+/// [`OrganizationsLayer`](crate::organizations::OrganizationsLayer) serves several organizations
+/// through one client, each with a layer of its own.
 ///
 /// # Where it goes in a stack
 ///
@@ -52,43 +53,20 @@ use crate::organizations::Organizations;
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct OfficeRndAuthLayer<C = TokenCache> {
+pub struct OfficeRndAuthLayer {
     shared: Arc<Shared>,
-    /// The same source, with its type.
-    source: C,
 }
 
 impl OfficeRndAuthLayer {
-    pub(crate) fn over_cache(source: TokenCache, policy: Policy) -> Self {
-        Self::from_parts(Source::Single(source.clone()), source, policy)
+    pub(crate) fn over_cache(cache: TokenCache, policy: Policy) -> Self {
+        let shared = Arc::new(Shared { cache, policy });
+        Self { shared }
     }
 
     /// The cache behind the layer: for readiness, warm-up, another layer.
     #[must_use]
     pub fn cache(&self) -> &TokenCache {
-        &self.source
-    }
-}
-
-impl OfficeRndAuthLayer<Organizations> {
-    pub(crate) fn over_organizations(source: Organizations, policy: Policy) -> Self {
-        Self::from_parts(Source::PerOrganization(source.clone()), source, policy)
-    }
-
-    /// The caches behind the layer.
-    #[must_use]
-    pub fn organizations(&self) -> &Organizations {
-        &self.source
-    }
-}
-
-impl<C> OfficeRndAuthLayer<C> {
-    fn from_parts(shared: Source, source: C, policy: Policy) -> Self {
-        let shared = Arc::new(Shared {
-            source: shared,
-            policy,
-        });
-        Self { shared, source }
+        &self.shared.cache
     }
 
     /// This layer with [`RetryUnauthorized`] above it, in that order: a request
@@ -135,7 +113,7 @@ impl<C> OfficeRndAuthLayer<C> {
     }
 }
 
-impl<S, C> Layer<S> for OfficeRndAuthLayer<C> {
+impl<S> Layer<S> for OfficeRndAuthLayer {
     type Service = OfficeRndAuth<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
@@ -143,10 +121,10 @@ impl<S, C> Layer<S> for OfficeRndAuthLayer<C> {
     }
 }
 
-impl<C> fmt::Debug for OfficeRndAuthLayer<C> {
+impl fmt::Debug for OfficeRndAuthLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OfficeRndAuthLayer")
-            .field("source", &self.shared.source)
+            .field("cache", &self.shared.cache)
             .field("policy", &self.shared.policy)
             .finish()
     }

@@ -16,7 +16,6 @@ mod request;
 mod response;
 mod retry;
 mod service;
-mod source;
 
 pub use self::future::ResponseFuture;
 pub use self::layer::OfficeRndAuthLayer;
@@ -25,7 +24,7 @@ pub use self::response::{AuthResponse, TokenRejected};
 pub use self::retry::{RetryFuture, RetryUnauthorized};
 pub use self::service::OfficeRndAuth;
 
-use self::source::Source;
+use crate::cache::TokenCache;
 use crate::origin::OriginPolicy;
 
 /// What a layer and its services share. On cache lines of its own, away from
@@ -34,7 +33,7 @@ use crate::origin::OriginPolicy;
 #[derive(Debug)]
 #[repr(align(128))]
 struct Shared {
-    source: Source,
+    cache: TokenCache,
     policy: Policy,
 }
 

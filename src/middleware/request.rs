@@ -1,12 +1,8 @@
 //! What the layer reads and writes of a request.
 
 use std::fmt;
-#[cfg(feature = "reqwest")]
-use std::mem;
 
 use http::{Extensions, HeaderMap};
-
-use crate::organizations::OrganizationSlug;
 
 /// Request extension: sends this request as it is, without the token and without
 /// a check of its origin.
@@ -57,8 +53,8 @@ pub trait AuthRequest {
     /// The request's headers, for the token.
     fn headers_mut(&mut self) -> &mut HeaderMap;
 
-    /// The organization that the request's extensions name.
-    fn organization(&mut self) -> Option<OrganizationSlug>;
+    /// The request's extensions, where its type shows them.
+    fn extensions(&self) -> Option<&Extensions>;
 }
 
 /// Where an [`AuthRequest`] goes.
@@ -73,8 +69,6 @@ pub trait AuthRequest {
 pub struct RequestTarget<'a> {
     pub(super) scheme: Option<&'a str>,
     pub(super) authority: Option<&'a str>,
-    /// The extensions, where the type of request shows them.
-    pub(super) extensions: Option<&'a Extensions>,
 }
 
 impl<B> AuthRequest for http::Request<B> {
@@ -84,7 +78,6 @@ impl<B> AuthRequest for http::Request<B> {
         RequestTarget {
             scheme: uri.scheme_str(),
             authority: uri.authority().map(|authority| authority.as_str()),
-            extensions: Some(self.extensions()),
         }
     }
 
@@ -104,8 +97,8 @@ impl<B> AuthRequest for http::Request<B> {
     }
 
     #[inline]
-    fn organization(&mut self) -> Option<OrganizationSlug> {
-        self.extensions().get().cloned()
+    fn extensions(&self) -> Option<&Extensions> {
+        Some(self.extensions())
     }
 }
 
@@ -116,7 +109,6 @@ impl AuthRequest for reqwest::Request {
         RequestTarget {
             scheme: Some(url.scheme()),
             authority: Some(url.authority()),
-            extensions: None,
         }
     }
 
@@ -132,16 +124,8 @@ impl AuthRequest for reqwest::Request {
         self.headers_mut()
     }
 
-    /// reqwest shows a request's extensions only in an `http::Request`: a clone
-    /// becomes one, without headers and body.
-    fn organization(&mut self) -> Option<OrganizationSlug> {
-        let headers = mem::take(self.headers_mut());
-        let body = self.body_mut().take();
-        let clone = self.try_clone();
-        *self.headers_mut() = headers;
-        *self.body_mut() = body;
-        let request = http::Request::<reqwest::Body>::try_from(clone?).ok()?;
-        request.extensions().get().cloned()
+    fn extensions(&self) -> Option<&Extensions> {
+        None
     }
 }
 

@@ -1,17 +1,19 @@
 use std::fmt;
+use std::future::Future;
 use std::mem;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::AUTHORIZATION;
 use tower_service::Service;
 
-use super::future::ResponseFuture;
-use super::source::Lookup;
+use super::future::{Acquire, ResponseFuture};
 use super::{AuthRequest, AuthResponse, Policy, Shared, SkipAuth, host};
-use crate::cache::SlotReader;
+use crate::cache::{SlotReader, Token, TokenCache};
+use crate::clock::Clock;
 use crate::error::{BoxError, Error};
-use crate::observability::{RequestOutcome, count_request};
+use crate::observability::{RequestOutcome, WaitTimer, count_request};
 
 /// A service that puts the token on each request and calls the inner one.
 ///
@@ -136,34 +138,60 @@ where
     }
 
     fn call(&mut self, mut request: Req) -> Self::Future {
-        let Shared { policy, source } = &*self.shared;
+        let Shared { policy, cache } = &*self.shared;
         match classify(policy, &request) {
             Action::Authorize => {}
             Action::PassThrough => return self.pass_through(request),
             Action::Reject(error) => return self.reject(error),
         }
-        match source.try_header(&mut self.reader, &mut request) {
-            Ok(Lookup::Inserted(token)) => {
-                count_request(RequestOutcome::Hit);
-                ResponseFuture::sent(self.inner.call(request), Some(token))
-            }
-            Ok(Lookup::Missing) => {
-                let token = source.acquire(&mut request, policy.pass_foreign);
-                ResponseFuture::waiting(self.take_ready(), request, token)
-            }
-            Ok(Lookup::Foreign(_)) if policy.pass_foreign => self.pass_through(request),
-            Ok(Lookup::Foreign(error)) | Err(error) => self.reject(error),
+        let headers = request.headers_mut();
+        let token = cache.try_carry(Some(&mut self.reader), |token| {
+            headers.insert(AUTHORIZATION, token.value().clone());
+            Arc::clone(token)
+        });
+        if token.is_some() {
+            count_request(RequestOutcome::Hit);
+            return ResponseFuture::sent(self.inner.call(request), token);
         }
+        let token = acquire(cache.clone());
+        ResponseFuture::waiting(self.take_ready(), request, token)
     }
+}
+
+/// Waits for the token of a request.
+#[cold]
+fn acquire(cache: TokenCache) -> Acquire {
+    Box::pin(async move {
+        let acquired = pin!(cache.token_until(cache.deadline()));
+        counted(cache.clock(), acquired).await
+    })
+}
+
+type Acquired = Result<Arc<Token>, Error>;
+
+/// Counts a request that has waited. By reference: an `async fn` keeps a future
+/// that it is given twice, and thousands may wait for one token.
+async fn counted(
+    clock: &dyn Clock,
+    acquired: Pin<&mut impl Future<Output = Acquired>>,
+) -> Acquired {
+    let waiter = WaitTimer::new(|| clock.now());
+    let acquired = acquired.await;
+    let outcome = match &acquired {
+        Ok(_) => RequestOutcome::Waited,
+        Err(_) => RequestOutcome::Failed,
+    };
+    waiter.finish(outcome, || clock.now());
+    acquired
 }
 
 #[inline(always)]
 fn classify<Req: AuthRequest>(policy: &Policy, request: &Req) -> Action {
-    let target = request.target();
-    let skip = target.extensions.and_then(|all| all.get::<SkipAuth>());
+    let skip = request.extensions().and_then(|all| all.get::<SkipAuth>());
     if skip.is_some() {
         return Action::PassThrough;
     }
+    let target = request.target();
     let (scheme, authority) = (target.scheme, target.authority);
     let origin = policy.origins.check(scheme, authority);
     let host = || host::check(request.headers(), authority);

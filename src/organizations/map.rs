@@ -1,115 +1,122 @@
-//! The caches by slug, made at the first request.
+//! The layers by slug, made at the first request.
 
+use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fmt;
-use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::panic::catch_unwind;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use foldhash::fast::RandomState;
-use papaya::{HashMap, LocalGuard};
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+use tokio::sync::{OnceCell, oneshot};
 
-use super::entry::{Entry, Known};
-use super::organization::Organization;
 use super::resolver::Resolve;
-use crate::backoff::backoff;
-use crate::cache::{self, TokenCache, TokenStatus};
-use crate::clock::{Clock, later, timeout_at};
-use crate::error::{Error, ErrorKind};
-use crate::provider::{DynProvider, FetchContext, TokenProvider};
-use crate::rate_limit::RateLimit;
-use crate::settings::Settings;
-use crate::token::AccessToken;
+use super::slug::{OrganizationSlug, Slug, rejected};
+use crate::clock::{Clock, TokioClock};
+use crate::{Error, ErrorKind, OfficeRndAuthLayer, TokenStatus, backoff};
 
 /// How long the resolver is not asked again for an unknown organization.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
-/// The caches by slug. Reads take no lock; the number is bounded; idle caches
-/// are dropped.
-pub(crate) struct OrganizationMap {
-    resolver: Box<dyn Resolve>,
-    settings: cache::Settings,
-    /// As the user gave it: wins over the providers'.
-    rate_limit: Option<RateLimit>,
-    /// For providers that name none: one for all organizations.
-    shared: RateLimit,
-    max: usize,
-    idle_after: Duration,
-    entries: HashMap<Box<str>, Arc<Entry>, RandomState>,
-    next_eviction: Mutex<Option<Instant>>,
-    this: Weak<Self>,
+/// How long a request waits for the resolver. Its layer's `acquire_timeout` comes after that.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Clone)]
+pub(super) struct Config {
+    pub(super) resolver: Arc<dyn Resolve>,
+    pub(super) default: Option<Result<OrganizationSlug, Error>>,
+    pub(super) max: usize,
+    pub(super) idle_after: Duration,
 }
 
-/// The map while it is read: what it lends outlives the slug.
-pub(crate) struct PinnedMap<'a>(
-    papaya::HashMapRef<'a, Box<str>, Arc<Entry>, RandomState, LocalGuard<'a>>,
-);
+type Entries = HashMap<Arc<str>, Arc<Entry>>;
 
-/// An organization's provider. Each fetch also drops idle organizations: it
-/// happens once in a token's life, and on no request's way.
-struct EvictingProvider {
-    provider: Arc<dyn DynProvider>,
-    map: Weak<OrganizationMap>,
+/// The organizations in use. Reads take no lock; each change replaces the map by a copy.
+pub(super) struct Map {
+    pub(super) config: Config,
+    entries: ArcSwap<Entries>,
+    /// Locked while the entries change. Closed once the task that drops idle ones has ended.
+    dropper: Mutex<Option<oneshot::Sender<Infallible>>>,
 }
 
-impl PinnedMap<'_> {
-    /// This organization, if it is known already.
-    #[inline]
-    pub(crate) fn get(&self, slug: &str) -> Option<&Known> {
-        let entry = self.0.get(slug)?;
-        let known = entry.known.get()?;
-        entry.mark_used();
-        Some(known)
-    }
+#[derive(Default)]
+struct Entry {
+    layer: OnceCell<OfficeRndAuthLayer>,
+    /// Why there is no layer, until when the resolver is not asked again, and how often it has
+    /// failed.
+    refused: Mutex<Option<(Error, Instant, u32)>>,
+    /// Whether a request came since idle organizations were dropped last.
+    used: AtomicBool,
 }
 
-impl OrganizationMap {
-    pub(crate) fn new(
-        resolver: Box<dyn Resolve>,
-        cache_settings: cache::Settings,
-        rate_limit: Option<RateLimit>,
-        settings: &Settings,
-    ) -> Arc<Self> {
-        Arc::new_cyclic(|this| Self {
-            resolver,
-            settings: cache_settings,
-            rate_limit,
-            shared: RateLimit::default(),
-            max: settings.max_organizations,
-            idle_after: settings.idle_after,
-            entries: HashMap::builder()
-                .resize_mode(papaya::ResizeMode::Blocking)
-                .hasher(RandomState::default())
-                .build(),
-            next_eviction: Mutex::new(None),
-            this: Weak::clone(this),
+impl Map {
+    pub(super) fn new(config: Config) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            entries: ArcSwap::default(),
+            dropper: Mutex::new(None),
         })
     }
 
-    /// The caches, for as long as one request looks for its own.
+    /// Returns the organization that a request is about.
     #[inline]
-    pub(crate) fn pin(&self) -> PinnedMap<'_> {
-        PinnedMap(self.entries.pin())
-    }
-
-    /// This organization; asks the resolver once if it is not known.
-    ///
-    /// Cancel safe: another caller that waits asks instead.
-    pub(crate) async fn find(&self, slug: &str, deadline: Instant) -> Result<Known, Error> {
-        let entry = self.enter(slug);
-        let known = entry.known.get_or_try_init(|| self.resolve(slug, &entry));
-        match timeout_at(self.clock(), deadline, known).await {
-            Some(known) => known.cloned(),
-            None => Err(Error::new(
-                ErrorKind::Timeout,
-                "the organization's credentials were not found within the acquire timeout",
+    pub(super) fn slug<'a>(
+        &'a self,
+        chosen: Option<&'a OrganizationSlug>,
+        path: &'a str,
+    ) -> Result<&'a str, Error> {
+        if let Some(chosen) = chosen {
+            return Ok(chosen.as_str());
+        }
+        match (Slug::of_path(path)?, &self.config.default) {
+            (Some(slug), _) => Ok(slug.as_str()),
+            (None, Some(Ok(default))) => Ok(default.as_str()),
+            (None, Some(Err(error))) => {
+                Err(rejected("the default_organization is not a slug").with_source(error.clone()))
+            }
+            (None, None) => Err(rejected(
+                "the path names no organization (/api/v2/organizations/{slug}/...), and there is \
+                 no default_organization",
             )),
         }
     }
 
-    async fn resolve(&self, slug: &str, entry: &Entry) -> Result<Known, Error> {
+    /// Gives the organization's layer to `act`, if it is known already.
+    #[inline]
+    pub(super) fn with<R>(
+        &self,
+        slug: &str,
+        act: impl FnOnce(&OfficeRndAuthLayer) -> R,
+    ) -> Option<R> {
+        let entries = self.entries.load();
+        let entry = entries.get(slug)?;
+        let layer = entry.layer.get()?;
+        entry.mark_used();
+        Some(act(layer))
+    }
+
+    /// Returns the organization's layer; asks the resolver once if it is not known.
+    ///
+    /// Cancel safe: another caller that waits asks instead.
+    pub(super) async fn find(self: Arc<Self>, slug: Arc<str>) -> Result<OfficeRndAuthLayer, Error> {
+        check_runtime()?;
+        let entry = self.enter(&slug);
+        let layer = entry.layer.get_or_try_init(|| self.resolve(&slug, &entry));
+        match tokio::time::timeout(RESOLVE_TIMEOUT, layer).await {
+            Ok(layer) => layer.cloned(),
+            Err(_) => Err(Error::new(
+                ErrorKind::Timeout,
+                format!("organization {slug:?}: the resolver has not answered within 30 s"),
+            )),
+        }
+    }
+
+    async fn resolve(&self, slug: &str, entry: &Entry) -> Result<OfficeRndAuthLayer, Error> {
         let failures = match &*entry.refused() {
             Some((error, until, failures)) => {
-                let left = until.saturating_duration_since(self.clock().now());
+                let left = until.saturating_duration_since(TokioClock.now());
                 if !left.is_zero() {
                     return Err(error.clone().with_retry_after(left));
                 }
@@ -117,122 +124,131 @@ impl OrganizationMap {
             }
             None => 1,
         };
-        let error = match self.resolver.resolve(slug).await {
-            Ok(Some(organization)) => return Ok(self.known(organization)),
-            Ok(None) => Error::new(
-                ErrorKind::Organization,
-                "the resolver knows no credentials for this organization",
-            )
+        let error = match self.config.resolver.resolve(slug).await {
+            Ok(Some(layer)) => return Ok(layer),
+            Ok(None) => rejected(&format!(
+                "organization {slug:?}: the resolver knows no credentials for it"
+            ))
             .with_retry_after(UNKNOWN_FOR),
             Err(error) => error,
         };
         let wait = backoff(&error, failures, fastrand::f32());
-        let until = later(self.clock().now(), wait);
+        let now = TokioClock.now();
+        let until = now.checked_add(wait).unwrap_or(now);
         *entry.refused() = Some((error.clone(), until, failures));
         Err(error.with_retry_after(wait))
     }
 
-    fn known(&self, organization: Organization) -> Known {
-        let Organization {
-            provider,
-            rate_limit,
-            origins,
-        } = organization;
-        let explicit = rate_limit.or_else(|| self.rate_limit.clone());
-        // `None` is the provider's own.
-        let or_shared = || {
-            let has_own = provider.rate_limit().is_some();
-            (!has_own).then(|| self.shared.clone())
-        };
-        let rate_limit = explicit.or_else(or_shared);
-        let provider = EvictingProvider {
-            provider,
-            map: Weak::clone(&self.this),
-        };
-        let settings = self.settings.clone();
-        let cache = TokenCache::with_settings(Box::new(provider), rate_limit, settings);
-        Known { cache, origins }
-    }
-
-    fn enter(&self, slug: &str) -> Arc<Entry> {
-        self.evict_idle(1);
-        let entries = self.entries.pin();
-        let entry = entries.get_or_insert_with(slug.into(), Arc::default);
-        entry.mark_used();
-        Arc::clone(entry)
-    }
-
-    /// Drops organizations without a request since the last eviction; above the
-    /// bound, some more. Called on the way to a resolver, which adds one, or to
-    /// a token, never on a hit.
-    fn evict_idle(&self, newcomers: usize) {
-        let now = self.clock().now();
-        let mut next = self
-            .next_eviction
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let entries = self.entries.pin();
-        if next.is_none_or(|next| now >= next) {
-            *next = Some(later(now, self.idle_after));
-            entries.retain(|_, entry| entry.take_used());
+    fn enter(self: &Arc<Self>, slug: &Arc<str>) -> Arc<Entry> {
+        let mut dropper = self.dropper();
+        let entries = self.entries.load_full();
+        if let Some(entry) = entries.get(slug) {
+            entry.mark_used();
+            return Arc::clone(entry);
         }
-        // A sixteenth at once, so that a flood of slugs costs each newcomer
-        // little. Those without credentials go first.
-        let mut surplus = match (entries.len() + newcomers).saturating_sub(self.max) {
+        let mut entries = Entries::clone(&entries);
+        self.make_room(&mut entries);
+        let entry = Arc::<Entry>::default();
+        entry.mark_used();
+        entries.insert(Arc::clone(slug), Arc::clone(&entry));
+        self.entries.store(Arc::new(entries));
+        if dropper.as_ref().is_none_or(oneshot::Sender::is_closed) {
+            let (sender, gone) = oneshot::channel();
+            tokio::spawn(drop_idle(
+                Arc::downgrade(self),
+                gone,
+                self.config.idle_after,
+            ));
+            *dropper = Some(sender);
+        }
+        entry
+    }
+
+    /// Makes room for one more.
+    fn make_room(&self, entries: &mut Entries) {
+        // A sixteenth at once, so that a flood of slugs costs each newcomer little. Those without
+        // credentials go first.
+        let mut surplus = match (entries.len() + 1).saturating_sub(self.config.max) {
             0 => return,
-            over => over + self.max / 16,
+            over => over + self.config.max / 16,
         };
         for unknown_only in [true, false] {
             entries.retain(|_, entry| {
-                let keep = surplus == 0 || (unknown_only && entry.known.initialized());
+                let keep = surplus == 0 || (unknown_only && entry.layer.initialized());
                 surplus -= usize::from(!keep);
                 keep
             });
         }
     }
 
-    pub(crate) fn clock(&self) -> &dyn Clock {
-        &*self.settings.clock
+    /// Drops the organizations without a request since the last call. Returns whether any is left.
+    fn drop_unused(&self) -> bool {
+        let mut dropper = self.dropper();
+        let mut entries = Entries::clone(&self.entries.load());
+        entries.retain(|_, entry| entry.used.swap(false, Ordering::Relaxed));
+        let any_left = !entries.is_empty();
+        if !any_left {
+            *dropper = None;
+        }
+        self.entries.store(Arc::new(entries));
+        any_left
     }
 
-    /// Until when a request that comes now waits, for resolver and token.
-    pub(crate) fn deadline(&self) -> Instant {
-        later(self.clock().now(), self.settings.policy.acquire_timeout)
+    fn dropper(&self) -> MutexGuard<'_, Option<oneshot::Sender<Infallible>>> {
+        self.dropper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    pub(crate) fn statuses(&self) -> Vec<(String, TokenStatus)> {
-        let entries = self.entries.pin();
+    pub(super) fn statuses(&self) -> Vec<(String, TokenStatus)> {
+        let entries = self.entries.load();
         let known = entries.iter().filter_map(|(slug, entry)| {
-            let known = entry.known.get()?;
-            Some((slug.to_string(), known.cache.status()))
+            let layer = entry.layer.get()?;
+            Some((slug.to_string(), layer.cache().status()))
         });
         known.collect()
     }
 }
 
-impl TokenProvider for EvictingProvider {
-    fn fetch(&self, cx: FetchContext) -> impl Future<Output = Result<AccessToken, Error>> + Send {
-        if let Some(map) = self.map.upgrade() {
-            map.evict_idle(0);
+impl Entry {
+    /// Writes once per `idle_after`, so that hits do not compete for the cache line.
+    #[inline]
+    fn mark_used(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
         }
-        self.provider.fetch(cx)
     }
 
-    fn rate_limit(&self) -> Option<RateLimit> {
-        self.provider.rate_limit()
+    fn refused(&self) -> MutexGuard<'_, Option<(Error, Instant, u32)>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl fmt::Debug for OrganizationMap {
+/// Drops idle organizations until none is left, or the map is gone.
+async fn drop_idle(map: Weak<Map>, mut gone: oneshot::Receiver<Infallible>, every: Duration) {
+    while tokio::time::timeout(every, &mut gone).await.is_err() {
+        if !map.upgrade().is_some_and(|map| map.drop_unused()) {
+            return;
+        }
+    }
+}
+
+/// Checks that a timer can be started here: tokio panics where it cannot.
+fn check_runtime() -> Result<(), Error> {
+    let timer = || drop(tokio::time::sleep(Duration::ZERO));
+    if Handle::try_current().is_ok() && catch_unwind(timer).is_ok() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Runtime,
+        "an organization is looked up inside a tokio runtime with timers only",
+    ))
+}
+
+impl fmt::Debug for Map {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OrganizationMap")
-            .field("organizations", &self.len())
-            .field("max", &self.max)
-            .field("idle_after", &self.idle_after)
+        f.debug_struct("Map")
+            .field("organizations", &self.entries.load().len())
+            .field("max", &self.config.max)
+            .field("idle_after", &self.config.idle_after)
             .finish_non_exhaustive()
     }
 }

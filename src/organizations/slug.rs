@@ -1,6 +1,61 @@
-//! Reads the organization out of a request's path.
+//! Reads the organization out of a request.
 
-use crate::error::{Error, ErrorKind};
+use std::fmt;
+use std::sync::Arc;
+
+use crate::{Error, ErrorKind};
+
+/// Request extension: selects the organization of this request, whatever its path says.
+///
+/// For `http::Request`, and for `reqwest_middleware`'s `with_extension`. `reqwest::Request` gives
+/// no access to its extensions: there, the path decides.
+///
+/// A redirect layer above drops the extension: tower-http's `FollowRedirect` does so on every
+/// redirect in 0.6, and on redirects to another origin in 0.7. The path of the redirected request
+/// then selects the organization.
+///
+/// ```
+/// use officernd_auth::organizations::OrganizationSlug;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let request = http::Request::get("https://app.officernd.com/api/v2/users/me")
+///     .extension(OrganizationSlug::new("acme")?)
+///     .body("")?;
+/// # drop(request);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct OrganizationSlug(Arc<str>);
+
+impl OrganizationSlug {
+    /// Checks that the text is a slug.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Organization`] for a text that is not 1 to 63 letters, digits, `-` and
+    /// `_`.
+    pub fn new(slug: impl AsRef<str>) -> Result<Self, Error> {
+        match Slug::new(slug.as_ref()) {
+            Some(slug) => Ok(Self(slug.as_str().into())),
+            None => Err(rejected(
+                "not a slug: letters, digits, '-' and '_', at most 63 of them",
+            )),
+        }
+    }
+
+    /// Returns the slug.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for OrganizationSlug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OrganizationSlug").field(&self.0).finish()
+    }
+}
 
 /// The length of the longest slug.
 const MAX_LEN: usize = 63;
@@ -19,11 +74,11 @@ const IN_SLUG: [bool; 256] = {
 
 /// A slug: letters, digits, `-` and `_`, at least one and at most 63 of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Slug<'a>(&'a str);
+pub(super) struct Slug<'a>(&'a str);
 
 impl<'a> Slug<'a> {
     /// `None` for a text that is not a slug.
-    pub(crate) fn new(slug: &'a str) -> Option<Self> {
+    pub(super) fn new(slug: &'a str) -> Option<Self> {
         let (slug, rest) = Self::leading(slug)?;
         rest.is_empty().then_some(slug)
     }
@@ -40,7 +95,7 @@ impl<'a> Slug<'a> {
     }
 
     #[inline]
-    pub(crate) fn as_str(self) -> &'a str {
+    pub(super) fn as_str(self) -> &'a str {
         self.0
     }
 
@@ -50,7 +105,7 @@ impl<'a> Slug<'a> {
     /// Strict, since this decides whose token goes out and the server, which
     /// decides whose data comes back, may read a path in its own way: what two
     /// readers could take for different organizations is refused.
-    pub(crate) fn of_path(path: &'a str) -> Result<Option<Self>, Error> {
+    pub(super) fn of_path(path: &'a str) -> Result<Option<Self>, Error> {
         let documented = path
             .strip_prefix("/api/v2/organizations/")
             .or_else(|| path.strip_prefix("/api/v1/organizations/"));
@@ -84,7 +139,7 @@ impl<'a> Slug<'a> {
 }
 
 #[cold]
-pub(crate) fn rejected(problem: &str) -> Error {
+pub(super) fn rejected(problem: &str) -> Error {
     Error::new(ErrorKind::Organization, problem)
 }
 

@@ -1,6 +1,7 @@
 //! What the types promise: most of this has passed when it compiles.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use http_body_util::Empty;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use officernd_auth::middleware::{AuthRequest, AuthResponse, ResponseFuture};
+use officernd_auth::organizations::{OrganizationsAuth, OrganizationsLayer};
 use officernd_auth::testing::ScriptedProvider;
 use officernd_auth::{
     AccessToken, ConfigError, Error, ErrorKind, FetchContext, OfficeRndAuth, OfficeRndAuthLayer,
@@ -112,6 +114,8 @@ fn the_public_types_go_where_a_service_goes() {
     fn shared<T: Send + Sync + 'static>() {}
     clone_send_sync::<OfficeRndAuthLayer>();
     clone_send_sync::<OfficeRndAuth<reqwest::Client>>();
+    clone_send_sync::<OrganizationsLayer>();
+    clone_send_sync::<OrganizationsAuth<reqwest::Client>>();
     clone_send_sync::<TokenCache>();
     clone_send_sync::<AccessToken>();
     clone_send_sync::<Error>();
@@ -158,6 +162,11 @@ async fn a_client_can_be_stored_without_its_type() {
         BoxCloneSyncService::new(client.clone());
     stored.oneshot(get(URL)).await.unwrap();
     BoxService::new(client).oneshot(get(URL)).await.unwrap();
+
+    let organizations = OrganizationsLayer::new(HashMap::from([("acme".to_owned(), layer)]));
+    let client = organizations.layer(inner);
+    let stored: BoxCloneSyncService<Request, Response, BoxError> = BoxCloneSyncService::new(client);
+    stored.oneshot(get(URL)).await.unwrap();
 
     let _stored: BoxCloneService<reqwest::Request, reqwest::Response, BoxError> =
         ServiceBuilder::new()

@@ -38,9 +38,6 @@ fn every_setting_can_be_written_in_toml() {
         fetch_timeout = "2s"
         acquire_timeout = "1m"
         keep_warm = true
-        default_organization = "acme"
-        max_organizations = 20
-        idle_after = "2h"
         rate_limit_requests = 3
         rate_limit_per = "30s"
         "#,
@@ -52,8 +49,7 @@ fn every_setting_can_be_written_in_toml() {
     assert_eq!(settings.jitter, 0.0);
     assert_eq!(settings.rate_limit_requests, Some(3));
     assert_eq!(settings.rate_limit_per, Some(Duration::from_secs(30)));
-    let resolver = BTreeMap::<String, ScriptedProvider>::new();
-    let layer = settings.per_organization(resolver);
+    let layer = settings.builder(ScriptedProvider::new());
     let shown = format!("{layer:?}");
     for part in [
         "refresh_ahead: 5400s",
@@ -62,9 +58,6 @@ fn every_setting_can_be_written_in_toml() {
         "fetch_timeout: 2s",
         "acquire_timeout: 60s",
         "keep_warm: true",
-        "default_organization: Some(\"acme\")",
-        "max_organizations: 20",
-        "idle_after: 7200s",
         "pass_foreign_origins: true",
         "if_not_present: true",
         "b.example",
@@ -131,14 +124,11 @@ fn both_names_of_the_scopes_are_one_setting() {
 
 #[test]
 fn numbers_and_booleans_may_be_text() {
-    let settings = toml(
-        "keep_warm = 'true'\njitter = '0.5'\nrate_limit_requests = '3'\nmax_organizations = '7'",
-    );
+    let settings = toml("keep_warm = 'true'\njitter = '0.5'\nrate_limit_requests = '3'");
     let settings = settings.unwrap();
     assert!(settings.keep_warm);
     assert_eq!(settings.jitter, 0.5);
     assert_eq!(settings.rate_limit_requests, Some(3));
-    assert_eq!(settings.max_organizations, 7);
     for bad in [
         "keep_warm = '1'",
         "keep_warm = 1",
@@ -147,18 +137,6 @@ fn numbers_and_booleans_may_be_text() {
     ] {
         toml(bad).unwrap_err();
     }
-}
-
-#[test]
-fn a_default_organization_needs_several_organizations() {
-    let settings = toml("default_organization = 'acme'").unwrap();
-    let error = settings
-        .builder(ScriptedProvider::new())
-        .build()
-        .unwrap_err();
-    assert!(error.to_string().contains("per_organization"), "{error}");
-    let none = BTreeMap::<String, ScriptedProvider>::new();
-    settings.per_organization(none).build().unwrap();
 }
 
 #[test]
@@ -186,7 +164,7 @@ fn nothing_secret_is_shown() {
         "scopes",
         "fetch_timeout",
         "keep_warm",
-        "max_organizations",
+        "rate_limit_requests",
     ] {
         for bad in ["-31415926", "'hunter2'", "['hunter2', 31415926]"] {
             if let Err(error) = toml(&format!("{name} = {bad}")) {

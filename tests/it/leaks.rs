@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use officernd_auth::middleware::AuthRequest;
-use officernd_auth::organizations::{Organization, OrganizationSlug, resolver_fn};
+use officernd_auth::organizations::{OrganizationSlug, OrganizationsLayer, resolver_fn};
 use officernd_auth::testing::{ScriptedProvider, Step};
 use officernd_auth::{
     AccessToken, BoxError, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit,
@@ -200,14 +200,9 @@ async fn the_values_that_hold_a_token_do_not_show_it() {
 #[tokio::test(start_paused = true)]
 async fn debug_texts_say_what_helps_and_no_more() {
     let layer = warm_layer(&ScriptedProvider::new()).await;
-    let organizations = OfficeRndAuthLayer::per_organization(HashMap::from([(
-        "acme".to_owned(),
-        StaticToken::new(SECRET).unwrap(),
-    )]));
-    let organizations = organizations.build().unwrap();
-    let acme = Organization::new(StaticToken::new(SECRET).unwrap());
-    let acme = acme.restrict_to_origin("https://acme.example").unwrap();
-    let none = || async { Ok::<Option<StaticToken>, Error>(None) };
+    let acme = OfficeRndAuthLayer::new(StaticToken::new(SECRET).unwrap());
+    let organizations = OrganizationsLayer::new(HashMap::from([("acme".to_owned(), acme)]));
+    let none = || async { Ok::<Option<OfficeRndAuthLayer>, Error>(None) };
     let permit = FetchContext::default().permit().await.unwrap();
     let with_password = http::Request::get("https://me:hunter2@app.officernd.com/")
         .body(())
@@ -226,7 +221,7 @@ async fn debug_texts_say_what_helps_and_no_more() {
     });
     let waiting = cold.layer(service).call(http::Request::new(()));
 
-    let table: [(&dyn std::fmt::Debug, &[&str]); 15] = [
+    let table: [(&dyn std::fmt::Debug, &[&str]); 14] = [
         (
             &RateLimit::new(3, Duration::from_secs(30)),
             &["RateLimit { requests: 3, per: 30s, used: 0"],
@@ -250,11 +245,13 @@ async fn debug_texts_say_what_helps_and_no_more() {
         (&retry.unwrap(), &["RetryFuture"]),
         (&with_password.target(), &["RequestTarget", "https"]),
         (
-            organizations.organizations(),
-            &["organizations: 0", "max: "],
+            &organizations,
+            &["OrganizationsLayer", "organizations: 0", "max: 1000"],
         ),
-        (&organizations, &["OfficeRndAuthLayer", "organizations: 0"]),
-        (&acme, &["Organization", "acme.example"]),
+        (
+            &organizations.layer(()),
+            &["OrganizationsAuth", "organizations: 0"],
+        ),
         (
             &OrganizationSlug::new("acme").unwrap(),
             &["OrganizationSlug(\"acme\")"],

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, HOST, LOCATION};
 use http_body_util::Empty;
+use officernd_auth::organizations::OrganizationsLayer;
 use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ScriptedProvider, Step};
 use officernd_auth::{
@@ -251,11 +252,9 @@ async fn by_default_the_token_goes_to_the_two_api_hosts_only() {
         Ok::<_, BoxError>(answer(200))
     });
     let read: Settings = serde_json::from_str("{}").unwrap();
-    let tokens = HashMap::from([("acme".to_owned(), token())]);
-    let organizations = OfficeRndAuthLayer::per_organization(tokens);
-    let mut clients = vec![BoxCloneService::new(
-        organizations.build().unwrap().layer(inner),
-    )];
+    let acme = OfficeRndAuthLayer::new(token());
+    let organizations = OrganizationsLayer::new(HashMap::from([("acme".to_owned(), acme)]));
+    let mut clients = vec![BoxCloneService::new(organizations.layer(inner))];
     for layer in [
         OfficeRndAuthLayer::new(token()),
         OfficeRndAuthLayer::builder(token()).build().unwrap(),

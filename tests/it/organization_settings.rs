@@ -1,4 +1,4 @@
-//! What one organization has of its own: origins, rate limit, type of provider. And what all share: one deadline.
+//! What one organization has of its own: origins and time-outs. And how a request names it.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -6,116 +6,49 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Empty;
-use officernd_auth::organizations::{Organization, OrganizationSlug, Organizations, resolver_fn};
+use officernd_auth::organizations::{OrganizationSlug, OrganizationsLayer, resolver_fn};
 use officernd_auth::testing::ScriptedProvider;
 use officernd_auth::{
-    AccessToken, ConfigError, Error, ErrorKind, FetchContext, HttpTokenProvider,
-    OfficeRndAuthLayer, RateLimit, StaticToken, TokenProvider,
+    Error, ErrorKind, HttpTokenProvider, OfficeRndAuthLayer, SkipAuth, StaticToken,
 };
 use officernd_simulator::Simulator;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_test::mock;
 
-use crate::organizations::{kind, send};
-use crate::stack::{app_of, credentials, next, settle};
+use crate::organizations::{kind, send, send_to};
+use crate::stack::{app_of, credentials, next};
 use crate::support::{Stopwatch, ms, s};
 
-/// Its rate limit is one token request an hour.
-#[derive(Clone)]
-struct Limited(RateLimit);
-
-impl Limited {
-    fn new() -> Self {
-        Self(RateLimit::new(1, s(3600)))
-    }
-}
-
-impl TokenProvider for Limited {
-    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
-        let _permit = cx.permit().await?;
-        AccessToken::bearer("limited", s(3600))
-    }
-
-    fn rate_limit(&self) -> Option<RateLimit> {
-        Some(self.0.clone())
-    }
-}
-
-/// How many of three organizations get a token.
-async fn served(layer: &OfficeRndAuthLayer<Organizations>) -> usize {
-    let mut served = 0;
-    for slug in ["a", "b", "c"] {
-        match send(layer, &format!("/api/v2/organizations/{slug}/x")).await {
-            Ok(_) => served += 1,
-            result => assert_eq!(kind(result), ErrorKind::RateLimited),
-        }
-    }
-    served
-}
-
 #[tokio::test(start_paused = true)]
-async fn the_organizations_rate_limit_wins_over_the_builders_and_that_over_the_providers() {
-    let of = |organization: fn() -> Organization| {
-        let names = ["a", "b", "c"].map(|slug| (slug.to_owned(), organization()));
-        OfficeRndAuthLayer::per_organization(HashMap::from(names))
-    };
-    let own = Limited::new();
-    let shared = own.clone();
-    let resolver = resolver_fn(move |_slug: String| {
-        let provider = shared.clone();
-        async move { Ok(Some(provider)) }
-    });
-    let builder = OfficeRndAuthLayer::per_organization(resolver);
-    assert_eq!(served(&builder.build().unwrap()).await, 1);
-
-    let limited = || Organization::new(Limited::new());
-    let layer = of(limited).rate_limit(RateLimit::unlimited()).build();
-    assert_eq!(served(&layer.unwrap()).await, 3);
-    let layer = of(limited).rate_limit(RateLimit::new(2, s(3600))).build();
-    assert_eq!(served(&layer.unwrap()).await, 2);
-
-    let unlimited = || Organization::new(Limited::new()).rate_limit(RateLimit::unlimited());
-    let layer = of(unlimited).rate_limit(RateLimit::new(1, s(3600))).build();
-    assert_eq!(served(&layer.unwrap()).await, 3);
-}
-
-#[tokio::test(start_paused = true)]
-async fn resolver_and_token_share_one_acquire_timeout() {
+async fn the_resolver_and_the_layer_have_a_time_out_each() {
     let resolver = resolver_fn(|_slug: String| async {
-        tokio::time::sleep(s(20)).await;
-        Ok(Some(ScriptedProvider::new().latency(s(8))))
+        tokio::time::sleep(s(29)).await;
+        let provider = ScriptedProvider::new().latency(s(8));
+        let layer = OfficeRndAuthLayer::builder(provider).acquire_timeout(s(5));
+        Ok(layer.build().ok())
     });
-    let layer = OfficeRndAuthLayer::per_organization(resolver)
-        .acquire_timeout(s(25))
-        .build()
-        .unwrap();
+    let layer = OrganizationsLayer::new(resolver);
     let started = Stopwatch::start();
     let sent = send(&layer, "/api/v2/organizations/acme/x").await;
     assert_eq!(kind(sent), ErrorKind::Timeout);
     let took = started.elapsed();
-    assert!(took >= s(25) && took < s(25) + ms(100), "{took:?}");
+    assert!(took >= s(34) && took < s(34) + ms(100), "{took:?}");
 }
 
 /// A production and a staging service, and an organization on each.
-async fn production_and_staging() -> (Simulator, Simulator, OfficeRndAuthLayer<Organizations>) {
+async fn production_and_staging() -> (Simulator, Simulator, OrganizationsLayer) {
     let start = |slug| Simulator::builder().org_slug(slug).start();
     let production = start("acme").await.unwrap();
     let staging = start("trial").await.unwrap();
-    let acme = Organization::new(HttpTokenProvider::new(app_of(&production)).unwrap())
-        .restrict_to_origin(production.url())
-        .unwrap();
-    // Of another type.
-    let provider = HttpTokenProvider::new(app_of(&staging)).unwrap();
-    let trial = Organization::from(std::sync::Arc::new(provider))
-        .restrict_to_origin(staging.url())
-        .unwrap();
+    let layer_of = |simulator: &Simulator| {
+        let provider = HttpTokenProvider::new(app_of(simulator)).unwrap();
+        let layer = OfficeRndAuthLayer::builder(provider).allow_origin(simulator.url());
+        layer.build().unwrap()
+    };
+    let (acme, trial) = (layer_of(&production), layer_of(&staging));
     let organizations = HashMap::from([("acme".to_owned(), acme), ("trial".to_owned(), trial)]);
-    let layer = OfficeRndAuthLayer::per_organization(organizations)
-        .allow_origin(production.url())
-        .allow_origin(staging.url())
-        .build()
-        .unwrap();
+    let layer = OrganizationsLayer::new(organizations);
     (production, staging, layer)
 }
 
@@ -133,8 +66,9 @@ async fn no_token_of_one_organization_goes_to_the_host_of_the_other() {
         for (host, slug) in [(&staging, "acme"), (&production, "trial")] {
             let error = get(host, slug).await.unwrap_err();
             let error = Error::find(&error).unwrap();
-            assert_eq!(error.kind(), ErrorKind::ForeignOrigin);
-            assert!(error.to_string().contains(slug), "{error}");
+            // Plain http to a host that the layer does not list.
+            assert_eq!(error.kind(), ErrorKind::InsecureOrigin);
+            assert!(error.to_string().contains(host.url()), "{error}");
         }
         for (host, slug) in [(&production, "acme"), (&staging, "trial")] {
             assert_eq!(get(host, slug).await.unwrap().status(), 200);
@@ -145,38 +79,30 @@ async fn no_token_of_one_organization_goes_to_the_host_of_the_other() {
 
 #[tokio::test(start_paused = true)]
 async fn pass_foreign_origins_sends_such_a_request_without_the_organizations_token() {
-    let acme = Organization::new(StaticToken::new("of-acme").unwrap())
-        .restrict_to_origin("https://hybrid.officernd.com")
-        .unwrap();
-    let layer = OfficeRndAuthLayer::per_organization(HashMap::from([("acme".to_owned(), acme)]))
+    let acme = OfficeRndAuthLayer::builder(StaticToken::new("of-acme").unwrap())
         .pass_foreign_origins()
         .build()
         .unwrap();
+    let layer = OrganizationsLayer::new(HashMap::from([("acme".to_owned(), acme)]));
     for _cold_and_warm in 0..2 {
-        let sent = send(&layer, "/api/v2/organizations/acme/x").await;
+        let path = "https://api.example/api/v2/organizations/acme/x";
+        let sent = send_to(&layer, path).await;
         assert_eq!(sent.unwrap(), "none");
+        let sent = send(&layer, "/api/v2/organizations/acme/x").await;
+        assert_eq!(sent.unwrap(), "of-acme");
     }
-}
-
-#[test]
-fn a_mistaken_origin_of_an_organization_is_an_error() {
-    let organization = Organization::new(StaticToken::new("abc").unwrap());
-    let error = organization.restrict_to_origin("app.officernd.com");
-    assert!(
-        matches!(error, Err(ConfigError::Setting { .. })),
-        "{error:?}"
-    );
+    // A path that names no organization is refused, wherever it goes.
+    let sent = send_to(&layer, "https://api.example/x").await;
+    assert_eq!(kind(sent), ErrorKind::Organization);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_request_extension_selects_the_organization_whatever_the_path_says() {
     let tokens = ["acme", "globex"].map(|slug| {
         let token = StaticToken::new(format!("of-{slug}")).unwrap();
-        (slug.to_owned(), token)
+        (slug.to_owned(), OfficeRndAuthLayer::new(token))
     });
-    let layer = OfficeRndAuthLayer::per_organization(HashMap::from(tokens))
-        .build()
-        .unwrap();
+    let layer = OrganizationsLayer::new(HashMap::from(tokens));
     let request = |path: &str| {
         Request::get(format!("https://app.officernd.com{path}"))
             .header("x-one", "1")
@@ -196,21 +122,61 @@ async fn the_request_extension_selects_the_organization_whatever_the_path_says()
             Ok::<_, Infallible>(Response::new(()))
         });
         layer.layer(inner).oneshot(request(path)).await.unwrap();
+    }
+    assert_eq!(layer.statuses().len(), 1);
+}
 
+#[tokio::test(start_paused = true)]
+async fn the_path_selects_the_organization_of_a_reqwest_request() {
+    let acme = OfficeRndAuthLayer::new(StaticToken::new("of-acme").unwrap());
+    let layer = OrganizationsLayer::new(HashMap::from([("acme".to_owned(), acme)]));
+    // Before the organization is known, and after.
+    for _ in 0..2 {
         let (inner, mut server) = mock::pair::<reqwest::Request, reqwest::Response>();
         let mut client = layer.layer(inner);
-        let request = reqwest::Request::try_from(request(path)).unwrap();
-        let call = client.ready().await.unwrap().call(request);
-        let call = tokio::spawn(call);
+        let url = "https://app.officernd.com/api/v2/organizations/acme/x";
+        let request = Request::post(url).header("x-one", "1").body("the body");
+        let request = reqwest::Request::try_from(request.unwrap()).unwrap();
+        let call = tokio::spawn(client.ready().await.unwrap().call(request));
         let (request, reply) = next(&mut server).await;
-        assert_eq!(request.headers()["authorization"], "Bearer of-globex");
+        assert_eq!(request.headers()["authorization"], "Bearer of-acme");
         assert_eq!(request.headers()["x-one"], "1");
         assert_eq!(request.body().unwrap().as_bytes(), Some(&b"the body"[..]));
         reply.send_response(Response::new("").into());
         call.await.unwrap().unwrap();
     }
-    settle().await;
-    assert_eq!(layer.organizations().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn skip_auth_sends_a_request_of_any_path_as_it_is() {
+    let layer = OrganizationsLayer::new(resolver_fn(|_slug: String| async { Ok(None) }));
+    let inner = service_fn(|request: Request<()>| async move {
+        assert_eq!(credentials(&request), ["own"]);
+        Ok::<_, Infallible>(Response::new(()))
+    });
+    let request = Request::get("https://api.example/a/../organizationsx")
+        .header("authorization", "own")
+        .extension(SkipAuth)
+        .body(())
+        .unwrap();
+    layer.layer(inner).oneshot(request).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_readied_service_sends_the_request_and_a_refused_one_gives_its_place_back() {
+    let acme = OfficeRndAuthLayer::new(StaticToken::new("of-acme").unwrap());
+    let layer = OrganizationsLayer::new(HashMap::from([("acme".to_owned(), acme)]));
+    let inner = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) });
+    let inner = tower::limit::ConcurrencyLimit::new(inner, 1);
+    let mut client = layer.layer(inner);
+    for path in ["/api/v2/organizations/acme/x", "/api/v2/users/me"] {
+        for _cold_and_warm in 0..3 {
+            let request = Request::get(format!("https://app.officernd.com{path}"));
+            let request = request.body(()).unwrap();
+            let sent = client.ready().await.unwrap().call(request).await;
+            assert_eq!(sent.is_ok(), path.ends_with("acme/x"));
+        }
+    }
 }
 
 /// tower-http drops the extensions of a request that it redirects.
@@ -218,11 +184,9 @@ async fn the_request_extension_selects_the_organization_whatever_the_path_says()
 async fn a_redirect_layer_above_drops_the_extension_so_the_new_path_selects_the_organization() {
     let tokens = ["acme", "globex"].map(|slug| {
         let token = StaticToken::new(format!("of-{slug}")).unwrap();
-        (slug.to_owned(), token)
+        (slug.to_owned(), OfficeRndAuthLayer::new(token))
     });
-    let layer = OfficeRndAuthLayer::per_organization(HashMap::from(tokens))
-        .build()
-        .unwrap();
+    let layer = OrganizationsLayer::new(HashMap::from(tokens));
     for (location, second) in [
         ("/api/v2/organizations/acme/x", Some("Bearer of-acme")),
         ("/api/v2/users/me", None),

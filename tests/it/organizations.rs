@@ -1,17 +1,16 @@
 //! Several organizations behind one layer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
-use officernd_auth::builder::{New, Resolver};
-use officernd_auth::organizations::{OrganizationResolver, Organizations, ResolverFn, resolver_fn};
-use officernd_auth::testing::{ManualClock, ScriptedProvider};
+use officernd_auth::organizations::{OrganizationResolver, OrganizationsLayer, resolver_fn};
+use officernd_auth::testing::ScriptedProvider;
 use officernd_auth::{
-    AccessToken, BoxError, Builder, Error, ErrorKind, OfficeRndAuthLayer, RateLimit, StaticToken,
+    AccessToken, BoxError, Error, ErrorKind, OfficeRndAuthLayer, RateLimit, StaticToken,
     provider_fn,
 };
 use tower::{Layer, ServiceExt, service_fn};
@@ -28,25 +27,22 @@ fn by_name() -> (impl OrganizationResolver, Arc<AtomicUsize>) {
             tokio::task::yield_now().await;
             let known = slug.bytes().all(|byte| byte.is_ascii_lowercase());
             Ok(known.then(|| {
-                provider_fn(move || {
+                OfficeRndAuthLayer::new(provider_fn(move || {
                     let token = format!("of-{slug}");
                     async move { AccessToken::bearer(token, Duration::from_secs(3600)) }
-                })
+                }))
             }))
         }
     });
     (resolver, asked)
 }
 
-fn builder(resolver: impl OrganizationResolver) -> Builder<New<Resolver>> {
-    OfficeRndAuthLayer::per_organization(resolver).rate_limit(RateLimit::unlimited())
+/// What reached the inner service: the token, or none.
+pub(crate) async fn send(layer: &OrganizationsLayer, path: &str) -> Result<String, BoxError> {
+    send_to(layer, &format!("https://app.officernd.com{path}")).await
 }
 
-/// What reached the inner service: the token, or none.
-pub(crate) async fn send(
-    layer: &OfficeRndAuthLayer<Organizations>,
-    path: &str,
-) -> Result<String, BoxError> {
+pub(crate) async fn send_to(layer: &OrganizationsLayer, url: &str) -> Result<String, BoxError> {
     let echo = service_fn(|request: Request<()>| async move {
         let value = request.headers().get("authorization");
         let token = value.map_or("none", |value| value.to_str().unwrap());
@@ -54,9 +50,16 @@ pub(crate) async fn send(
             token.trim_start_matches("Bearer ").to_owned(),
         ))
     });
-    let request = Request::get(format!("https://app.officernd.com{path}"));
+    let request = Request::get(url);
     let response = layer.layer(echo).oneshot(request.body(())?).await?;
     Ok(response.into_body())
+}
+
+/// How many organizations the layer keeps, unknown ones included.
+fn kept(layer: &OrganizationsLayer) -> usize {
+    let shown = format!("{layer:?}");
+    let (_, count) = shown.split_once("organizations: ").unwrap();
+    count.split_once(',').unwrap().0.parse().unwrap()
 }
 
 pub(crate) fn kind(result: Result<String, BoxError>) -> ErrorKind {
@@ -65,50 +68,33 @@ pub(crate) fn kind(result: Result<String, BoxError>) -> ErrorKind {
 
 #[tokio::test(start_paused = true)]
 async fn the_slug_of_the_path_picks_the_token() {
-    let layer = builder(by_name().0).build().unwrap();
-    assert!(layer.organizations().is_empty());
+    let layer = OrganizationsLayer::new(by_name().0);
+    assert!(layer.statuses().is_empty());
     for slug in ["acme", "globex", "acme"] {
         for version in ["v1", "v2"] {
             let path = format!("/api/{version}/organizations/{slug}/locations?limit=1");
             assert_eq!(send(&layer, &path).await.unwrap(), format!("of-{slug}"));
         }
     }
-    assert_eq!(layer.organizations().len(), 2);
-    assert!(!layer.organizations().is_empty());
+    assert_eq!(layer.statuses().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sorted_map_is_a_resolver_too() {
-    let tokens = BTreeMap::from([("acme".to_owned(), StaticToken::new("of-acme").unwrap())]);
-    let layer = builder(tokens).build().unwrap();
+async fn a_map_is_a_resolver() {
+    let acme = OfficeRndAuthLayer::new(StaticToken::new("of-acme").unwrap());
+    let layer = OrganizationsLayer::new(HashMap::from([("acme".to_owned(), acme)]));
     let sent = send(&layer, "/api/v2/organizations/acme/x").await;
     assert_eq!(sent.unwrap(), "of-acme");
     let sent = send(&layer, "/api/v2/organizations/globex/x").await;
-    assert_eq!(kind(sent), ErrorKind::Organization);
-}
-
-#[tokio::test(start_paused = true)]
-async fn tokens_that_are_asked_of_nobody_spend_no_token_request() {
-    let tokens = (0..20).map(|n| {
-        (
-            format!("org-{n}"),
-            StaticToken::new(format!("of-{n}")).unwrap(),
-        )
-    });
-    let tokens: HashMap<_, _> = tokens.collect();
-    let layer = OfficeRndAuthLayer::per_organization(tokens)
-        .build()
-        .unwrap();
-    for n in 0..20 {
-        let sent = send(&layer, &format!("/api/v2/organizations/org-{n}/x")).await;
-        assert_eq!(sent.unwrap(), format!("of-{n}"));
-    }
+    let error = sent.unwrap_err();
+    assert!(error.to_string().contains("globex"), "{error}");
+    assert_eq!(kind(Err(error)), ErrorKind::Organization);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_requests_of_a_new_organization_ask_the_resolver_once() {
     let (resolver, asked) = by_name();
-    let layer = builder(resolver).build().unwrap();
+    let layer = OrganizationsLayer::new(resolver);
     let requests: Vec<_> = (0..1000)
         .map(|_| {
             let layer = layer.clone();
@@ -127,7 +113,7 @@ async fn a_thousand_requests_of_a_new_organization_ask_the_resolver_once() {
 #[tokio::test(start_paused = true)]
 async fn an_unknown_organization_is_an_error_and_is_remembered_for_a_minute() {
     let (resolver, asked) = by_name();
-    let layer = builder(resolver).build().unwrap();
+    let layer = OrganizationsLayer::new(resolver);
     for _ in 0..3 {
         let sent = send(&layer, "/api/v2/organizations/UNKNOWN/x").await;
         assert_eq!(kind(sent), ErrorKind::Organization);
@@ -141,10 +127,10 @@ async fn an_unknown_organization_is_an_error_and_is_remembered_for_a_minute() {
 
 #[tokio::test(start_paused = true)]
 async fn a_resolver_that_never_answers_is_waited_for_no_longer_than_a_token() {
-    type Resolved = Result<Option<StaticToken>, Error>;
+    type Resolved = Result<Option<OfficeRndAuthLayer>, Error>;
 
     let resolver = resolver_fn(|_slug: String| std::future::pending::<Resolved>());
-    let layer = builder(resolver).build().unwrap();
+    let layer = OrganizationsLayer::new(resolver);
     let start = Stopwatch::start();
     let sent = send(&layer, "/api/v2/organizations/acme/x").await;
     assert_eq!(kind(sent), ErrorKind::Timeout);
@@ -154,10 +140,7 @@ async fn a_resolver_that_never_answers_is_waited_for_no_longer_than_a_token() {
 #[tokio::test(start_paused = true)]
 async fn a_path_that_could_be_anothers_is_refused_before_anything_is_asked() {
     let (resolver, asked) = by_name();
-    let layer = builder(resolver)
-        .default_organization("acme")
-        .build()
-        .unwrap();
+    let layer = OrganizationsLayer::new(resolver).default_organization("acme");
     for path in [
         "/api/v2/organizations/acme/%2e%2e/globex/x",
         "/api/v2/organizations//globex/x",
@@ -175,22 +158,19 @@ async fn a_path_that_could_be_anothers_is_refused_before_anything_is_asked() {
 
 #[tokio::test(start_paused = true)]
 async fn a_path_without_a_slug_is_an_error_or_the_defaults() {
-    let layer = builder(by_name().0).build().unwrap();
+    let layer = OrganizationsLayer::new(by_name().0);
     let error = send(&layer, "/api/v2/users/me").await.unwrap_err();
     assert!(
         error.to_string().contains("default_organization"),
         "{error}"
     );
-    let layer = builder(by_name().0)
-        .default_organization("acme")
-        .build()
-        .unwrap();
+    let layer = OrganizationsLayer::new(by_name().0).default_organization("acme");
     assert_eq!(send(&layer, "/api/v2/users/me").await.unwrap(), "of-acme");
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_number_of_organizations_is_bounded_and_the_unknown_go_first() {
-    let layer = builder(by_name().0).max_organizations(8).build().unwrap();
+    let layer = OrganizationsLayer::new(by_name().0).max_organizations(8);
     assert_eq!(
         send(&layer, "/api/v2/organizations/acme/x").await.unwrap(),
         "of-acme"
@@ -198,16 +178,16 @@ async fn the_number_of_organizations_is_bounded_and_the_unknown_go_first() {
     for nth in 0..100 {
         let path = format!("/api/v2/organizations/UNKNOWN{nth}/x");
         assert!(send(&layer, &path).await.is_err());
-        assert!(layer.organizations().len() <= 8);
+        assert!(kept(&layer) <= 8);
     }
-    let statuses = layer.organizations().statuses();
+    let statuses = layer.statuses();
     assert_eq!(statuses.len(), 1);
     assert_eq!(statuses[0].0, "acme");
 }
 
 #[tokio::test(start_paused = true)]
 async fn at_the_bound_a_sixteenth_of_the_known_organizations_makes_room() {
-    let layer = builder(by_name().0).max_organizations(32).build().unwrap();
+    let layer = OrganizationsLayer::new(by_name().0).max_organizations(32);
     let mut lengths = Vec::new();
     for nth in 0..100_u8 {
         let slug: String = [nth / 10, nth % 10]
@@ -217,7 +197,7 @@ async fn at_the_bound_a_sixteenth_of_the_known_organizations_makes_room() {
         let path = format!("/api/v2/organizations/{slug}/x");
         let token = send(&layer, &path).await.unwrap();
         assert_eq!(token, format!("of-{slug}"));
-        lengths.push(layer.organizations().len());
+        lengths.push(kept(&layer));
     }
     assert_eq!(lengths[..32], (1..=32).collect::<Vec<_>>());
     // Three leave at once, so that the next two find room.
@@ -225,40 +205,68 @@ async fn at_the_bound_a_sixteenth_of_the_known_organizations_makes_room() {
     assert_eq!((least, most), (Some(&30), Some(&32)));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_idle_organization_is_dropped_and_made_anew() {
-    let clock = ManualClock::new();
     let (resolver, asked) = by_name();
-    let layer = builder(resolver)
-        .clock(clock.clone())
-        .idle_after(Duration::from_secs(600))
-        .build()
-        .unwrap();
+    let layer = OrganizationsLayer::new(resolver).idle_after(s(600));
     send(&layer, "/api/v2/organizations/acme/x").await.unwrap();
-    for _ in 0..3 {
-        clock.advance(Duration::from_secs(601));
-        send(&layer, "/api/v2/organizations/busy/x").await.unwrap();
-        send(&layer, "/api/v2/organizations/NONE/x")
-            .await
-            .unwrap_err();
+    tokio::time::sleep(s(599)).await;
+    assert_eq!(layer.statuses().len(), 1);
+    tokio::time::sleep(s(602)).await;
+    assert_eq!(kept(&layer), 0);
+    // The first that comes after that is dropped in its turn.
+    for made in 2..=3 {
+        send(&layer, "/api/v2/organizations/acme/x").await.unwrap();
+        assert_eq!(asked.load(Ordering::SeqCst), made);
+        tokio::time::sleep(s(1201)).await;
+        assert_eq!(kept(&layer), 0);
     }
-    let statuses = layer.organizations().statuses();
-    assert!(
-        statuses.iter().all(|(slug, _)| slug == "busy"),
-        "{statuses:?}"
-    );
-    send(&layer, "/api/v2/organizations/acme/x").await.unwrap();
-    assert!(asked.load(Ordering::SeqCst) >= 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_organizations_share_one_rate_limit() {
-    let resolver: ResolverFn<_> =
-        resolver_fn(|_slug: String| async { Ok(Some(ScriptedProvider::new())) });
-    let layer = OfficeRndAuthLayer::per_organization(resolver)
-        .acquire_timeout(Duration::from_secs(5))
+async fn nothing_of_a_dropped_layer_is_left() {
+    let (resolver, asked) = by_name();
+    let alive = Arc::strong_count(&asked);
+    let layer = OrganizationsLayer::new(resolver);
+    send(&layer, "/api/v2/organizations/acme/x").await.unwrap();
+    drop(layer);
+    tokio::time::sleep(s(1)).await;
+    assert_eq!(Arc::strong_count(&asked), alive - 1);
+    let tasks = tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks();
+    assert_eq!(tasks, 0);
+}
+
+#[test]
+fn without_a_runtime_that_can_wait_a_new_organization_is_an_error() {
+    use std::task::{Context, Poll, Waker};
+
+    let layer = OrganizationsLayer::new(by_name().0);
+    let mut cx = Context::from_waker(Waker::noop());
+    let sent = std::pin::pin!(send(&layer, "/api/v2/organizations/acme/x"));
+    let Poll::Ready(sent) = sent.poll(&mut cx) else {
+        panic!("it waits");
+    };
+    assert_eq!(kind(sent), ErrorKind::Runtime);
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
+    let sent = runtime.block_on(send(&layer, "/api/v2/organizations/acme/x"));
+    assert_eq!(kind(sent), ErrorKind::Runtime);
+}
+
+#[tokio::test(start_paused = true)]
+async fn organizations_share_a_rate_limit_that_their_layers_share() {
+    let shared = RateLimit::default();
+    let resolver = resolver_fn(move |_slug: String| {
+        let layer = OfficeRndAuthLayer::builder(ScriptedProvider::new())
+            .rate_limit(shared.clone())
+            .acquire_timeout(s(5))
+            .build();
+        async move { Ok(layer.ok()) }
+    });
+    let layer = OrganizationsLayer::new(resolver);
     for slug in ["a", "b", "c", "d", "e"] {
         let path = format!("/api/v2/organizations/{slug}/x");
         assert!(send(&layer, &path).await.is_ok());
@@ -273,7 +281,9 @@ async fn a_401_replaces_the_token_of_its_own_organization() {
         ("acme".to_owned(), ScriptedProvider::new()),
         ("globex".to_owned(), ScriptedProvider::new()),
     ]);
-    let layer = builder(providers.clone()).build().unwrap();
+    let layers = providers.clone().into_iter();
+    let layers = layers.map(|(slug, provider)| (slug, OfficeRndAuthLayer::new(provider)));
+    let layer = OrganizationsLayer::new(layers.collect::<HashMap<_, _>>());
     let api = service_fn(|request: Request<()>| async move {
         let stale = request.uri().path().contains("/acme/")
             && request.headers()["authorization"] == "Bearer scripted-1";
@@ -294,17 +304,34 @@ async fn a_401_replaces_the_token_of_its_own_organization() {
     assert_eq!(providers["globex"].calls(), 1);
 }
 
-#[test]
-fn settings_that_make_no_sense_are_named() {
-    let wrong = |builder: Builder<New<Resolver>>| builder.build().unwrap_err().to_string();
-    assert!(wrong(builder(by_name().0).max_organizations(0)).contains("max_organizations"));
-    assert!(wrong(builder(by_name().0).idle_after(Duration::ZERO)).contains("idle_after"));
-    let message = wrong(builder(by_name().0).default_organization("a/b"));
-    assert!(message.contains("default_organization"), "{message}");
+#[tokio::test(start_paused = true)]
+async fn a_default_that_is_not_a_slug_refuses_the_requests_that_need_it() {
+    let layer = OrganizationsLayer::new(by_name().0).default_organization("a/b");
+    let error = send(&layer, "/api/v2/users/me").await.unwrap_err();
+    assert!(
+        error.to_string().contains("default_organization"),
+        "{error}"
+    );
+    assert_eq!(kind(Err(error)), ErrorKind::Organization);
+    let sent = send(&layer, "/api/v2/organizations/acme/x").await;
+    assert_eq!(sent.unwrap(), "of-acme");
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_least_one_organization_is_kept_for_a_second() {
+    let (resolver, asked) = by_name();
+    let layer = OrganizationsLayer::new(resolver)
+        .max_organizations(0)
+        .idle_after(Duration::ZERO);
+    for _ in 0..2 {
+        let sent = send(&layer, "/api/v2/organizations/acme/x").await;
+        assert_eq!(sent.unwrap(), "of-acme");
+    }
+    assert_eq!((kept(&layer), asked.load(Ordering::SeqCst)), (1, 1));
 }
 
 /// Sends a request of each of these organizations once a minute.
-async fn minutes(layer: &OfficeRndAuthLayer<Organizations>, count: u32, slugs: &[&str]) {
+async fn minutes(layer: &OrganizationsLayer, count: u32, slugs: &[&str]) {
     for _ in 0..count {
         for slug in slugs {
             let path = format!("/api/v2/organizations/{slug}/x");
@@ -317,10 +344,10 @@ async fn minutes(layer: &OfficeRndAuthLayer<Organizations>, count: u32, slugs: &
 #[tokio::test(start_paused = true)]
 async fn an_idle_organization_is_dropped_although_no_request_misses() {
     let (resolver, asked) = by_name();
-    let layer = builder(resolver).build().unwrap();
+    let layer = OrganizationsLayer::new(resolver);
     minutes(&layer, 1, &["idle", "busy"]).await;
     minutes(&layer, 4 * 60, &["busy"]).await;
-    let statuses = layer.organizations().statuses();
+    let statuses = layer.statuses();
     assert_eq!(statuses.len(), 1, "{statuses:?}");
     assert_eq!(statuses[0].0, "busy");
     // The one in use was never made anew.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::Extensions;
-use officernd_auth::organizations::OrganizationSlug;
+use officernd_auth::organizations::{OrganizationSlug, OrganizationsLayer};
 use officernd_auth::testing::ScriptedProvider;
 use officernd_auth::{Error, ErrorKind, OfficeRndAuthLayer, SkipAuth, StaticToken, TokenRejected};
 use officernd_simulator::Simulator;
@@ -106,10 +106,8 @@ async fn an_error_of_the_client_below_stays_what_it_was() {
 #[tokio::test]
 async fn the_extensions_of_a_request_skip_the_layer_or_select_an_organization() {
     let token = StaticToken::new("of-acme").unwrap();
-    let tokens = HashMap::from([("acme".to_owned(), token)]);
-    let layer = OfficeRndAuthLayer::per_organization(tokens)
-        .build()
-        .unwrap();
+    let acme = OfficeRndAuthLayer::new(token);
+    let layer = OrganizationsLayer::new(HashMap::from([("acme".to_owned(), acme)]));
     let client = ClientBuilder::new(Client::new())
         .with(layer)
         .with(Echo::default())

@@ -44,8 +44,11 @@ async fn organization(setup: &Setup, slug: &str, scopes: &[String]) -> Result<()
         "" => String::new(),
         slug => format!(" of {slug}"),
     };
-    let token = async { setup.tokens.cache(slug).await?.token().await };
-    let token = token.await.map_err(|error| refused(&name, &error))?;
+    let Some(cache) = setup.tokens.cache(slug) else {
+        return Err(Problem(2, format!("no app{name} is configured")));
+    };
+    let token = cache.token().await;
+    let token = token.map_err(|error| refused(&name, &error))?;
     say(&format!(
         "token{name}: lives {} s",
         token.expires_in().as_secs()

@@ -26,7 +26,7 @@ pub(crate) struct Dashboard {
     identity: Identity,
     started: Instant,
     /// Token requests, and in which time.
-    rate_limit: (u32, Duration),
+    pub(crate) rate_limit: (u32, Duration),
     in_flight: AtomicU64,
     record: Mutex<Record>,
 }
@@ -69,7 +69,7 @@ struct Organization {
     has_token: bool,
     lifetime: Option<f64>,
     store_problem: Option<String>,
-    status: Option<TokenStatus>,
+    status: TokenStatus,
 }
 
 #[derive(Serialize)]

@@ -163,7 +163,7 @@ async fn run(config: Config) -> Result<bool, BoxError> {
         // The sender sends, or this function has returned.
         let _ = admin_stopped.await;
     }));
-    let warm = tokio::spawn(setup.tokens.clone().keep_warm());
+    let warm = tokio::spawn(setup.tokens.clone().warm_up());
 
     let signal = serve::signaled()?;
     let closed = serve(api_listener, api, limits, signal).await;

@@ -108,9 +108,8 @@ pub(crate) fn count_store_failures() {
 pub(crate) fn scraped(states: &[OrganizationState], ready: bool) {
     gauge!(READY).set(if ready { 1.0 } else { 0.0 });
     for state in states {
-        let left = state.status.as_ref().and_then(|status| status.expires_in);
-        let failures = state.status.as_ref();
-        let failures = failures.map_or(0, |status| status.consecutive_failures);
+        let left = state.status.expires_in;
+        let failures = state.status.consecutive_failures;
         let slug = state.slug.clone();
         gauge!(TOKEN_LEFT, "organization" => slug.clone())
             .set(left.unwrap_or_default().as_secs_f64());

@@ -1,12 +1,11 @@
 //! Builds the token layer that the configuration describes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::http::Uri;
-use officernd_auth::organizations::Organizations;
-use officernd_auth::{BoxError, HttpTokenProvider, OfficeRndAuthLayer, Settings};
+use officernd_auth::organizations::OrganizationsLayer;
+use officernd_auth::{BoxError, HttpTokenProvider, RateLimit, TokenCache};
 
 use crate::config::{App, Apps, Config};
 use crate::dashboard::{Dashboard, Identity};
@@ -14,12 +13,6 @@ use crate::recorded::Recorded;
 use crate::store::{Provider, SharedStore};
 use crate::tokens::Tokens;
 use crate::upstream::Upstream;
-
-/// No configured organization is dropped for being idle.
-const IDLE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Places for slugs that are not configured, which callers may send.
-const MAX_UNKNOWN: usize = 256;
 
 pub(crate) struct Setup {
     pub(crate) tokens: Tokens,
@@ -54,21 +47,41 @@ impl Setup {
                 .map(|(slug, app)| (slug.clone(), app.scopes.clone()))
                 .collect(),
         };
-        let (tokens, upstream) = match apps {
+        // One window for all organizations, as for one.
+        let (requests, per) = dashboard.rate_limit;
+        let is_set = settings.rate_limit_requests.is_some() || settings.rate_limit_per.is_some();
+        let rate_limit = is_set.then(|| RateLimit::new(requests, per));
+        let mut tokens: BTreeMap<String, (TokenCache, Provider)> = BTreeMap::new();
+        let mut layer = |slug: &str, app| -> Result<_, BoxError> {
+            let provider = provider(app, store.as_ref())?;
+            let recorded = Recorded::new(provider.clone(), slug, Arc::clone(&dashboard));
+            let mut builder = settings.builder(recorded);
+            if let Some(rate_limit) = &rate_limit {
+                builder = builder.rate_limit(rate_limit.clone());
+            }
+            let layer = builder.build()?;
+            tokens.insert(slug.to_owned(), (layer.cache().clone(), provider));
+            Ok(layer)
+        };
+        let upstream = match apps {
             Apps::PerOrganization { apps, default } => {
-                let (layer, tokens) =
-                    per_organization(&settings, apps, default, store.as_ref(), &dashboard)?;
-                (tokens, Upstream::new(&layer, options.body_timeout)?)
+                let mut layers = HashMap::new();
+                for (slug, app) in apps {
+                    let layer = layer(&slug, app)?;
+                    layers.insert(slug, layer);
+                }
+                let mut layer = OrganizationsLayer::new(layers);
+                if let Some(default) = default {
+                    layer = layer.default_organization(default);
+                }
+                Upstream::new(&layer, options.body_timeout)?
             }
             Apps::One { slug, app } => {
-                let slug = slug.unwrap_or_default();
-                let provider = provider(app, store.as_ref())?;
-                let recorded = Recorded::new(provider.clone(), &slug, Arc::clone(&dashboard));
-                let layer = settings.builder(recorded).build()?;
-                let tokens = Tokens::one(slug, layer.cache().clone(), provider);
-                (tokens, Upstream::new(&layer, options.body_timeout)?)
+                let layer = layer(&slug.unwrap_or_default(), app)?;
+                Upstream::new(&layer, options.body_timeout)?
             }
         };
+        let tokens = Tokens::new(tokens);
         Ok(Self {
             tokens,
             upstream,
@@ -83,33 +96,4 @@ impl Setup {
 fn provider(app: App, store: Option<&SharedStore>) -> Result<Provider, BoxError> {
     let http = HttpTokenProvider::new(app.credentials)?;
     Ok(Provider::new(http, store))
-}
-
-fn per_organization(
-    settings: &Settings,
-    apps: BTreeMap<String, App>,
-    default: Option<String>,
-    store: Option<&SharedStore>,
-    dashboard: &Arc<Dashboard>,
-) -> Result<(OfficeRndAuthLayer<Organizations>, Tokens), BoxError> {
-    let max = apps.len();
-    let mut providers = BTreeMap::new();
-    let mut recorded = BTreeMap::new();
-    for (slug, app) in apps {
-        let provider = provider(app, store)?;
-        let record = Recorded::new(provider.clone(), &slug, Arc::clone(dashboard));
-        recorded.insert(slug.clone(), record);
-        providers.insert(slug, provider);
-    }
-    let mut builder = settings
-        .per_organization(recorded)
-        // Unknown slugs have places of their own.
-        .max_organizations(max.saturating_mul(2).saturating_add(MAX_UNKNOWN))
-        .idle_after(IDLE_AFTER);
-    if let Some(default) = default {
-        builder = builder.default_organization(default);
-    }
-    let layer = builder.build()?;
-    let tokens = Tokens::per_organization(layer.organizations().clone(), providers);
-    Ok((layer, tokens))
 }

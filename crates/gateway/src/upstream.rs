@@ -9,12 +9,15 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use officernd_auth::{BoxError, OfficeRndAuthLayer};
-use tower::util::BoxCloneSyncService;
-use tower::{Layer as _, ServiceBuilder};
+use officernd_auth::{BoxError, RetryUnauthorized};
+use tower::retry::RetryLayer;
+use tower::util::{BoxCloneSyncService, MapRequest};
+use tower::{Layer, Service};
 
 type Http = Client<HttpsConnector<HttpConnector>, Body>;
 type Response = hyper::Response<Incoming>;
+type Bodiless = hyper::Request<Empty<Bytes>>;
+type BodilessHttp = MapRequest<Http, fn(Bodiless) -> hyper::Request<Body>>;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -26,22 +29,30 @@ pub(crate) struct Upstream {
     /// For requests with a body, which streams and so cannot be sent twice.
     pub(crate) streaming: BoxCloneSyncService<hyper::Request<Body>, Response, BoxError>,
     /// For those without: a 401 is answered by a replay with the next token.
-    pub(crate) replaying: BoxCloneSyncService<hyper::Request<Empty<Bytes>>, Response, BoxError>,
+    pub(crate) replaying: BoxCloneSyncService<Bodiless, Response, BoxError>,
 }
 
 impl Upstream {
     /// `write_timeout` ends a connection whose peer acknowledges nothing for
     /// that long.
-    pub(crate) fn new<C: Clone>(
-        layer: &OfficeRndAuthLayer<C>,
+    pub(crate) fn new<L, Streaming, Replaying>(
+        layer: &L,
         write_timeout: Duration,
-    ) -> Result<Self, BoxError> {
+    ) -> Result<Self, BoxError>
+    where
+        L: Layer<Http, Service = Streaming> + Layer<BodilessHttp, Service = Replaying>,
+        Streaming: Service<hyper::Request<Body>, Response = Response, Error = BoxError>,
+        Streaming: Clone + Send + Sync + 'static,
+        Streaming::Future: Send,
+        Replaying: Service<Bodiless, Response = Response, Error = BoxError>,
+        Replaying: Clone + Send + Sync + 'static,
+        Replaying::Future: Send,
+    {
         let http = client(write_timeout)?;
         let streaming = layer.layer(http.clone());
-        let replaying = ServiceBuilder::new()
-            .layer(layer.clone().with_retry())
-            .map_request(|request: hyper::Request<Empty<Bytes>>| request.map(Body::new))
-            .service(http);
+        let bodiless: BodilessHttp = MapRequest::new(http, |request| request.map(Body::new));
+        let retry = RetryLayer::new(RetryUnauthorized::new());
+        let replaying = retry.layer(layer.layer(bodiless));
         Ok(Self {
             streaming: BoxCloneSyncService::new(streaming),
             replaying: BoxCloneSyncService::new(replaying),
