@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, oneshot};
 
 use super::resolver::Resolve;
-use super::slug::{OrganizationSlug, Slug, rejected};
+use super::slug::{OrganizationSlug, of_path, rejected};
 use crate::clock::{Clock, TokioClock};
 use crate::{Error, ErrorKind, OfficeRndAuthLayer, TokenStatus, backoff};
 
@@ -70,8 +70,8 @@ impl Map {
         if let Some(chosen) = chosen {
             return Ok(chosen.as_str());
         }
-        match (Slug::of_path(path)?, &self.config.default) {
-            (Some(slug), _) => Ok(slug.as_str()),
+        match (of_path(path)?, &self.config.default) {
+            (Some(slug), _) => Ok(slug),
             (None, Some(Ok(default))) => Ok(default.as_str()),
             (None, Some(Err(error))) => {
                 Err(rejected("the default_organization is not a slug").with_source(error.clone()))

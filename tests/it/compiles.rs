@@ -163,7 +163,8 @@ async fn a_client_can_be_stored_without_its_type() {
     stored.oneshot(get(URL)).await.unwrap();
     BoxService::new(client).oneshot(get(URL)).await.unwrap();
 
-    let organizations = OrganizationsLayer::new(HashMap::from([("acme".to_owned(), layer)]));
+    let organizations =
+        OrganizationsLayer::new(HashMap::from([("acme".to_owned(), layer.clone())]));
     let client = organizations.layer(inner);
     let stored: BoxCloneSyncService<Request, Response, BoxError> = BoxCloneSyncService::new(client);
     stored.oneshot(get(URL)).await.unwrap();
