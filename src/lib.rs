@@ -1,8 +1,8 @@
 //! Tower middleware that keeps an [OfficeRnD] OAuth 2.0 token ready and puts it on every request.
 //!
-//! OfficeRnD's token endpoint takes five requests a minute, failed ones included, and a token lives an hour. This crate
-//! fetches one token, refreshes it in the background before it expires, and never has two token requests in flight. A
-//! request that finds its token waits for nothing: no lock and, for an `http::Request`, no allocation.
+//! OfficeRnD's token endpoint takes five requests a minute, failed ones included, and a token is valid for an hour. This
+//! crate fetches one token, refreshes it in the background before it expires, and never sends two token requests at once.
+//! A request that finds a token takes no lock and, for `http::Request`, allocates nothing.
 //!
 //! # Start here
 //!
@@ -80,24 +80,24 @@
 //!
 //! # Servers only
 //!
-//! OfficeRnD's token endpoint answers no CORS preflight, so no browser can call it. That is right: a web page would have
-//! to carry the client secret. Let the page ask your server.
+//! OfficeRnD's token endpoint does not answer CORS preflights, so browsers cannot call it. A web page would also expose
+//! the client secret. Let the page call your server.
 //!
 //! # Features
 //!
 //! | feature | default | brings | crates |
 //! |---|---|---|--:|
-//! | none | | the layer, the cache, [`HttpTokenProvider`] over any tower HTTP service | 47 |
-//! | `reqwest` | yes | the layer over `reqwest::Client`, and the ready-made client of [`HttpTokenProvider::new`] | 88 |
-//! | `rustls` | yes | TLS for both, by rustls with aws-lc-rs | 100 |
-//! | `rustls-no-provider` | no | TLS by rustls with the cryptography provider that your program installs | 98 |
-//! | `native-tls` | no | TLS by the operating system, OpenSSL on Linux | 100 |
-//! | `reqwest-middleware` | no | the layer as a middleware of reqwest-middleware's client | 93 |
-//! | `store` | no | [`SharedTokenProvider`] over a [`TokenStore`](fleet::TokenStore) of your own | 68 |
-//! | `file` | no | [`FileStore`](fleet::FileStore): one token for the processes of a host | 69 |
-//! | `redis` | no | [`RedisStore`](fleet::RedisStore): one token for a fleet, over Redis or Valkey | 127 |
-//! | `metrics` | no | counters, gauges and histograms through the `metrics` facade | 49 |
-//! | `testing` | no | [`ScriptedProvider`](testing::ScriptedProvider) and [`ManualClock`](testing::ManualClock) for unit tests | 47 |
+//! | none | | the layer, the cache, [`HttpTokenProvider`] over any tower HTTP service | 43 |
+//! | `reqwest` | yes | the layer over `reqwest::Client`, and the ready-made client of [`HttpTokenProvider::new`] | 84 |
+//! | `rustls` | yes | TLS for both, by rustls with aws-lc-rs | 96 |
+//! | `rustls-no-provider` | no | TLS by rustls with the cryptography provider that your program installs | 94 |
+//! | `native-tls` | no | TLS by the operating system, OpenSSL on Linux | 96 |
+//! | `reqwest-middleware` | no | the layer as a middleware of reqwest-middleware's client | 89 |
+//! | `store` | no | [`SharedTokenProvider`] over a [`TokenStore`](fleet::TokenStore) of your own | 64 |
+//! | `file` | no | [`FileStore`](fleet::FileStore): one token for the processes of a host | 65 |
+//! | `redis` | no | [`RedisStore`](fleet::RedisStore): one token for a fleet, over Redis or Valkey | 123 |
+//! | `metrics` | no | counters, gauges and histograms through the `metrics` facade | 45 |
+//! | `testing` | no | [`ScriptedProvider`](testing::ScriptedProvider) and [`ManualClock`](testing::ManualClock) for unit tests | 43 |
 //!
 //! For tests over HTTP, the crate [`officernd-simulator`](https://docs.rs/officernd-simulator) is an OfficeRnD on
 //! loopback: token endpoint, rate limit, API and faults.
