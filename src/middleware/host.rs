@@ -20,22 +20,31 @@ pub(super) fn check(headers: &HeaderMap, authority: Option<&str>) -> Result<(), 
     if few && !headers.keys().any(|name| *name == HOST) {
         return Ok(());
     }
+    let Some(host) = headers.get(HOST) else {
+        return Ok(());
+    };
+    let is_authority = authority.map(str::as_bytes) == Some(host.as_bytes());
+    // Equal lengths: no header has more than one value.
+    match is_authority && headers.len() == headers.keys_len() {
+        true => Ok(()),
+        false => check_all(headers, authority),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn check_all(headers: &HeaderMap, authority: Option<&str>) -> Result<(), Error> {
     let Some(authority) = authority else {
         // The inner service knows where the request goes.
         return Ok(());
     };
     let mut hosts = headers.get_all(HOST).iter();
-    match hosts.all(|host| host.as_bytes() == authority.as_bytes()) {
-        true => Ok(()),
-        false => Err(refused()),
+    if hosts.all(|host| host.as_bytes() == authority.as_bytes()) {
+        return Ok(());
     }
-}
-
-#[cold]
-fn refused() -> Error {
-    Error::new(
+    Err(Error::new(
         ErrorKind::ForeignOrigin,
         "no token goes out with a Host header that differs from the URI's authority; remove the \
          header",
-    )
+    ))
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use officernd_auth::clock::{Clock, TokioClock};
 use officernd_auth::fleet::{Claim, Claimed, Finish, TokenStore};
 use officernd_auth::provider::{KeyMaterial, KeyedProvider};
-use officernd_auth::testing::{ManualClock, MemoryStore, ScriptedProvider};
+use officernd_auth::testing::{ManualClock, MemoryStore, ScriptedProvider, Step};
 use officernd_auth::{
     AccessToken, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit,
     SharedTokenProvider, TokenCache, TokenProvider,
@@ -104,6 +104,26 @@ fn pod<P: KeyedProvider + Clone>(
     let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
     let layer = OfficeRndAuthLayer::builder(provider.clone()).rate_limit(RateLimit::new(5, S(60)));
     (provider, layer.build().unwrap().cache().clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_without_the_store_closes_the_window_of_the_whole_process_for_its_retry_after() {
+    let store = Switched::default();
+    store.set_away(true);
+    let refused = Error::new(ErrorKind::RateLimited, "429").with_retry_after(S(50));
+    let endpoint = ScriptedProvider::new().then(Step::Error(refused));
+    let limit = RateLimit::new(5, S(60));
+    let shared = |endpoint: &ScriptedProvider| {
+        let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
+        let layer = OfficeRndAuthLayer::builder(provider).rate_limit(limit.clone());
+        layer.build().unwrap().cache().clone()
+    };
+    let (first, other) = (shared(&endpoint), shared(&endpoint));
+    first.token().await.unwrap_err();
+    sleep(S(15)).await;
+    let error = other.token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RateLimited);
+    assert_eq!(endpoint.calls(), 1);
 }
 
 /// Asks for a token every few seconds, for as long as the test runs.
