@@ -124,11 +124,15 @@ fn is_ambiguous(path: &str) -> bool {
         matches!(name, Some("." | ".."))
     };
     let is_absolute = path.is_empty() || path.starts_with('/');
+    let has_empty = path.as_bytes().windows(2).any(|pair| pair == b"//");
+    // Nearly no path has one of these: a single pass over the bytes decides.
+    let is_special = |byte: u8| matches!(byte, b'%' | b'.' | b'\\');
     !is_absolute
-        || path.contains('\\')
-        || path.contains("//")
-        || path.split('%').skip(1).any(encodes)
-        || path.split('/').any(is_dots)
+        || has_empty
+        || path.bytes().any(is_special)
+            && (path.contains('\\')
+                || path.split('%').skip(1).any(encodes)
+                || path.split('/').any(is_dots))
 }
 
 #[cfg(test)]
