@@ -179,7 +179,7 @@ impl TokenClient {
         Ok(granted.token)
     }
 
-    /// What a token of these credentials depends on.
+    /// Returns all that a token of these credentials depends on.
     pub(super) fn material(&self, pair: &AppCredentials) -> KeyMaterial {
         let (id, secret) = (pair.client_id.clone(), pair.client_secret.clone());
         let endpoint = self.template.endpoint();

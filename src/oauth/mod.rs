@@ -70,8 +70,8 @@ struct Inner {
 }
 
 impl HttpTokenProvider {
-    /// A provider with an HTTP client of its own (reqwest, rustls): 5 s to
-    /// connect, no redirects, no compression, no idle connections. The cache's
+    /// Creates a provider with its own reqwest client: 5 s to connect, no
+    /// redirects, no compression, no idle connections. The cache's
     /// `fetch_timeout` bounds each request.
     ///
     /// # Errors
@@ -85,13 +85,13 @@ impl HttpTokenProvider {
         Self::with_reqwest(credentials, ::reqwest::Client::builder())
     }
 
-    /// The same with your own client settings: proxies, roots, addresses. We
-    /// set redirects, retries, compression, pooling and timeouts. A plain http
-    /// token URL, which is on this machine, goes through no proxy.
+    /// Like [`new`](Self::new), with your own client settings: proxies, roots,
+    /// addresses. The provider sets redirects, retries, compression, pooling and
+    /// timeouts. A plain http token URL is on this machine, so it uses no proxy.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new).
+    /// Those of [`new`](Self::new).
     #[cfg(feature = "reqwest")]
     pub fn with_reqwest(
         credentials: ClientCredentials,
@@ -104,7 +104,7 @@ impl HttpTokenProvider {
         Self::over(credentials, Box::new(transport))
     }
 
-    /// The same over a tower HTTP service, which is cloned for each fetch. It
+    /// Like [`new`](Self::new), over a tower HTTP service, which is cloned for each fetch. It
     /// must not follow redirects nor decompress, and its errors must not quote the request, whose
     /// body holds the client secret: they go to logs.
     ///

@@ -9,7 +9,7 @@ use crate::credentials::AppCredentials;
 use crate::error::{Error, ErrorKind};
 use crate::middleware::SkipAuth;
 
-/// What stays the same from one token request to the next.
+/// The part that all token requests share.
 #[derive(Debug)]
 pub(super) struct RequestTemplate {
     pub(super) token_url: Uri,
