@@ -139,7 +139,7 @@ impl ClientCredentials {
         self
     }
 
-    /// One more field of the request's form, such as `audience`.
+    /// Adds a field to the token request's form, such as `audience`.
     #[must_use]
     pub fn form_param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.form_params.push((name.into(), value.into()));

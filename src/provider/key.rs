@@ -115,7 +115,7 @@ impl KeyMaterial {
         self
     }
 
-    /// One more parameter of the request. Their order does not matter.
+    /// Adds a parameter of the token request. Their order does not matter.
     #[must_use]
     pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.params.push((name.into(), value.into()));
@@ -186,7 +186,7 @@ impl KeyMaterial {
     }
 }
 
-/// The same material mints the same token.
+/// Equal material mints the same token.
 impl PartialEq for KeyMaterial {
     fn eq(&self, other: &Self) -> bool {
         let (ours, theirs) = (self.context(), other.context());
