@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::cache::{self, TokenCache};
 use crate::clock::{Clock, TokioClock};
 use crate::error::ConfigError;
-use crate::middleware::{OfficeRndAuthLayer, Policy};
+use crate::layer::{OfficeRndAuthLayer, Policy};
 use crate::provider::{DynProvider, TokenProvider};
 use crate::rate_limit::RateLimit;
 use crate::settings::Settings;

@@ -8,16 +8,17 @@ use std::task::{Context, Poll};
 use http::header::AUTHORIZATION;
 use tower_service::Service;
 
-use super::future::{Acquire, ResponseFuture};
-use super::{AuthRequest, AuthResponse, Policy, Shared, SkipAuth, host};
 use crate::cache::{SlotReader, Token, TokenCache};
 use crate::clock::Clock;
 use crate::error::{BoxError, Error};
+use crate::future::{Acquire, ResponseFuture};
+use crate::layer::{Policy, Shared};
+use crate::message::{AuthRequest, AuthResponse, SkipAuth};
 use crate::observability::{RequestOutcome, WaitTimer, count_request};
 
 /// A service that puts the token on each request and calls the inner one.
 ///
-/// Made by [`OfficeRndAuthLayer`](super::OfficeRndAuthLayer). Readiness is the
+/// Made by [`OfficeRndAuthLayer`](crate::OfficeRndAuthLayer). Readiness is the
 /// inner service's own: a request waits for a token in its future, never in
 /// `poll_ready`, and takes the readied inner service along.
 ///
@@ -66,7 +67,7 @@ enum Action {
 }
 
 impl<S> OfficeRndAuth<S> {
-    pub(super) fn new(inner: S, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(inner: S, shared: Arc<Shared>) -> Self {
         Self {
             inner,
             shared,
@@ -194,7 +195,7 @@ fn classify<Req: AuthRequest>(policy: &Policy, request: &Req) -> Action {
     let target = request.target();
     let (scheme, authority) = (target.scheme, target.authority);
     let origin = policy.origins.check(scheme, authority);
-    let host = || host::check(request.headers(), authority);
+    let host = || crate::host::check(request.headers(), authority);
     if let Err(error) = origin.and_then(|()| host()) {
         return match policy.pass_foreign {
             true => Action::PassThrough,

@@ -2,16 +2,16 @@
 
 use std::fmt;
 
+use ::reqwest_middleware::{Error, Middleware, Next, Result};
 use http::Extensions;
 use reqwest::{Request, Response};
-use reqwest_middleware::{Error, Middleware, Next, Result};
 use tokio::sync::Mutex;
 use tower::retry::RetryLayer;
 use tower::util::{ServiceExt, service_fn};
 use tower_layer::Layer;
 
-use super::{OfficeRndAuthLayer, RetryUnauthorized, SkipAuth};
 use crate::error::BoxError;
+use crate::{OfficeRndAuthLayer, RetryUnauthorized, SkipAuth};
 
 /// Sends each request through the layer, with its origin check and its replay
 /// after a 401 ([`with_retry`](OfficeRndAuthLayer::with_retry)).

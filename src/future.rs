@@ -10,12 +10,12 @@ use http::{HeaderMap, StatusCode};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{AuthRequest, AuthResponse, TokenRejected};
 use crate::cache::{Token, TokenCache};
 use crate::error::{BoxError, Error};
+use crate::message::{AuthRequest, AuthResponse, TokenRejected};
 
 pin_project! {
-    /// The response of an [`OfficeRndAuth`](super::OfficeRndAuth) service.
+    /// The response of an [`OfficeRndAuth`](crate::OfficeRndAuth) service.
     ///
     /// The inner future itself, un-boxed, when the token was at hand. `Send`
     /// when the inner service, its future and the request are.
@@ -65,7 +65,7 @@ enum PendingCall<S, Req> {
     Completed,
 }
 
-pub(super) type Acquire = Pin<Box<dyn Future<Output = Result<Arc<Token>, Error>> + Send>>;
+pub(crate) type Acquire = Pin<Box<dyn Future<Output = Result<Arc<Token>, Error>> + Send>>;
 
 /// Handles a 401 to our token: reports it to the cache, and marks the response.
 #[cold]
@@ -93,19 +93,19 @@ fn names_insufficient_scope(headers: &HeaderMap) -> bool {
 }
 
 impl<F, S, Req> ResponseFuture<F, S, Req> {
-    pub(super) fn sent(inner: F, token: Option<Arc<Token>>) -> Self {
+    pub(crate) fn sent(inner: F, token: Option<Arc<Token>>) -> Self {
         let state = State::Sent { inner, token };
         Self { state }
     }
 
     #[cold]
-    pub(super) fn waiting(service: S, request: Req, token: Acquire) -> Self {
+    pub(crate) fn waiting(service: S, request: Req, token: Acquire) -> Self {
         let held = (service, request);
         Self::pending(PendingCall::Waiting { token, held })
     }
 
     #[cold]
-    pub(super) fn rejected(error: Error) -> Self {
+    pub(crate) fn rejected(error: Error) -> Self {
         Self::pending(PendingCall::Rejected(error))
     }
 

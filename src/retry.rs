@@ -7,14 +7,14 @@ use std::task::{Context, Poll};
 
 use tower::retry::Policy;
 
-use super::{AuthResponse, TokenRejected};
 use crate::cache::TokenCache;
+use crate::message::{AuthResponse, TokenRejected};
 
 /// A [`tower::retry::Policy`] that replays a request once after a 401 to the
 /// layer's token, when the new token is there.
 ///
 /// It goes above the auth layer, so that the replay gets the new token;
-/// [`with_retry`](super::OfficeRndAuthLayer::with_retry) stacks the two. It
+/// [`with_retry`](crate::OfficeRndAuthLayer::with_retry) stacks the two. It
 /// waits within the cache's `acquire_timeout` for the fetch in flight.
 /// If no token comes, the request is repeated with the old one, because tower's
 /// [`Policy`] cannot return the first response. If the replacement is scheduled

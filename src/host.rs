@@ -14,7 +14,7 @@ const FEW: usize = 8;
 /// Clients add the header below the layer: nearly no request has one here. Those that have name
 /// the URI's authority, byte for byte.
 #[inline(always)]
-pub(super) fn check(headers: &HeaderMap, authority: Option<&str>) -> Result<(), Error> {
+pub(crate) fn check(headers: &HeaderMap, authority: Option<&str>) -> Result<(), Error> {
     let few = headers.len() <= FEW;
     // A constant is compared as a number; by reference it would be as an enum.
     if few && !headers.keys().any(|name| *name == HOST) {

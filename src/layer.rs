@@ -5,9 +5,12 @@ use tower::retry::RetryLayer;
 use tower_layer::{Layer, Stack};
 use tower_service::Service;
 
-use super::{AuthRequest, OfficeRndAuth, Policy, RetryUnauthorized, Shared};
 use crate::cache::TokenCache;
 use crate::error::BoxError;
+use crate::message::AuthRequest;
+use crate::origin::OriginPolicy;
+use crate::retry::RetryUnauthorized;
+use crate::service::OfficeRndAuth;
 
 /// Puts a live bearer token on every request.
 ///
@@ -128,4 +131,24 @@ impl fmt::Debug for OfficeRndAuthLayer {
             .field("policy", &self.shared.policy)
             .finish()
     }
+}
+
+/// What a layer and its services share. On cache lines of its own, away from
+/// the count of its clones: a service that is cloned for every request writes
+/// that count, and all of them read this.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Shared {
+    pub(crate) cache: TokenCache,
+    pub(crate) policy: Policy,
+}
+
+/// Decides which requests carry the token.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Policy {
+    pub(crate) origins: OriginPolicy,
+    /// Requests to other origins go out without a token, instead of failing.
+    pub(crate) pass_foreign: bool,
+    /// Requests keep an `Authorization` header that they have.
+    pub(crate) if_not_present: bool,
 }
