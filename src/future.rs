@@ -1,6 +1,7 @@
+//! The response of the service.
+
 use std::fmt;
 use std::future::Future;
-use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -17,8 +18,8 @@ use crate::message::{AuthRequest, AuthResponse, TokenRejected};
 pin_project! {
     /// The response of an [`OfficeRndAuth`](crate::OfficeRndAuth) service.
     ///
-    /// The inner future itself, un-boxed, when the token was at hand. `Send`
-    /// when the inner service, its future and the request are.
+    /// Holds the inner future itself, unboxed, if the token was available. `Send` when the inner
+    /// service, its future and the request are.
     ///
     /// ```
     /// use officernd_auth::OfficeRndAuth;
@@ -42,55 +43,29 @@ pin_project! {
     // errors that are boxed (rust-lang/rust#102211).
     pub struct ResponseFuture<F, S, Req> {
         #[pin]
-        state: State<F, PendingCall<S, Req>>,
+        state: State<F, S, Req>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<F, P> {
+    enum State<F, S, Req> {
         Sent { #[pin] inner: F, token: Option<Arc<Token>> },
         // Boxed: rare, and must not make every hit's future large.
-        Pending { call: Box<P> },
+        Waiting { call: Box<Waiting<S, Req>> },
+        // Without its error once that has been returned.
+        Refused { error: Option<Error> },
     }
 }
 
-/// A request that has not been sent.
-enum PendingCall<S, Req> {
-    /// It waits for its token, with the service readied for it.
-    Waiting { token: Acquire, held: (S, Req) },
-    /// It will not be sent.
-    Rejected(Error),
-    /// The future has completed.
-    Completed,
+/// A request that waits for its token, with the service readied for it.
+struct Waiting<S, Req> {
+    token: Acquire,
+    service: S,
+    request: Option<Req>,
 }
 
 pub(crate) type Acquire = Pin<Box<dyn Future<Output = Result<Arc<Token>, Error>> + Send>>;
-
-/// Handles a 401 to our token: reports it to the cache, and marks the response.
-#[cold]
-fn unauthorized<R: AuthResponse>(response: &mut R, token: Arc<Token>) {
-    // No new token brings a missing scope (RFC 6750 section 3.1).
-    if names_insufficient_scope(response.headers()) {
-        return;
-    }
-    if let Some(cache) = TokenCache::of(&token) {
-        cache.reject_generation(token.generation());
-    }
-    response.extensions_mut().insert(TokenRejected { token });
-}
-
-fn names_insufficient_scope(headers: &HeaderMap) -> bool {
-    const CODE: &[u8] = b"insufficient_scope";
-
-    let mut challenges = headers.get_all(WWW_AUTHENTICATE).iter();
-    challenges.any(|value| {
-        value
-            .as_bytes()
-            .windows(CODE.len())
-            .any(|part| part == CODE)
-    })
-}
 
 impl<F, S, Req> ResponseFuture<F, S, Req> {
     pub(crate) fn sent(inner: F, token: Option<Arc<Token>>) -> Self {
@@ -99,51 +74,45 @@ impl<F, S, Req> ResponseFuture<F, S, Req> {
     }
 
     #[cold]
-    pub(crate) fn waiting(service: S, request: Req, token: Acquire) -> Self {
-        let held = (service, request);
-        Self::pending(PendingCall::Waiting { token, held })
+    pub(crate) fn waiting(token: Acquire, service: S, request: Req) -> Self {
+        let call = Box::new(Waiting {
+            token,
+            service,
+            request: Some(request),
+        });
+        let state = State::Waiting { call };
+        Self { state }
     }
 
     #[cold]
-    pub(crate) fn rejected(error: Error) -> Self {
-        Self::pending(PendingCall::Rejected(error))
-    }
-
-    fn pending(call: PendingCall<S, Req>) -> Self {
-        let call = Box::new(call);
-        let state = State::Pending { call };
+    pub(crate) fn refused(error: Error) -> Self {
+        let state = State::Refused { error: Some(error) };
         Self { state }
     }
 }
 
-/// The inner future, and the token that went out with its request.
-type SendResult<F> = Result<(F, Arc<Token>), BoxError>;
-
-impl<S, Req> PendingCall<S, Req> {
+impl<S, Req> Waiting<S, Req> {
     /// Sends the request once its token is there.
     #[cold]
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<SendResult<S::Future>>
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<State<S::Future, S, Req>>
     where
         S: Service<Req>,
         Req: AuthRequest,
     {
-        let acquired = match self {
-            Self::Waiting { token, .. } => Some(ready!(token.as_mut().poll(cx))),
-            _ => None,
-        };
-        // On failure the readied service is dropped here, with its permit.
-        match (mem::replace(self, Self::Completed), acquired) {
-            (Self::Waiting { held, .. }, Some(acquired)) => {
-                let (mut service, mut request) = held;
-                let token = acquired?;
+        let acquired = ready!(self.token.as_mut().poll(cx));
+        Poll::Ready(match (acquired, self.request.take()) {
+            (Ok(token), Some(mut request)) => {
                 let value = token.value().clone();
                 request.headers_mut().insert(AUTHORIZATION, value);
-                Poll::Ready(Ok((service.call(request), token)))
+                let inner = self.service.call(request);
+                let token = Some(token);
+                State::Sent { inner, token }
             }
-            (Self::Rejected(error), _) => Poll::Ready(Err(error.into())),
-            // Polled after completion: the caller's mistake. Stay pending.
-            _ => Poll::Pending,
-        }
+            (acquired, _) => {
+                let error = acquired.err();
+                State::Refused { error }
+            }
+        })
     }
 }
 
@@ -161,7 +130,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
-            match state.as_mut().project() {
+            let next = match state.as_mut().project() {
                 StateProj::Sent { inner, token } => {
                     let mut response = ready!(inner.poll(cx)).map_err(Into::into)?;
                     if response.status() == StatusCode::UNAUTHORIZED {
@@ -171,25 +140,48 @@ where
                     }
                     return Poll::Ready(Ok(response));
                 }
-                StateProj::Pending { call } => {
-                    let (inner, token) = ready!(call.poll_send(cx))?;
-                    let token = Some(token);
-                    state.set(State::Sent { inner, token });
-                }
-            }
+                StateProj::Waiting { call } => ready!(call.poll_send(cx)),
+                StateProj::Refused { error } => match error.take() {
+                    Some(error) => return Poll::Ready(Err(error.into())),
+                    // Polled after completion: the caller's mistake. Stay pending.
+                    None => return Poll::Pending,
+                },
+            };
+            // Drops the service of a request that waited, with its permit.
+            state.set(next);
         }
     }
+}
+
+/// Handles a 401 to our token: reports it to the cache, and marks the response.
+#[cold]
+fn unauthorized<R: AuthResponse>(response: &mut R, token: Arc<Token>) {
+    // A new token does not bring a missing scope (RFC 6750 section 3.1).
+    if names_insufficient_scope(response.headers()) {
+        return;
+    }
+    if let Some(cache) = TokenCache::of(&token) {
+        cache.reject_generation(token.generation());
+    }
+    response.extensions_mut().insert(TokenRejected { token });
+}
+
+fn names_insufficient_scope(headers: &HeaderMap) -> bool {
+    const CODE: &[u8] = b"insufficient_scope";
+
+    let mut challenges = headers.get_all(WWW_AUTHENTICATE).iter();
+    challenges.any(|value| {
+        let mut parts = value.as_bytes().windows(CODE.len());
+        parts.any(|part| part == CODE)
+    })
 }
 
 impl<F, S, Req> fmt::Debug for ResponseFuture<F, S, Req> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::Sent { .. } => "sent",
-            State::Pending { call } => match **call {
-                PendingCall::Waiting { .. } => "waiting for a token",
-                PendingCall::Rejected(_) => "refused",
-                PendingCall::Completed => "completed",
-            },
+            State::Waiting { .. } => "waiting for a token",
+            State::Refused { .. } => "refused",
         };
         f.debug_struct("ResponseFuture")
             .field("state", &state)

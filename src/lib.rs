@@ -136,7 +136,6 @@ pub mod fleet;
 mod future;
 #[cfg(doc)]
 pub mod guide;
-mod host;
 mod layer;
 mod message;
 mod oauth;
@@ -185,9 +184,8 @@ pub use self::sync::{kill_flights, settle_flights};
 pub use self::token::AccessToken;
 
 pub mod middleware {
-    //! The response futures, and the traits of requests and responses.
+    //! The response future, and the traits of requests and responses.
 
     pub use crate::future::ResponseFuture;
-    pub use crate::message::{AuthRequest, AuthResponse, RequestTarget};
-    pub use crate::retry::RetryFuture;
+    pub use crate::message::{AuthRequest, AuthResponse};
 }

@@ -1,29 +1,25 @@
 //! Replays a request once after a 401 that a new token may cure.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use tower::retry::Policy;
 
 use crate::cache::TokenCache;
 use crate::message::{AuthResponse, TokenRejected};
 
-/// A [`tower::retry::Policy`] that replays a request once after a 401 to the
-/// layer's token, when the new token is there.
+/// A [`tower::retry::Policy`] that replays a request once after a 401 to the layer's token, when
+/// the new token is there.
 ///
-/// It goes above the auth layer, so that the replay gets the new token;
-/// [`with_retry`](crate::OfficeRndAuthLayer::with_retry) stacks the two. It
-/// waits within the cache's `acquire_timeout` for the fetch in flight.
-/// If no token comes, the request is repeated with the old one, because tower's
-/// [`Policy`] cannot return the first response. If the replacement is scheduled
-/// for later (1 to 10 min after repeated 401s), nothing is replayed and the
-/// caller gets the 401.
+/// Place it above the auth layer, so that the replay gets the new token;
+/// [`with_retry`](crate::OfficeRndAuthLayer::with_retry) stacks the two. It waits for the fetch in
+/// flight, at most for the cache's `acquire_timeout`. If no token arrives, the request is repeated
+/// with the old one, because tower's [`Policy`] cannot return the first response. If the
+/// replacement is scheduled for later (1 to 10 min after repeated 401s), nothing is replayed and
+/// the caller gets the 401.
 ///
-/// tower clones each request before it is sent: `http::Request<B>` needs
-/// `B: Clone`; a `reqwest::Request` with a streaming body cannot be cloned, and
-/// its 401 comes back untouched.
+/// tower clones each request before it is sent: `http::Request<B>` needs `B: Clone`. A
+/// `reqwest::Request` with a streaming body cannot be cloned; its 401 is returned as it is.
 ///
 /// ```
 /// use officernd_auth::{OfficeRndAuthLayer, RetryUnauthorized, StaticToken};
@@ -43,14 +39,17 @@ pub struct RetryUnauthorized {
     replayed: bool,
 }
 
+/// The wait for the new token.
+type Replacement = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 impl RetryUnauthorized {
-    /// A policy that replays after 401s to any layer's tokens.
+    /// Makes a policy that replays after 401s to any layer's tokens.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    fn decide<Res: AuthResponse, E>(&mut self, result: &mut Result<Res, E>) -> Option<RetryFuture> {
+    fn decide<Res: AuthResponse, E>(&mut self, result: &mut Result<Res, E>) -> Option<Replacement> {
         let response = result.as_mut().ok()?;
         let rejected = response.extensions_mut().get::<TokenRejected>()?;
         let generation = rejected.generation();
@@ -59,9 +58,7 @@ impl RetryUnauthorized {
             return None;
         }
         self.replayed = true;
-        Some(RetryFuture {
-            replacement: Box::pin(async move { cache.replacement(generation).await }),
-        })
+        Some(Box::pin(async move { cache.replacement(generation).await }))
     }
 }
 
@@ -70,7 +67,7 @@ where
     B: Clone,
     Res: AuthResponse,
 {
-    type Future = RetryFuture;
+    type Future = Replacement;
 
     fn retry(
         &mut self,
@@ -91,7 +88,7 @@ impl<Res, E> Policy<reqwest::Request, Res, E> for RetryUnauthorized
 where
     Res: AuthResponse,
 {
-    type Future = RetryFuture;
+    type Future = Replacement;
 
     fn retry(
         &mut self,
@@ -103,37 +100,5 @@ where
 
     fn clone_request(&mut self, request: &reqwest::Request) -> Option<reqwest::Request> {
         (!self.replayed).then(|| request.try_clone()).flatten()
-    }
-}
-
-/// The wait of [`RetryUnauthorized`] for the new token.
-///
-/// ```
-/// use officernd_auth::RetryUnauthorized;
-/// use officernd_auth::middleware::RetryFuture;
-/// use tower::retry::Policy;
-///
-/// type Request = http::Request<String>;
-/// type Response = http::Response<String>;
-/// fn policy() -> impl Policy<Request, Response, tower::BoxError, Future = RetryFuture> {
-///     RetryUnauthorized::new()
-/// }
-/// # policy();
-/// ```
-pub struct RetryFuture {
-    replacement: Pin<Box<dyn Future<Output = ()> + Send>>,
-}
-
-impl Future for RetryFuture {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.replacement.as_mut().poll(cx)
-    }
-}
-
-impl fmt::Debug for RetryFuture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RetryFuture").finish_non_exhaustive()
     }
 }

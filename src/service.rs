@@ -1,26 +1,25 @@
+//! The service: puts the token on a request and calls the inner service.
+
 use std::fmt;
-use std::future::Future;
 use std::mem;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::AUTHORIZATION;
 use tower_service::Service;
 
-use crate::cache::{SlotReader, Token, TokenCache};
-use crate::clock::Clock;
-use crate::error::{BoxError, Error};
+use crate::cache::{SlotReader, TokenCache};
+use crate::error::BoxError;
 use crate::future::{Acquire, ResponseFuture};
-use crate::layer::{Policy, Shared};
-use crate::message::{AuthRequest, AuthResponse, SkipAuth};
+use crate::layer::Shared;
+use crate::message::{AuthRequest, AuthResponse};
 use crate::observability::{RequestOutcome, WaitTimer, count_request};
 
 /// A service that puts the token on each request and calls the inner one.
 ///
-/// Made by [`OfficeRndAuthLayer`](crate::OfficeRndAuthLayer). Readiness is the
-/// inner service's own: a request waits for a token in its future, never in
-/// `poll_ready`, and takes the readied inner service along.
+/// Made by [`OfficeRndAuthLayer`](crate::OfficeRndAuthLayer). Readiness is the inner service's own:
+/// a request waits for a token in its future, never in `poll_ready`, and takes the readied inner
+/// service along.
 ///
 /// Keep one service per task and reuse it: from its second request per token on it has a copy of
 /// the token of its own, which it finds with one atomic load. A clone for each request shares three
@@ -28,14 +27,13 @@ use crate::observability::{RequestOutcome, WaitTimer, count_request};
 ///
 /// # Errors
 ///
-/// The inner service's, and this crate's [`Error`] in the same [`BoxError`]
-/// ([`Error::find`] distinguishes them): a request that should carry a token and
+/// Returns the inner service's error or this crate's [`Error`](crate::Error), both as [`BoxError`];
+/// [`Error::find`](crate::Error::find) distinguishes them. A request that should carry a token and
 /// got none is not sent.
 ///
 /// # Cancel safety
 ///
-/// A dropped future gives up its request, not the token fetch that it waited
-/// for.
+/// A dropped future gives up its request, not the token fetch that it waited for.
 ///
 /// ```
 /// use officernd_auth::{OfficeRndAuth, OfficeRndAuthLayer, StaticToken};
@@ -56,16 +54,6 @@ pub struct OfficeRndAuth<S> {
     reader: SlotReader,
 }
 
-/// How the layer treats a request.
-enum Action {
-    /// Put the token on it.
-    Authorize,
-    /// Send it as it is.
-    PassThrough,
-    /// Do not send it.
-    Reject(Error),
-}
-
 impl<S> OfficeRndAuth<S> {
     pub(crate) fn new(inner: S, shared: Arc<Shared>) -> Self {
         Self {
@@ -75,42 +63,13 @@ impl<S> OfficeRndAuth<S> {
         }
     }
 
-    /// Takes the service that was readied; a clone stays behind.
-    #[cold]
-    fn take_ready(&mut self) -> S
-    where
-        S: Clone,
-    {
-        let clone = self.inner.clone();
-        mem::replace(&mut self.inner, clone)
-    }
-
-    fn pass_through<Req>(&mut self, request: Req) -> ResponseFuture<S::Future, S, Req>
-    where
-        S: Service<Req>,
-    {
-        count_request(RequestOutcome::Passed);
-        ResponseFuture::sent(self.inner.call(request), None)
-    }
-
-    #[cold]
-    fn reject<F, Req>(&mut self, error: Error) -> ResponseFuture<F, S, Req>
-    where
-        S: Clone,
-    {
-        count_request(RequestOutcome::Refused);
-        // Gives back what the readied service holds: a permit, a place.
-        drop(self.take_ready());
-        ResponseFuture::rejected(error)
-    }
-
-    /// The inner service.
+    /// Returns the inner service.
     #[must_use]
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The inner service.
+    /// Returns the inner service.
     #[must_use]
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
@@ -138,74 +97,72 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, mut request: Req) -> Self::Future {
-        let Shared { policy, cache } = &*self.shared;
-        match classify(policy, &request) {
-            Action::Authorize => {}
-            Action::PassThrough => return self.pass_through(request),
-            Action::Reject(error) => return self.reject(error),
+    fn call(&mut self, request: Req) -> Self::Future {
+        let reader = Some(&mut self.reader);
+        self.shared.call(&mut self.inner, reader, request)
+    }
+}
+
+impl Shared {
+    /// Sends a request through `inner`, which is ready.
+    #[inline(always)]
+    pub(crate) fn call<S, Req>(
+        &self,
+        inner: &mut S,
+        reader: Option<&mut SlotReader>,
+        mut request: Req,
+    ) -> ResponseFuture<S::Future, S, Req>
+    where
+        S: Service<Req> + Clone,
+        Req: AuthRequest,
+    {
+        match self.policy.check(&request) {
+            Ok(true) => {}
+            Ok(false) => {
+                count_request(RequestOutcome::Passed);
+                return ResponseFuture::sent(inner.call(request), None);
+            }
+            Err(error) => {
+                count_request(RequestOutcome::Refused);
+                // Gives back what the readied service holds: a permit, a place.
+                drop(take_ready(inner));
+                return ResponseFuture::refused(error);
+            }
         }
         let headers = request.headers_mut();
-        let token = cache.try_carry(Some(&mut self.reader), |token| {
+        let token = self.cache.try_carry(reader, |token| {
             headers.insert(AUTHORIZATION, token.value().clone());
             Arc::clone(token)
         });
         if token.is_some() {
             count_request(RequestOutcome::Hit);
-            return ResponseFuture::sent(self.inner.call(request), token);
+            return ResponseFuture::sent(inner.call(request), token);
         }
-        let token = acquire(cache.clone());
-        ResponseFuture::waiting(self.take_ready(), request, token)
+        let token = acquire(self.cache.clone());
+        ResponseFuture::waiting(token, take_ready(inner), request)
     }
+}
+
+/// Takes the service that was readied; a clone stays behind.
+#[cold]
+fn take_ready<S: Clone>(inner: &mut S) -> S {
+    let clone = inner.clone();
+    mem::replace(inner, clone)
 }
 
 /// Waits for the token of a request.
 #[cold]
 fn acquire(cache: TokenCache) -> Acquire {
     Box::pin(async move {
-        let acquired = pin!(cache.token_until(cache.deadline()));
-        counted(cache.clock(), acquired).await
-    })
-}
-
-type Acquired = Result<Arc<Token>, Error>;
-
-/// Counts a request that has waited. By reference: an `async fn` keeps a future
-/// that it is given twice, and thousands may wait for one token.
-async fn counted(
-    clock: &dyn Clock,
-    acquired: Pin<&mut impl Future<Output = Acquired>>,
-) -> Acquired {
-    let waiter = WaitTimer::new(|| clock.now());
-    let acquired = acquired.await;
-    let outcome = match &acquired {
-        Ok(_) => RequestOutcome::Waited,
-        Err(_) => RequestOutcome::Failed,
-    };
-    waiter.finish(outcome, || clock.now());
-    acquired
-}
-
-#[inline(always)]
-fn classify<Req: AuthRequest>(policy: &Policy, request: &Req) -> Action {
-    let skip = request.extensions().and_then(|all| all.get::<SkipAuth>());
-    if skip.is_some() {
-        return Action::PassThrough;
-    }
-    let target = request.target();
-    let (scheme, authority) = (target.scheme, target.authority);
-    let origin = policy.origins.check(scheme, authority);
-    let host = || crate::host::check(request.headers(), authority);
-    if let Err(error) = origin.and_then(|()| host()) {
-        return match policy.pass_foreign {
-            true => Action::PassThrough,
-            false => Action::Reject(error),
+        let waiter = WaitTimer::new(|| cache.clock().now());
+        let acquired = cache.token_until(cache.deadline()).await;
+        let outcome = match &acquired {
+            Ok(_) => RequestOutcome::Waited,
+            Err(_) => RequestOutcome::Failed,
         };
-    }
-    if policy.if_not_present && request.headers().contains_key(AUTHORIZATION) {
-        return Action::PassThrough;
-    }
-    Action::Authorize
+        waiter.finish(outcome, || cache.clock().now());
+        acquired
+    })
 }
 
 impl<S: fmt::Debug> fmt::Debug for OfficeRndAuth<S> {

@@ -24,15 +24,9 @@ impl Middleware for OrganizationsLayer {
         }
         let chosen = extensions.get::<OrganizationSlug>();
         let slug = self.map.slug(chosen, request.url().path());
-        let slug: Arc<str> = slug.map_err(not_sent)?.into();
-        let known = self.map.with(&slug, Clone::clone);
-        let layer = match known {
-            Some(layer) => layer,
-            None => {
-                let found = Arc::clone(&self.map).find(slug).await;
-                found.map_err(not_sent)?
-            }
-        };
+        let slug = slug.map_err(not_sent)?.into();
+        let found = Arc::clone(&self.map).find(slug).await;
+        let layer = found.map_err(not_sent)?;
         layer.handle(request, extensions, next).await
     }
 }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::hash::BuildHasher;
-use std::pin::Pin;
 
 use crate::{Error, OfficeRndAuthLayer};
 
@@ -35,31 +34,17 @@ use crate::{Error, OfficeRndAuthLayer};
 pub trait OrganizationResolver: Send + Sync + 'static {
     /// Returns the layer of this organization; `None` if it has no credentials.
     ///
-    /// Called once for each organization in use, and given up after 30 s. `None` is remembered for
+    /// Called once for each organization in use, and canceled after 30 s. `None` is remembered for
     /// 60 s.
     ///
     /// # Errors
     ///
-    /// The kind decides when the resolver is asked again, as for
+    /// The kind decides when the resolver is called again, as for
     /// [`TokenProvider::fetch`](crate::TokenProvider::fetch).
     fn resolve(
         &self,
         slug: &str,
     ) -> impl Future<Output = Result<Option<OfficeRndAuthLayer>, Error>> + Send;
-}
-
-pub(super) type Resolving<'a> =
-    Pin<Box<dyn Future<Output = Result<Option<OfficeRndAuthLayer>, Error>> + Send + 'a>>;
-
-/// [`OrganizationResolver`] as an object: the map has no type parameter.
-pub(super) trait Resolve: Send + Sync {
-    fn resolve<'a>(&'a self, slug: &'a str) -> Resolving<'a>;
-}
-
-impl<R: OrganizationResolver> Resolve for R {
-    fn resolve<'a>(&'a self, slug: &'a str) -> Resolving<'a> {
-        Box::pin(OrganizationResolver::resolve(self, slug))
-    }
 }
 
 impl<H: BuildHasher + Send + Sync + 'static> OrganizationResolver

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
-use tower_layer::Layer as _;
 use tower_service::Service;
 
 use super::map::Map;
@@ -26,7 +25,7 @@ use crate::{BoxError, Error, OfficeRndAuthLayer, SkipAuth};
 /// # Cancel safety
 ///
 /// A dropped future gives up its request. Another request that waits for the same organization
-/// asks the resolver again; a token fetch goes on.
+/// calls the resolver again; a token fetch continues.
 #[derive(Clone)]
 pub struct OrganizationsAuth<S> {
     inner: S,
@@ -78,20 +77,20 @@ where
                 count("refused");
                 // Gives back what the readied service holds: a permit, a place.
                 drop(self.take_ready());
-                return Pending::Refused(error).into();
+                return State::Refused { error: Some(error) }.into();
             }
         };
-        let known = self.map.with(slug, |layer| layer.layer(self.inner.clone()));
-        if let Some(mut service) = known {
-            // The readied service sends the request, and comes back unless the request waits.
-            mem::swap(service.get_mut(), &mut self.inner);
-            let inner = service.call(request);
-            mem::swap(service.get_mut(), &mut self.inner);
+        let entries = self.map.entries();
+        if let Some(layer) = entries.get(slug).and_then(|entry| entry.layer()) {
+            let inner = layer.call(&mut self.inner, request);
             return State::Sent { inner }.into();
         }
-        let find = Box::pin(Arc::clone(&self.map).find(slug.into()));
-        let held = (self.take_ready(), request);
-        Pending::Resolving { find, held }.into()
+        let call = Box::new(Resolving {
+            find: Box::pin(Arc::clone(&self.map).find(slug.into())),
+            service: self.take_ready(),
+            request: Some(request),
+        });
+        State::Resolving { call }.into()
     }
 }
 
@@ -107,7 +106,7 @@ impl<S: fmt::Debug> fmt::Debug for OrganizationsAuth<S> {
 pin_project! {
     /// The response of an [`OrganizationsAuth`] service.
     ///
-    /// Un-boxed if the organization is known.
+    /// Unboxed if the organization is known.
     pub struct OrganizationsFuture<F, S, Req> {
         #[pin]
         state: State<F, S, Req>,
@@ -120,20 +119,17 @@ pin_project! {
         Sent { #[pin] inner: ResponseFuture<F, S, Req> },
         Passed { #[pin] inner: F },
         // Boxed: rare, and must not make every hit's future large.
-        Pending { call: Box<Pending<S, Req>> },
+        Resolving { call: Box<Resolving<S, Req>> },
+        // Without its error once that has been returned.
+        Refused { error: Option<Error> },
     }
 }
 
-type Find = Pin<Box<dyn Future<Output = Result<OfficeRndAuthLayer, Error>> + Send>>;
-
-/// A request that has not been sent.
-enum Pending<S, Req> {
-    /// It waits for the resolver, with the service readied for it.
-    Resolving { find: Find, held: (S, Req) },
-    /// It will not be sent.
-    Refused(Error),
-    /// The future has completed.
-    Completed,
+/// A request that waits for the resolver, with the service readied for it.
+struct Resolving<S, Req> {
+    find: Pin<Box<dyn Future<Output = Result<OfficeRndAuthLayer, Error>> + Send>>,
+    service: S,
+    request: Option<Req>,
 }
 
 impl<F, S, Req> From<State<F, S, Req>> for OrganizationsFuture<F, S, Req> {
@@ -142,50 +138,32 @@ impl<F, S, Req> From<State<F, S, Req>> for OrganizationsFuture<F, S, Req> {
     }
 }
 
-impl<F, S, Req> From<Pending<S, Req>> for OrganizationsFuture<F, S, Req> {
-    #[cold]
-    fn from(call: Pending<S, Req>) -> Self {
-        let call = Box::new(call);
-        State::Pending { call }.into()
-    }
-}
-
-/// The response of the organization's own service.
-type Sent<S, Req> = ResponseFuture<<S as Service<Req>>::Future, S, Req>;
-
-impl<S, Req> Pending<S, Req> {
+impl<S, Req> Resolving<S, Req> {
     /// Sends the request once its layer is there.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<Sent<S, Req>, Error>>
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<State<S::Future, S, Req>>
     where
         S: Service<Req> + Clone,
-        S::Response: AuthResponse,
-        S::Error: Into<BoxError>,
         Req: AuthRequest,
     {
-        let found = match self {
-            Self::Resolving { find, .. } => Some(ready!(find.as_mut().poll(cx))),
-            _ => None,
-        };
-        match (mem::replace(self, Self::Completed), found) {
-            (Self::Resolving { held, .. }, Some(Ok(layer))) => {
-                let (inner, request) = held;
-                Poll::Ready(Ok(layer.layer(inner).call(request)))
+        let found = ready!(self.find.as_mut().poll(cx));
+        Poll::Ready(match (found, self.request.take()) {
+            (Ok(layer), Some(request)) => {
+                let inner = layer.call(&mut self.service, request);
+                State::Sent { inner }
             }
-            (Self::Resolving { .. }, Some(Err(error))) => {
+            (found, _) => {
                 count("failed");
-                Poll::Ready(Err(error))
+                let error = found.err();
+                State::Refused { error }
             }
-            (Self::Refused(error), _) => Poll::Ready(Err(error)),
-            // Polled after completion: the caller's mistake. Stay pending.
-            _ => Poll::Pending,
-        }
+        })
     }
 }
 
 impl<F, S, Req, Res, E> Future for OrganizationsFuture<F, S, Req>
 where
     F: Future<Output = Result<Res, E>>,
-    S: Service<Req, Response = Res, Error = E, Future = F> + Clone,
+    S: Service<Req, Future = F> + Clone,
     Res: AuthResponse,
     E: Into<BoxError>,
     Req: AuthRequest,
@@ -196,14 +174,17 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
-            match state.as_mut().project() {
+            let next = match state.as_mut().project() {
                 StateProj::Sent { inner } => return inner.poll(cx),
                 StateProj::Passed { inner } => return inner.poll(cx).map_err(Into::into),
-                StateProj::Pending { call } => {
-                    let inner = ready!(call.poll_send(cx))?;
-                    state.set(State::Sent { inner });
-                }
-            }
+                StateProj::Resolving { call } => ready!(call.poll_send(cx)),
+                StateProj::Refused { error } => match error.take() {
+                    Some(error) => return Poll::Ready(Err(error.into())),
+                    // Polled after completion: the caller's mistake. Stay pending.
+                    None => return Poll::Pending,
+                },
+            };
+            state.set(next);
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Reads the organization out of a request.
 
-use std::fmt;
 use std::sync::Arc;
 
 use crate::{Error, ErrorKind};
@@ -8,7 +7,7 @@ use crate::{Error, ErrorKind};
 /// Request extension: selects the organization of this request, whatever its path says.
 ///
 /// For `http::Request`, and for `reqwest_middleware`'s `with_extension`. `reqwest::Request` gives
-/// no access to its extensions: there, the path decides.
+/// no access to its extensions: the path of its URL decides.
 ///
 /// A redirect layer above drops the extension: tower-http's `FollowRedirect` does so on every
 /// redirect in 0.6, and on redirects to another origin in 0.7. The path of the redirected request
@@ -25,16 +24,15 @@ use crate::{Error, ErrorKind};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OrganizationSlug(Arc<str>);
 
 impl OrganizationSlug {
-    /// Checks that the text is a slug.
+    /// Checks that the string is a slug.
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Organization`] for a text that is not 1 to 63 letters, digits, `-` and
-    /// `_`.
+    /// Returns [`ErrorKind::Organization`] unless it is 1 to 63 letters, digits, `-` and `_`.
     pub fn new(slug: impl AsRef<str>) -> Result<Self, Error> {
         let slug = slug.as_ref();
         match is_slug(slug) {
@@ -52,40 +50,33 @@ impl OrganizationSlug {
     }
 }
 
-impl fmt::Debug for OrganizationSlug {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("OrganizationSlug").field(&self.0).finish()
-    }
-}
-
-/// The length of the longest slug.
-const MAX_LEN: usize = 63;
-
-/// Whether this is 1 to 63 letters, digits, `-` and `_`.
 fn is_slug(text: &str) -> bool {
     let in_slug = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    (1..=MAX_LEN).contains(&text.len()) && text.bytes().all(in_slug)
+    (1..=63).contains(&text.len()) && text.bytes().all(in_slug)
 }
 
 /// Returns the `{slug}` of `/api/v1|v2/organizations/{slug}/...`; `None` for a path that is about
 /// no organization.
 ///
 /// Strict, since this decides whose token goes out and the server, which decides whose data comes
-/// back, may read a path in its own way: what two readers could take for different organizations
-/// is refused.
+/// back, may read a path in its own way: a path that two readers could take for different
+/// organizations is refused.
 pub(super) fn of_path(path: &str) -> Result<Option<&str>, Error> {
-    if is_ambiguous(path) {
+    let documented = path
+        .strip_prefix("/api/v2/organizations")
+        .or_else(|| path.strip_prefix("/api/v1/organizations"))
+        .filter(|rest| rest.starts_with('/'));
+    // The documented prefix is not ambiguous: of nearly every path only the rest is checked.
+    if is_ambiguous(documented.unwrap_or(path)) {
         return Err(rejected(
-            "the path has dot segments, empty segments, back slashes or needless encodings: its \
+            "the path has dot segments, empty segments, backslashes or needless encodings: its \
              organization is ambiguous",
         ));
     }
-    let documented = path
-        .strip_prefix("/api/v2/organizations/")
-        .or_else(|| path.strip_prefix("/api/v1/organizations/"));
-    if let Some(rest) = documented {
-        let slug = rest.split('/').next().filter(|slug| is_slug(slug));
-        return slug.map(Some).ok_or_else(|| {
+    if let Some(rest) = documented.and_then(|rest| rest.strip_prefix('/')) {
+        let end = rest.bytes().position(|byte| byte == b'/');
+        let slug = rest.get(..end.unwrap_or(rest.len()));
+        return slug.filter(|slug| is_slug(slug)).map(Some).ok_or_else(|| {
             rejected("the path's organization is not a slug of letters, digits, '-' and '_'")
         });
     }
@@ -109,8 +100,21 @@ pub(super) fn rejected(problem: &str) -> Error {
     Error::new(ErrorKind::Organization, problem)
 }
 
-/// Whether a server may read another path out of this one.
+/// Returns whether a server may read another path out of this one.
 fn is_ambiguous(path: &str) -> bool {
+    let is_absolute = path.is_empty() || path.starts_with('/');
+    // A single pass over the bytes decides for nearly every path.
+    let mut last = 0;
+    let is_plain = path.bytes().all(|byte| {
+        let is_empty_segment = byte == b'/' && last == b'/';
+        last = byte;
+        !is_empty_segment && !matches!(byte, b'%' | b'.' | b'\\')
+    });
+    !is_absolute || !is_plain && has_two_readings(path)
+}
+
+#[cold]
+fn has_two_readings(path: &str) -> bool {
     // No honest client encodes these; a server may decode them, more than once.
     let is_hidden = |byte: u8| byte.is_ascii_alphanumeric() || b"/\\%.-_~".contains(&byte);
     let encodes = |rest: &str| {
@@ -119,20 +123,11 @@ fn is_ambiguous(path: &str) -> bool {
         byte.is_none_or(is_hidden)
     };
     // `..;x` is a parent folder to some servers.
-    let is_dots = |segment: &str| {
-        let name = segment.split(';').next();
-        matches!(name, Some("." | ".."))
-    };
-    let is_absolute = path.is_empty() || path.starts_with('/');
-    let has_empty = path.as_bytes().windows(2).any(|pair| pair == b"//");
-    // Nearly no path has one of these: a single pass over the bytes decides.
-    let is_special = |byte: u8| matches!(byte, b'%' | b'.' | b'\\');
-    !is_absolute
-        || has_empty
-        || path.bytes().any(is_special)
-            && (path.contains('\\')
-                || path.split('%').skip(1).any(encodes)
-                || path.split('/').any(is_dots))
+    let is_dots = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
+    path.contains("//")
+        || path.contains('\\')
+        || path.split('%').skip(1).any(encodes)
+        || path.split('/').any(is_dots)
 }
 
 #[cfg(test)]

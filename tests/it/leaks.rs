@@ -7,7 +7,6 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use officernd_auth::middleware::AuthRequest;
 use officernd_auth::organizations::{OrganizationSlug, OrganizationsLayer, resolver_fn};
 use officernd_auth::testing::{ScriptedProvider, Step};
 use officernd_auth::{
@@ -115,9 +114,8 @@ async fn no_token_is_ever_shown() {
             page.show(rejected);
             let mut retry = RetryUnauthorized::new();
             let mut result = Ok::<Response, BoxError>(response);
-            let future = Policy::retry(&mut retry, &mut get(URL), &mut result);
+            let _future = Policy::retry(&mut retry, &mut get(URL), &mut result);
             page.show(&retry);
-            page.show(&future);
         }
         page.show(cache);
         page.show(&*statuses.borrow_and_update());
@@ -204,15 +202,11 @@ async fn debug_texts_say_what_helps_and_no_more() {
     let organizations = OrganizationsLayer::new(HashMap::from([("acme".to_owned(), acme)]));
     let none = || async { Ok::<Option<OfficeRndAuthLayer>, Error>(None) };
     let permit = FetchContext::default().permit().await.unwrap();
-    let with_password = http::Request::get("https://me:hunter2@app.officernd.com/")
-        .body(())
-        .unwrap();
 
     let (mut client, mut server) = over_mock(&layer);
     let call = tokio::spawn(send(&mut client, get(URL)));
     serve(&mut server, answer(401)).await;
-    let mut rejected = call.await.unwrap();
-    let retry = RetryUnauthorized::new().retry(&mut get(URL), &mut rejected);
+    let rejected = call.await.unwrap();
     let rejected = rejected.unwrap();
     let rejected = rejected.extensions().get::<TokenRejected>().unwrap();
     let cold = OfficeRndAuthLayer::new(ScriptedProvider::new());
@@ -221,7 +215,7 @@ async fn debug_texts_say_what_helps_and_no_more() {
     });
     let waiting = cold.layer(service).call(http::Request::new(()));
 
-    let table: [(&dyn std::fmt::Debug, &[&str]); 14] = [
+    let table: [(&dyn std::fmt::Debug, &[&str]); 12] = [
         (
             &RateLimit::new(3, Duration::from_secs(30)),
             &["RateLimit { requests: 3, per: 30s, used: 0"],
@@ -242,8 +236,6 @@ async fn debug_texts_say_what_helps_and_no_more() {
         ),
         (&waiting, &["ResponseFuture", "waiting for a token"]),
         (&rejected, &["TokenRejected", "generation: 1"]),
-        (&retry.unwrap(), &["RetryFuture"]),
-        (&with_password.target(), &["RequestTarget", "https"]),
         (
             &organizations,
             &["OrganizationsLayer", "organizations: 0", "max: 1000"],
@@ -263,9 +255,6 @@ async fn debug_texts_say_what_helps_and_no_more() {
         for word in words {
             assert!(text.contains(word), "no {word} in {text}");
         }
-        assert!(
-            !text.contains(SECRET) && !text.contains("hunter2"),
-            "{text}"
-        );
+        assert!(!text.contains(SECRET), "{text}");
     }
 }

@@ -239,7 +239,7 @@ async fn nothing_of_a_dropped_layer_is_left() {
 }
 
 #[test]
-fn without_a_runtime_that_can_wait_a_new_organization_is_an_error() {
+fn without_a_runtime_a_new_organization_is_an_error() {
     use std::task::{Context, Poll, Waker};
 
     let layer = OrganizationsLayer::new(by_name().0);
@@ -248,11 +248,6 @@ fn without_a_runtime_that_can_wait_a_new_organization_is_an_error() {
     let Poll::Ready(sent) = sent.poll(&mut cx) else {
         panic!("it waits");
     };
-    assert_eq!(kind(sent), ErrorKind::Runtime);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
-    let sent = runtime.block_on(send(&layer, "/api/v2/organizations/acme/x"));
     assert_eq!(kind(sent), ErrorKind::Runtime);
 }
 
