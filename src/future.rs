@@ -1,10 +1,10 @@
 //! The response of the service.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{self, Context, Poll};
 
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
@@ -52,17 +52,16 @@ pin_project! {
     enum State<F, S, Req> {
         Sent { #[pin] inner: F, token: Option<Arc<Token>> },
         // Boxed: rare, and must not make every hit's future large.
-        Waiting { call: Box<Waiting<S, Req>> },
-        // Without its error once that has been returned.
-        Refused { error: Option<Error> },
+        Unsent { call: Box<Unsent<S, Req>> },
     }
 }
 
-/// A request that waits for its token, with the service readied for it.
-struct Waiting<S, Req> {
-    token: Acquire,
-    service: S,
-    request: Option<Req>,
+/// A request that waits for its token, or is refused.
+struct Unsent<S, Req> {
+    /// `None` once it has ended.
+    token: Option<Acquire>,
+    /// The request and the service readied for it, unless it is refused.
+    held: Option<(S, Req)>,
 }
 
 pub(crate) type Acquire = Pin<Box<dyn Future<Output = Result<Arc<Token>, Error>> + Send>>;
@@ -75,44 +74,50 @@ impl<F, S, Req> ResponseFuture<F, S, Req> {
 
     #[cold]
     pub(crate) fn waiting(token: Acquire, service: S, request: Req) -> Self {
-        let call = Box::new(Waiting {
-            token,
-            service,
-            request: Some(request),
-        });
-        let state = State::Waiting { call };
-        Self { state }
+        Self::unsent(token, Some((service, request)))
     }
 
     #[cold]
     pub(crate) fn refused(error: Error) -> Self {
-        let state = State::Refused { error: Some(error) };
+        Self::unsent(Box::pin(ready(Err(error))), None)
+    }
+
+    fn unsent(token: Acquire, held: Option<(S, Req)>) -> Self {
+        let token = Some(token);
+        let call = Box::new(Unsent { token, held });
+        let state = State::Unsent { call };
         Self { state }
     }
 }
 
-impl<S, Req> Waiting<S, Req> {
+type Sent<S, Req> = State<<S as Service<Req>>::Future, S, Req>;
+
+impl<S, Req> Unsent<S, Req> {
     /// Sends the request once its token is there.
     #[cold]
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<State<S::Future, S, Req>>
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<Sent<S, Req>, Error>>
     where
         S: Service<Req>,
         Req: AuthRequest,
     {
-        let acquired = ready!(self.token.as_mut().poll(cx));
-        Poll::Ready(match (acquired, self.request.take()) {
-            (Ok(token), Some(mut request)) => {
-                let value = token.value().clone();
-                request.headers_mut().insert(AUTHORIZATION, value);
-                let inner = self.service.call(request);
-                let token = Some(token);
-                State::Sent { inner, token }
-            }
-            (acquired, _) => {
-                let error = acquired.err();
-                State::Refused { error }
-            }
-        })
+        let Some(token) = &mut self.token else {
+            // Polled after completion: the caller's mistake. Stay pending.
+            return Poll::Pending;
+        };
+        let acquired = task::ready!(token.as_mut().poll(cx));
+        self.token = None;
+        // On failure the readied service is dropped here, with its permit.
+        let held = self.held.take();
+        let token = acquired?;
+        let Some((mut service, mut request)) = held else {
+            return Poll::Pending;
+        };
+        let value = token.value().clone();
+        request.headers_mut().insert(AUTHORIZATION, value);
+        Poll::Ready(Ok(State::Sent {
+            inner: service.call(request),
+            token: Some(token),
+        }))
     }
 }
 
@@ -126,13 +131,13 @@ where
 {
     type Output = Result<Res, BoxError>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
-            let next = match state.as_mut().project() {
+            match state.as_mut().project() {
                 StateProj::Sent { inner, token } => {
-                    let mut response = ready!(inner.poll(cx)).map_err(Into::into)?;
+                    let mut response = task::ready!(inner.poll(cx)).map_err(Into::into)?;
                     if response.status() == StatusCode::UNAUTHORIZED {
                         if let Some(token) = token.take() {
                             unauthorized(&mut response, token);
@@ -140,15 +145,11 @@ where
                     }
                     return Poll::Ready(Ok(response));
                 }
-                StateProj::Waiting { call } => ready!(call.poll_send(cx)),
-                StateProj::Refused { error } => match error.take() {
-                    Some(error) => return Poll::Ready(Err(error.into())),
-                    // Polled after completion: the caller's mistake. Stay pending.
-                    None => return Poll::Pending,
-                },
-            };
-            // Drops the service of a request that waited, with its permit.
-            state.set(next);
+                StateProj::Unsent { call } => {
+                    let sent = task::ready!(call.poll_send(cx))?;
+                    state.set(sent);
+                }
+            }
         }
     }
 }
@@ -180,8 +181,11 @@ impl<F, S, Req> fmt::Debug for ResponseFuture<F, S, Req> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::Sent { .. } => "sent",
-            State::Waiting { .. } => "waiting for a token",
-            State::Refused { .. } => "refused",
+            State::Unsent { call } => match (&call.token, &call.held) {
+                (Some(_), Some(_)) => "waiting for a token",
+                (Some(_), None) => "refused",
+                (None, _) => "completed",
+            },
         };
         f.debug_struct("ResponseFuture")
             .field("state", &state)

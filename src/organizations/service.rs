@@ -1,9 +1,9 @@
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{self, Context, Poll};
 
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -77,7 +77,7 @@ where
                 count("refused");
                 // Gives back what the readied service holds: a permit, a place.
                 drop(self.take_ready());
-                return State::Refused { error: Some(error) }.into();
+                return unsent(Box::pin(ready(Err(error))), None);
             }
         };
         let entries = self.map.entries();
@@ -85,12 +85,8 @@ where
             let inner = layer.call(&mut self.inner, request);
             return State::Sent { inner }.into();
         }
-        let call = Box::new(Resolving {
-            find: Box::pin(Arc::clone(&self.map).find(slug.into())),
-            service: self.take_ready(),
-            request: Some(request),
-        });
-        State::Resolving { call }.into()
+        let find = Box::pin(Arc::clone(&self.map).find(slug.into()));
+        unsent(find, Some((self.take_ready(), request)))
     }
 }
 
@@ -119,17 +115,25 @@ pin_project! {
         Sent { #[pin] inner: ResponseFuture<F, S, Req> },
         Passed { #[pin] inner: F },
         // Boxed: rare, and must not make every hit's future large.
-        Resolving { call: Box<Resolving<S, Req>> },
-        // Without its error once that has been returned.
-        Refused { error: Option<Error> },
+        Unsent { call: Box<Unsent<S, Req>> },
     }
 }
 
-/// A request that waits for the resolver, with the service readied for it.
-struct Resolving<S, Req> {
-    find: Pin<Box<dyn Future<Output = Result<OfficeRndAuthLayer, Error>> + Send>>,
-    service: S,
-    request: Option<Req>,
+/// A request that waits for the resolver, or is refused.
+struct Unsent<S, Req> {
+    /// `None` once it has ended.
+    find: Option<Find>,
+    /// The request and the service readied for it, unless it is refused.
+    held: Option<(S, Req)>,
+}
+
+type Find = Pin<Box<dyn Future<Output = Result<OfficeRndAuthLayer, Error>> + Send>>;
+
+#[cold]
+fn unsent<F, S, Req>(find: Find, held: Option<(S, Req)>) -> OrganizationsFuture<F, S, Req> {
+    let find = Some(find);
+    let call = Box::new(Unsent { find, held });
+    State::Unsent { call }.into()
 }
 
 impl<F, S, Req> From<State<F, S, Req>> for OrganizationsFuture<F, S, Req> {
@@ -138,25 +142,35 @@ impl<F, S, Req> From<State<F, S, Req>> for OrganizationsFuture<F, S, Req> {
     }
 }
 
-impl<S, Req> Resolving<S, Req> {
+type Sent<S, Req> = State<<S as Service<Req>>::Future, S, Req>;
+
+impl<S, Req> Unsent<S, Req> {
     /// Sends the request once its layer is there.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<State<S::Future, S, Req>>
+    #[cold]
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<Sent<S, Req>, Error>>
     where
         S: Service<Req> + Clone,
         Req: AuthRequest,
     {
-        let found = ready!(self.find.as_mut().poll(cx));
-        Poll::Ready(match (found, self.request.take()) {
-            (Ok(layer), Some(request)) => {
-                let inner = layer.call(&mut self.service, request);
-                State::Sent { inner }
+        let Some(find) = &mut self.find else {
+            // Polled after completion: the caller's mistake. Stay pending.
+            return Poll::Pending;
+        };
+        let found = task::ready!(find.as_mut().poll(cx));
+        self.find = None;
+        match (found, self.held.take()) {
+            (Ok(layer), Some((mut service, request))) => {
+                let inner = layer.call(&mut service, request);
+                Poll::Ready(Ok(State::Sent { inner }))
             }
-            (found, _) => {
-                count("failed");
-                let error = found.err();
-                State::Refused { error }
+            (Err(error), held) => {
+                if held.is_some() {
+                    count("failed");
+                }
+                Poll::Ready(Err(error))
             }
-        })
+            (Ok(_), None) => Poll::Pending,
+        }
     }
 }
 
@@ -170,21 +184,18 @@ where
 {
     type Output = Result<Res, BoxError>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
-            let next = match state.as_mut().project() {
+            match state.as_mut().project() {
                 StateProj::Sent { inner } => return inner.poll(cx),
                 StateProj::Passed { inner } => return inner.poll(cx).map_err(Into::into),
-                StateProj::Resolving { call } => ready!(call.poll_send(cx)),
-                StateProj::Refused { error } => match error.take() {
-                    Some(error) => return Poll::Ready(Err(error.into())),
-                    // Polled after completion: the caller's mistake. Stay pending.
-                    None => return Poll::Pending,
-                },
-            };
-            state.set(next);
+                StateProj::Unsent { call } => {
+                    let sent = task::ready!(call.poll_send(cx))?;
+                    state.set(sent);
+                }
+            }
         }
     }
 }

@@ -50,9 +50,15 @@ impl OrganizationSlug {
     }
 }
 
+/// The length of the longest slug.
+const MAX_LEN: usize = 63;
+
 fn is_slug(text: &str) -> bool {
-    let in_slug = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    (1..=63).contains(&text.len()) && text.bytes().all(in_slug)
+    (1..=MAX_LEN).contains(&text.len()) && text.bytes().all(in_slug)
+}
+
+fn in_slug(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
 }
 
 /// Returns the `{slug}` of `/api/v1|v2/organizations/{slug}/...`; `None` for a path that is about
@@ -62,23 +68,28 @@ fn is_slug(text: &str) -> bool {
 /// back, may read a path in its own way: a path that two readers could take for different
 /// organizations is refused.
 pub(super) fn of_path(path: &str) -> Result<Option<&str>, Error> {
+    let ambiguous = || {
+        Err(rejected(
+            "the path's organization is ambiguous: it is not a slug of letters, digits, '-' and \
+             '_', or the path has dot segments, empty segments, backslashes or needless encodings",
+        ))
+    };
     let documented = path
-        .strip_prefix("/api/v2/organizations")
-        .or_else(|| path.strip_prefix("/api/v1/organizations"))
-        .filter(|rest| rest.starts_with('/'));
-    // The documented prefix is not ambiguous: of nearly every path only the rest is checked.
-    if is_ambiguous(documented.unwrap_or(path)) {
-        return Err(rejected(
-            "the path has dot segments, empty segments, backslashes or needless encodings: its \
-             organization is ambiguous",
-        ));
+        .strip_prefix("/api/v2/organizations/")
+        .or_else(|| path.strip_prefix("/api/v1/organizations/"));
+    if let Some(rest) = documented {
+        // Each byte is looked at once: this is on the path of every request.
+        let end = rest.bytes().position(|byte| !in_slug(byte));
+        let end = end.unwrap_or(rest.len());
+        return match rest.split_at_checked(end) {
+            Some((slug, rest)) if (1..=MAX_LEN).contains(&end) && !is_ambiguous(rest) => {
+                Ok(Some(slug))
+            }
+            _ => ambiguous(),
+        };
     }
-    if let Some(rest) = documented.and_then(|rest| rest.strip_prefix('/')) {
-        let end = rest.bytes().position(|byte| byte == b'/');
-        let slug = rest.get(..end.unwrap_or(rest.len()));
-        return slug.filter(|slug| is_slug(slug)).map(Some).ok_or_else(|| {
-            rejected("the path's organization is not a slug of letters, digits, '-' and '_'")
-        });
+    if is_ambiguous(path) {
+        return ambiguous();
     }
     // What follows the word may be parameters, which some servers drop.
     let word = "organizations";
