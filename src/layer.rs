@@ -1,6 +1,5 @@
 //! The layer: a cache and a policy, around any client.
 
-use std::fmt;
 use std::sync::Arc;
 
 use tower::retry::RetryLayer;
@@ -58,7 +57,7 @@ use crate::service::OfficeRndAuth;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct OfficeRndAuthLayer {
     shared: Arc<Shared>,
 }
@@ -156,18 +155,10 @@ impl<S> Layer<S> for OfficeRndAuthLayer {
     }
 }
 
-impl fmt::Debug for OfficeRndAuthLayer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OfficeRndAuthLayer")
-            .field("cache", &self.shared.cache)
-            .field("policy", &self.shared.policy)
-            .finish()
-    }
-}
-
-/// What a layer and its services share. On cache lines of its own, away from
-/// the count of its clones: a service that is cloned for every request writes
-/// that count, and all of them read this.
+/// The state that a layer and its services share.
+///
+/// On cache lines of its own, away from the count of its clones: a service that is cloned for every
+/// request writes that count, and all services read this.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Shared {

@@ -1,6 +1,5 @@
 //! The service: puts the token on a request and calls the inner service.
 
-use std::fmt;
 use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -47,7 +46,7 @@ use crate::observability::{RequestOutcome, WaitTimer, count_request};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct OfficeRndAuth<S> {
     inner: S,
     shared: Arc<Shared>,
@@ -163,13 +162,4 @@ fn acquire(cache: TokenCache) -> Acquire {
         waiter.finish(outcome, || cache.clock().now());
         acquired
     })
-}
-
-impl<S: fmt::Debug> fmt::Debug for OfficeRndAuth<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OfficeRndAuth")
-            .field("inner", &self.inner)
-            .field("shared", &self.shared)
-            .finish()
-    }
 }

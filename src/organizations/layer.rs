@@ -1,4 +1,3 @@
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +45,7 @@ use crate::{RetryUnauthorized, TokenStatus};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct OrganizationsLayer {
     pub(super) map: Arc<Map>,
 }
@@ -110,13 +109,5 @@ impl<S> Layer<S> for OrganizationsLayer {
 
     fn layer(&self, inner: S) -> Self::Service {
         OrganizationsAuth::new(inner, Arc::clone(&self.map))
-    }
-}
-
-impl fmt::Debug for OrganizationsLayer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("OrganizationsLayer")
-            .field(&self.map)
-            .finish()
     }
 }

@@ -1,7 +1,6 @@
 //! Finds the layer of an organization.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::future::Future;
 use std::hash::BuildHasher;
 
@@ -68,7 +67,7 @@ impl<H: BuildHasher + Send + Sync + 'static> OrganizationResolver
 /// }));
 /// # drop(layer);
 /// ```
-pub fn resolver_fn<F, Fut>(resolve: F) -> impl OrganizationResolver + fmt::Debug
+pub fn resolver_fn<F, Fut>(resolve: F) -> impl OrganizationResolver
 where
     F: Fn(String) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Option<OfficeRndAuthLayer>, Error>> + Send,
@@ -88,11 +87,5 @@ where
         slug: &str,
     ) -> impl Future<Output = Result<Option<OfficeRndAuthLayer>, Error>> + Send {
         (self.0)(slug.to_owned())
-    }
-}
-
-impl<F> fmt::Debug for ResolverFn<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResolverFn").finish_non_exhaustive()
     }
 }

@@ -26,7 +26,7 @@ use crate::{BoxError, Error, OfficeRndAuthLayer, SkipAuth};
 ///
 /// A dropped future gives up its request. Another request that waits for the same organization
 /// calls the resolver again; a token fetch continues.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct OrganizationsAuth<S> {
     inner: S,
     map: Arc<Map>,
@@ -87,15 +87,6 @@ where
         }
         let find = Box::pin(Arc::clone(&self.map).find(slug.into()));
         unsent(find, Some((self.take_ready(), request)))
-    }
-}
-
-impl<S: fmt::Debug> fmt::Debug for OrganizationsAuth<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OrganizationsAuth")
-            .field("inner", &self.inner)
-            .field("map", &self.map)
-            .finish()
     }
 }
 

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use officernd_auth::organizations::{OrganizationSlug, OrganizationsLayer, resolver_fn};
+use officernd_auth::organizations::{OrganizationSlug, OrganizationsLayer};
 use officernd_auth::testing::{ScriptedProvider, Step};
 use officernd_auth::{
     AccessToken, BoxError, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit,
@@ -200,7 +200,6 @@ async fn debug_texts_say_what_helps_and_no_more() {
     let layer = warm_layer(&ScriptedProvider::new()).await;
     let acme = OfficeRndAuthLayer::new(StaticToken::new(SECRET).unwrap());
     let organizations = OrganizationsLayer::new(HashMap::from([("acme".to_owned(), acme)]));
-    let none = || async { Ok::<Option<OfficeRndAuthLayer>, Error>(None) };
     let permit = FetchContext::default().permit().await.unwrap();
 
     let (mut client, mut server) = over_mock(&layer);
@@ -215,7 +214,7 @@ async fn debug_texts_say_what_helps_and_no_more() {
     });
     let waiting = cold.layer(service).call(http::Request::new(()));
 
-    let table: [(&dyn std::fmt::Debug, &[&str]); 12] = [
+    let table: [(&dyn std::fmt::Debug, &[&str]); 11] = [
         (
             &RateLimit::new(3, Duration::from_secs(30)),
             &["RateLimit { requests: 3, per: 30s, used: 0"],
@@ -248,7 +247,6 @@ async fn debug_texts_say_what_helps_and_no_more() {
             &OrganizationSlug::new("acme").unwrap(),
             &["OrganizationSlug(\"acme\")"],
         ),
-        (&resolver_fn(move |_| none()), &["ResolverFn"]),
     ];
     for (value, words) in table {
         let text = format!("{value:?}");
