@@ -54,7 +54,7 @@ impl RetryUnauthorized {
         let rejected = response.extensions_mut().get::<TokenRejected>()?;
         let generation = rejected.generation();
         let cache = TokenCache::of(&rejected.token)?;
-        if self.replayed || !cache.replacement_pending(generation) {
+        if !cache.replacement_pending(generation) {
             return None;
         }
         self.replayed = true;
@@ -78,7 +78,7 @@ where
     }
 
     fn clone_request(&mut self, request: &http::Request<B>) -> Option<http::Request<B>> {
-        // The replay is not replayed.
+        // The replay is not replayed: tower calls `retry` with a clone of the request only.
         (!self.replayed).then(|| request.clone())
     }
 }
