@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
@@ -31,12 +31,12 @@ pub(super) struct Map {
     pub(super) max: usize,
     pub(super) idle_after: Duration,
     /// Reads take no lock; each change replaces the map by a copy.
-    entries: ArcSwap<Entries>,
+    pub(super) entries: ArcSwap<Entries>,
     /// The task that drops idle entries. Locked while the entries change.
     dropper: Mutex<JoinSet<()>>,
 }
 
-pub(super) type Entries = HashMap<Arc<str>, Arc<Entry>>;
+type Entries = HashMap<Arc<str>, Arc<Entry>>;
 
 type Resolver = dyn Fn(Arc<str>) -> Resolving + Send + Sync;
 type Resolving = Pin<Box<dyn Future<Output = Result<Option<OfficeRndAuthLayer>, Error>> + Send>>;
@@ -101,17 +101,16 @@ impl Map {
         }
     }
 
-    /// Returns the entries of this moment.
-    #[inline]
-    pub(super) fn entries(&self) -> Guard<Arc<Entries>> {
-        self.entries.load()
-    }
-
     /// Returns the organization's layer. Calls the resolver, once for all callers, if it is unknown.
     ///
     /// Cancel safe: another caller that waits calls the resolver instead.
     pub(super) async fn find(self: Arc<Self>, slug: Arc<str>) -> Result<OfficeRndAuthLayer, Error> {
-        if let Some(layer) = self.entries().get(&slug).and_then(|entry| entry.layer()) {
+        if let Some(layer) = self
+            .entries
+            .load()
+            .get(&slug)
+            .and_then(|entry| entry.layer())
+        {
             return Ok(layer.clone());
         }
         if Handle::try_current().is_err() {

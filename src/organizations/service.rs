@@ -68,7 +68,8 @@ where
         if extensions.is_some_and(|all| all.get::<SkipAuth>().is_some()) {
             count("passed");
             let inner = self.inner.call(request);
-            return State::Passed { inner }.into();
+            let state = State::Passed { inner };
+            return OrganizationsFuture { state };
         }
         let chosen = extensions.and_then(|all| all.get());
         let slug = match self.map.slug(chosen, request.path()) {
@@ -80,10 +81,11 @@ where
                 return unsent(Box::pin(ready(Err(error))), None);
             }
         };
-        let entries = self.map.entries();
+        let entries = self.map.entries.load();
         if let Some(layer) = entries.get(slug).and_then(|entry| entry.layer()) {
             let inner = layer.call(&mut self.inner, request);
-            return State::Sent { inner }.into();
+            let state = State::Sent { inner };
+            return OrganizationsFuture { state };
         }
         let find = Box::pin(Arc::clone(&self.map).find(slug.into()));
         unsent(find, Some((self.take_ready(), request)))
@@ -124,13 +126,8 @@ type Find = Pin<Box<dyn Future<Output = Result<OfficeRndAuthLayer, Error>> + Sen
 fn unsent<F, S, Req>(find: Find, held: Option<(S, Req)>) -> OrganizationsFuture<F, S, Req> {
     let find = Some(find);
     let call = Box::new(Unsent { find, held });
-    State::Unsent { call }.into()
-}
-
-impl<F, S, Req> From<State<F, S, Req>> for OrganizationsFuture<F, S, Req> {
-    fn from(state: State<F, S, Req>) -> Self {
-        Self { state }
-    }
+    let state = State::Unsent { call };
+    OrganizationsFuture { state }
 }
 
 type Sent<S, Req> = State<<S as Service<Req>>::Future, S, Req>;
