@@ -9,7 +9,8 @@ use std::time::Duration;
 use crate::cache::{self, TokenCache};
 use crate::clock::{Clock, TokioClock};
 use crate::error::ConfigError;
-use crate::middleware::{OfficeRndAuthLayer, Policy};
+use crate::layer::OfficeRndAuthLayer;
+use crate::origin::Policy;
 use crate::provider::{DynProvider, TokenProvider};
 use crate::rate_limit::RateLimit;
 use crate::settings::Settings;
@@ -193,15 +194,9 @@ impl Builder {
 
     fn policy(&self) -> Result<Policy, ConfigError> {
         self.settings.check()?;
-        let mut origins = self.settings.origins()?;
-        if self.any_https_origin {
-            origins.allow_any_https();
-        }
-        Ok(Policy {
-            origins,
-            pass_foreign: self.settings.pass_foreign_origins,
-            if_not_present: self.settings.if_not_present,
-        })
+        let mut policy = self.settings.policy()?;
+        policy.any_https = self.any_https_origin;
+        Ok(policy)
     }
 }
 

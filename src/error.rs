@@ -1,4 +1,4 @@
-//! The error of a running layer, and that of its set-up.
+//! The error of a running layer, and that of its setup.
 
 mod config;
 mod kind;
@@ -15,12 +15,11 @@ pub use self::kind::ErrorKind;
 /// tower's boxed error, [`tower::BoxError`]: the error type of the service.
 pub type BoxError = tower::BoxError;
 
-/// Why a request got no token.
+/// The error of a request that could not get a token.
 ///
-/// Cheap to clone: every request that waited for one token fetch receives the
-/// same error. It never holds a token, a secret, or what a server wrote in a
-/// body. Below a tower stack it travels inside a [`BoxError`]; [`Error::find`]
-/// gets it back.
+/// Cheap to clone: all requests that waited for one token fetch get the same error. It never holds
+/// a token, a secret or a server's response body. A tower stack returns it inside a [`BoxError`];
+/// [`Error::find`] gets it back.
 ///
 /// ```
 /// use officernd_auth::{Error, ErrorKind};
@@ -51,7 +50,7 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of this kind. The message goes to logs: no secrets in it.
+    /// Makes an error of this kind. The message goes to logs: no secrets in it.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
@@ -67,24 +66,23 @@ impl Error {
         }
     }
 
-    /// Adds when the server (or the rate limit) will answer again.
+    /// Sets the time until the server or the rate limit accepts the next token request.
     #[must_use]
     pub fn with_retry_after(mut self, after: Duration) -> Self {
         self.inner_mut().retry_after = Some(after);
         self
     }
 
-    /// Adds what caused it. The source's `Display` goes to logs.
+    /// Sets the cause. Its `Display` goes to logs.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.inner_mut().source = Some(Arc::from(source.into()));
         self
     }
 
-    /// Marks that no token request was sent: it does not count as a failure of
-    /// the token endpoint. The next background fetch starts after
-    /// [`retry_after`](Self::retry_after); a request may start one earlier if this fetch was in
-    /// the background.
+    /// Marks that no token request was sent, so that the error is not counted as a failure of the
+    /// token endpoint. The next background fetch starts after [`retry_after`](Self::retry_after). A
+    /// request may start one earlier if this fetch was in the background.
     ///
     /// ```
     /// use officernd_auth::{Error, ErrorKind};
@@ -101,13 +99,7 @@ impl Error {
         self
     }
 
-    /// Returns whether no token request was sent.
-    ///
-    /// ```
-    /// use officernd_auth::{Error, ErrorKind};
-    ///
-    /// assert!(!Error::new(ErrorKind::Timeout, "no answer").is_not_attempted());
-    /// ```
+    /// Returns `true` if no token request was sent.
     #[must_use]
     pub fn is_not_attempted(&self) -> bool {
         self.inner.not_attempted
@@ -146,19 +138,19 @@ impl Error {
         self.inner.max_backoff
     }
 
-    /// What kind of failure this is.
+    /// Returns the kind of failure.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.inner.kind
     }
 
-    /// How long to leave the token endpoint alone, where that is known.
+    /// Returns how long to wait before the next attempt, if known.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.inner.retry_after
     }
 
-    /// The same in whole seconds, rounded up: the value of a `Retry-After`
+    /// Returns [`retry_after`](Self::retry_after) in whole seconds, rounded up, for a `Retry-After`
     /// header (RFC 9110 section 10.2.3).
     ///
     /// ```
@@ -175,20 +167,20 @@ impl Error {
         Some(after.as_secs() + u64::from(after.subsec_nanos() > 0))
     }
 
-    /// Whether the same call may succeed later with nothing changed by anyone.
+    /// Returns `true` if the same call may succeed later without any change.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.kind().is_transient()
     }
 
-    /// Finds this crate's error in what a tower stack returned: the error
-    /// itself, one of its sources, or what an [`io::Error`] wraps.
+    /// Finds this crate's error in what a tower stack returned: the error itself, one of its
+    /// sources, or the error inside an [`io::Error`].
     #[must_use]
     pub fn find(error: &BoxError) -> Option<&Self> {
         Self::find_in(error.as_ref())
     }
 
-    /// The same in any error: that of anyhow, eyre or reqwest-middleware.
+    /// Finds this crate's error in any error, such as anyhow's, eyre's or reqwest-middleware's.
     ///
     /// ```
     /// use officernd_auth::{Error, ErrorKind};
@@ -199,17 +191,14 @@ impl Error {
     #[must_use]
     pub fn find_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
         let mut next = Some(error);
-        // A chain of sources may be a circle.
+        // A chain of sources may be a cycle.
         for _ in 0..64 {
             let error = next?;
             if let Some(found) = error.downcast_ref::<Self>() {
                 return Some(found);
             }
             // `io::Error::source` skips the error that it wraps.
-            let wrapped = error
-                .downcast_ref::<io::Error>()
-                .and_then(io::Error::get_ref);
-            next = match wrapped {
+            next = match error.downcast_ref().and_then(io::Error::get_ref) {
                 Some(wrapped) => Some(wrapped),
                 None => error.source(),
             };
@@ -232,8 +221,8 @@ impl fmt::Display for Error {
     }
 }
 
-/// As [`Display`](fmt::Display), with the causes: this is what a `main` prints
-/// that returns the error. `{:#?}` shows the fields.
+/// Prints the message, the kind and the causes, because a `main` that returns the error prints its
+/// `Debug`. `{:#?}` shows the fields.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if f.alternate() {
@@ -250,7 +239,7 @@ impl fmt::Debug for Error {
     }
 }
 
-/// Any error with its causes, in one line of a log.
+/// Shows any error with its causes, on one line of a log.
 pub(crate) struct WithCauses<'a>(pub(crate) &'a (dyn StdError + 'static));
 
 impl fmt::Display for WithCauses<'_> {
@@ -262,7 +251,7 @@ impl fmt::Display for WithCauses<'_> {
 
 fn write_causes(f: &mut fmt::Formatter<'_>, error: &(dyn StdError + 'static)) -> fmt::Result {
     let mut next = error.source();
-    // A chain of sources may be a circle.
+    // A chain of sources may be a cycle.
     for _ in 0..16 {
         let Some(source) = next else { break };
         write!(f, ": {source}")?;
@@ -282,24 +271,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_error_is_found_inside_an_io_error_inside_another_error() {
-        let ours = Error::new(ErrorKind::Timeout, "late");
-        let io = io::Error::other(ours);
-        let outer: BoxError = Box::new(Error::new(ErrorKind::Store, "outer").with_source(io));
-        // The outer one is ours too, and nearer.
-        assert_eq!(Error::find(&outer).map(Error::kind), Some(ErrorKind::Store));
-
-        let io: BoxError = Box::new(io::Error::other(io::Error::other(Error::new(
-            ErrorKind::Timeout,
-            "late",
-        ))));
-        assert_eq!(Error::find(&io).map(Error::kind), Some(ErrorKind::Timeout));
-    }
-
-    #[test]
-    fn a_foreign_error_holds_none_of_ours() {
-        let foreign: BoxError = "broken pipe".into();
-        assert!(Error::find(&foreign).is_none());
+    fn the_nearest_error_of_ours_is_found_also_inside_io_errors() {
+        let find = |error: BoxError| Error::find(&error).map(Error::kind);
+        let late = || io::Error::other(Error::new(ErrorKind::Timeout, "late"));
+        let outer = Error::new(ErrorKind::Store, "outer").with_source(late());
+        assert_eq!(find(outer.into()), Some(ErrorKind::Store));
+        let nested = io::Error::other(late());
+        assert_eq!(find(nested.into()), Some(ErrorKind::Timeout));
+        assert_eq!(find("broken pipe".into()), None);
     }
 
     #[test]

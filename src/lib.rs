@@ -133,16 +133,22 @@ pub mod credentials;
 mod error;
 #[cfg(feature = "store")]
 pub mod fleet;
+mod future;
 #[cfg(doc)]
 pub mod guide;
-pub mod middleware;
+mod layer;
+mod message;
 mod oauth;
 pub mod observability;
 pub mod organizations;
 mod origin;
 pub mod provider;
 pub mod rate_limit;
+#[cfg(feature = "reqwest-middleware")]
+mod reqwest_middleware;
+mod retry;
 mod secret;
+mod service;
 mod settings;
 mod sync;
 mod syntax;
@@ -160,19 +166,26 @@ pub use self::error::{BoxError, ConfigError, Error, ErrorKind};
 #[cfg(feature = "store")]
 #[doc(inline)]
 pub use self::fleet::SharedTokenProvider;
-#[doc(inline)]
-pub use self::middleware::{
-    OfficeRndAuth, OfficeRndAuthLayer, RetryUnauthorized, SkipAuth, TokenRejected,
-};
+pub use self::layer::OfficeRndAuthLayer;
+pub use self::message::{SkipAuth, TokenRejected};
 pub use self::oauth::HttpTokenProvider;
 #[doc(inline)]
 pub use self::provider::{FetchContext, StaticToken, TokenProvider, provider_fn};
 #[doc(inline)]
 pub use self::rate_limit::RateLimit;
+pub use self::retry::RetryUnauthorized;
 pub use self::secret::Secret;
+pub use self::service::OfficeRndAuth;
 #[doc(inline)]
 pub use self::settings::Settings;
 #[cfg(shuttle)]
 #[doc(hidden)]
 pub use self::sync::{kill_flights, settle_flights};
 pub use self::token::AccessToken;
+
+pub mod middleware {
+    //! The response future, and the traits of requests and responses.
+
+    pub use crate::future::ResponseFuture;
+    pub use crate::message::{AuthRequest, AuthResponse};
+}

@@ -1,30 +1,38 @@
-//! Decides which origins may see a token.
+//! Decides which requests carry the token, by their origin.
 //!
-//! The check is part of the layer that adds the header, so that it also holds
-//! for the requests of a redirect layer above.
+//! The check is part of the layer that adds the header, so that it also holds for the requests of a
+//! redirect layer above.
 
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, HOST};
+
 use crate::error::{ConfigError, Error, ErrorKind};
+use crate::message::{AuthRequest, SkipAuth};
 
 /// OfficeRnD's API hosts, which are always allowed.
 ///
-/// Not `*.officernd.com`: each customer's member portal is a host of that name,
-/// and other companies run some of the help and marketing sites.
+/// Not `*.officernd.com`: each customer's member portal is a host of that name, and other companies
+/// run some of the help and marketing sites.
 const API_HOSTS: [&str; 2] = ["app.officernd.com", "hybrid.officernd.com"];
 
-/// The allowed origins. Default: [`API_HOSTS`] over https.
+/// The rules for which requests carry the token. Default: those to [`API_HOSTS`] over https.
 #[derive(Debug, Clone)]
-pub(crate) struct OriginPolicy {
-    patterns: Vec<Pattern>,
-    any_https: bool,
+pub(crate) struct Policy {
+    origins: Vec<Pattern>,
+    /// Allows every https origin. Plain http stays as listed.
+    pub(crate) any_https: bool,
+    /// Sends requests to other origins without a token, instead of failing them.
+    pub(crate) pass_foreign: bool,
+    /// Keeps the `Authorization` header of requests that have one.
+    pub(crate) if_not_present: bool,
 }
 
-impl Default for OriginPolicy {
+impl Default for Policy {
     fn default() -> Self {
         let api_host = |host: &str| Pattern {
             https: true,
@@ -33,77 +41,163 @@ impl Default for OriginPolicy {
             port: 443,
         };
         Self {
-            patterns: API_HOSTS.map(api_host).to_vec(),
+            origins: API_HOSTS.map(api_host).to_vec(),
             any_https: false,
+            pass_foreign: false,
+            if_not_present: false,
         }
     }
 }
 
-impl OriginPolicy {
-    /// Adds one origin to the list.
+impl Policy {
+    /// Adds one origin to the list, as it is written in settings.
     pub(crate) fn allow(&mut self, text: &str) -> Result<(), ConfigError> {
-        let pattern = Pattern::parse(text)?;
-        if !self.patterns.contains(&pattern) {
-            self.patterns.push(pattern);
-        }
+        let origin = Pattern::parse(text).map_err(|flaw| {
+            let problem = format!("\"{}\" {flaw}: {FORMS}", redacted(text));
+            ConfigError::setting("allow_origins", problem)
+        })?;
+        self.origins.push(origin);
         Ok(())
     }
 
-    /// Allows every https origin. Plain http stays as listed.
-    pub(crate) fn allow_any_https(&mut self) {
-        self.any_https = true;
-    }
-
-    /// Checks whether a request to a URI of these parts may carry a token.
+    /// Returns whether this request carries the token, or is sent as it is.
     ///
-    /// Compares OfficeRnD's own host first: it is always allowed, and nearly every request's.
+    /// # Errors
+    ///
+    /// Returns why the request must not be sent.
     #[inline(always)]
-    pub(crate) fn check(&self, scheme: Option<&str>, authority: Option<&str>) -> Result<(), Error> {
-        match (scheme, authority) {
-            (Some("https"), Some("app.officernd.com")) => Ok(()),
-            _ => self.check_listed(scheme, authority),
+    pub(crate) fn check<Req: AuthRequest>(&self, request: &Req) -> Result<bool, Error> {
+        let extensions = request.extensions();
+        if extensions.is_some_and(|all| all.get::<SkipAuth>().is_some()) {
+            return Ok(false);
         }
+        let origin = match (request.scheme(), request.authority()) {
+            // Always allowed, and nearly every request's.
+            (Some("https"), Some("app.officernd.com")) => Ok(()),
+            (scheme, authority) => self.check_origin(scheme, authority),
+        };
+        if let Err(error) = origin.and_then(|()| check_host(request)) {
+            return match self.pass_foreign {
+                true => Ok(false),
+                false => Err(error),
+            };
+        }
+        Ok(!self.if_not_present || !request.headers().contains_key(AUTHORIZATION))
     }
 
-    /// Does the same without the exception for OfficeRnD's own host.
     #[inline(never)]
-    fn check_listed(&self, scheme: Option<&str>, authority: Option<&str>) -> Result<(), Error> {
+    fn check_origin(&self, scheme: Option<&str>, authority: Option<&str>) -> Result<(), Error> {
+        let foreign = |scheme, authority, why: &str| {
+            let kind = ErrorKind::ForeignOrigin;
+            Err(refusal(kind, &origin(scheme, authority), why))
+        };
         let (scheme, authority) = match (scheme, authority) {
             (Some(scheme), Some(authority)) => (scheme, authority),
             // Origin-form and `*`: the inner service knows where that goes.
             (None, None) => return Ok(()),
-            (None, Some(authority)) => {
-                return Err(refusal("", authority, Some("names no scheme")));
-            }
-            (Some(scheme), None) => return Err(refusal(scheme, "", Some("has no host"))),
+            (None, Some(authority)) => return foreign("", authority, "its URI names no scheme"),
+            (Some(scheme), None) => return foreign(scheme, "", "its URI has no host"),
         };
         let Some(https) = is_https(scheme) else {
-            return Err(refusal(scheme, authority, None));
+            let why = "only https, and http on loopback, can be allowed";
+            return foreign(scheme, authority, why);
         };
-        let listed = |host, port| {
-            let mut patterns = self.patterns.iter();
-            patterns.any(|pattern| pattern.matches(https, host, port))
-        };
-        // An authority that is a listed host as it stands is sound: nearly no
-        // request needs its authority taken apart.
-        if listed(authority, default_port(https)) {
-            return Ok(());
-        }
         let (host, port) = match split(authority) {
             Ok(parts) => parts,
-            Err(flaw) => return Err(refusal(scheme, authority, Some(flaw))),
+            Err(flaw) => return foreign(scheme, authority, &format!("its URI {flaw}")),
         };
         let port = port.unwrap_or(default_port(https));
-        if (https && self.any_https) || listed(host, port) {
-            Ok(())
-        } else {
-            Err(refusal(scheme, authority, None))
+        let mut origins = self.origins.iter();
+        if https && self.any_https || origins.any(|origin| origin.matches(https, host, port)) {
+            return Ok(());
         }
+        let origin = origin(scheme, authority);
+        let kind = match https {
+            true => ErrorKind::ForeignOrigin,
+            false => ErrorKind::InsecureOrigin,
+        };
+        let why = match https || is_loopback(host) {
+            true => &format!("allow_origin(\"{origin}\") allows it"),
+            false => "plain http would show it to the network; use https",
+        };
+        Err(refusal(kind, &origin, why))
     }
 }
 
+/// Checks that a `Host` header is the URI's authority, byte for byte: a server, or a proxy on the
+/// way, may route by the header and carry the token to another host.
+///
+/// Clients add the header below the layer, so nearly no request has one here.
+#[inline(always)]
+fn check_host<Req: AuthRequest>(request: &Req) -> Result<(), Error> {
+    let headers = request.headers();
+    // Among so few headers, a look at each name is cheaper than a hash. A constant is compared as
+    // a number; by reference it would be as an enum.
+    if headers.len() <= 8 && !headers.keys().any(|name| *name == HOST) {
+        return Ok(());
+    }
+    // Without an authority, the inner service knows where the request goes.
+    match request.authority() {
+        Some(authority) if !is_only_host(headers, authority) => Err(refusal(
+            ErrorKind::ForeignOrigin,
+            &origin(request.scheme().unwrap_or_default(), authority),
+            "its Host header differs from the URI's authority; remove the header",
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[inline(always)]
+fn is_only_host(headers: &HeaderMap, authority: &str) -> bool {
+    // Equal lengths: no header has a second value. `get_all` costs more than `get`.
+    if headers.len() == headers.keys_len() {
+        return headers.get(HOST).is_none_or(|host| host == authority);
+    }
+    headers.get_all(HOST).iter().all(|host| host == authority)
+}
+
+/// Makes the error of a request that may not carry the token.
+#[cold]
+fn refusal(kind: ErrorKind, origin: &str, why: &str) -> Error {
+    Error::new(kind, format!("no token goes to {origin}: {why}"))
+}
+
+/// Returns the origin of a request as it can be shown: without user info, which ends at the last
+/// `@`.
+fn origin(scheme: &str, authority: &str) -> String {
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    let place = authority.rsplit('@').next().unwrap_or_default();
+    one_line(&format!("{scheme}{separator}{place}"))
+}
+
+/// Returns a pattern as far as it can be shown. With an `@` in it, any of it may be a password
+/// (`https://me:p/w@host`); a path or a query may hold a key.
+fn redacted(text: &str) -> String {
+    let (start, rest) = match text.split_once("://") {
+        Some((scheme, rest)) if is_https(scheme).is_some() => (format!("{scheme}://"), rest),
+        _ => (String::new(), text),
+    };
+    let authority = rest.split(['/', '\\', '?', '#']).next().unwrap_or_default();
+    let shown = if rest.contains('@') || rest.contains("%40") {
+        "..."
+    } else if authority.len() < rest.len() {
+        &format!("{authority}/...")
+    } else {
+        rest
+    };
+    one_line(&format!("{start}{shown}"))
+}
+
+/// Returns text from outside on one line of bounded length.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .take(300)
+        .flat_map(char::escape_default)
+        .collect()
+}
+
 /// One allowed origin, in lower case: the host of a request is compared without case.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Pattern {
     https: bool,
     /// With `wildcard`, the suffix from its dot on: `.officernd.com`.
@@ -116,15 +210,8 @@ const FORMS: &str = "write \"https://host\", \"https://host:port\", \"https://*.
                      for loopback only, \"http://127.0.0.1:port\"";
 
 impl Pattern {
-    /// Reads an origin as it stands in settings.
-    fn parse(text: &str) -> Result<Self, ConfigError> {
-        Self::read(text).map_err(|flaw| {
-            let problem = format!("\"{}\" {flaw}: {FORMS}", Redacted(text));
-            ConfigError::setting("allow_origins", problem)
-        })
-    }
-
-    fn read(text: &str) -> Result<Self, &'static str> {
+    /// Parses an origin, or says what is wrong with it.
+    fn parse(text: &str) -> Result<Self, &'static str> {
         let (scheme, rest) = text.split_once("://").ok_or("has no scheme")?;
         let https = is_https(scheme).ok_or("is neither https nor http")?;
         let authority = rest.strip_suffix('/').unwrap_or(rest);
@@ -167,8 +254,7 @@ impl Pattern {
         })
     }
 
-    /// Returns whether this origin is one of them. The host need not be checked before:
-    /// what matches is a sound host without user info and port.
+    /// Returns whether the origin is one of this pattern's.
     fn matches(&self, https: bool, host: &str, port: u16) -> bool {
         if self.https != https || self.port != port {
             return false;
@@ -183,71 +269,6 @@ impl Pattern {
         // as the end of the host would send the token to `a`.
         host.split_at_checked(cut)
             .is_some_and(|(front, suffix)| same(suffix, &self.host) && is_name(front))
-    }
-}
-
-/// Says why a request gets no token, without its user info, path and query.
-#[cold]
-fn refusal(scheme: &str, authority: &str, flaw: Option<&str>) -> Error {
-    let scheme = scheme.to_ascii_lowercase();
-    // User info ends at the last `@`.
-    let place = authority.rsplit('@').next().unwrap_or_default();
-    let separator = if scheme.is_empty() { "" } else { "://" };
-    let parts = [&scheme, separator, place];
-    let origin = OneLine(&parts);
-    let loopback = || split(place).is_ok_and(|(host, _)| is_loopback(host));
-    let (kind, why) = match (flaw, is_https(&scheme)) {
-        (Some(flaw), _) => (ErrorKind::ForeignOrigin, format!("its URI {flaw}")),
-        (None, None) => (
-            ErrorKind::ForeignOrigin,
-            "only https, and http on loopback, can be allowed".to_owned(),
-        ),
-        (None, Some(false)) if !loopback() => (
-            ErrorKind::InsecureOrigin,
-            "plain http would show it to the network; use https".to_owned(),
-        ),
-        (None, Some(https)) => (
-            match https {
-                true => ErrorKind::ForeignOrigin,
-                false => ErrorKind::InsecureOrigin,
-            },
-            format!("allow_origin(\"{origin}\") allows it"),
-        ),
-    };
-    Error::new(kind, format!("no token goes to {origin}: {why}"))
-}
-
-/// A pattern as far as it can be shown. With an `@` in it, any of it may be a
-/// password (`https://me:p/w@host`); a path or a query may hold a key.
-struct Redacted<'a>(&'a str);
-
-impl fmt::Display for Redacted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, rest) = match self.0.split_once("://") {
-            Some((scheme, rest)) if is_https(scheme).is_some() => (scheme, rest),
-            _ => ("", self.0),
-        };
-        let separator = if scheme.is_empty() { "" } else { "://" };
-        let authority = rest.split(['/', '\\', '?', '#']).next().unwrap_or_default();
-        let secret = rest.contains('@') || rest.contains("%40");
-        let (shown, more) = match (secret, authority.len() < rest.len()) {
-            (true, _) => ("", "..."),
-            (false, true) => (authority, "/..."),
-            (false, false) => (authority, ""),
-        };
-        write!(f, "{}{more}", OneLine(&[scheme, separator, shown]))
-    }
-}
-
-/// Text from outside, on one line of bounded length.
-struct OneLine<'a>(&'a [&'a str]);
-
-impl fmt::Display for OneLine<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let chars = self.0.iter().flat_map(|part| part.chars());
-        chars
-            .take(300)
-            .try_for_each(|c| write!(f, "{}", c.escape_default()))
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::credentials::{ClientCredentials, Part, SCOPE_EXAMPLES};
 use crate::error::ConfigError;
 use crate::observability;
-use crate::origin::OriginPolicy;
+use crate::origin::Policy;
 use crate::rate_limit::{OFFICERND, RateLimit};
 use crate::secret::Secret;
 use crate::syntax;
@@ -246,7 +246,7 @@ impl Settings {
         let mut settings =
             read.map_err(|error| ConfigError::setting("OFFICERND_*", error.to_string()))?;
         settings.from_env = true;
-        let checked = settings.check().and_then(|()| settings.origins());
+        let checked = settings.check().and_then(|()| settings.policy());
         checked.map_err(|error| settings.named(error))?;
         Ok(settings)
     }
@@ -310,13 +310,15 @@ impl Settings {
         }
     }
 
-    /// The origins that may receive the token.
-    pub(crate) fn origins(&self) -> Result<OriginPolicy, ConfigError> {
-        let mut origins = OriginPolicy::default();
+    /// Returns which requests carry the token.
+    pub(crate) fn policy(&self) -> Result<Policy, ConfigError> {
+        let mut policy = Policy::default();
+        policy.pass_foreign = self.pass_foreign_origins;
+        policy.if_not_present = self.if_not_present;
         for origin in &self.allow_origins {
-            origins.allow(origin)?;
+            policy.allow(origin)?;
         }
-        Ok(origins)
+        Ok(policy)
     }
 
     /// Checks that numbers and durations are in their ranges.

@@ -1,4 +1,4 @@
-//! Mistakes in the set-up.
+//! Errors of the setup.
 
 use std::error::Error as StdError;
 use std::fmt;

@@ -1,10 +1,10 @@
-//! What kind of failure an error is.
+//! The kinds of failure.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of failure an [`Error`](crate::Error) is.
+/// The kind of failure of an [`Error`](crate::Error).
 ///
 /// ```
 /// use officernd_auth::{Error, ErrorKind};
@@ -21,16 +21,16 @@ pub enum ErrorKind {
     InvalidClient,
     /// A scope is unknown or not granted to the app (`invalid_scope`).
     InvalidScope,
-    /// The server refused for another lasting reason (`unauthorized_client`,
+    /// The server refused for another permanent reason (`unauthorized_client`,
     /// `invalid_grant`, `invalid_request`, other 4xx, a bare 403).
     Denied,
     /// The server answered 429, or the [`RateLimit`](crate::RateLimit) is used up.
     RateLimited,
-    /// A time bound ended first.
+    /// A time limit ended first.
     Timeout,
-    /// No whole answer arrived: connect, TLS, reset, 5xx, 408.
+    /// No complete response arrived: connect, TLS, reset, 5xx, 408.
     Transport,
-    /// An answer arrived that is not a token answer (RFC 6749 section 5.1).
+    /// The response is not a valid token response (RFC 6749 section 5.1).
     Malformed,
     /// The request goes to an origin that may not see the token.
     ForeignOrigin,
@@ -47,7 +47,7 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// Whether the same call may succeed later with nothing changed by anyone.
+    /// Returns `true` if the same call may succeed later without any change.
     #[must_use]
     pub const fn is_transient(self) -> bool {
         matches!(
@@ -56,7 +56,7 @@ impl ErrorKind {
         )
     }
 
-    /// The kind's stable name, as in logs, metrics and [`TokenStatus`](crate::TokenStatus).
+    /// Returns the stable name, as in logs, metrics and [`TokenStatus`](crate::TokenStatus).
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

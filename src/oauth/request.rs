@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::credentials::AppCredentials;
 use crate::error::{Error, ErrorKind};
-use crate::middleware::SkipAuth;
+use crate::message::SkipAuth;
 
 /// The part that all token requests share.
 #[derive(Debug)]

@@ -9,8 +9,8 @@ use reqwest_middleware::{Error, Middleware, Next, Result};
 use super::{OrganizationSlug, OrganizationsLayer};
 use crate::SkipAuth;
 
-/// Sends each request through the middleware of its organization's layer, with its replay after a
-/// 401. Reads the extensions [`SkipAuth`] and [`OrganizationSlug`].
+/// Sends each request through its organization's layer, with the replay after a 401. Reads the
+/// extensions [`SkipAuth`] and [`OrganizationSlug`].
 #[async_trait::async_trait]
 impl Middleware for OrganizationsLayer {
     async fn handle(
@@ -24,20 +24,15 @@ impl Middleware for OrganizationsLayer {
         }
         let chosen = extensions.get::<OrganizationSlug>();
         let slug = self.map.slug(chosen, request.url().path());
-        let slug: Arc<str> = slug.map_err(not_sent)?.into();
-        let known = self.map.with(&slug, Clone::clone);
-        let layer = match known {
-            Some(layer) => layer,
-            None => {
-                let found = Arc::clone(&self.map).find(slug).await;
-                found.map_err(not_sent)?
-            }
-        };
+        let slug = slug.map_err(not_sent)?.into();
+        let found = Arc::clone(&self.map).find(slug).await;
+        let layer = found.map_err(not_sent)?;
         layer.handle(request, extensions, next).await
     }
 }
 
-/// `reqwest_middleware::Error` shows only the sources of a middleware's error.
+/// Wraps the error as a source: `reqwest_middleware::Error` shows only the sources of a
+/// middleware's error.
 fn not_sent(error: crate::Error) -> Error {
     let shown = crate::Error::new(error.kind(), "officernd-auth did not send the request");
     Error::middleware(shown.with_source(error))

@@ -1,11 +1,10 @@
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tower::retry::RetryLayer;
 use tower_layer::{Layer, Stack};
 
-use super::map::{Config, Map};
+use super::map::Map;
 use super::resolver::OrganizationResolver;
 use super::service::OrganizationsAuth;
 use super::slug::OrganizationSlug;
@@ -46,7 +45,7 @@ use crate::{RetryUnauthorized, TokenStatus};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct OrganizationsLayer {
     pub(super) map: Arc<Map>,
 }
@@ -55,46 +54,40 @@ impl OrganizationsLayer {
     /// Makes a layer over the organizations that this resolver knows.
     #[must_use]
     pub fn new(resolver: impl OrganizationResolver) -> Self {
-        let map = Map::new(Config {
-            resolver: Arc::new(resolver),
-            default: None,
-            max: 1_000,
-            idle_after: Duration::from_secs(60 * 60),
-        });
-        Self { map }
+        Self {
+            map: Arc::new(Map::new(resolver)),
+        }
     }
 
     /// Sets the organization of requests whose path names none.
     ///
-    /// With a text that is not a slug, these requests are refused.
+    /// If the string is not a slug, these requests are refused.
     #[must_use]
     pub fn default_organization(self, slug: impl AsRef<str>) -> Self {
-        self.with(|config| config.default = Some(OrganizationSlug::new(slug)))
+        self.with(|map| map.default = Some(OrganizationSlug::new(slug)))
     }
 
     /// Sets the maximum number of organizations to keep, at least 1. Unknown ones make room first.
     #[must_use]
     pub fn max_organizations(self, max: usize) -> Self {
-        self.with(|config| config.max = max.max(1))
+        self.with(|map| map.max = max.max(1))
     }
 
-    /// Sets how long an organization is kept without a request, at least 1 s. It is dropped before
-    /// twice that time is over.
+    /// Sets how long an organization is kept without a request, at least 1 s. It is dropped within
+    /// twice that time.
     ///
-    /// What is dropped is this layer's handle: a token cache lives on while the resolver, such as a
+    /// Only this layer's handle is dropped: the token cache stays while the resolver, such as a
     /// `HashMap`, keeps a clone of its layer.
     #[must_use]
     pub fn idle_after(self, idle: Duration) -> Self {
-        self.with(|config| config.idle_after = idle.max(Duration::from_secs(1)))
+        self.with(|map| map.idle_after = idle.max(Duration::from_secs(1)))
     }
 
-    /// A map that has been used keeps its settings: this one starts empty.
-    fn with(self, change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = self.map.config.clone();
-        change(&mut config);
-        Self {
-            map: Map::new(config),
-        }
+    /// Clones of this layer keep their settings: the map with the new ones starts empty.
+    fn with(self, change: impl FnOnce(&mut Map)) -> Self {
+        let mut map = self.map.emptied();
+        change(&mut map);
+        Self { map: Arc::new(map) }
     }
 
     /// Returns the slug and the state of every organization in use.
@@ -116,13 +109,5 @@ impl<S> Layer<S> for OrganizationsLayer {
 
     fn layer(&self, inner: S) -> Self::Service {
         OrganizationsAuth::new(inner, Arc::clone(&self.map))
-    }
-}
-
-impl fmt::Debug for OrganizationsLayer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("OrganizationsLayer")
-            .field(&self.map)
-            .finish()
     }
 }

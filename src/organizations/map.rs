@@ -1,50 +1,50 @@
 //! The layers by slug, made at the first request.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::fmt;
-use std::panic::catch_unwind;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
-use tokio::sync::{OnceCell, oneshot};
+use tokio::sync::OnceCell;
+use tokio::task::JoinSet;
 
-use super::resolver::Resolve;
+use super::resolver::OrganizationResolver;
 use super::slug::{OrganizationSlug, of_path, rejected};
 use crate::clock::{Clock, TokioClock};
 use crate::{Error, ErrorKind, OfficeRndAuthLayer, TokenStatus, backoff};
 
-/// How long the resolver is not asked again for an unknown organization.
+/// How long the resolver is not called again for an unknown organization.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
 /// How long a request waits for the resolver. Its layer's `acquire_timeout` comes after that.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(30);
 
-#[derive(Clone)]
-pub(super) struct Config {
-    pub(super) resolver: Arc<dyn Resolve>,
+/// The organizations in use, and the settings of their layer.
+pub(super) struct Map {
+    resolver: Arc<Resolver>,
     pub(super) default: Option<Result<OrganizationSlug, Error>>,
     pub(super) max: usize,
     pub(super) idle_after: Duration,
+    /// Reads take no lock; each change replaces the map by a copy.
+    pub(super) entries: ArcSwap<Entries>,
+    /// The task that drops idle entries. Locked while the entries change.
+    dropper: Mutex<JoinSet<()>>,
 }
 
 type Entries = HashMap<Arc<str>, Arc<Entry>>;
 
-/// The organizations in use. Reads take no lock; each change replaces the map by a copy.
-pub(super) struct Map {
-    pub(super) config: Config,
-    entries: ArcSwap<Entries>,
-    /// Locked while the entries change. Closed once the task that drops idle ones has ended.
-    dropper: Mutex<Option<oneshot::Sender<Infallible>>>,
-}
+type Resolver = dyn Fn(Arc<str>) -> Resolving + Send + Sync;
+type Resolving = Pin<Box<dyn Future<Output = Result<Option<OfficeRndAuthLayer>, Error>> + Send>>;
 
 #[derive(Default)]
-struct Entry {
+pub(super) struct Entry {
     layer: OnceCell<OfficeRndAuthLayer>,
-    /// Why there is no layer, until when the resolver is not asked again, and how often it has
+    /// Why there is no layer, until when the resolver is not called again, and how often it has
     /// failed.
     refused: Mutex<Option<(Error, Instant, u32)>>,
     /// Whether a request came since idle organizations were dropped last.
@@ -52,12 +52,30 @@ struct Entry {
 }
 
 impl Map {
-    pub(super) fn new(config: Config) -> Arc<Self> {
-        Arc::new(Self {
-            config,
+    pub(super) fn new(resolver: impl OrganizationResolver) -> Self {
+        let resolver = Arc::new(resolver);
+        Self {
+            resolver: Arc::new(move |slug| {
+                let resolver = Arc::clone(&resolver);
+                Box::pin(async move { resolver.resolve(&slug).await })
+            }),
+            default: None,
+            max: 1_000,
+            idle_after: Duration::from_secs(60 * 60),
             entries: ArcSwap::default(),
-            dropper: Mutex::new(None),
-        })
+            dropper: Mutex::default(),
+        }
+    }
+
+    /// Makes a map without entries that has the same settings.
+    pub(super) fn emptied(&self) -> Self {
+        Self {
+            resolver: Arc::clone(&self.resolver),
+            default: self.default.clone(),
+            entries: ArcSwap::default(),
+            dropper: Mutex::default(),
+            ..*self
+        }
     }
 
     /// Returns the organization that a request is about.
@@ -70,7 +88,7 @@ impl Map {
         if let Some(chosen) = chosen {
             return Ok(chosen.as_str());
         }
-        match (of_path(path)?, &self.config.default) {
+        match (of_path(path)?, &self.default) {
             (Some(slug), _) => Ok(slug),
             (None, Some(Ok(default))) => Ok(default.as_str()),
             (None, Some(Err(error))) => {
@@ -83,25 +101,22 @@ impl Map {
         }
     }
 
-    /// Gives the organization's layer to `act`, if it is known already.
-    #[inline]
-    pub(super) fn with<R>(
-        &self,
-        slug: &str,
-        act: impl FnOnce(&OfficeRndAuthLayer) -> R,
-    ) -> Option<R> {
-        let entries = self.entries.load();
-        let entry = entries.get(slug)?;
-        let layer = entry.layer.get()?;
-        entry.mark_used();
-        Some(act(layer))
-    }
-
-    /// Returns the organization's layer; asks the resolver once if it is not known.
+    /// Returns the organization's layer. Calls the resolver, once for all callers, if it is unknown.
     ///
-    /// Cancel safe: another caller that waits asks instead.
+    /// Cancel safe: another caller that waits calls the resolver instead.
     pub(super) async fn find(self: Arc<Self>, slug: Arc<str>) -> Result<OfficeRndAuthLayer, Error> {
-        check_runtime()?;
+        if let Some(layer) = self
+            .entries
+            .load()
+            .get(&slug)
+            .and_then(|entry| entry.layer())
+        {
+            return Ok(layer.clone());
+        }
+        if Handle::try_current().is_err() {
+            let problem = "an organization is looked up inside a tokio runtime only";
+            return Err(Error::new(ErrorKind::Runtime, problem));
+        }
         let entry = self.enter(&slug);
         let layer = entry.layer.get_or_try_init(|| self.resolve(&slug, &entry));
         match tokio::time::timeout(RESOLVE_TIMEOUT, layer).await {
@@ -113,7 +128,7 @@ impl Map {
         }
     }
 
-    async fn resolve(&self, slug: &str, entry: &Entry) -> Result<OfficeRndAuthLayer, Error> {
+    async fn resolve(&self, slug: &Arc<str>, entry: &Entry) -> Result<OfficeRndAuthLayer, Error> {
         let failures = match &*entry.refused() {
             Some((error, until, failures)) => {
                 let left = until.saturating_duration_since(TokioClock.now());
@@ -124,12 +139,13 @@ impl Map {
             }
             None => 1,
         };
-        let error = match self.config.resolver.resolve(slug).await {
+        let error = match (self.resolver)(Arc::clone(slug)).await {
             Ok(Some(layer)) => return Ok(layer),
-            Ok(None) => rejected(&format!(
-                "organization {slug:?}: the resolver knows no credentials for it"
-            ))
-            .with_retry_after(UNKNOWN_FOR),
+            Ok(None) => {
+                let problem =
+                    format!("organization {slug:?}: the resolver has no credentials for it");
+                rejected(&problem).with_retry_after(UNKNOWN_FOR)
+            }
             Err(error) => error,
         };
         let wait = backoff(&error, failures, fastrand::f32());
@@ -152,14 +168,10 @@ impl Map {
         entry.mark_used();
         entries.insert(Arc::clone(slug), Arc::clone(&entry));
         self.entries.store(Arc::new(entries));
-        if dropper.as_ref().is_none_or(oneshot::Sender::is_closed) {
-            let (sender, gone) = oneshot::channel();
-            tokio::spawn(drop_idle(
-                Arc::downgrade(self),
-                gone,
-                self.config.idle_after,
-            ));
-            *dropper = Some(sender);
+        // A task whose runtime is gone has ended.
+        while dropper.try_join_next().is_some() {}
+        if dropper.is_empty() {
+            dropper.spawn(drop_idle(Arc::downgrade(self), self.idle_after));
         }
         entry
     }
@@ -168,9 +180,9 @@ impl Map {
     fn make_room(&self, entries: &mut Entries) {
         // A sixteenth at once, so that a flood of slugs costs each newcomer little. Those without
         // credentials go first.
-        let mut surplus = match (entries.len() + 1).saturating_sub(self.config.max) {
+        let mut surplus = match (entries.len() + 1).saturating_sub(self.max) {
             0 => return,
-            over => over + self.config.max / 16,
+            over => over + self.max / 16,
         };
         for unknown_only in [true, false] {
             entries.retain(|_, entry| {
@@ -187,14 +199,15 @@ impl Map {
         let mut entries = Entries::clone(&self.entries.load());
         entries.retain(|_, entry| entry.used.swap(false, Ordering::Relaxed));
         let any_left = !entries.is_empty();
-        if !any_left {
-            *dropper = None;
-        }
         self.entries.store(Arc::new(entries));
+        if !any_left {
+            // The next organization starts another task, even before this one has ended.
+            dropper.detach_all();
+        }
         any_left
     }
 
-    fn dropper(&self) -> MutexGuard<'_, Option<oneshot::Sender<Infallible>>> {
+    fn dropper(&self) -> MutexGuard<'_, JoinSet<()>> {
         self.dropper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -209,6 +222,14 @@ impl Map {
 }
 
 impl Entry {
+    /// Returns the layer, if it is known, for a request.
+    #[inline]
+    pub(super) fn layer(&self) -> Option<&OfficeRndAuthLayer> {
+        let layer = self.layer.get()?;
+        self.mark_used();
+        Some(layer)
+    }
+
     /// Writes once per `idle_after`, so that hits do not compete for the cache line.
     #[inline]
     fn mark_used(&self) {
@@ -223,32 +244,21 @@ impl Entry {
 }
 
 /// Drops idle organizations until none is left, or the map is gone.
-async fn drop_idle(map: Weak<Map>, mut gone: oneshot::Receiver<Infallible>, every: Duration) {
-    while tokio::time::timeout(every, &mut gone).await.is_err() {
+async fn drop_idle(map: Weak<Map>, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
         if !map.upgrade().is_some_and(|map| map.drop_unused()) {
             return;
         }
     }
 }
 
-/// Checks that a timer can be started here: tokio panics where it cannot.
-fn check_runtime() -> Result<(), Error> {
-    let timer = || drop(tokio::time::sleep(Duration::ZERO));
-    if Handle::try_current().is_ok() && catch_unwind(timer).is_ok() {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Runtime,
-        "an organization is looked up inside a tokio runtime with timers only",
-    ))
-}
-
 impl fmt::Debug for Map {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Map")
             .field("organizations", &self.entries.load().len())
-            .field("max", &self.config.max)
-            .field("idle_after", &self.config.idle_after)
+            .field("max", &self.max)
+            .field("idle_after", &self.idle_after)
             .finish_non_exhaustive()
     }
 }

@@ -1,8 +1,8 @@
 //! Several organizations behind one client: the slug in a request's path selects the layer.
 //!
-//! [`OrganizationsLayer`] asks an [`OrganizationResolver`] for the [`OfficeRndAuthLayer`](crate::OfficeRndAuthLayer) of
-//! each organization, and keeps it while requests come. Allowed origins, rate limit, time-outs and the cache belong to
-//! that layer. The request extension [`OrganizationSlug`] selects an organization whatever the path says.
+//! [`OrganizationsLayer`] gets the [`OfficeRndAuthLayer`](crate::OfficeRndAuthLayer) of each organization from an
+//! [`OrganizationResolver`], and keeps it while requests come. Allowed origins, rate limit, timeouts and the cache
+//! belong to that layer. The request extension [`OrganizationSlug`] selects an organization regardless of the path.
 //!
 //! This module uses public items of the crate only.
 

@@ -1,10 +1,8 @@
 //! Finds the layer of an organization.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::future::Future;
 use std::hash::BuildHasher;
-use std::pin::Pin;
 
 use crate::{Error, OfficeRndAuthLayer};
 
@@ -35,31 +33,17 @@ use crate::{Error, OfficeRndAuthLayer};
 pub trait OrganizationResolver: Send + Sync + 'static {
     /// Returns the layer of this organization; `None` if it has no credentials.
     ///
-    /// Called once for each organization in use, and given up after 30 s. `None` is remembered for
+    /// Called once for each organization in use, and canceled after 30 s. `None` is remembered for
     /// 60 s.
     ///
     /// # Errors
     ///
-    /// The kind decides when the resolver is asked again, as for
+    /// The kind decides when the resolver is called again, as for
     /// [`TokenProvider::fetch`](crate::TokenProvider::fetch).
     fn resolve(
         &self,
         slug: &str,
     ) -> impl Future<Output = Result<Option<OfficeRndAuthLayer>, Error>> + Send;
-}
-
-pub(super) type Resolving<'a> =
-    Pin<Box<dyn Future<Output = Result<Option<OfficeRndAuthLayer>, Error>> + Send + 'a>>;
-
-/// [`OrganizationResolver`] as an object: the map has no type parameter.
-pub(super) trait Resolve: Send + Sync {
-    fn resolve<'a>(&'a self, slug: &'a str) -> Resolving<'a>;
-}
-
-impl<R: OrganizationResolver> Resolve for R {
-    fn resolve<'a>(&'a self, slug: &'a str) -> Resolving<'a> {
-        Box::pin(OrganizationResolver::resolve(self, slug))
-    }
 }
 
 impl<H: BuildHasher + Send + Sync + 'static> OrganizationResolver
@@ -83,7 +67,7 @@ impl<H: BuildHasher + Send + Sync + 'static> OrganizationResolver
 /// }));
 /// # drop(layer);
 /// ```
-pub fn resolver_fn<F, Fut>(resolve: F) -> impl OrganizationResolver + fmt::Debug
+pub fn resolver_fn<F, Fut>(resolve: F) -> impl OrganizationResolver
 where
     F: Fn(String) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Option<OfficeRndAuthLayer>, Error>> + Send,
@@ -103,11 +87,5 @@ where
         slug: &str,
     ) -> impl Future<Output = Result<Option<OfficeRndAuthLayer>, Error>> + Send {
         (self.0)(slug.to_owned())
-    }
-}
-
-impl<F> fmt::Debug for ResolverFn<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResolverFn").finish_non_exhaustive()
     }
 }

@@ -1,12 +1,11 @@
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{self, Context, Poll};
 
 use pin_project_lite::pin_project;
-use tower_layer::Layer as _;
 use tower_service::Service;
 
 use super::map::Map;
@@ -26,8 +25,8 @@ use crate::{BoxError, Error, OfficeRndAuthLayer, SkipAuth};
 /// # Cancel safety
 ///
 /// A dropped future gives up its request. Another request that waits for the same organization
-/// asks the resolver again; a token fetch goes on.
-#[derive(Clone)]
+/// calls the resolver again; a token fetch continues.
+#[derive(Debug, Clone)]
 pub struct OrganizationsAuth<S> {
     inner: S,
     map: Arc<Map>,
@@ -69,7 +68,8 @@ where
         if extensions.is_some_and(|all| all.get::<SkipAuth>().is_some()) {
             count("passed");
             let inner = self.inner.call(request);
-            return State::Passed { inner }.into();
+            let state = State::Passed { inner };
+            return OrganizationsFuture { state };
         }
         let chosen = extensions.and_then(|all| all.get());
         let slug = match self.map.slug(chosen, request.path()) {
@@ -78,36 +78,24 @@ where
                 count("refused");
                 // Gives back what the readied service holds: a permit, a place.
                 drop(self.take_ready());
-                return Pending::Refused(error).into();
+                return unsent(Box::pin(ready(Err(error))), None);
             }
         };
-        let known = self.map.with(slug, |layer| layer.layer(self.inner.clone()));
-        if let Some(mut service) = known {
-            // The readied service sends the request, and comes back unless the request waits.
-            mem::swap(service.get_mut(), &mut self.inner);
-            let inner = service.call(request);
-            mem::swap(service.get_mut(), &mut self.inner);
-            return State::Sent { inner }.into();
+        let entries = self.map.entries.load();
+        if let Some(layer) = entries.get(slug).and_then(|entry| entry.layer()) {
+            let inner = layer.call(&mut self.inner, request);
+            let state = State::Sent { inner };
+            return OrganizationsFuture { state };
         }
         let find = Box::pin(Arc::clone(&self.map).find(slug.into()));
-        let held = (self.take_ready(), request);
-        Pending::Resolving { find, held }.into()
-    }
-}
-
-impl<S: fmt::Debug> fmt::Debug for OrganizationsAuth<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OrganizationsAuth")
-            .field("inner", &self.inner)
-            .field("map", &self.map)
-            .finish()
+        unsent(find, Some((self.take_ready(), request)))
     }
 }
 
 pin_project! {
     /// The response of an [`OrganizationsAuth`] service.
     ///
-    /// Un-boxed if the organization is known.
+    /// Unboxed if the organization is known.
     pub struct OrganizationsFuture<F, S, Req> {
         #[pin]
         state: State<F, S, Req>,
@@ -120,64 +108,56 @@ pin_project! {
         Sent { #[pin] inner: ResponseFuture<F, S, Req> },
         Passed { #[pin] inner: F },
         // Boxed: rare, and must not make every hit's future large.
-        Pending { call: Box<Pending<S, Req>> },
+        Unsent { call: Box<Unsent<S, Req>> },
     }
+}
+
+/// A request that waits for the resolver, or is refused.
+struct Unsent<S, Req> {
+    /// `None` once it has ended.
+    find: Option<Find>,
+    /// The request and the service readied for it, unless it is refused.
+    held: Option<(S, Req)>,
 }
 
 type Find = Pin<Box<dyn Future<Output = Result<OfficeRndAuthLayer, Error>> + Send>>;
 
-/// A request that has not been sent.
-enum Pending<S, Req> {
-    /// It waits for the resolver, with the service readied for it.
-    Resolving { find: Find, held: (S, Req) },
-    /// It will not be sent.
-    Refused(Error),
-    /// The future has completed.
-    Completed,
+#[cold]
+fn unsent<F, S, Req>(find: Find, held: Option<(S, Req)>) -> OrganizationsFuture<F, S, Req> {
+    let find = Some(find);
+    let call = Box::new(Unsent { find, held });
+    let state = State::Unsent { call };
+    OrganizationsFuture { state }
 }
 
-impl<F, S, Req> From<State<F, S, Req>> for OrganizationsFuture<F, S, Req> {
-    fn from(state: State<F, S, Req>) -> Self {
-        Self { state }
-    }
-}
+type Sent<S, Req> = State<<S as Service<Req>>::Future, S, Req>;
 
-impl<F, S, Req> From<Pending<S, Req>> for OrganizationsFuture<F, S, Req> {
-    #[cold]
-    fn from(call: Pending<S, Req>) -> Self {
-        let call = Box::new(call);
-        State::Pending { call }.into()
-    }
-}
-
-/// The response of the organization's own service.
-type Sent<S, Req> = ResponseFuture<<S as Service<Req>>::Future, S, Req>;
-
-impl<S, Req> Pending<S, Req> {
+impl<S, Req> Unsent<S, Req> {
     /// Sends the request once its layer is there.
+    #[cold]
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<Sent<S, Req>, Error>>
     where
         S: Service<Req> + Clone,
-        S::Response: AuthResponse,
-        S::Error: Into<BoxError>,
         Req: AuthRequest,
     {
-        let found = match self {
-            Self::Resolving { find, .. } => Some(ready!(find.as_mut().poll(cx))),
-            _ => None,
+        let Some(find) = &mut self.find else {
+            // Polled after completion: the caller's mistake. Stay pending.
+            return Poll::Pending;
         };
-        match (mem::replace(self, Self::Completed), found) {
-            (Self::Resolving { held, .. }, Some(Ok(layer))) => {
-                let (inner, request) = held;
-                Poll::Ready(Ok(layer.layer(inner).call(request)))
+        let found = task::ready!(find.as_mut().poll(cx));
+        self.find = None;
+        match (found, self.held.take()) {
+            (Ok(layer), Some((mut service, request))) => {
+                let inner = layer.call(&mut service, request);
+                Poll::Ready(Ok(State::Sent { inner }))
             }
-            (Self::Resolving { .. }, Some(Err(error))) => {
-                count("failed");
+            (Err(error), held) => {
+                if held.is_some() {
+                    count("failed");
+                }
                 Poll::Ready(Err(error))
             }
-            (Self::Refused(error), _) => Poll::Ready(Err(error)),
-            // Polled after completion: the caller's mistake. Stay pending.
-            _ => Poll::Pending,
+            (Ok(_), None) => Poll::Pending,
         }
     }
 }
@@ -185,23 +165,23 @@ impl<S, Req> Pending<S, Req> {
 impl<F, S, Req, Res, E> Future for OrganizationsFuture<F, S, Req>
 where
     F: Future<Output = Result<Res, E>>,
-    S: Service<Req, Response = Res, Error = E, Future = F> + Clone,
+    S: Service<Req, Future = F> + Clone,
     Res: AuthResponse,
     E: Into<BoxError>,
     Req: AuthRequest,
 {
     type Output = Result<Res, BoxError>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
             match state.as_mut().project() {
                 StateProj::Sent { inner } => return inner.poll(cx),
                 StateProj::Passed { inner } => return inner.poll(cx).map_err(Into::into),
-                StateProj::Pending { call } => {
-                    let inner = ready!(call.poll_send(cx))?;
-                    state.set(State::Sent { inner });
+                StateProj::Unsent { call } => {
+                    let sent = task::ready!(call.poll_send(cx))?;
+                    state.set(sent);
                 }
             }
         }

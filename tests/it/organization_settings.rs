@@ -20,20 +20,34 @@ use crate::organizations::{kind, send, send_to};
 use crate::stack::{app_of, credentials, next};
 use crate::support::{Stopwatch, ms, s};
 
+/// A layer over these organizations: the token of each is `of-` and its slug.
+fn with_static_tokens(slugs: &[&str]) -> OrganizationsLayer {
+    let layers = slugs.iter().map(|slug| {
+        let token = StaticToken::new(format!("of-{slug}")).unwrap();
+        ((*slug).to_owned(), OfficeRndAuthLayer::new(token))
+    });
+    OrganizationsLayer::new(layers.collect::<HashMap<_, _>>())
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_resolver_and_the_layer_have_a_time_out_each() {
-    let resolver = resolver_fn(|_slug: String| async {
-        tokio::time::sleep(s(29)).await;
-        let provider = ScriptedProvider::new().latency(s(8));
-        let layer = OfficeRndAuthLayer::builder(provider).acquire_timeout(s(5));
-        Ok(layer.build().ok())
-    });
-    let layer = OrganizationsLayer::new(resolver);
-    let started = Stopwatch::start();
-    let sent = send(&layer, "/api/v2/organizations/acme/x").await;
-    assert_eq!(kind(sent), ErrorKind::Timeout);
-    let took = started.elapsed();
-    assert!(took >= s(34) && took < s(34) + ms(100), "{took:?}");
+    for (answers_after, fails_after) in [(s(29), s(34)), (s(3600), s(30))] {
+        let resolver = resolver_fn(move |_slug: String| async move {
+            tokio::time::sleep(answers_after).await;
+            let provider = ScriptedProvider::new().latency(s(8));
+            let layer = OfficeRndAuthLayer::builder(provider).acquire_timeout(s(5));
+            Ok(layer.build().ok())
+        });
+        let layer = OrganizationsLayer::new(resolver);
+        let started = Stopwatch::start();
+        let sent = send(&layer, "/api/v2/organizations/acme/x").await;
+        assert_eq!(kind(sent), ErrorKind::Timeout);
+        let took = started.elapsed();
+        assert!(
+            took >= fails_after && took < fails_after + ms(100),
+            "{took:?}"
+        );
+    }
 }
 
 /// A production and a staging service, and an organization on each.
@@ -98,11 +112,7 @@ async fn pass_foreign_origins_sends_such_a_request_without_the_organizations_tok
 
 #[tokio::test(start_paused = true)]
 async fn the_request_extension_selects_the_organization_whatever_the_path_says() {
-    let tokens = ["acme", "globex"].map(|slug| {
-        let token = StaticToken::new(format!("of-{slug}")).unwrap();
-        (slug.to_owned(), OfficeRndAuthLayer::new(token))
-    });
-    let layer = OrganizationsLayer::new(HashMap::from(tokens));
+    let layer = with_static_tokens(&["acme", "globex"]);
     let request = |path: &str| {
         Request::get(format!("https://app.officernd.com{path}"))
             .header("x-one", "1")
@@ -128,8 +138,7 @@ async fn the_request_extension_selects_the_organization_whatever_the_path_says()
 
 #[tokio::test(start_paused = true)]
 async fn the_path_selects_the_organization_of_a_reqwest_request() {
-    let acme = OfficeRndAuthLayer::new(StaticToken::new("of-acme").unwrap());
-    let layer = OrganizationsLayer::new(HashMap::from([("acme".to_owned(), acme)]));
+    let layer = with_static_tokens(&["acme"]);
     // Before the organization is known, and after.
     for _ in 0..2 {
         let (inner, mut server) = mock::pair::<reqwest::Request, reqwest::Response>();
@@ -164,8 +173,7 @@ async fn skip_auth_sends_a_request_of_any_path_as_it_is() {
 
 #[tokio::test(start_paused = true)]
 async fn the_readied_service_sends_the_request_and_a_refused_one_gives_its_place_back() {
-    let acme = OfficeRndAuthLayer::new(StaticToken::new("of-acme").unwrap());
-    let layer = OrganizationsLayer::new(HashMap::from([("acme".to_owned(), acme)]));
+    let layer = with_static_tokens(&["acme"]);
     let inner = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) });
     let inner = tower::limit::ConcurrencyLimit::new(inner, 1);
     let mut client = layer.layer(inner);
@@ -182,11 +190,7 @@ async fn the_readied_service_sends_the_request_and_a_refused_one_gives_its_place
 /// tower-http drops the extensions of a request that it redirects.
 #[tokio::test]
 async fn a_redirect_layer_above_drops_the_extension_so_the_new_path_selects_the_organization() {
-    let tokens = ["acme", "globex"].map(|slug| {
-        let token = StaticToken::new(format!("of-{slug}")).unwrap();
-        (slug.to_owned(), OfficeRndAuthLayer::new(token))
-    });
-    let layer = OrganizationsLayer::new(HashMap::from(tokens));
+    let layer = with_static_tokens(&["acme", "globex"]);
     for (location, second) in [
         ("/api/v2/organizations/acme/x", Some("Bearer of-acme")),
         ("/api/v2/users/me", None),

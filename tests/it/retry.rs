@@ -6,10 +6,9 @@ use bytes::Bytes;
 use http_body_util::Full;
 use officernd_auth::clock::{Clock, TokioClock};
 use officernd_auth::testing::{ScriptedProvider, Step};
-use officernd_auth::{ErrorKind, OfficeRndAuthLayer, RetryUnauthorized, SkipAuth, TokenRejected};
+use officernd_auth::{ErrorKind, OfficeRndAuthLayer, SkipAuth, TokenRejected};
 use tokio::task::JoinHandle;
-use tower::retry::{Policy, RetryLayer};
-use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
+use tower::{BoxError, Layer, Service, ServiceExt};
 use tower_test::mock;
 
 use crate::stack::{
@@ -46,7 +45,10 @@ async fn is_idle(server: &mut Server) -> bool {
     server.poll_request().is_pending()
 }
 
-async fn replays_once(client: impl Exchange, mut server: Server) {
+#[tokio::test(start_paused = true)]
+async fn a_401_is_replayed_once_with_the_new_token_and_nobody_sees_it() {
+    let provider = ScriptedProvider::new().latency(Duration::from_secs(2));
+    let (client, mut server) = client(&default_layer(&provider));
     let request = http::Request::post(URL)
         .header("x-one", "1")
         .body("the body".into())
@@ -67,64 +69,24 @@ async fn replays_once(client: impl Exchange, mut server: Server) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_401_is_replayed_once_with_the_new_token_and_nobody_sees_it() {
-    let provider = ScriptedProvider::new().latency(Duration::from_secs(2));
-    let (client, server) = client(&default_layer(&provider));
-    replays_once(client, server).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_policy_in_a_retry_layer_of_ones_own_does_the_same() {
-    let layer = warm_layer(&ScriptedProvider::new()).await;
-    let retry = RetryUnauthorized::new();
-    let (inner, server) = mock::pair();
-    let client = ServiceBuilder::new()
-        .layer(RetryLayer::new(retry))
-        .layer(layer)
-        .service(inner);
-    replays_once(client, server).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_policy_that_has_replayed_does_not_do_so_again_whoever_asks_it() {
-    let provider = ScriptedProvider::new().latency(Duration::from_secs(2));
-    let layer = warm_layer(&provider).await;
-    let (inner, mut server) = mock::pair();
-    let call = layer.layer(inner).start(get(URL));
-    serve(&mut server, answer(401)).await;
-    // The replacement is on its way.
-    let mut result = call.await.unwrap();
-    let mut policy = RetryUnauthorized::new();
-    assert!(policy.retry(&mut get(URL), &mut result).is_some());
-    assert!(policy.retry(&mut get(URL), &mut result).is_none());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_second_401_is_the_callers() {
-    let layer = warm_layer(&ScriptedProvider::new()).await;
-    let (client, mut server) = client(&layer);
-    let call = client.start(get(URL));
-    for token in ["Bearer scripted-1", "Bearer scripted-2"] {
-        assert_eq!(serve(&mut server, answer(401)).await, [token]);
-    }
-    let response = call.await.unwrap().unwrap();
-    assert_eq!(response.status(), 401);
-    let rejected = response.extensions().get::<TokenRejected>().unwrap();
-    assert_eq!(rejected.generation(), 2);
-    assert!(is_idle(&mut server).await);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_second_401_is_the_callers_even_if_a_newer_token_is_there() {
-    let layer = warm_layer(&ScriptedProvider::new()).await;
-    let (client, mut server) = client(&layer);
-    let call = client.start(get(URL));
-    serve(&mut server, answer(401)).await;
-    let (_, reply) = next(&mut server).await;
-    layer.cache().refresh().await.unwrap();
-    reply.send_response(answer(401));
-    assert_eq!(call.await.unwrap().unwrap().status(), 401);
-    assert!(is_idle(&mut server).await);
+    for newer in [false, true] {
+        let layer = warm_layer(&ScriptedProvider::new()).await;
+        let (client, mut server) = client(&layer);
+        let call = client.start(get(URL));
+        assert_eq!(serve(&mut server, answer(401)).await, ["Bearer scripted-1"]);
+        let (request, reply) = next(&mut server).await;
+        assert_eq!(credentials(&request), ["Bearer scripted-2"]);
+        if newer {
+            layer.cache().refresh().await.unwrap();
+        }
+        reply.send_response(answer(401));
+        let response = call.await.unwrap().unwrap();
+        assert_eq!(response.status(), 401);
+        let rejected = response.extensions().get::<TokenRejected>().unwrap();
+        assert_eq!(rejected.generation(), 2);
+        assert!(is_idle(&mut server).await);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,22 +2,22 @@
 
 use std::fmt;
 
+use ::reqwest_middleware::{Error, Middleware, Next, Result};
 use http::Extensions;
 use reqwest::{Request, Response};
-use reqwest_middleware::{Error, Middleware, Next, Result};
 use tokio::sync::Mutex;
 use tower::retry::RetryLayer;
 use tower::util::{ServiceExt, service_fn};
 use tower_layer::Layer;
 
-use super::{OfficeRndAuthLayer, RetryUnauthorized, SkipAuth};
 use crate::error::BoxError;
+use crate::{OfficeRndAuthLayer, RetryUnauthorized, SkipAuth};
 
-/// Sends each request through the layer, with its origin check and its replay
-/// after a 401 ([`with_retry`](OfficeRndAuthLayer::with_retry)).
+/// Sends each request through the layer, with its origin check and its replay after a 401
+/// ([`with_retry`](OfficeRndAuthLayer::with_retry)).
 ///
-/// Middlewares that are added after it see each try, with its token. Of the
-/// extensions that `RequestBuilder::with_extension` adds, it reads [`SkipAuth`].
+/// A middleware that is added after it sees each attempt, with its token. It reads the extension
+/// [`SkipAuth`], set with `RequestBuilder::with_extension`.
 /// [`Error::find_in`](crate::Error::find_in) gets this crate's error out of
 /// `reqwest_middleware::Error`.
 ///
@@ -55,7 +55,7 @@ impl Middleware for OfficeRndAuthLayer {
     }
 }
 
-/// The error of the rest of the client as it was, or this crate's.
+/// Returns the error of the rest of the client as it was, or wraps this crate's.
 fn into_error(error: BoxError) -> Error {
     match error.downcast::<Error>() {
         Ok(inner) => *inner,
@@ -63,8 +63,8 @@ fn into_error(error: BoxError) -> Error {
     }
 }
 
-/// `reqwest_middleware::Error` shows only the sources of a middleware's error:
-/// this crate's error has to be one to be found.
+/// Wraps this crate's error as a source: `reqwest_middleware::Error` shows only the sources of a
+/// middleware's error.
 #[derive(Debug)]
 struct NotSent(BoxError);
 

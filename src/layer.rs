@@ -1,13 +1,18 @@
-use std::fmt;
+//! The layer: a cache and a policy, around any client.
+
 use std::sync::Arc;
 
 use tower::retry::RetryLayer;
 use tower_layer::{Layer, Stack};
 use tower_service::Service;
 
-use super::{AuthRequest, OfficeRndAuth, Policy, RetryUnauthorized, Shared};
 use crate::cache::TokenCache;
 use crate::error::BoxError;
+use crate::future::ResponseFuture;
+use crate::message::AuthRequest;
+use crate::origin::Policy;
+use crate::retry::RetryUnauthorized;
+use crate::service::OfficeRndAuth;
 
 /// Puts a live bearer token on every request.
 ///
@@ -16,8 +21,8 @@ use crate::error::BoxError;
 /// | constructor | for |
 /// |---|---|
 /// | `from_env` | one organization, with settings from environment variables |
-/// | [`new`](Self::new) | another [`TokenProvider`](crate::TokenProvider), such as [`HttpTokenProvider`](crate::HttpTokenProvider) |
-/// | [`builder`](Self::builder) | the same, with settings that differ from the defaults |
+/// | [`new`](Self::new) | a [`TokenProvider`](crate::TokenProvider), such as [`HttpTokenProvider`](crate::HttpTokenProvider) |
+/// | [`builder`](Self::builder) | a provider, with settings that differ from the defaults |
 /// | [`from_cache`](Self::from_cache) | a second layer, with other rules, over the same token |
 ///
 /// [`OrganizationsLayer`](crate::organizations::OrganizationsLayer) serves several organizations
@@ -25,9 +30,9 @@ use crate::error::BoxError;
 ///
 /// # Where it goes in a stack
 ///
-/// Below everything that sends a request again (retry, redirect), so that each
-/// try carries the token of its moment; above what only moves bytes. A timeout
-/// above it also covers the wait for a token; below, only the request.
+/// Place it below layers that send a request again (retry, redirect), so that each attempt gets
+/// the current token, and above layers that only transform bodies. A timeout above it also covers
+/// the wait for a token; a timeout below it covers the request alone.
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -52,7 +57,7 @@ use crate::error::BoxError;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct OfficeRndAuthLayer {
     shared: Arc<Shared>,
 }
@@ -63,14 +68,14 @@ impl OfficeRndAuthLayer {
         Self { shared }
     }
 
-    /// The cache behind the layer: for readiness, warm-up, another layer.
+    /// Returns the cache behind the layer: for readiness, warm-up, another layer.
     #[must_use]
     pub fn cache(&self) -> &TokenCache {
         &self.shared.cache
     }
 
-    /// This layer with [`RetryUnauthorized`] above it, in that order: a request
-    /// that is answered 401 is replayed once, with the new token.
+    /// Stacks [`RetryUnauthorized`] above this layer: a request that is answered 401 is replayed
+    /// once, with the new token.
     ///
     /// ```
     /// use officernd_auth::{OfficeRndAuthLayer, StaticToken};
@@ -88,9 +93,8 @@ impl OfficeRndAuthLayer {
         Stack::new(self, RetryLayer::new(RetryUnauthorized::new()))
     }
 
-    /// Puts the layer around an HTTP client, as [`Layer::layer`] does, and has
-    /// the compiler check that the two fit: a client of an unsupported type or
-    /// version is one error, in this line.
+    /// Wraps an HTTP client, like [`Layer::layer`], and has the compiler check that the two fit: a
+    /// client of an unsupported type or version is one error, in this line.
     ///
     /// ```
     /// use officernd_auth::{OfficeRndAuthLayer, StaticToken};
@@ -111,6 +115,36 @@ impl OfficeRndAuthLayer {
     {
         self.layer(http_client)
     }
+
+    /// Sends one request through `inner`, which must be ready, like a service of this layer.
+    ///
+    /// For a service that selects a layer for each request: it needs no clone of either.
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use officernd_auth::{BoxError, OfficeRndAuthLayer, StaticToken};
+    /// use tower::{ServiceExt, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BoxError> {
+    /// let layer = OfficeRndAuthLayer::new(StaticToken::new("abc")?);
+    /// let mut inner = service_fn(|request: Request<()>| async move {
+    ///     Ok::<_, BoxError>(Response::new(request.headers().len()))
+    /// });
+    /// let request = Request::get("https://app.officernd.com/").body(())?;
+    /// let response = layer.call(inner.ready().await?, request).await?;
+    /// assert_eq!(*response.body(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[inline]
+    pub fn call<S, Req>(&self, inner: &mut S, request: Req) -> ResponseFuture<S::Future, S, Req>
+    where
+        S: Service<Req> + Clone,
+        Req: AuthRequest,
+    {
+        self.shared.call(inner, None, request)
+    }
 }
 
 impl<S> Layer<S> for OfficeRndAuthLayer {
@@ -121,11 +155,13 @@ impl<S> Layer<S> for OfficeRndAuthLayer {
     }
 }
 
-impl fmt::Debug for OfficeRndAuthLayer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OfficeRndAuthLayer")
-            .field("cache", &self.shared.cache)
-            .field("policy", &self.shared.policy)
-            .finish()
-    }
+/// The state that a layer and its services share.
+///
+/// On cache lines of its own, away from the count of its clones: a service that is cloned for every
+/// request writes that count, and all services read this.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Shared {
+    pub(crate) cache: TokenCache,
+    pub(crate) policy: Policy,
 }
