@@ -174,20 +174,11 @@ impl Now {
             wall: clock.wall(),
         }
     }
-}
 
-/// Age by whichever clock has advanced further.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Age(Now);
-
-impl Age {
-    pub(crate) fn starting(now: Now) -> Self {
-        Self(now)
-    }
-
-    pub(crate) fn at(&self, now: Now) -> Duration {
-        let by_monotonic = now.monotonic.saturating_duration_since(self.0.monotonic);
-        let by_wall = now.wall.duration_since(self.0.wall).unwrap_or_default();
+    /// The time since then, by whichever clock has advanced further.
+    pub(crate) fn since(self, then: Self) -> Duration {
+        let by_monotonic = self.monotonic.saturating_duration_since(then.monotonic);
+        let by_wall = self.wall.duration_since(then.wall).unwrap_or_default();
         by_monotonic.max(by_wall)
     }
 }

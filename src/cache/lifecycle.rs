@@ -17,12 +17,13 @@ use tokio::sync::watch;
 
 use super::state::State;
 use super::status::{Phase, TokenStatus};
-use super::token::{Minted, Policy, Token};
+use super::token::{Settings, Token};
 use crate::backoff::backoff;
 use crate::clock::{Now, doubled, later};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{AFTER_REQUEST, Cause, GRACE};
 use crate::rate_limit::{Class, Urgency};
+use crate::token::AccessToken;
 
 /// A task that has not begun by then does not run.
 const BEGINS_WITHIN: Duration = Duration::from_secs(1);
@@ -39,7 +40,7 @@ const SCHEDULE: [u64; 6] = [0, 1, 2, 4, 8, 10];
 /// One token: the current one, the fetch of the next, and the 401s to it.
 #[derive(Debug)]
 pub(super) struct Lifecycle {
-    policy: Policy,
+    settings: Settings,
     home: Weak<State>,
     token: Option<Arc<Token>>,
     fetch: Fetch,
@@ -143,32 +144,19 @@ pub(super) struct Start {
     /// Counted from 1 since the last success.
     pub(super) attempt: u32,
     pub(super) urgency: watch::Receiver<Urgency>,
-    /// The place in line, where the urgency does not decide it.
-    pub(super) class: Option<Class>,
+    /// The place in line until a time, where the urgency does not decide it.
+    pub(super) class: Option<(Class, Instant)>,
     pub(super) deadline: Instant,
     /// The token to be replaced.
     pub(super) previous: Option<Arc<Token>>,
 }
 
-/// A new token serves.
-#[derive(Debug)]
-pub(super) struct Published {
-    pub(super) token: Arc<Token>,
-    /// The age of the token that it replaces.
-    pub(super) replaced: Option<Duration>,
-}
-
 impl Caller {
-    /// A caller that takes any living token, and waits for it until `deadline`.
-    pub(super) fn until(deadline: Instant) -> Self {
-        Self::newer_than(0, deadline)
-    }
-
-    /// A caller that takes only a token of a later generation.
-    pub(super) fn newer_than(generation: u64, deadline: Instant) -> Self {
+    /// A caller that takes only a token of a later generation, and waits for it until `deadline`.
+    pub(super) fn new(newer_than: u64, deadline: Instant) -> Self {
         Self {
             deadline,
-            newer_than: generation,
+            newer_than,
             quiet: false,
             joined: 0,
             lost: 0,
@@ -179,15 +167,15 @@ impl Caller {
     pub(super) fn replay(generation: u64, deadline: Instant) -> Self {
         Self {
             quiet: true,
-            ..Self::newer_than(generation, deadline)
+            ..Self::new(generation, deadline)
         }
     }
 }
 
 impl Lifecycle {
-    pub(super) fn new(policy: Policy, home: Weak<State>, now: Now) -> Self {
+    pub(super) fn new(settings: Settings, home: Weak<State>, now: Now) -> Self {
         Self {
-            policy,
+            settings,
             home,
             token: None,
             fetch: Fetch::Idle,
@@ -324,13 +312,14 @@ impl Lifecycle {
         };
         let is_failing = |failure: &Failure| !failure.error.is_transient();
         // Also if a replay waits for it.
-        let early = cause == Cause::Rejected && token.is_some_and(|token| !token.is_due(now));
+        let early = token.filter(|token| cause == Cause::Rejected && !token.is_due(now));
         let class = match self.failure.as_ref().is_some_and(is_failing) {
-            true => Some(Class::Failing),
-            false => early.then_some(Class::Rejected),
+            true => Some((Class::Failing, later(now.monotonic, Duration::MAX))),
+            // Requests wait for the replacement from the end of the token on.
+            false => early.map(|token| (Class::Rejected, token.ends_at(now))),
         };
         let (sender, receiver) = watch::channel(urgency);
-        let deadline = later(now.monotonic, self.policy.acquire_timeout);
+        let deadline = later(now.monotonic, self.settings.acquire_timeout);
         self.newest += 1;
         self.events += 1;
         self.fetch = Fetch::InFlight(InFlight {
@@ -369,7 +358,7 @@ impl Lifecycle {
     pub(super) fn granted(&mut self, number: u64, now: Now) -> bool {
         let overdue = later(
             now.monotonic,
-            self.policy.fetch_timeout.saturating_add(GRACE),
+            self.settings.fetch_timeout.saturating_add(GRACE),
         );
         let flight = self.in_flight(number);
         flight.map(|flight| flight.overdue = overdue).is_some()
@@ -378,7 +367,7 @@ impl Lifecycle {
     /// The request is over, and the provider may go on. `sent` is `false` if the
     /// connection was never made.
     pub(super) fn answered(&mut self, number: u64, sent: bool, now: Now) {
-        let goes_on = self.policy.fetch_timeout.saturating_add(AFTER_REQUEST);
+        let goes_on = self.settings.fetch_timeout.saturating_add(AFTER_REQUEST);
         if let Some(flight) = self.in_flight(number) {
             let stops = match sent {
                 true => later(now.monotonic, goes_on).max(flight.deadline),
@@ -394,22 +383,21 @@ impl Lifecycle {
     pub(super) fn ended(
         &mut self,
         number: u64,
-        result: Result<Minted, Error>,
+        result: Result<(AccessToken, Now), Error>,
         (now, chance): (Now, f32),
-    ) -> Option<Result<Published, Error>> {
+    ) -> Option<Result<Arc<Token>, Error>> {
         let urgency = *self.in_flight(number)?.urgency.borrow();
         self.events += 1;
         self.lost.1 = 0;
         let old = self.token.as_deref();
-        let token = result.and_then(|mut minted| {
-            let generation = old.map_or(0, Token::generation) + 1;
-            minted.access = minted.access.with_generation(generation);
+        let token = result.and_then(|(access, born)| {
+            let access = access.with_generation(old.map_or(0, Token::generation) + 1);
             let old = old.filter(|_| self.rejection.replace_at.is_none());
-            let home = Weak::clone(&self.home);
-            Token::new(minted, old, &self.policy, home, (now, chance))
+            let (settings, home) = (&self.settings, Weak::clone(&self.home));
+            Token::new((access, born), number, old, settings, home, (now, chance))
         });
         Some(match token {
-            Ok(token) => Ok(self.publish(Arc::new(token), now)),
+            Ok(token) => Ok(self.publish(token, now)),
             Err(error) => {
                 let (until, whom) = self.hold(number, &error, urgency, (now, chance));
                 self.fetch = Fetch::Held { error, until, whom };
@@ -418,9 +406,9 @@ impl Lifecycle {
         })
     }
 
-    fn publish(&mut self, token: Arc<Token>, now: Now) -> Published {
+    fn publish(&mut self, token: Token, now: Now) -> Arc<Token> {
+        let token = Arc::new(token);
         let old = self.token.replace(Arc::clone(&token));
-        let replaced = old.as_ref().map(|old| old.age(now));
         if old.is_some_and(|old| self.rejection.is_cure(&old, now)) {
             self.rejection.in_a_row = 0;
         }
@@ -428,7 +416,7 @@ impl Lifecycle {
         self.rejection.since = now.monotonic;
         self.fetch = Fetch::Idle;
         self.failure = None;
-        Published { token, replaced }
+        token
     }
 
     /// Until when no fetch starts after this error, and for whom.

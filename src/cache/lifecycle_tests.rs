@@ -10,9 +10,7 @@ use std::time::SystemTime;
 use proptest::prelude::*;
 
 use super::*;
-use crate::clock::Age;
-use crate::settings::Settings;
-use crate::token::AccessToken;
+use crate::settings as config;
 
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -32,16 +30,16 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let policy = Policy {
+        let settings = Settings {
             jitter: 0.0,
-            ..Policy::from(&Settings::default())
+            ..Settings::from(&config::Settings::default())
         };
         let now = Now {
             monotonic: Instant::now(),
             wall: SystemTime::now(),
         };
         Self {
-            machine: Lifecycle::new(policy, Weak::new(), now),
+            machine: Lifecycle::new(settings, Weak::new(), now),
             now,
             born: now,
         }
@@ -58,11 +56,11 @@ impl World {
     }
 
     fn caller(&self) -> Caller {
-        Caller::until(self.now.monotonic + s(30))
+        Caller::new(0, self.now.monotonic + s(30))
     }
 
     fn refresher(&self) -> Caller {
-        Caller::newer_than(self.generation(), self.now.monotonic + s(30))
+        Caller::new(self.generation(), self.now.monotonic + s(30))
     }
 
     fn acquire(&mut self, caller: &mut Caller) -> Decision {
@@ -85,14 +83,9 @@ impl World {
         &mut self,
         number: u64,
         result: Result<AccessToken, Error>,
-    ) -> Option<Result<Published, Error>> {
-        let born = Age::starting(self.born);
-        let minted = result.map(|access| Minted {
-            access,
-            born,
-            fetch: number,
-        });
-        self.machine.ended(number, minted, (self.now, 1.0))
+    ) -> Option<Result<Arc<Token>, Error>> {
+        let result = result.map(|access| (access, self.born));
+        self.machine.ended(number, result, (self.now, 1.0))
     }
 
     fn complete(&mut self, result: Result<AccessToken, Error>) {
@@ -154,13 +147,13 @@ fn seconds(duration: Duration) -> String {
 
 fn started(start: &Start) -> String {
     let cause = start.cause.as_str();
-    match (start.class, *start.urgency.borrow()) {
-        (Some(Class::Failing), _) => format!("start {cause}, last in line"),
-        (Some(Class::Rejected), _) => format!("start {cause}, third in line"),
-        (Some(class), _) => format!("start {cause} as {class:?}"),
-        (None, Urgency::Background) => format!("start {cause}, second in line"),
-        (None, Urgency::Waiting) => format!("start {cause}, first in line"),
-    }
+    let place = match (start.class, *start.urgency.borrow()) {
+        (Some((Class::Failing, _)), _) => "last",
+        (Some(_), _) => "third",
+        (None, Urgency::Background) => "second",
+        (None, Urgency::Waiting) => "first",
+    };
+    format!("start {cause}, {place} in line")
 }
 
 /// A decision in one line, as ARCHITECTURE.md has it.
@@ -666,7 +659,7 @@ impl Observer {
         match self.world.end(number, result) {
             // It was given up.
             None => {}
-            Some(Ok(Published { token, .. })) => {
+            Some(Ok(token)) => {
                 let last = self.ends.map_or(0, |(generation, ..)| generation);
                 assert_eq!(token.generation(), last + 1);
                 let born = self.world.born;
@@ -711,8 +704,8 @@ impl Observer {
                 let generation = world.generation();
                 self.callers[place] = Some(match (refresh, quiet) {
                     (true, true) => Caller::replay(generation, deadline),
-                    (true, false) => Caller::newer_than(generation, deadline),
-                    (false, _) => Caller::until(deadline),
+                    (true, false) => Caller::new(generation, deadline),
+                    (false, _) => Caller::new(0, deadline),
                 });
                 self.at_once[place] = 0;
                 self.ask(place);
