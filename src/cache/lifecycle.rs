@@ -59,22 +59,19 @@ pub(super) struct Lifecycle {
 #[derive(Debug)]
 enum Fetch {
     Idle,
-    InFlight(InFlight),
+    InFlight {
+        urgency: watch::Sender<Urgency>,
+        /// When it stops if it sends nothing.
+        deadline: Instant,
+        /// When it is given up.
+        overdue: Instant,
+    },
     /// The last fetch brought no token; the next starts later.
     Held {
         error: Error,
         until: Instant,
         whom: Whom,
     },
-}
-
-#[derive(Debug)]
-struct InFlight {
-    urgency: watch::Sender<Urgency>,
-    /// When it stops if it sends nothing.
-    deadline: Instant,
-    /// When it is given up.
-    overdue: Instant,
 }
 
 /// Whom a hold keeps from starting a fetch.
@@ -206,11 +203,10 @@ impl Lifecycle {
         }
         let mut start = None;
         match &self.fetch {
-            Fetch::InFlight(flight) if !caller.quiet => {
-                let is_new = |old: &mut _| mem::replace(old, Urgency::Waiting) != Urgency::Waiting;
-                flight.urgency.send_if_modified(is_new);
+            Fetch::InFlight { urgency, .. } => {
+                let hurry = |old: &mut _| mem::replace(old, Urgency::Waiting) != Urgency::Waiting;
+                let _ = !caller.quiet && urgency.send_if_modified(hurry);
             }
-            Fetch::InFlight(_) => {}
             Fetch::Held { until, whom, .. }
                 if now.monotonic < *until && (*whom != Whom::Background || caller.quiet) =>
             {
@@ -281,8 +277,8 @@ impl Lifecycle {
 
     /// Before this, nothing is due in the background.
     pub(super) fn next_check_at(&self, now: Now) -> Instant {
-        if let Fetch::InFlight(flight) = &self.fetch {
-            return flight.overdue;
+        if let Fetch::InFlight { overdue, .. } = self.fetch {
+            return overdue;
         }
         let due = self.token.as_ref().map(|token| token.due_at(now));
         let due = due.into_iter().chain(self.rejection.replace_at).min();
@@ -290,12 +286,12 @@ impl Lifecycle {
     }
 
     fn is_in_flight(&self) -> bool {
-        matches!(self.fetch, Fetch::InFlight(_))
+        matches!(self.fetch, Fetch::InFlight { .. })
     }
 
     /// Gives up a fetch whose runtime is gone or blocked.
     fn give_up_overdue(&mut self, now: Now) {
-        if matches!(&self.fetch, Fetch::InFlight(flight) if flight.overdue <= now.monotonic) {
+        if matches!(self.fetch, Fetch::InFlight { overdue, .. } if overdue <= now.monotonic) {
             self.fetch = Fetch::Idle;
             self.events += 1;
         }
@@ -322,11 +318,11 @@ impl Lifecycle {
         let deadline = later(now.monotonic, self.settings.acquire_timeout);
         self.newest += 1;
         self.events += 1;
-        self.fetch = Fetch::InFlight(InFlight {
+        self.fetch = Fetch::InFlight {
             urgency: sender,
             deadline,
             overdue: later(now.monotonic, BEGINS_WITHIN),
-        });
+        };
         Start {
             number: self.newest,
             cause,
@@ -338,42 +334,37 @@ impl Lifecycle {
         }
     }
 
-    /// The fetch in flight, if it is this one.
-    fn in_flight(&mut self, number: u64) -> Option<&mut InFlight> {
-        match &mut self.fetch {
-            Fetch::InFlight(flight) if self.newest == number => Some(flight),
-            _ => None,
-        }
-    }
-
     /// The task of the fetch runs. `false`: the fetch was given up.
     pub(super) fn begun(&mut self, number: u64) -> bool {
-        let flight = self.in_flight(number);
-        flight
-            .map(|flight| flight.overdue = later(flight.deadline, GRACE))
-            .is_some()
+        self.stops(number, |deadline| deadline)
     }
 
     /// The fetch has a permit. `false`: it was given up and must send nothing.
     pub(super) fn granted(&mut self, number: u64, now: Now) -> bool {
-        let overdue = later(
-            now.monotonic,
-            self.settings.fetch_timeout.saturating_add(GRACE),
-        );
-        let flight = self.in_flight(number);
-        flight.map(|flight| flight.overdue = overdue).is_some()
+        let timeout = self.settings.fetch_timeout;
+        self.stops(number, |_| later(now.monotonic, timeout))
     }
 
     /// The request is over, and the provider may go on. `sent` is `false` if the
     /// connection was never made.
     pub(super) fn answered(&mut self, number: u64, sent: bool, now: Now) {
         let goes_on = self.settings.fetch_timeout.saturating_add(AFTER_REQUEST);
-        if let Some(flight) = self.in_flight(number) {
-            let stops = match sent {
-                true => later(now.monotonic, goes_on).max(flight.deadline),
-                false => flight.deadline,
-            };
-            flight.overdue = later(stops, GRACE);
+        self.stops(number, |deadline| match sent {
+            true => later(now.monotonic, goes_on).max(deadline),
+            false => deadline,
+        });
+    }
+
+    /// Sets when the fetch should stop, by its deadline. `false`: it was given up.
+    fn stops(&mut self, number: u64, at: impl FnOnce(Instant) -> Instant) -> bool {
+        match &mut self.fetch {
+            Fetch::InFlight {
+                deadline, overdue, ..
+            } if self.newest == number => {
+                *overdue = later(at(*deadline), GRACE);
+                true
+            }
+            _ => false,
         }
     }
 
@@ -386,7 +377,10 @@ impl Lifecycle {
         result: Result<(AccessToken, Now), Error>,
         (now, chance): (Now, f32),
     ) -> Option<Result<Arc<Token>, Error>> {
-        let urgency = *self.in_flight(number)?.urgency.borrow();
+        let urgency = match &self.fetch {
+            Fetch::InFlight { urgency, .. } if self.newest == number => *urgency.borrow(),
+            _ => return None,
+        };
         self.events += 1;
         self.lost.1 = 0;
         let old = self.token.as_deref();
@@ -461,7 +455,7 @@ impl Lifecycle {
 
     /// The fetch has ended without a result. Whether it was in flight still.
     pub(super) fn lost(&mut self, number: u64, now: Now) -> bool {
-        let was_in_flight = self.in_flight(number).is_some();
+        let was_in_flight = self.newest == number && self.is_in_flight();
         if was_in_flight {
             self.events += 1;
             self.lost = (number, self.lost.1.saturating_add(1));
