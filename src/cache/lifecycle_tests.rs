@@ -376,72 +376,7 @@ fn a_token_that_is_issued_again_is_a_new_one_if_it_brings_more_life() {
     }
 }
 
-/// What happens to a machine.
-#[derive(Debug, Clone)]
-enum Happens {
-    /// Both clocks go on.
-    Pass(u32),
-    /// The machine is suspended: only the wall clock goes on.
-    Suspend(u32),
-    SetBack(u32),
-    /// A new caller, in one of four places, with this much patience.
-    Call {
-        place: usize,
-        patience: u32,
-        refresh: bool,
-        quiet: bool,
-    },
-    /// The caller in this place asks again.
-    AskAgain(usize),
-    Check,
-    Begin,
-    Grant,
-    Answer(bool),
-    Token(u32),
-    SameToken(u32),
-    Fail(u8, Option<u32>),
-    Lose,
-    Reject {
-        old: bool,
-    },
-}
-
-impl Happens {
-    /// Picked by two numbers, which proptest draws, and shrinks, faster than a
-    /// choice among strategies.
-    fn pick((kind, number): (u8, u32)) -> Self {
-        let place = number as usize % 4;
-        let within = |most: u32| number % most;
-        match kind % 44 {
-            0..2 => Self::Pass(within(2_000)),
-            2..4 => Self::Pass(within(60_000)),
-            4..6 => Self::Pass(within(4_000_000)),
-            6..14 => Self::AskAgain(place),
-            14..18 => Self::Check,
-            18..24 => Self::Call {
-                place,
-                patience: within(40_000),
-                refresh: number & 64 == 0,
-                quiet: number & 128 == 0,
-            },
-            24 => Self::Begin,
-            25..27 => Self::Grant,
-            27 => Self::Answer(number & 1 == 0),
-            28..32 => Self::Token(within(4_000_000) + 1),
-            32 => Self::SameToken(within(4_000_000) + 1),
-            33..35 => Self::Fail(within(5) as u8, Some(within(4_000_000))),
-            35..37 => Self::Fail(within(5) as u8, None),
-            37..41 => Self::Reject {
-                old: number & 1 == 0,
-            },
-            41 => Self::Lose,
-            42 => Self::Suspend(within(4_000_000)),
-            _ => Self::SetBack(within(600_000)),
-        }
-    }
-}
-
-/// What an observer of events and decisions knows.
+/// Draws random events, and knows what an observer of them and of the decisions knows.
 struct Observer {
     world: World,
     callers: [Option<Caller>; 4],
@@ -488,7 +423,7 @@ impl Observer {
         };
         let now = self.world.now;
         match self.world.acquire(&mut caller) {
-            Decision::Ready(token) => self.serves(&token, &caller),
+            Decision::Ready(token) => self.serves(&token, caller.newer_than),
             Decision::Failed(error) => {
                 // An event asks for a place at most 4,000 s away.
                 assert!(error.retry_after().unwrap_or_default() <= s(4000));
@@ -504,7 +439,7 @@ impl Observer {
         }
     }
 
-    fn serves(&self, token: &Token, caller: &Caller) {
+    fn serves(&self, token: &Token, newer_than: u64) {
         let now = self.world.now;
         let (generation, ends, ends_by_wall) = self.ends.expect("a token was published");
         assert_eq!(token.generation(), generation, "not the newest token");
@@ -512,7 +447,11 @@ impl Observer {
             now.monotonic < ends && now.wall < ends_by_wall,
             "an expired token"
         );
-        assert!(generation > caller.newer_than);
+        assert!(generation > newer_than);
+    }
+
+    fn brings(&mut self, token: String, life: Duration) {
+        self.ended(Ok(AccessToken::bearer(token, life).unwrap()));
     }
 
     fn ended(&mut self, result: Result<AccessToken, Error>) {
@@ -542,31 +481,66 @@ impl Observer {
         }
     }
 
-    fn happens(&mut self, event: &Happens) {
+    /// A task begins, gets a permit, or has its answer.
+    fn goes_on<R>(&mut self, event: impl FnOnce(&mut Lifecycle, u64, Now) -> R) {
+        let (world, Some((number, overdue))) = (&mut self.world, &mut self.in_flight) else {
+            return;
+        };
+        event(&mut world.machine, *number, world.now);
+        if world.machine.newest == *number && world.machine.is_in_flight() {
+            let now = world.now.monotonic;
+            *overdue = world.machine.next_check_at(world.now);
+            let deadline = world.born.monotonic + s(30);
+            assert!(*overdue >= deadline.min(now + s(10)) + s(5));
+            assert!(*overdue <= deadline.max(now + s(15)) + s(5));
+        }
+    }
+
+    fn rejects(&mut self, old: bool) {
+        let generation = self.world.generation().saturating_sub(old.into());
+        let rejected = self.world.machine.rejected(generation, self.world.now);
+        assert!(rejected.is_none() || !old);
+        if let Some((_, delay)) = rejected {
+            assert!([0, 1, 2, 4, 8, 10].contains(&(delay.as_secs() / 60)));
+            assert!(delay <= self.delay * 2 + s(60), "a step left out");
+            self.delay = delay;
+        }
+        // What a server says may start a fetch at once.
+        self.at_once = [0; 5];
+    }
+
+    /// Picks an event by two numbers, which proptest draws, and shrinks, faster than a choice
+    /// among strategies.
+    fn happens(&mut self, (kind, number): (u8, u32)) {
+        let place = number as usize % 4;
+        let within = |most: u32| ms((number % most).into());
         let world = &mut self.world;
-        match *event {
-            Happens::Pass(0) | Happens::Suspend(0) => {}
-            Happens::Pass(time) => {
-                world.pass(ms(time.into()));
-                self.at_once = [0; 5];
+        match kind % 44 {
+            // Time passes, the machine is suspended, the wall clock is set back.
+            kind @ (0..6 | 42 | 43) => {
+                let before = world.now;
+                match kind {
+                    0..2 => world.pass(within(2_000)),
+                    2..4 => world.pass(within(60_000)),
+                    4..6 => world.pass(within(4_000_000)),
+                    42 => world.now.wall += within(4_000_000),
+                    _ => world.now.wall -= within(600_000),
+                }
+                if world.now != before {
+                    self.at_once = [0; 5];
+                }
             }
-            Happens::Suspend(time) => {
-                world.now.wall += ms(time.into());
-                self.at_once = [0; 5];
+            6..14 => self.ask(place),
+            14..18 => {
+                if let Some(start) = world.check() {
+                    assert_eq!(*start.urgency.borrow(), Urgency::Background);
+                    self.started(&start, 4);
+                }
             }
-            Happens::SetBack(time) => {
-                world.now.wall -= ms(time.into());
-                self.at_once = [0; 5];
-            }
-            Happens::Call {
-                place,
-                patience,
-                refresh,
-                quiet,
-            } => {
-                let deadline = world.now.monotonic + ms(patience.into());
+            18..24 => {
+                let deadline = world.now.monotonic + within(40_000);
                 let generation = world.generation();
-                self.callers[place] = Some(match (refresh, quiet) {
+                self.callers[place] = Some(match (number & 64 == 0, number & 128 == 0) {
                     (true, true) => Caller::replay(generation, deadline),
                     (true, false) => Caller::new(generation, deadline),
                     (false, _) => Caller::new(0, deadline),
@@ -574,75 +548,37 @@ impl Observer {
                 self.at_once[place] = 0;
                 self.ask(place);
             }
-            Happens::AskAgain(place) => self.ask(place),
-            Happens::Check => {
-                if let Some(start) = world.check() {
-                    assert_eq!(*start.urgency.borrow(), Urgency::Background);
-                    self.started(&start, 4);
-                }
-            }
-            Happens::Begin | Happens::Grant | Happens::Answer(_) => {
-                let Some((number, overdue)) = &mut self.in_flight else {
-                    return;
-                };
-                let goes_on = match event {
-                    Happens::Begin => world.machine.begun(*number),
-                    Happens::Answer(sent) => {
-                        world.machine.answered(*number, *sent, world.now);
-                        world.machine.newest == *number && world.machine.is_in_flight()
-                    }
-                    _ => world.machine.granted(*number, world.now),
-                };
-                if goes_on {
-                    let now = world.now.monotonic;
-                    *overdue = world.machine.next_check_at(world.now);
-                    let deadline = world.born.monotonic + s(30);
-                    assert!(*overdue >= deadline.min(now + s(10)) + s(5));
-                    assert!(*overdue <= deadline.max(now + s(15)) + s(5));
-                }
-            }
-            Happens::Token(life) => {
+            24 => self.goes_on(|machine, fetch, _| machine.begun(fetch)),
+            25..27 => self.goes_on(|machine, fetch, now| machine.granted(fetch, now)),
+            27 => self.goes_on(|machine, fetch, now| machine.answered(fetch, number & 1 == 0, now)),
+            28..32 => {
                 let name = format!("token-{}", world.machine.newest);
-                self.ended(Ok(AccessToken::bearer(name, ms(life.into())).unwrap()));
+                self.brings(name, within(4_000_000) + ms(1));
             }
-            Happens::SameToken(life) => {
-                self.ended(Ok(AccessToken::bearer("same", ms(life.into())).unwrap()));
-            }
-            Happens::Fail(kind, after) => {
-                let kind = [
+            32 => self.brings("same".to_owned(), within(4_000_000) + ms(1)),
+            kind @ 33..37 => {
+                let of = [
                     ErrorKind::Transport,
                     ErrorKind::InvalidClient,
                     ErrorKind::RateLimited,
                     ErrorKind::Timeout,
                     ErrorKind::RateLimited,
-                ][usize::from(kind)];
-                let mut error = Error::new(kind, "failed");
-                if let Some(after) = after {
-                    error = error.with_retry_after(ms(after.into()));
-                    if after % 2 == 0 {
+                ];
+                let mut error = Error::new(of[number as usize % 5], "failed");
+                if kind < 35 {
+                    error = error.with_retry_after(within(4_000_000));
+                    if number & 1 == 0 {
                         error = error.not_attempted();
                     }
                 }
                 self.ended(Err(error));
             }
-            Happens::Lose => {
+            37..=40 => self.rejects(number & 1 == 0),
+            _ => {
                 if world.lose() {
                     self.in_flight = None;
                     self.held_until = None;
                 }
-            }
-            Happens::Reject { old } => {
-                let generation = world.generation().saturating_sub(old.into());
-                let rejected = world.machine.rejected(generation, world.now);
-                assert!(rejected.is_none() || !old);
-                if let Some((_, delay)) = rejected {
-                    let minutes = delay.as_secs() / 60;
-                    assert!([0, 1, 2, 4, 8, 10].contains(&minutes));
-                    assert!(delay <= self.delay * 2 + s(60), "a step left out");
-                    self.delay = delay;
-                }
-                // What a server says may start a fetch at once.
-                self.at_once = [0; 5];
             }
         }
         self.holds();
@@ -655,7 +591,7 @@ impl Observer {
         let usable = machine.usable(0, now);
         assert_eq!(status.has_token(), usable.is_some());
         if let Some(token) = usable {
-            self.serves(token, &self.world.caller());
+            self.serves(token, 0);
         }
         assert!(status.next_attempt_in.is_none_or(|wait| wait <= s(4000)));
         assert_eq!(status.last_error.is_some(), status.consecutive_failures > 0);
@@ -665,10 +601,8 @@ impl Observer {
 /// Cases of 100 events each.
 fn cases() -> u32 {
     let events = std::env::var("LIFECYCLE_EVENTS").ok();
-    let events = events
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(50_000u32);
-    events.div_ceil(100)
+    let events = events.and_then(|text| text.parse().ok());
+    events.unwrap_or(50_000u32).div_ceil(100)
 }
 
 proptest! {
@@ -678,8 +612,6 @@ proptest! {
         events in proptest::collection::vec((any::<u8>(), any::<u32>()), 100),
     ) {
         let mut observer = Observer::new();
-        for event in events.into_iter().map(Happens::pick) {
-            observer.happens(&event);
-        }
+        events.into_iter().for_each(|event| observer.happens(event));
     }
 }
