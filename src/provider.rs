@@ -71,25 +71,7 @@ pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// # Wrapping providers
 ///
 /// A provider that wraps another one forwards both methods, so that the wrapped provider shares
-/// its rate limit and takes its permits:
-///
-/// ```
-/// use officernd_auth::{AccessToken, Error, FetchContext, RateLimit, TokenProvider};
-///
-/// struct Logged<P>(P);
-///
-/// impl<P: TokenProvider> TokenProvider for Logged<P> {
-///     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
-///         println!("a token is fetched: {}", cx.cause().as_str());
-///         self.0.fetch(cx).await
-///     }
-///
-///     fn rate_limit(&self) -> Option<RateLimit> {
-///         self.0.rate_limit()
-///     }
-/// }
-/// # drop(Logged(officernd_auth::StaticToken::new("abc")));
-/// ```
+/// its rate limit and takes its permits.
 ///
 /// A wrapper that does more after the token request, such as storing the token for other
 /// processes, calls the wrapped provider through [`FetchContext::fetch_from`].
@@ -255,18 +237,6 @@ impl FetchContext {
     /// Returns the token that the cache has and wants replaced: expired, about to be,
     /// or, if the [`cause`](Self::cause) says so, rejected by a server. A
     /// provider that keeps tokens must not answer with a rejected one.
-    ///
-    /// ```
-    /// use officernd_auth::provider::Cause;
-    /// use officernd_auth::{AccessToken, FetchContext};
-    ///
-    /// fn may_hand_out(stored: &AccessToken, cx: &FetchContext) -> bool {
-    ///     let same = |old: &AccessToken| old.header_value() == stored.header_value();
-    ///     cx.cause() != Cause::Rejected || !cx.previous().is_some_and(same)
-    /// }
-    /// # let stored = AccessToken::bearer("t", std::time::Duration::from_secs(60)).unwrap();
-    /// # assert!(may_hand_out(&stored, &FetchContext::default()));
-    /// ```
     #[must_use]
     pub fn previous(&self) -> Option<&AccessToken> {
         self.previous.as_ref().map(|(token, _)| token)
@@ -295,20 +265,6 @@ impl FetchContext {
     /// Inside [`fetch_from`](Self::fetch_from) the first permit takes the place that the wrapper
     /// has reserved.
     ///
-    /// ```
-    /// use officernd_auth::{AccessToken, Error, FetchContext};
-    /// use std::time::Duration;
-    ///
-    /// async fn fetch(cx: FetchContext) -> Result<AccessToken, Error> {
-    ///     let permit = cx.permit().await?;
-    ///     // ... send the request, and read the answer ...
-    ///     drop(permit);
-    ///     AccessToken::bearer("from-the-endpoint", Duration::from_secs(600))
-    /// }
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() { assert!(fetch(FetchContext::default()).await.is_ok()); }
-    /// ```
-    ///
     /// # Errors
     ///
     /// [`ErrorKind::RateLimited`], at once, if no request frees before the deadline;
@@ -332,18 +288,6 @@ impl FetchContext {
     /// [`fetch_from`](Self::fetch_from). To look for a free place without waiting, poll the
     /// future once.
     ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), officernd_auth::Error> {
-    /// let cx = officernd_auth::FetchContext::default();
-    /// let place = cx.reserve().await?;
-    /// // The store has a token, so no request is needed.
-    /// drop(place);
-    /// assert!(cx.sent_at().is_none());
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
     /// # Errors
     ///
     /// [`ErrorKind::RateLimited`], at once, if no place frees before the deadline.
@@ -352,7 +296,9 @@ impl FetchContext {
     ///
     /// Dropped before it is ready, it has taken nothing.
     pub async fn reserve(&self) -> Result<Permit, Error> {
-        let reserved = self.lock_reserved().take();
+        // An option is whole between any two statements.
+        let reserved = self.reserved.lock();
+        let reserved = reserved.unwrap_or_else(PoisonError::into_inner).take();
         if let Some(place) = reserved {
             return Ok(place);
         }
@@ -414,20 +360,6 @@ impl FetchContext {
 
     /// Takes the fetch out of the line's last class, for caches whose last fetch failed
     /// permanently: the credentials are others than those that failed.
-    ///
-    /// ```
-    /// use officernd_auth::FetchContext;
-    /// use officernd_auth::provider::KeyMaterial;
-    ///
-    /// fn context(cx: FetchContext, refused: Option<&KeyMaterial>, now: &KeyMaterial) -> FetchContext {
-    ///     match refused {
-    ///         Some(refused) if refused == now => cx,
-    ///         _ => cx.not_failing(),
-    ///     }
-    /// }
-    /// # let material = KeyMaterial::new("https://identity.example/token", "my-app", "hunter2");
-    /// # drop(context(FetchContext::default(), None, &material));
-    /// ```
     #[must_use]
     pub fn not_failing(mut self) -> Self {
         self.class = self.class.filter(|(class, _)| *class != Class::Failing);
@@ -438,8 +370,7 @@ impl FetchContext {
     /// clock. `None` if nothing was sent: no permit was taken, or its connection was never made.
     #[must_use]
     pub fn sent_at(&self) -> Option<(Instant, SystemTime)> {
-        let sent_at = self.last_sent()?;
-        Some((sent_at.monotonic, sent_at.wall))
+        self.last_sent().map(|at| (at.monotonic, at.wall))
     }
 
     pub(crate) fn last_sent(&self) -> Option<Now> {
@@ -507,30 +438,28 @@ impl FetchContext {
 
     /// When the provider is stopped, and the message of the error.
     fn stops_at(&self, sent: Sent) -> (Instant, &'static str) {
+        let answered_by = sent.at.map(|at| later(at.monotonic, self.fetch_timeout));
+        let (until, message) = match answered_by {
+            None => (self.deadline, "no token request could be sent in time"),
+            // A wrapper goes on when the request of its wrapped provider has timed out.
+            Some(until) if sent.out > 0 && sent.depth == self.depth => {
+                let message = "the token endpoint did not answer within the fetch timeout";
+                return (until, message);
+            }
+            Some(until) => {
+                let until = later(until, AFTER_REQUEST).max(self.deadline);
+                (until, "the provider did not return in time")
+            }
+        };
         // What a wrapper has called stops by itself, and then the wrapper goes on.
-        let grace = match sent.nested > self.depth {
-            true => AFTER_REQUEST,
-            false => Duration::ZERO,
+        let until = match sent.nested > self.depth {
+            true => later(until, AFTER_REQUEST),
+            false => until,
         };
-        let at_least = |until: Instant| sent.goes_on_until.map_or(until, |it| it.max(until));
-        let Some(sent_at) = sent.at else {
-            let until = at_least(later(self.deadline, grace));
-            return (until, "no token request could be sent in time");
-        };
-        let answered_by = later(sent_at.monotonic, self.fetch_timeout);
-        // A wrapper goes on when the request of its wrapped provider has timed out.
-        if sent.out > 0 && sent.depth == self.depth {
-            let message = "the token endpoint did not answer within the fetch timeout";
-            return (answered_by, message);
-        }
-        let until = later(answered_by, AFTER_REQUEST).max(self.deadline);
-        let until = at_least(later(until, grace));
-        (until, "the provider did not return in time")
-    }
-
-    fn lock_reserved(&self) -> std::sync::MutexGuard<'_, Option<Permit>> {
-        // An option is whole between any two statements.
-        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+        (
+            sent.goes_on_until.map_or(until, |it| it.max(until)),
+            message,
+        )
     }
 }
 

@@ -62,29 +62,23 @@ impl AccessToken {
 
         let token = token.into();
         let token = token.expose().as_bytes();
+        let malformed = |message| Error::new(ErrorKind::Malformed, message);
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(Error::new(
-                ErrorKind::Malformed,
-                "the access token is over 16 KiB",
-            ));
+            return Err(malformed("the access token is over 16 KiB"));
         }
         if !syntax::valid_b64token(token) {
-            return Err(Error::new(
-                ErrorKind::Malformed,
-                "the access token is empty or has characters outside RFC 6750's b64token",
-            ));
+            let message = "the access token is empty or has characters outside RFC 6750's b64token";
+            return Err(malformed(message));
         }
         if expires_in.is_zero() {
-            return Err(Error::new(
-                ErrorKind::Malformed,
-                "the access token has no life left (expires_in is zero)",
-            ));
+            let message = "the access token has no life left (expires_in is zero)";
+            return Err(malformed(message));
         }
         let mut value = Zeroizing::new(Vec::with_capacity(PREFIX.len() + token.len()));
         value.extend_from_slice(PREFIX);
         value.extend_from_slice(token);
         let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(value))
-            .map_err(|_| Error::new(ErrorKind::Malformed, "the access token is no header value"))?;
+            .map_err(|_| malformed("the access token is no header value"))?;
         header.set_sensitive(true);
         Ok(Self {
             inner: Arc::new(Inner {

@@ -1,6 +1,5 @@
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,7 +33,7 @@ const MAX_LOG: usize = 10_000;
 /// ```
 #[derive(Clone)]
 pub struct ScriptedProvider {
-    shared: Arc<Shared>,
+    script: Arc<Mutex<Script>>,
 }
 
 /// What one fetch of a [`ScriptedProvider`] does.
@@ -75,39 +74,31 @@ impl fmt::Debug for Step {
     }
 }
 
-#[derive(Default)]
-struct Shared {
-    script: Mutex<Script>,
-    running: AtomicUsize,
-    most_running: AtomicUsize,
-}
-
 struct Script {
     steps: VecDeque<Step>,
     life: Duration,
     latency: Duration,
     causes: VecDeque<Cause>,
     calls: usize,
-}
-
-impl Default for Script {
-    fn default() -> Self {
-        Self {
-            steps: VecDeque::new(),
-            life: Duration::from_secs(3600),
-            latency: Duration::ZERO,
-            causes: VecDeque::new(),
-            calls: 0,
-        }
-    }
+    running: usize,
+    most_running: usize,
 }
 
 impl ScriptedProvider {
     /// A provider with an empty script.
     #[must_use]
     pub fn new() -> Self {
-        let shared = Arc::default();
-        Self { shared }
+        let script = Script {
+            steps: VecDeque::new(),
+            life: Duration::from_secs(3600),
+            latency: Duration::ZERO,
+            causes: VecDeque::new(),
+            calls: 0,
+            running: 0,
+            most_running: 0,
+        };
+        let script = Arc::new(Mutex::new(script));
+        Self { script }
     }
 
     /// Adds a step to the script.
@@ -156,23 +147,11 @@ impl ScriptedProvider {
     /// The most fetches that ever ran at once.
     #[must_use]
     pub fn most_at_once(&self) -> usize {
-        self.shared.most_running.load(Ordering::SeqCst)
+        self.script().most_running
     }
 
     fn script(&self) -> MutexGuard<'_, Script> {
-        let script = self.shared.script.lock();
-        script.unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn begin(&self, cause: Cause) -> (usize, Option<Step>, Duration, Duration) {
-        let mut script = self.script();
-        script.calls += 1;
-        if script.causes.len() == MAX_LOG {
-            script.causes.pop_front();
-        }
-        script.causes.push_back(cause);
-        let step = script.steps.pop_front();
-        (script.calls, step, script.latency, script.life)
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -186,8 +165,19 @@ impl TokenProvider for ScriptedProvider {
     #[expect(clippy::panic, reason = "the script says so")]
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
         let _permit = cx.permit().await?;
-        let _running = Running::enter(&self.shared);
-        let (call, step, latency, life) = self.begin(cx.cause());
+        let (call, step, latency, life) = {
+            let mut script = self.script();
+            script.running += 1;
+            script.most_running = script.most_running.max(script.running);
+            script.calls += 1;
+            if script.causes.len() == MAX_LOG {
+                script.causes.pop_front();
+            }
+            script.causes.push_back(cx.cause());
+            let step = script.steps.pop_front();
+            (script.calls, step, script.latency, script.life)
+        };
+        let _running = Running(self);
         if !latency.is_zero() {
             let until = later(cx.clock().now(), latency);
             cx.clock().sleep_until(until).await;
@@ -226,19 +216,11 @@ impl fmt::Debug for ScriptedProvider {
     }
 }
 
-/// Counts the fetches that run, also when they are dropped or panic.
-struct Running<'a>(&'a Shared);
-
-impl<'a> Running<'a> {
-    fn enter(shared: &'a Shared) -> Self {
-        let running = shared.running.fetch_add(1, Ordering::SeqCst) + 1;
-        shared.most_running.fetch_max(running, Ordering::SeqCst);
-        Self(shared)
-    }
-}
+/// A fetch that runs, until it ends, panics or is dropped.
+struct Running<'a>(&'a ScriptedProvider);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::SeqCst);
+        self.0.script().running -= 1;
     }
 }
