@@ -79,25 +79,6 @@ async fn whatever_callers_do_at_once_there_is_one_fetch_at_a_time() {
 async fn callers_who_leave_do_not_take_the_fetch_with_them() {
     let provider = ScriptedProvider::new().latency(s(3));
     let (cache, clock) = stepped(&provider);
-    for _ in 0..2 {
-        let mut caller = Box::pin(cache.token());
-        assert!(poll(caller.as_mut()).is_pending());
-        settle().await;
-        clock.advance(s(1));
-        drop(caller);
-        settle().await;
-    }
-    let mut third = pin!(cache.token());
-    assert!(poll(third.as_mut()).is_pending());
-    clock.advance(s(1));
-    assert_eq!(served(&third.await), FIRST);
-    assert_eq!(provider.calls(), 1);
-}
-
-#[tokio::test]
-async fn when_all_callers_have_left_the_token_arrives_all_the_same() {
-    let provider = ScriptedProvider::new().latency(s(3));
-    let (cache, clock) = stepped(&provider);
     for _ in 0..100 {
         assert!(at_once(cache.token()).is_none());
     }

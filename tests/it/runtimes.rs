@@ -152,19 +152,6 @@ fn a_fetch_parked_with_its_runtime_is_given_up_soon_after_its_timeout() {
 }
 
 #[test]
-fn a_fetch_parked_before_it_began_is_given_up_in_time_for_who_waits() {
-    let provider = ScriptedProvider::new();
-    let (cache, clock) = stepped(&provider);
-    let parked = runtime();
-    parked.block_on(async { assert!(at_once(cache.token()).is_none()) });
-    assert_eq!(provider.calls(), 0);
-    let (took, token) = runtime().block_on(seconds_until_served(&cache, &clock));
-    assert_eq!(token, FIRST);
-    assert!(took < 30, "{took} s");
-    drop(parked);
-}
-
-#[test]
 fn a_fetch_that_was_given_up_before_it_began_sends_nothing_when_its_runtime_wakes() {
     let provider = ScriptedProvider::new();
     let (cache, clock) = stepped(&provider);
