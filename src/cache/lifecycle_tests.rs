@@ -296,6 +296,21 @@ fn a_failure_is_the_answer_to_those_who_waited_for_its_fetch_and_to_no_others() 
 }
 
 #[test]
+fn a_fetch_that_was_given_up_gets_no_permit_and_its_result_is_dropped() {
+    let mut world = World::new();
+    world.fetch();
+    world.pass(s(1));
+    assert!(world.check().is_some());
+    assert!(!world.machine.begun(1) && !world.machine.granted(1, world.now));
+    world.machine.answered(1, true, world.now);
+    assert_eq!(due_in(&world), s(1), "of the second fetch");
+    let token = AccessToken::bearer("late", s(60)).unwrap();
+    assert!(world.end(1, Ok(token)).is_none());
+    assert!(!world.machine.lost(1, world.now));
+    assert!(world.granted());
+}
+
+#[test]
 fn a_fetch_is_given_up_5_s_after_it_should_have_stopped() {
     let mut world = World::new();
     world.fetch();

@@ -199,33 +199,6 @@ async fn by_default_a_cache_sends_five_requests_a_minute_at_most() {
 }
 
 #[tokio::test]
-async fn a_cold_caller_goes_before_a_refresh_ahead_that_queued_earlier() {
-    let clock = ManualClock::new();
-    let rate_limit = RateLimit::new(1, s(20));
-    let ahead = ScriptedProvider::new();
-    let cold = ScriptedProvider::new();
-    let make = |provider| {
-        cache_with(provider, |builder| {
-            builder.clock(clock.clone()).rate_limit(rate_limit.clone())
-        })
-    };
-    let (aging, other, third) = (make(&ahead), make(&cold), make(&ScriptedProvider::new()));
-    aging.token().await.unwrap();
-    clock.advance(s(3300));
-    third.token().await.unwrap();
-    assert!(aging.try_token().is_some());
-    settle().await;
-    let mut caller = pin!(other.token());
-    assert!(poll(caller.as_mut()).is_pending());
-    settle().await;
-    clock.advance(s(20));
-    settle().await;
-    assert_eq!(cold.calls(), 1);
-    assert_eq!(ahead.calls(), 1, "its turn is a window later");
-    assert!(caller.await.is_ok());
-}
-
-#[tokio::test]
 async fn a_refresh_ahead_that_somebody_begins_to_wait_for_goes_before_the_others() {
     let clock = ManualClock::new();
     let rate_limit = RateLimit::new(1, s(4));

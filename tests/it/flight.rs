@@ -89,24 +89,6 @@ async fn callers_who_leave_do_not_take_the_fetch_with_them() {
     assert_eq!(provider.calls(), 1);
 }
 
-#[tokio::test]
-async fn every_waiter_gets_the_one_error() {
-    let provider = ScriptedProvider::new()
-        .latency(s(1))
-        .then(Step::Error(Error::new(ErrorKind::Denied, "no")));
-    let (cache, clock) = stepped(&provider);
-    let mut callers: Vec<_> = (0..100).map(|_| Box::pin(cache.token())).collect();
-    for caller in &mut callers {
-        assert!(poll(caller.as_mut()).is_pending());
-    }
-    settle().await;
-    clock.advance(s(1));
-    for caller in callers {
-        assert_eq!(caller.await.unwrap_err().kind(), ErrorKind::Denied);
-    }
-    assert_eq!(provider.calls(), 1);
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_fetch_that_hangs_times_out_for_all_who_wait() {
     let provider = ScriptedProvider::new().then(Step::Hang).then(Step::Hang);

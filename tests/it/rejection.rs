@@ -51,23 +51,6 @@ async fn only_the_first_rejection_of_the_token_in_use_is_news() {
 }
 
 #[tokio::test]
-async fn late_401s_do_not_evict_the_replacement() {
-    let provider = ScriptedProvider::new();
-    let (cache, clock) = stepped(&provider);
-    let first = cache.token().await.unwrap();
-    assert!(cache.reject(&first));
-    settle().await;
-    for _ in 0..1000 {
-        assert!(!cache.reject(&first));
-        clock.advance(ms(100));
-        settle().await;
-    }
-    assert_eq!(provider.calls(), 2);
-    assert!(!cache.status().rejected);
-    assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-2"));
-}
-
-#[tokio::test]
 async fn a_401_while_the_next_token_is_under_way_starts_no_other_fetch() {
     let provider = ScriptedProvider::new();
     let (cache, clock) = stepped(&provider);
@@ -139,31 +122,6 @@ async fn a_token_that_reaches_its_refresh_unrejected_ends_the_damping() {
 }
 
 #[tokio::test]
-async fn a_damped_rejection_does_not_put_off_the_refresh_ahead() {
-    let provider = ScriptedProvider::new().life(s(600));
-    let (cache, clock) = stepped(&provider);
-    cache.token().await.unwrap();
-    for hold in [0, 60, 120, 240] {
-        reject_current(&cache).await;
-        clock.advance(s(hold));
-        assert!(cache.try_token().is_some());
-        settle().await;
-    }
-    assert_eq!(provider.calls(), 5);
-    // Held for 480 s; but from 300 s the token is to be refreshed anyway.
-    reject_current(&cache).await;
-    clock.advance(s(299));
-    assert!(cache.try_token().is_some());
-    settle().await;
-    assert_eq!(provider.calls(), 5);
-    clock.advance(s(1));
-    assert!(cache.try_token().is_some());
-    settle().await;
-    assert_eq!(provider.calls(), 6);
-    assert_eq!(provider.causes()[5], Cause::Rejected);
-}
-
-#[tokio::test]
 async fn a_token_fetched_during_the_damping_is_refreshed_in_its_own_time() {
     let provider = ScriptedProvider::new();
     let (cache, clock) = stepped(&provider);
@@ -204,19 +162,6 @@ async fn a_replacement_that_cannot_be_fetched_leaves_the_old_token_in_use() {
     settle().await;
     assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-3"));
     assert_eq!(provider.causes()[2], Cause::Rejected);
-}
-
-#[tokio::test]
-async fn a_panic_in_the_fetch_of_a_replacement_is_tried_again_by_the_next_request() {
-    let provider = ScriptedProvider::new();
-    let (cache, _clock) = stepped(&provider);
-    let first = cache.token().await.unwrap();
-    provider.push(Step::Panic);
-    assert!(cache.reject(&first));
-    settle().await;
-    assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-1"));
-    settle().await;
-    assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-3"));
 }
 
 #[tokio::test]

@@ -25,22 +25,6 @@ fn runtime() -> Runtime {
 }
 
 #[test]
-fn a_runtime_that_died_with_the_fetch_in_it_is_no_obstacle_for_the_next() {
-    let provider = ScriptedProvider::new().then(Step::Hang);
-    let cache = cache_with(&provider, |builder| builder);
-    let first = runtime();
-    first.block_on(async {
-        assert!(at_once(cache.token()).is_none());
-        settle().await;
-    });
-    assert_eq!(provider.calls(), 1);
-    drop(first);
-    assert_eq!(cache.status().phase, Phase::Cold);
-    assert_eq!(served(&runtime().block_on(cache.token())), SECOND);
-    assert_eq!(provider.most_at_once(), 1);
-}
-
-#[test]
 fn who_waits_on_another_runtime_is_served_when_the_one_with_the_fetch_dies() {
     let provider = ScriptedProvider::new().then(Step::Hang);
     let cache = cache_with(&provider, |builder| builder.fetch_timeout(s(600)));
@@ -90,16 +74,19 @@ fn runtimes_that_die_again_and_again_do_not_wear_a_cache_out() {
         provider.push(Step::Hang);
     }
     let cache = cache_with(&provider, |builder| builder);
-    for _ in 0..20 {
+    for calls in 1..=20 {
         runtime().block_on(async {
             assert!(at_once(cache.token()).is_none());
             settle().await;
         });
+        assert_eq!(provider.calls(), calls);
+        assert_eq!(cache.status().phase, Phase::Cold);
     }
     assert_eq!(
         served(&runtime().block_on(cache.token())),
         "Bearer scripted-21"
     );
+    assert_eq!(provider.most_at_once(), 1);
 }
 
 #[test]
