@@ -49,7 +49,7 @@ struct Inner {
 }
 
 impl AccessToken {
-    /// A bearer token (RFC 6750) that lives for `expires_in` from the start of
+    /// Makes a bearer token (RFC 6750) that lives for `expires_in` from the start of
     /// the request that brought it. A life over 24 hours is clamped.
     ///
     /// # Errors
@@ -97,7 +97,7 @@ impl AccessToken {
         self
     }
 
-    /// `Bearer ...`, marked sensitive: the value of `Authorization`.
+    /// Returns the value of `Authorization`: `Bearer ...`, marked sensitive.
     #[must_use]
     pub fn header_value(&self) -> &HeaderValue {
         &self.inner.header
@@ -125,20 +125,20 @@ impl AccessToken {
         }
     }
 
-    /// The whole life of the token as it was granted, not what is left of it
+    /// Returns the life of the token as it was granted, not what is left of it
     /// ([`TokenStatus`](crate::TokenStatus) has that).
     #[must_use]
     pub fn expires_in(&self) -> Duration {
         self.inner.expires_in
     }
 
-    /// The granted scope, where the server named one.
+    /// Returns the granted scope, if the server named one.
     #[must_use]
     pub fn scope(&self) -> Option<&str> {
         self.inner.scope.as_deref()
     }
 
-    /// Which of its cache's tokens this is, counted from 1; 0 outside a cache.
+    /// Returns the number of the token in its cache, from 1; 0 outside a cache.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.inner.generation

@@ -58,7 +58,7 @@ pub struct TokenCache {
 }
 
 impl TokenCache {
-    /// A cache of this provider's tokens, with every setting at its default.
+    /// Makes a cache of this provider's tokens, with every setting at its default.
     /// The [builder](crate::OfficeRndAuthLayer::builder) has the settings.
     #[must_use]
     pub fn new(provider: impl TokenProvider) -> Self {
@@ -80,8 +80,7 @@ impl TokenCache {
     /// Returns the cached token without waiting, if requests can carry it now;
     /// starts a refresh in the background when one is due.
     ///
-    /// `None`: there is no token yet, or it expires within the `expiry_margin`
-    /// (10 s).
+    /// Returns `None` if there is no token yet, or if it expires within the `expiry_margin` (10 s).
     #[must_use]
     pub fn try_token(&self) -> Option<AccessToken> {
         let token = self.state.slot.load();
@@ -155,7 +154,7 @@ impl TokenCache {
         Ok(token.access().clone())
     }
 
-    /// The same, with a deadline in place of the `acquire_timeout`.
+    /// Returns the token, and waits for one until `deadline` at most.
     pub(crate) async fn token_until(&self, deadline: Instant) -> Result<Arc<Token>, Error> {
         match self.try_carry(None, Arc::clone) {
             Some(token) => Ok(token),
@@ -203,8 +202,7 @@ impl TokenCache {
     ///
     /// # Errors
     ///
-    /// As [`token`](Self::token), also while the old token still serves: it
-    /// stays in use.
+    /// Those of [`token`](Self::token). On an error the old token stays in use.
     ///
     /// # Cancel safety
     ///
@@ -273,7 +271,7 @@ impl TokenCache {
         ours && self.reject_generation(token.generation())
     }
 
-    /// The same by the token's generation.
+    /// Reports a 401 to the token of this generation.
     pub(crate) fn reject_generation(&self, generation: u64) -> bool {
         let first = self.state.rejected(generation);
         // Under the lock: a replay asks next whether the fetch is on its way.
@@ -283,7 +281,7 @@ impl TokenCache {
         first
     }
 
-    /// What the cache is doing now.
+    /// Returns what the cache is doing now.
     #[must_use]
     pub fn status(&self) -> TokenStatus {
         self.state.status()
@@ -304,31 +302,29 @@ impl TokenCache {
         &*self.state.clock
     }
 
-    /// Until when a caller that comes now waits.
+    /// Returns until when a caller that comes now waits.
     pub(crate) fn deadline(&self) -> Instant {
         later(self.clock().now(), self.state.settings.acquire_timeout)
     }
 
-    /// The cache of a token, while it lives.
+    /// Returns the cache of a token, while it lives.
     pub(crate) fn of(token: &Token) -> Option<Self> {
         let state = token.home()?;
         Some(Self { state })
     }
 
-    /// Whether a newer token than the rejected one is there, or on its way.
+    /// Returns whether a newer token than the rejected one is there, or on its way.
     pub(crate) fn replacement_pending(&self, rejected: u64) -> bool {
         self.state
             .with(|lifecycle, now| lifecycle.is_replacing(rejected, now))
     }
 
-    /// Waits until the fetch that may bring it has ended, at most for the
-    /// `acquire_timeout`.
+    /// Waits until the fetch of a newer token has ended, at most for the `acquire_timeout`.
     pub(crate) async fn replacement(&self, rejected: u64) {
+        let caller = Caller::replay(rejected, self.deadline());
         // Without a newer token, the replay carries the old one: the 401 may
         // have been a passing fault.
-        let _ = self
-            .acquire(Caller::replay(rejected, self.deadline()))
-            .await;
+        let _ = self.acquire(caller).await;
     }
 }
 

@@ -31,7 +31,8 @@ pub(crate) struct State {
     lifecycle: Mutex<Lifecycle>,
     /// Sent at each event: it wakes those who wait for a token.
     pub(super) status: watch::Sender<TokenStatus>,
-    pub(super) sent: Arc<Count>,
+    /// Token requests that are over.
+    pub(super) sent: Count,
 }
 
 impl State {
@@ -55,7 +56,7 @@ impl State {
                 timer: Mutex::default(),
                 status: watch::Sender::new(lifecycle.status(0, now)),
                 lifecycle: Mutex::new(lifecycle),
-                sent: Arc::default(),
+                sent: Count::default(),
             }
         })
     }
@@ -78,8 +79,8 @@ impl State {
         self.with(|lifecycle, now| lifecycle.next_check_at(now))
     }
 
-    /// The fetch has ended. The slot has the token before any waiting caller
-    /// is woken. `None`: it was given up, its result is dropped.
+    /// Ends the fetch. The slot has the token before any waiting caller is woken. `None`: it was
+    /// given up, its result is dropped.
     pub(super) fn ended(
         &self,
         number: u64,
@@ -105,7 +106,7 @@ impl State {
         ended
     }
 
-    /// A server answered 401 to this token. Whether that was its first.
+    /// Records a 401 to this token. Returns whether that was its first.
     pub(super) fn rejected(&self, generation: u64) -> bool {
         let rejected = self.with(|lifecycle, now| lifecycle.rejected(generation, now));
         if let Some((age, replace_in)) = rejected {

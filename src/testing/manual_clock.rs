@@ -32,7 +32,7 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that shows the present time and stands still.
+    /// Makes a clock that shows the present time and stands still.
     #[must_use]
     pub fn new() -> Self {
         let start = (TokioClock.now(), TokioClock.wall());

@@ -9,7 +9,7 @@ use crate::provider::{Cause, FetchContext, KeyMaterial, KeyedProvider, TokenProv
 use crate::rate_limit::RateLimit;
 use crate::token::AccessToken;
 
-/// As many calls are remembered.
+/// The number of causes that are kept.
 const MAX_LOG: usize = 10_000;
 
 /// A provider that answers by a script. Clones share the script and the counts.
@@ -85,7 +85,7 @@ struct Script {
 }
 
 impl ScriptedProvider {
-    /// A provider with an empty script.
+    /// Makes a provider with an empty script.
     #[must_use]
     pub fn new() -> Self {
         let script = Script {
@@ -108,14 +108,14 @@ impl ScriptedProvider {
         self
     }
 
-    /// How long the tokens live that no step describes.
+    /// Sets the life of tokens without a step of their own. Default: 3,600 s.
     #[must_use]
     pub fn life(self, life: Duration) -> Self {
         self.script().life = life;
         self
     }
 
-    /// How long each fetch takes.
+    /// Sets how long each fetch takes. Default: no time.
     #[must_use]
     pub fn latency(self, latency: Duration) -> Self {
         self.set_latency(latency);
@@ -132,19 +132,19 @@ impl ScriptedProvider {
         self.script().latency = latency;
     }
 
-    /// How many fetches were started.
+    /// Returns how many fetches were started.
     #[must_use]
     pub fn calls(&self) -> usize {
         self.script().calls
     }
 
-    /// Why the fetches were started, the last 10,000 of them.
+    /// Returns the causes of the last 10,000 fetches.
     #[must_use]
     pub fn causes(&self) -> Vec<Cause> {
         self.script().causes.iter().copied().collect()
     }
 
-    /// The most fetches that ever ran at once.
+    /// Returns the most fetches that ever ran at once.
     #[must_use]
     pub fn most_at_once(&self) -> usize {
         self.script().most_running
