@@ -95,19 +95,6 @@ fn five_a_window_and_then_the_first_that_frees() {
 }
 
 #[test]
-fn a_request_counts_until_one_window_after_its_answer() {
-    let mut scene = Scene::new(1);
-    scene.ask(1, Class::Waiting).unwrap();
-    assert_eq!(scene.at(9).ask(2, Class::Waiting), Err(69));
-    scene.state.over(1, true, scene.now);
-    assert_eq!(scene.at(68).ask(2, Class::Waiting), Err(69));
-    assert_eq!(scene.at(69).ask(2, Class::Waiting), Ok(()));
-    // It was not sent.
-    scene.state.over(2, false, scene.now);
-    assert_eq!(scene.ask(3, Class::Waiting), Ok(()));
-}
-
-#[test]
 fn the_classes_go_in_order_and_within_a_class_the_first_that_came() {
     let mut scene = Scene::new(1);
     scene.ask(1, Class::Waiting).unwrap();
