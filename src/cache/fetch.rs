@@ -119,10 +119,9 @@ impl Fetch {
     async fn fetch(&self) -> Result<(AccessToken, Now), Error> {
         let mut failed = false;
         let mut result = self.once().await;
-        loop {
-            let error = result.as_ref().err();
-            let Some((error, pause)) = error.and_then(|error| self.retried(error, failed)) else {
-                return result;
+        while let Err(error) = &result {
+            let Some(pause) = self.retries_in(error, failed) else {
+                break;
             };
             if !error.is_not_attempted() {
                 failed = true;
@@ -132,15 +131,16 @@ impl Fetch {
             clock.sleep_until(later(clock.now(), pause)).await;
             match self.once().await {
                 // There was no place for it.
-                Err(again) if again.is_not_attempted() && is_rate_limited(&again) => return result,
+                Err(again) if again.is_not_attempted() && is_rate_limited(&again) => break,
                 again => result = again,
             }
         }
+        result
     }
 
     /// In how long the fetch is tried again after this error, if it is. `failed`: a request of
     /// this fetch has failed before.
-    fn retried<'a>(&self, error: &'a Error, failed: bool) -> Option<(&'a Error, Duration)> {
+    fn retries_in(&self, error: &Error, failed: bool) -> Option<Duration> {
         const MOST: Duration = Duration::from_secs(1);
 
         let asked = error.retry_after().unwrap_or_default();
@@ -148,7 +148,7 @@ impl Fetch {
         let first = self.refresh.attempt == 1 && (!failed || error.is_not_attempted());
         let hiccup = error.is_transient() && !is_rate_limited(error) && asked <= MOST;
         let in_time = later(self.cx.clock().now(), pause) < self.cx.deadline();
-        (first && hiccup && in_time).then_some((error, pause))
+        (first && hiccup && in_time).then_some(pause)
     }
 
     /// Returns the token, and when it was requested.
