@@ -75,7 +75,7 @@ impl Clock for TokioClock {
 }
 
 /// What [`tick`] returns where there is no cheap clock.
-pub(crate) const NO_TICK: u64 = 0;
+pub(crate) const NO_TICK: u64 = u64::MAX;
 
 /// The kernel's coarse monotonic clock, in nanoseconds: a quarter of the price of a
 /// full reading, and a few milliseconds behind.

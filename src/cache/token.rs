@@ -19,9 +19,6 @@ const ROUNDING: Duration = Duration::from_secs(1);
 /// More than one tick of the coarse clock.
 const MAX_TICK: Duration = Duration::from_millis(20);
 
-/// A tick that the coarse clock never shows.
-const NEVER: u64 = u64::MAX;
-
 /// The settings of a cache.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
@@ -43,7 +40,7 @@ pub(crate) struct Settings {
 pub(crate) struct Token {
     /// The value that requests copy. `access` has it too, one pointer further away.
     value: HeaderValue,
-    /// The tick of the coarse clock in which the token was last found live.
+    /// The tick of the coarse clock in which the token was last found live; 0 is none.
     live_at: AtomicU64,
     access: AccessToken,
     /// Just before the request for it was sent.
@@ -88,7 +85,7 @@ impl Token {
         };
         let token = Self {
             value: access.header_value().clone(),
-            live_at: AtomicU64::new(NEVER),
+            live_at: AtomicU64::new(0),
             access,
             born,
             refresh_due,
@@ -111,7 +108,7 @@ impl Token {
     pub(super) fn copy(&self) -> Arc<Self> {
         Arc::new(Self {
             value: self.access.fresh_header_value(),
-            live_at: AtomicU64::new(NEVER),
+            live_at: AtomicU64::new(0),
             access: self.access.clone(),
             home: Weak::clone(&self.home),
             ..*self
