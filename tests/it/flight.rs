@@ -127,6 +127,18 @@ async fn a_caller_waits_no_longer_than_the_acquire_timeout() {
     assert_eq!(provider.calls(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_failure_just_before_the_deadline_is_not_tried_again() {
+    let provider = ScriptedProvider::new()
+        .latency(ms(1_950))
+        .then(Step::Fail(ErrorKind::Transport));
+    let cache = cache_with(&provider, |builder| builder.acquire_timeout(s(2)));
+    cache.token().await.unwrap_err();
+    tokio::time::sleep(s(2)).await;
+    assert_eq!(provider.calls(), 1);
+    assert_eq!(cache.status().last_error, Some(ErrorKind::Transport));
+}
+
 #[tokio::test]
 async fn a_manual_refresh_joins_the_fetch_under_way() {
     let provider = ScriptedProvider::new().latency(s(1));

@@ -1,14 +1,18 @@
 //! Runtimes that die, stand still, lack timers, or are none.
 
 use std::pin::pin;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
 use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
-use officernd_auth::{ErrorKind, Phase, RateLimit, TokenCache};
+use officernd_auth::{
+    AccessToken, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, Phase, RateLimit, TokenCache,
+    TokenProvider,
+};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
@@ -164,6 +168,33 @@ fn a_fetch_that_was_given_up_before_it_began_sends_nothing_when_its_runtime_wake
     assert_eq!(served(&other.block_on(cache.token())), FIRST);
     parked.block_on(settle());
     assert_eq!(provider.calls(), 1);
+}
+
+#[test]
+fn a_fetch_that_was_given_up_before_it_began_does_not_call_its_provider() {
+    /// Takes no permit.
+    struct Counted(Arc<AtomicUsize>);
+
+    impl TokenProvider for Counted {
+        async fn fetch(&self, _cx: FetchContext) -> Result<AccessToken, Error> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            AccessToken::bearer("t", s(3600))
+        }
+
+        fn rate_limit(&self) -> Option<RateLimit> {
+            None
+        }
+    }
+
+    let (clock, calls) = (ManualClock::new(), Arc::new(AtomicUsize::new(0)));
+    let builder = OfficeRndAuthLayer::builder(Counted(Arc::clone(&calls))).clock(clock.clone());
+    let cache = builder.build().unwrap().cache().clone();
+    let parked = runtime();
+    parked.block_on(async { assert!(at_once(cache.token()).is_none()) });
+    clock.advance(s(1));
+    assert!(runtime().block_on(cache.token()).is_ok());
+    parked.block_on(settle());
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
 }
 
 #[test]

@@ -280,3 +280,50 @@ async fn a_fetch_that_was_given_up_while_its_runtime_stood_still_sends_nothing()
         assert_eq!(sent.load(Ordering::SeqCst), sends, "{parked:?}");
     }
 }
+
+/// Never asks for a permit, and never ends.
+struct Never;
+
+impl TokenProvider for Never {
+    async fn fetch(&self, _cx: FetchContext) -> Result<AccessToken, Error> {
+        std::future::pending().await
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        None
+    }
+}
+
+/// Goes on as long as a wrapper may, and asks for a permit at its end.
+struct Late(watch::Sender<Option<ErrorKind>>);
+
+impl TokenProvider for Late {
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        for _ in 0..2 {
+            let place = cx.reserve().await?;
+            let _ = cx.fetch_from(&Never, place).await;
+            sleep(s(4)).await;
+        }
+        let error = cx.permit().await.unwrap_err();
+        self.0.send_replace(Some(error.kind()));
+        Err(error)
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        None
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrapper_whose_fetch_was_given_up_gets_no_permit() {
+    let (refused, mut is_refused) = watch::channel(None);
+    let cache = cache(Late(refused), |builder| {
+        builder.rate_limit(RateLimit::unlimited())
+    });
+    // The fetch stops at 30 s, is given up 5 s later, and goes on until 38 s.
+    cache.token().await.unwrap_err();
+    sleep(s(6)).await;
+    assert!(poll(pin!(cache.token())).is_pending(), "the next fetch");
+    let kind = *is_refused.wait_for(Option::is_some).await.unwrap();
+    assert_eq!(kind, Some(ErrorKind::Runtime));
+}
