@@ -191,7 +191,7 @@ pub struct FetchContext {
     pub(crate) clock: Arc<dyn Clock>,
     /// The token that is to be replaced, and when its life ends.
     pub(crate) previous: Option<(AccessToken, Instant)>,
-    /// The cache.
+    /// What the cache knows of the fetch; `None` without a cache.
     pub(crate) flight: Option<Arc<dyn Flight>>,
     /// The token requests of one try of a fetch, which all its contexts share.
     pub(crate) sent: watch::Sender<Sent>,

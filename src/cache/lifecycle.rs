@@ -160,7 +160,7 @@ impl Caller {
         }
     }
 
-    /// The same for a replay: it waits, but does not hurry the fetch.
+    /// A replay, which waits for a later generation, but does not hurry the fetch.
     pub(super) fn replay(generation: u64, deadline: Instant) -> Self {
         Self {
             quiet: true,
@@ -262,7 +262,11 @@ impl Lifecycle {
         caller.lost += 1;
         // One more is fetched for it.
         (caller.lost > 1).then(|| match expired {
-            true => expired_error(),
+            true => Error::new(
+                ErrorKind::Timeout,
+                "each new token had expired before it could be used: the machine was suspended, \
+                 or the tokens live too short",
+            ),
             false => lost_error(),
         })
     }
@@ -578,14 +582,6 @@ impl Rejection {
         let served = now.monotonic.saturating_duration_since(self.since);
         self.replace_at.is_none() && (served >= CURED || token.is_due(now))
     }
-}
-
-fn expired_error() -> Error {
-    Error::new(
-        ErrorKind::Timeout,
-        "each new token had expired before it could be used: the machine was suspended, or the \
-         tokens live too short",
-    )
 }
 
 fn lost_error() -> Error {
