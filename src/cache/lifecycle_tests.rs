@@ -207,7 +207,7 @@ fn check(world: &mut World) -> String {
 fn decision_table() {
     use ErrorKind::{Denied, InvalidClient, RateLimited, Transport};
 
-    let table: [(&str, Act, Act<String>, &str); 35] = [
+    let table: [(&str, Act, Act<String>, &str); 36] = [
         ("no token", |_| {}, acquire, "wait 1 s, start cold, first in line"),
         ("no token", |_| {}, check, "start cold, second in line"),
         ("no token, fetch not begun", |w| w.fetch(), acquire, "wait 1 s"),
@@ -233,6 +233,7 @@ fn decision_table() {
         ("fresh, 401", |w| { w.aged(s(0)); w.reject(); }, acquire, "token 1"),
         ("fresh, 401", |w| { w.aged(s(0)); w.reject(); }, check, "start rejected, third in line"),
         ("fresh, 401", |w| { w.aged(s(0)); w.reject(); }, replay, "wait 1 s, start rejected, third in line"),
+        ("fresh, 401, no turn for 20 s", |w| { w.aged(s(0)); w.reject(); w.check(); w.refuse(RateLimited, s(20)); }, replay, "wait 20 s"),
         ("fresh, 401, as its predecessor", |w| { w.aged(s(0)); w.replaced(); w.reject(); }, check, "-"),
         ("fresh, 401, as its predecessor", |w| { w.aged(s(0)); w.replaced(); w.reject(); }, replay, "error timeout"),
         ("fresh, 401, as its predecessor a minute ago", |w| { w.aged(s(0)); w.replaced(); w.reject(); w.pass(s(60)); }, check, "start rejected, third in line"),
@@ -254,6 +255,17 @@ fn decision_table() {
 /// How long until something is due in the background.
 fn due_in(world: &World) -> Duration {
     world.machine.next_check_at(world.now) - world.now.monotonic
+}
+
+#[test]
+fn a_caller_that_joins_a_refresh_makes_it_urgent_and_a_replay_does_not() {
+    let mut world = World::new();
+    world.aged(s(2700));
+    let start = world.check().unwrap();
+    replay(&mut world);
+    assert_eq!(*start.urgency.borrow(), Urgency::Background);
+    refresh(&mut world);
+    assert_eq!(*start.urgency.borrow(), Urgency::Waiting);
 }
 
 #[test]
