@@ -185,8 +185,8 @@ impl Builder {
                 return Err(ConfigError::setting(name, problem));
             }
             (Source::Provider(provider), _) => {
-                let settings = cache::Settings::new(&self.settings, self.clock);
-                TokenCache::with_settings(provider, self.rate_limit, settings)
+                let settings = cache::Settings::from(&self.settings);
+                TokenCache::with_settings(provider, self.rate_limit, settings, self.clock)
             }
         };
         Ok(OfficeRndAuthLayer::over_cache(cache, policy))

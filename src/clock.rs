@@ -1,8 +1,8 @@
 //! The clock that a cache reads. No other module reads the time.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -75,7 +75,7 @@ impl Clock for TokioClock {
 }
 
 /// What [`tick`] returns where there is no cheap clock.
-pub(crate) const NO_TICK: u64 = 0;
+pub(crate) const NO_TICK: u64 = u64::MAX;
 
 /// The kernel's coarse monotonic clock, in nanoseconds: a quarter of the price of a
 /// full reading, and a few milliseconds behind.
@@ -106,38 +106,34 @@ pub(crate) fn runs_with_the_system(clock: &dyn Clock) -> bool {
 
 /// Polls `future` until `clock` has reached `until`; `None` is too late.
 ///
-/// The future is polled first: what is ready at the last moment counts.
-pub(crate) fn timeout_at<F: Future>(clock: &dyn Clock, until: Instant, future: F) -> Timeout<F> {
-    let sleep = clock.sleep_until(until);
-    Timeout { future, sleep }
-}
-
-/// The same, without a timer for a future that is ready at once: those work
-/// outside a runtime, too.
-pub(crate) async fn lazy_timeout_at<F: Future>(
+/// The future is polled first: what is ready at the last moment counts, and what is ready at once
+/// needs no timer and works outside a runtime, too.
+pub(crate) fn timeout_at<F: Future>(
     clock: &dyn Clock,
     until: Instant,
     future: F,
-) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let first = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
-    match first {
-        Poll::Ready(output) => Some(output),
-        Poll::Pending => timeout_at(clock, until, future).await,
+) -> Timeout<'_, F> {
+    Timeout {
+        future,
+        sleep: None,
+        clock,
+        until,
     }
 }
 
 pin_project! {
     // A type, since an `async fn` keeps what it is given twice, and thousands
     // may wait for one token.
-    pub(crate) struct Timeout<F> {
+    pub(crate) struct Timeout<'a, F> {
         #[pin]
         future: F,
-        sleep: Sleep,
+        sleep: Option<Sleep>,
+        clock: &'a dyn Clock,
+        until: Instant,
     }
 }
 
-impl<F: Future> Future for Timeout<F> {
+impl<F: Future> Future for Timeout<'_, F> {
     type Output = Option<F::Output>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -145,7 +141,9 @@ impl<F: Future> Future for Timeout<F> {
         if let Poll::Ready(output) = this.future.poll(cx) {
             return Poll::Ready(Some(output));
         }
-        this.sleep.as_mut().poll(cx).map(|()| None)
+        let sleep = || this.clock.sleep_until(*this.until);
+        let sleep = this.sleep.get_or_insert_with(sleep);
+        sleep.as_mut().poll(cx).map(|()| None)
     }
 }
 
@@ -174,20 +172,11 @@ impl Now {
             wall: clock.wall(),
         }
     }
-}
 
-/// Age by whichever clock has advanced further.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Age(Now);
-
-impl Age {
-    pub(crate) fn starting(now: Now) -> Self {
-        Self(now)
-    }
-
-    pub(crate) fn at(&self, now: Now) -> Duration {
-        let by_monotonic = now.monotonic.saturating_duration_since(self.0.monotonic);
-        let by_wall = now.wall.duration_since(self.0.wall).unwrap_or_default();
+    /// The time since then, by whichever clock has advanced further.
+    pub(crate) fn since(self, then: Self) -> Duration {
+        let by_monotonic = self.monotonic.saturating_duration_since(then.monotonic);
+        let by_wall = self.wall.duration_since(then.wall).unwrap_or_default();
         by_monotonic.max(by_wall)
     }
 }

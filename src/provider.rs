@@ -71,25 +71,7 @@ pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// # Wrapping providers
 ///
 /// A provider that wraps another one forwards both methods, so that the wrapped provider shares
-/// its rate limit and takes its permits:
-///
-/// ```
-/// use officernd_auth::{AccessToken, Error, FetchContext, RateLimit, TokenProvider};
-///
-/// struct Logged<P>(P);
-///
-/// impl<P: TokenProvider> TokenProvider for Logged<P> {
-///     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
-///         println!("a token is fetched: {}", cx.cause().as_str());
-///         self.0.fetch(cx).await
-///     }
-///
-///     fn rate_limit(&self) -> Option<RateLimit> {
-///         self.0.rate_limit()
-///     }
-/// }
-/// # drop(Logged(officernd_auth::StaticToken::new("abc")));
-/// ```
+/// its rate limit and takes its permits.
 ///
 /// A wrapper that does more after the token request, such as storing the token for other
 /// processes, calls the wrapped provider through [`FetchContext::fetch_from`].
@@ -121,18 +103,21 @@ impl<P: TokenProvider> TokenProvider for Arc<P> {
     }
 }
 
-pub(crate) type FetchFuture<'a> =
-    Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send + 'a>>;
-
 /// [`TokenProvider`] as an object: a cache has no type parameter. The box is
 /// paid once a token, not once a request.
 pub(crate) trait DynProvider: Send + Sync {
-    fn fetch(&self, cx: FetchContext) -> FetchFuture<'_>;
+    fn fetch(
+        &self,
+        cx: FetchContext,
+    ) -> Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send + '_>>;
     fn rate_limit(&self) -> Option<RateLimit>;
 }
 
 impl<P: TokenProvider> DynProvider for P {
-    fn fetch(&self, cx: FetchContext) -> FetchFuture<'_> {
+    fn fetch(
+        &self,
+        cx: FetchContext,
+    ) -> Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send + '_>> {
         Box::pin(TokenProvider::fetch(self, cx))
     }
 
@@ -201,35 +186,23 @@ pub struct FetchContext {
     pub(crate) deadline: Instant,
     pub(crate) fetch_timeout: Duration,
     pub(crate) rate_limit: RateLimit,
-    /// The place in line, where the urgency does not decide it.
-    pub(crate) class: Option<Class>,
+    /// The place in line until a time, where the urgency does not decide it.
+    pub(crate) class: Option<(Class, Instant)>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) previous: Option<Box<Previous>>,
-    pub(crate) requests: Arc<Requests>,
+    /// The token that is to be replaced, and when its life ends.
+    pub(crate) previous: Option<(AccessToken, Instant)>,
+    /// What the cache knows of the fetch; `None` without a cache.
+    pub(crate) flight: Option<Arc<dyn Flight>>,
+    /// The token requests of one try of a fetch, which all its contexts share.
+    pub(crate) sent: watch::Sender<Sent>,
     /// The place that a wrapper has reserved for the next request, and how many wrappers are
     /// around the provider.
     pub(crate) reserved: Arc<Mutex<Option<Permit>>>,
     pub(crate) depth: u32,
 }
 
-/// The token that is to be replaced.
-#[derive(Clone)]
-pub(crate) struct Previous {
-    pub(crate) token: AccessToken,
-    pub(crate) ends_at: Instant,
-    /// When requests stop carrying it.
-    pub(crate) serves_until: Instant,
-}
-
 impl FetchContext {
     /// Returns why the token is fetched.
-    ///
-    /// ```
-    /// use officernd_auth::FetchContext;
-    /// use officernd_auth::provider::Cause;
-    ///
-    /// assert_eq!(FetchContext::default().cause(), Cause::Manual);
-    /// ```
     #[must_use]
     pub fn cause(&self) -> Cause {
         self.cause
@@ -237,24 +210,12 @@ impl FetchContext {
 
     /// Returns whether requests wait for the token now. A request that joins makes a
     /// background fetch urgent.
-    ///
-    /// ```
-    /// use officernd_auth::FetchContext;
-    /// use officernd_auth::rate_limit::Urgency;
-    ///
-    /// assert_eq!(FetchContext::default().urgency(), Urgency::Waiting);
-    /// ```
     #[must_use]
     pub fn urgency(&self) -> Urgency {
         *self.urgency.borrow()
     }
 
     /// Returns when the fetch is given up if it holds no permit, on the cache's [`Clock`].
-    ///
-    /// ```
-    /// let cx = officernd_auth::FetchContext::default();
-    /// assert!(cx.deadline() > cx.clock().now());
-    /// ```
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.deadline
@@ -262,23 +223,12 @@ impl FetchContext {
 
     /// Returns how long one request to the token endpoint may take. The cache enforces it from
     /// the [`permit`](Self::permit) on.
-    ///
-    /// ```
-    /// let cx = officernd_auth::FetchContext::default();
-    /// assert_eq!(cx.fetch_timeout().as_secs(), 10);
-    /// ```
     #[must_use]
     pub fn fetch_timeout(&self) -> Duration {
         self.fetch_timeout
     }
 
     /// Returns the cache's clock. A provider reads no other, so that tests can pause time.
-    ///
-    /// ```
-    /// let cx = officernd_auth::FetchContext::default();
-    /// let started = cx.clock().now();
-    /// assert!(cx.clock().now() >= started);
-    /// ```
     #[must_use]
     pub fn clock(&self) -> &dyn Clock {
         &*self.clock
@@ -287,45 +237,19 @@ impl FetchContext {
     /// Returns the token that the cache has and wants replaced: expired, about to be,
     /// or, if the [`cause`](Self::cause) says so, rejected by a server. A
     /// provider that keeps tokens must not answer with a rejected one.
-    ///
-    /// ```
-    /// use officernd_auth::provider::Cause;
-    /// use officernd_auth::{AccessToken, FetchContext};
-    ///
-    /// fn may_hand_out(stored: &AccessToken, cx: &FetchContext) -> bool {
-    ///     let same = |old: &AccessToken| old.header_value() == stored.header_value();
-    ///     cx.cause() != Cause::Rejected || !cx.previous().is_some_and(same)
-    /// }
-    /// # let stored = AccessToken::bearer("t", std::time::Duration::from_secs(60)).unwrap();
-    /// # assert!(may_hand_out(&stored, &FetchContext::default()));
-    /// ```
     #[must_use]
     pub fn previous(&self) -> Option<&AccessToken> {
-        self.previous.as_ref().map(|previous| &previous.token)
+        self.previous.as_ref().map(|(token, _)| token)
     }
 
     /// Returns what is left of the life of the [`previous`](Self::previous) token.
-    ///
-    /// ```
-    /// use officernd_auth::{AccessToken, FetchContext};
-    ///
-    /// fn is_better(stored: &AccessToken, cx: &FetchContext) -> bool {
-    ///     cx.previous_left().is_none_or(|left| stored.expires_in() > left)
-    /// }
-    /// # let stored = AccessToken::bearer("t", std::time::Duration::from_secs(60)).unwrap();
-    /// # assert!(is_better(&stored, &FetchContext::default()));
-    /// ```
     #[must_use]
     pub fn previous_left(&self) -> Option<Duration> {
-        let previous = self.previous.as_ref()?;
-        Some(previous.ends_at.saturating_duration_since(self.clock.now()))
+        let (_, ends_at) = self.previous.as_ref()?;
+        Some(ends_at.saturating_duration_since(self.clock.now()))
     }
 
     /// Returns requests and window of the rate limit. `None` is unlimited.
-    ///
-    /// ```
-    /// assert_eq!(officernd_auth::FetchContext::default().limit(), None);
-    /// ```
     #[must_use]
     pub fn limit(&self) -> Option<(u32, Duration)> {
         self.rate_limit.limit()
@@ -340,20 +264,6 @@ impl FetchContext {
     ///
     /// Inside [`fetch_from`](Self::fetch_from) the first permit takes the place that the wrapper
     /// has reserved.
-    ///
-    /// ```
-    /// use officernd_auth::{AccessToken, Error, FetchContext};
-    /// use std::time::Duration;
-    ///
-    /// async fn fetch(cx: FetchContext) -> Result<AccessToken, Error> {
-    ///     let permit = cx.permit().await?;
-    ///     // ... send the request, and read the answer ...
-    ///     drop(permit);
-    ///     AccessToken::bearer("from-the-endpoint", Duration::from_secs(600))
-    /// }
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() { assert!(fetch(FetchContext::default()).await.is_ok()); }
-    /// ```
     ///
     /// # Errors
     ///
@@ -378,18 +288,6 @@ impl FetchContext {
     /// [`fetch_from`](Self::fetch_from). To look for a free place without waiting, poll the
     /// future once.
     ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), officernd_auth::Error> {
-    /// let cx = officernd_auth::FetchContext::default();
-    /// let place = cx.reserve().await?;
-    /// // The store has a token, so no request is needed.
-    /// drop(place);
-    /// assert!(cx.sent_at().is_none());
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
     /// # Errors
     ///
     /// [`ErrorKind::RateLimited`], at once, if no place frees before the deadline.
@@ -398,22 +296,15 @@ impl FetchContext {
     ///
     /// Dropped before it is ready, it has taken nothing.
     pub async fn reserve(&self) -> Result<Permit, Error> {
-        let reserved = self.lock_reserved().take();
+        // An option is whole between any two statements.
+        let reserved = self.reserved.lock();
+        let reserved = reserved.unwrap_or_else(PoisonError::into_inner).take();
         if let Some(place) = reserved {
             return Ok(place);
         }
         let (urgency, timeout) = (self.urgency.clone(), self.fetch_timeout);
-        // Requests wait for a rejected token's replacement from its end on.
-        let serves = |now| {
-            let previous = self.previous.as_ref();
-            previous.is_some_and(|previous| now < previous.serves_until)
-        };
-        let class = |now| {
-            self.class
-                .filter(|class| *class != Class::Rejected || serves(now))
-        };
         self.rate_limit
-            .acquire(class, urgency, self.deadline, timeout, &self.clock)
+            .acquire(self.class, urgency, self.deadline, timeout, &self.clock)
             .await
     }
 
@@ -463,59 +354,32 @@ impl FetchContext {
             depth: self.depth + 1,
             ..self.clone()
         };
-        let _nested = Nested::enter(&self.requests, &*self.clock);
+        let _nested = Nested::enter(self);
         cx.run(inner.fetch(cx.clone())).await
     }
 
     /// Takes the fetch out of the line's last class, for caches whose last fetch failed
     /// permanently: the credentials are others than those that failed.
-    ///
-    /// ```
-    /// use officernd_auth::FetchContext;
-    /// use officernd_auth::provider::KeyMaterial;
-    ///
-    /// fn context(cx: FetchContext, refused: Option<&KeyMaterial>, now: &KeyMaterial) -> FetchContext {
-    ///     match refused {
-    ///         Some(refused) if refused == now => cx,
-    ///         _ => cx.not_failing(),
-    ///     }
-    /// }
-    /// # let material = KeyMaterial::new("https://identity.example/token", "my-app", "hunter2");
-    /// # drop(context(FetchContext::default(), None, &material));
-    /// ```
     #[must_use]
     pub fn not_failing(mut self) -> Self {
-        self.class = self.class.filter(|class| *class != Class::Failing);
+        self.class = self.class.filter(|(class, _)| *class != Class::Failing);
         self
     }
 
     /// Returns when the last token request of this fetch was sent, by the monotonic and the wall
     /// clock. `None` if nothing was sent: no permit was taken, or its connection was never made.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), officernd_auth::Error> {
-    /// let cx = officernd_auth::FetchContext::default();
-    /// let permit = cx.permit().await?;
-    /// assert!(cx.sent_at().is_some());
-    /// permit.unsent();
-    /// assert!(cx.sent_at().is_none());
-    /// # Ok(())
-    /// # }
-    /// ```
     #[must_use]
     pub fn sent_at(&self) -> Option<(Instant, SystemTime)> {
-        let sent_at = self.last_sent()?;
-        Some((sent_at.monotonic, sent_at.wall))
+        self.last_sent().map(|at| (at.monotonic, at.wall))
     }
 
     pub(crate) fn last_sent(&self) -> Option<Now> {
-        self.requests.sent.borrow().at
+        self.sent.borrow().at
     }
 
     /// Returns whether the connection for the last request was never made.
     pub(crate) fn was_unsent(&self) -> bool {
-        self.requests.sent.borrow().unsent
+        self.sent.borrow().unsent
     }
 
     /// Runs a provider with this context: ends its token request after the `fetch_timeout`, and
@@ -525,7 +389,7 @@ impl FetchContext {
         fetch: impl Future<Output = Result<AccessToken, Error>>,
     ) -> Result<AccessToken, Error> {
         let mut fetch = pin!(fetch);
-        let mut sent = self.requests.sent.subscribe();
+        let mut sent = self.sent.subscribe();
         loop {
             let state = *sent.borrow_and_update();
             let (until, message) = self.stops_at(state);
@@ -565,7 +429,7 @@ impl FetchContext {
     /// wrapper goes on, and by the server's own `Retry-After`.
     fn close_if_refused(&self, result: &Result<AccessToken, Error>) {
         let Err(error) = result else { return };
-        let sent = *self.requests.sent.borrow();
+        let sent = *self.sent.borrow();
         let is_own = sent.at.is_some() && sent.depth == self.depth;
         if is_own && error.kind() == ErrorKind::RateLimited && !error.is_not_attempted() {
             self.rate_limit.refused(error.retry_after(), &*self.clock);
@@ -574,43 +438,34 @@ impl FetchContext {
 
     /// When the provider is stopped, and the message of the error.
     fn stops_at(&self, sent: Sent) -> (Instant, &'static str) {
+        let answered_by = sent.at.map(|at| later(at.monotonic, self.fetch_timeout));
+        let (until, message) = match answered_by {
+            None => (self.deadline, "no token request could be sent in time"),
+            // A wrapper goes on when the request of its wrapped provider has timed out.
+            Some(until) if sent.out > 0 && sent.depth == self.depth => {
+                let message = "the token endpoint did not answer within the fetch timeout";
+                return (until, message);
+            }
+            Some(until) => {
+                let until = later(until, AFTER_REQUEST).max(self.deadline);
+                (until, "the provider did not return in time")
+            }
+        };
         // What a wrapper has called stops by itself, and then the wrapper goes on.
-        let grace = match sent.nested > self.depth {
-            true => AFTER_REQUEST,
-            false => Duration::ZERO,
+        let until = match sent.nested > self.depth {
+            true => later(until, AFTER_REQUEST),
+            false => until,
         };
-        let at_least = |until: Instant| sent.goes_on_until.map_or(until, |it| it.max(until));
-        let Some(sent_at) = sent.at else {
-            let until = at_least(later(self.deadline, grace));
-            return (until, "no token request could be sent in time");
-        };
-        let answered_by = later(sent_at.monotonic, self.fetch_timeout);
-        // A wrapper goes on when the request of its wrapped provider has timed out.
-        if sent.out > 0 && sent.depth == self.depth {
-            let message = "the token endpoint did not answer within the fetch timeout";
-            return (answered_by, message);
-        }
-        let until = later(answered_by, AFTER_REQUEST).max(self.deadline);
-        let until = at_least(later(until, grace));
-        (until, "the provider did not return in time")
+        (
+            sent.goes_on_until.map_or(until, |it| it.max(until)),
+            message,
+        )
     }
-
-    fn lock_reserved(&self) -> std::sync::MutexGuard<'_, Option<Permit>> {
-        // An option is whole between any two statements.
-        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The token requests of one try of a fetch, which all its contexts share.
-pub(crate) struct Requests {
-    /// The cache.
-    flight: Option<Box<dyn Flight>>,
-    sent: watch::Sender<Sent>,
 }
 
 /// What is known of the token requests of a fetch.
 #[derive(Debug, Clone, Copy, Default)]
-struct Sent {
+pub(crate) struct Sent {
     /// When the last permit was granted.
     at: Option<Now>,
     /// Permits that are out.
@@ -627,24 +482,14 @@ struct Sent {
     goes_on_until: Option<Instant>,
 }
 
-impl Requests {
-    pub(crate) fn new(flight: Option<Box<dyn Flight>>) -> Arc<Self> {
-        Arc::new(Self {
-            flight,
-            sent: watch::Sender::default(),
-        })
-    }
-}
-
 /// What a permit tells the fetch.
 impl Flight for FetchContext {
     fn granted(&self) -> bool {
-        let Requests { flight, sent } = &*self.requests;
-        if !flight.as_ref().is_none_or(|flight| flight.granted()) {
+        if self.flight.as_ref().is_some_and(|flight| !flight.granted()) {
             return false;
         }
         let now = Now::read(&*self.clock);
-        sent.send_modify(|sent| {
+        self.sent.send_modify(|sent| {
             sent.at = Some(now);
             sent.out += 1;
             sent.depth = self.depth;
@@ -654,8 +499,7 @@ impl Flight for FetchContext {
     }
 
     fn answered(&self, is_sent: bool) {
-        let Requests { flight, sent } = &*self.requests;
-        sent.send_modify(|sent| {
+        self.sent.send_modify(|sent| {
             sent.out -= 1;
             sent.any |= is_sent;
             sent.unsent = !is_sent;
@@ -664,25 +508,25 @@ impl Flight for FetchContext {
                 sent.at = None;
             }
         });
-        if let Some(flight) = flight {
+        if let Some(flight) = &self.flight {
             flight.answered(is_sent);
         }
     }
 }
 
 /// A call of `fetch_from` that runs.
-struct Nested<'a>(&'a Requests, &'a dyn Clock);
+struct Nested<'a>(&'a FetchContext);
 
 impl<'a> Nested<'a> {
-    fn enter(requests: &'a Requests, clock: &'a dyn Clock) -> Self {
-        requests.sent.send_modify(|sent| sent.nested += 1);
-        Self(requests, clock)
+    fn enter(cx: &'a FetchContext) -> Self {
+        cx.sent.send_modify(|sent| sent.nested += 1);
+        Self(cx)
     }
 }
 
 impl Drop for Nested<'_> {
     fn drop(&mut self) {
-        let goes_on_until = later(self.1.now(), AFTER_REQUEST);
+        let goes_on_until = later(self.0.clock.now(), AFTER_REQUEST);
         self.0.sent.send_modify(|sent| {
             sent.nested -= 1;
             sent.goes_on_until = Some(goes_on_until);
@@ -702,7 +546,8 @@ impl Default for FetchContext {
             class: None,
             clock: Arc::new(TokioClock),
             previous: None,
-            requests: Requests::new(None),
+            flight: None,
+            sent: watch::Sender::default(),
             reserved: Arc::default(),
             depth: 0,
         }
@@ -731,31 +576,15 @@ impl fmt::Debug for FetchContext {
 /// }));
 /// # drop(cache);
 /// ```
-pub fn provider_fn<F, Fut>(fetch: F) -> ProviderFn<F>
+pub fn provider_fn<F, Fut>(fetch: F) -> impl TokenProvider
 where
     F: Fn() -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<AccessToken, Error>> + Send,
 {
-    ProviderFn { fetch }
+    ProviderFn(fetch)
 }
 
-/// The provider that [`provider_fn`] returns.
-///
-/// ```
-/// use officernd_auth::{AccessToken, provider_fn};
-/// use officernd_auth::provider::ProviderFn;
-///
-/// fn named<F>(provider: ProviderFn<F>) -> ProviderFn<F> {
-///     provider
-/// }
-/// let life = std::time::Duration::from_secs(60);
-/// let provider = named(provider_fn(move || async move { AccessToken::bearer("t", life) }));
-/// # drop(provider);
-/// ```
-#[derive(Clone)]
-pub struct ProviderFn<F> {
-    fetch: F,
-}
+struct ProviderFn<F>(F);
 
 impl<F, Fut> TokenProvider for ProviderFn<F>
 where
@@ -764,17 +593,11 @@ where
 {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
         let _permit = cx.permit().await?;
-        (self.fetch)().await
+        (self.0)().await
     }
 
     fn rate_limit(&self) -> Option<RateLimit> {
         None
-    }
-}
-
-impl<F> fmt::Debug for ProviderFn<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProviderFn").finish_non_exhaustive()
     }
 }
 

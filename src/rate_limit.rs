@@ -103,13 +103,9 @@ pub(crate) enum Class {
 /// ```
 #[derive(Clone)]
 pub struct RateLimit {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     /// Wakes the line after each change.
-    changed: Notify,
+    changed: Arc<Notify>,
 }
 
 /// A token request that may be sent. Hold it until the answer has arrived.
@@ -126,9 +122,10 @@ struct Shared {
 /// ```
 #[must_use = "the request counts as answered when the permit is dropped"]
 pub struct Permit {
-    shared: Arc<Shared>,
+    rate_limit: RateLimit,
     clock: Arc<dyn Clock>,
     fetch_timeout: Duration,
+    /// Its place in line, and then in the window.
     number: u64,
     /// The fetch that sends the request. `None`: the place is only reserved.
     flight: Option<Arc<dyn Flight>>,
@@ -166,10 +163,8 @@ impl RateLimit {
             ..State::default()
         };
         Self {
-            shared: Arc::new(Shared {
-                state: Mutex::new(state),
-                changed: Notify::new(),
-            }),
+            state: Arc::new(Mutex::new(state)),
+            changed: Arc::default(),
         }
     }
 
@@ -188,11 +183,16 @@ impl RateLimit {
 
     /// Returns requests and window; `None` is unlimited.
     pub(crate) fn limit(&self) -> Option<(u32, Duration)> {
-        self.shared.lock().limit
+        self.lock().limit
     }
 
-    /// Reserves one request, waiting for its turn until `deadline`. Without a `class` at that time
-    /// the urgency decides, and a change of it moves the fetch in line.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is whole between any two of its statements.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reserves one request, waiting for its turn until `deadline`. `class` is its place in line
+    /// until a time; without one the urgency decides, and a change of it moves the fetch in line.
     ///
     /// # Errors
     ///
@@ -204,39 +204,38 @@ impl RateLimit {
     /// Cancel safe. A future that is dropped early leaves the line and takes no place.
     pub(crate) async fn acquire(
         &self,
-        class: impl Fn(Instant) -> Option<Class>,
+        class: Option<(Class, Instant)>,
         mut urgency: watch::Receiver<Urgency>,
         deadline: Instant,
         fetch_timeout: Duration,
         clock: &Arc<dyn Clock>,
     ) -> Result<Permit, Error> {
-        let shared = &self.shared;
-        let ticket = Ticket::new(shared);
+        // Leaves the line, or the window, when dropped.
+        let permit = Permit {
+            rate_limit: self.clone(),
+            clock: Arc::clone(clock),
+            fetch_timeout,
+            number: self.lock().next_number(),
+            flight: None,
+            unsent: false,
+        };
         loop {
             // Made before the decision, so that it hears of every change after that.
-            let mut changed = pin!(shared.changed.notified());
+            let mut changed = pin!(self.changed.notified());
             let by_urgency = match *urgency.borrow_and_update() {
                 Urgency::Waiting => Class::Waiting,
                 Urgency::Background => Class::Background,
             };
             let until = {
-                let mut state = shared.lock();
+                let mut state = self.lock();
                 // Read under the lock, so that the window sees time in order.
                 let now = clock.now();
-                let class = class(now).unwrap_or(by_urgency);
-                match state.turn(ticket.number, class, deadline, fetch_timeout, now) {
-                    Turn::Now => {
-                        return Ok(Permit {
-                            shared: Arc::clone(shared),
-                            clock: Arc::clone(clock),
-                            fetch_timeout,
-                            number: ticket.number,
-                            flight: None,
-                            unsent: false,
-                        });
-                    }
-                    Turn::At(at) if at <= deadline => at,
-                    Turn::At(at) => return Err(rate_limited(at.saturating_duration_since(now))),
+                let class = class.filter(|(_, until)| now < *until);
+                let class = class.map_or(by_urgency, |(class, _)| class);
+                match state.turn(permit.number, class, deadline, fetch_timeout, now) {
+                    None => break,
+                    Some(at) if at <= deadline => at,
+                    Some(at) => return Err(rate_limited(at.saturating_duration_since(now))),
                 }
             };
             let mut promoted = pin!(promotion(&mut urgency));
@@ -246,15 +245,14 @@ impl RateLimit {
             });
             timeout_at(&**clock, until, woken).await;
         }
+        Ok(permit)
     }
 
     /// Records a 429 with this `Retry-After`.
     pub(crate) fn refused(&self, retry_after: Option<Duration>, clock: &dyn Clock) {
-        let mut state = self.shared.lock();
-        state.refused(retry_after, clock.now());
-        drop(state);
+        self.lock().refused(retry_after, clock.now());
         // Some learn that their turn comes after their deadline.
-        self.shared.changed.notify_waiters();
+        self.changed.notify_waiters();
     }
 }
 
@@ -277,7 +275,7 @@ impl Permit {
         if !flight.granted() {
             return None;
         }
-        let mut state = self.shared.lock();
+        let mut state = self.rate_limit.lock();
         state.take(self.number, true, self.fetch_timeout, self.clock.now());
         drop(state);
         self.flight = Some(flight);
@@ -288,45 +286,16 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let sent = self.flight.is_some() && !self.unsent;
-        let mut state = self.shared.lock();
+        let mut state = self.rate_limit.lock();
         state.over(self.number, sent, self.clock.now());
         drop(state);
-        self.shared.changed.notify_waiters();
+        self.rate_limit.changed.notify_waiters();
         if let Some(flight) = &self.flight {
             flight.answered(sent);
         }
         if sent {
             observability::token_request();
         }
-    }
-}
-
-/// A place in line, given up when dropped.
-struct Ticket<'a> {
-    shared: &'a Shared,
-    number: u64,
-}
-
-impl<'a> Ticket<'a> {
-    fn new(shared: &'a Shared) -> Self {
-        let mut state = shared.lock();
-        state.last_number += 1;
-        let number = state.last_number;
-        Self { shared, number }
-    }
-}
-
-impl Drop for Ticket<'_> {
-    fn drop(&mut self) {
-        self.shared.lock().line.remove(&self.number);
-        self.shared.changed.notify_waiters();
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // The state is whole between any two of its statements.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -372,17 +341,14 @@ struct InFlight {
     forgotten_at: Instant,
 }
 
-/// When a fetch may send.
-#[derive(Debug, PartialEq, Eq)]
-enum Turn {
-    /// Now. The request is in flight.
-    Now,
-    /// Not before this time, which is at least 100 ms away. A change may bring it forward.
-    At(Instant),
-}
-
 impl State {
-    /// Grants the fetch a request, or gives it a place in line.
+    fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// Grants the fetch a request, or gives it a place in line and returns the earliest time of
+    /// its turn, which is at least 100 ms away. A change may bring it forward.
     fn turn(
         &mut self,
         number: u64,
@@ -390,7 +356,7 @@ impl State {
         deadline: Instant,
         fetch_timeout: Duration,
         now: Instant,
-    ) -> Turn {
+    ) -> Option<Instant> {
         self.forget(now);
         let turn = match self.limit {
             Some(limit) => self.turn_of((class, number), limit, now),
@@ -399,11 +365,11 @@ impl State {
         let at = self.shut_until.map_or(turn, |until| until.max(turn));
         if at > now {
             self.line.insert(number, (class, deadline));
-            return Turn::At(at.max(later(now, SOON)));
+            return Some(at.max(later(now, SOON)));
         }
         self.line.remove(&number);
         self.take(number, false, fetch_timeout, now);
-        Turn::Now
+        None
     }
 
     /// Returns the earliest turn of a fetch with this rank, if everything ahead of it takes its
@@ -449,6 +415,7 @@ impl State {
     /// The request is over: answered, failed, or not sent.
     fn over(&mut self, number: u64, sent: bool, now: Instant) {
         self.forget(now);
+        self.line.remove(&number);
         let before = self.in_flight.len();
         self.in_flight.retain(|request| request.number != number);
         if sent && self.limit.is_some() && self.in_flight.len() < before {
@@ -480,7 +447,7 @@ impl State {
 
 impl fmt::Debug for RateLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.shared.lock();
+        let state = self.lock();
         let Some((requests, per)) = state.limit else {
             return f.write_str("RateLimit::unlimited");
         };

@@ -20,7 +20,7 @@ use secrecy::{ExposeSecret, SecretString};
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// The text itself. Keep it out of logs, errors and `Debug`.
+    /// Returns the text itself. Keep it out of logs, errors and `Debug`.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()

@@ -5,7 +5,8 @@
 pub(crate) fn valid_b64token(token: &[u8]) -> bool {
     let padding = token.iter().rev().take_while(|&&byte| byte == b'=').count();
     let (text, _) = token.split_at(token.len() - padding);
-    !text.is_empty() && text.iter().copied().all(is_b64)
+    let is_b64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(byte);
+    !text.is_empty() && text.iter().all(is_b64)
 }
 
 /// RFC 6749 section 3.3 `scope`: tokens of printable ASCII without `"` and `\`,
@@ -18,11 +19,6 @@ pub(crate) fn valid_scope(scope: &str) -> bool {
                 .bytes()
                 .all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
     })
-}
-
-/// The alphabet that RFC 6750's `b64token` and RFC 9110's `token68` share.
-pub(crate) const fn is_b64(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
 }
 
 /// The words of a list in one text: separated by white space or commas.

@@ -49,7 +49,7 @@ struct Inner {
 }
 
 impl AccessToken {
-    /// A bearer token (RFC 6750) that lives for `expires_in` from the start of
+    /// Makes a bearer token (RFC 6750) that lives for `expires_in` from the start of
     /// the request that brought it. A life over 24 hours is clamped.
     ///
     /// # Errors
@@ -62,29 +62,23 @@ impl AccessToken {
 
         let token = token.into();
         let token = token.expose().as_bytes();
+        let malformed = |message| Error::new(ErrorKind::Malformed, message);
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(Error::new(
-                ErrorKind::Malformed,
-                "the access token is over 16 KiB",
-            ));
+            return Err(malformed("the access token is over 16 KiB"));
         }
         if !syntax::valid_b64token(token) {
-            return Err(Error::new(
-                ErrorKind::Malformed,
-                "the access token is empty or has characters outside RFC 6750's b64token",
-            ));
+            let message = "the access token is empty or has characters outside RFC 6750's b64token";
+            return Err(malformed(message));
         }
         if expires_in.is_zero() {
-            return Err(Error::new(
-                ErrorKind::Malformed,
-                "the access token has no life left (expires_in is zero)",
-            ));
+            let message = "the access token has no life left (expires_in is zero)";
+            return Err(malformed(message));
         }
         let mut value = Zeroizing::new(Vec::with_capacity(PREFIX.len() + token.len()));
         value.extend_from_slice(PREFIX);
         value.extend_from_slice(token);
         let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(value))
-            .map_err(|_| Error::new(ErrorKind::Malformed, "the access token is no header value"))?;
+            .map_err(|_| malformed("the access token is no header value"))?;
         header.set_sensitive(true);
         Ok(Self {
             inner: Arc::new(Inner {
@@ -103,7 +97,7 @@ impl AccessToken {
         self
     }
 
-    /// `Bearer ...`, marked sensitive: the value of `Authorization`.
+    /// Returns the value of `Authorization`: `Bearer ...`, marked sensitive.
     #[must_use]
     pub fn header_value(&self) -> &HeaderValue {
         &self.inner.header
@@ -131,20 +125,20 @@ impl AccessToken {
         }
     }
 
-    /// The whole life of the token as it was granted, not what is left of it
+    /// Returns the life of the token as it was granted, not what is left of it
     /// ([`TokenStatus`](crate::TokenStatus) has that).
     #[must_use]
     pub fn expires_in(&self) -> Duration {
         self.inner.expires_in
     }
 
-    /// The granted scope, where the server named one.
+    /// Returns the granted scope, if the server named one.
     #[must_use]
     pub fn scope(&self) -> Option<&str> {
         self.inner.scope.as_deref()
     }
 
-    /// Which of its cache's tokens this is, counted from 1; 0 outside a cache.
+    /// Returns the number of the token in its cache, from 1; 0 outside a cache.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.inner.generation

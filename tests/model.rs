@@ -83,6 +83,11 @@ fn cache(provider: &Provider) -> (TokenCache, ManualClock) {
     (layer(provider, &clock).cache().clone(), clock)
 }
 
+fn request() -> Request<()> {
+    let url = "https://app.officernd.com/api/v2/organizations/acme/locations";
+    Request::get(url).body(()).unwrap()
+}
+
 fn ready(future: Pin<&mut impl Future>) -> bool {
     let mut context = Context::from_waker(Waker::noop());
     future.poll(&mut context).is_ready()
@@ -241,11 +246,7 @@ fn a_service_carries_the_new_token_on_its_first_request_after_the_refresh() {
             let header = request.headers().get("authorization").cloned();
             Ok::<_, Infallible>(Response::new(header.unwrap()))
         }));
-        let mut call = || {
-            let url = "https://app.officernd.com/api/v2/organizations/acme/locations";
-            let request = Request::get(url).body(()).unwrap();
-            block_on(service.call(request)).unwrap().into_body()
-        };
+        let mut call = || block_on(service.call(request())).unwrap().into_body();
         let cache = layer.cache().clone();
         let refresher = spawn(async move { cache.refresh().await.unwrap().generation() });
         // The service begins to keep the token, old or new.
@@ -277,9 +278,7 @@ fn a_service_that_races_with_a_refresh_never_goes_back_to_an_older_token() {
                     let mut newest = 0;
                     // The third request begins to use the token that it keeps.
                     for _ in 0..5 {
-                        let url = "https://app.officernd.com/api/v2/organizations/acme/locations";
-                        let request = Request::get(url).body(()).unwrap();
-                        let number = service.call(request).await.unwrap().into_body();
+                        let number = service.call(request()).await.unwrap().into_body();
                         assert!(number >= newest, "token {number} after token {newest}");
                         newest = number;
                     }
@@ -291,9 +290,7 @@ fn a_service_that_races_with_a_refresh_never_goes_back_to_an_older_token() {
         for caller in callers {
             let (mut service, _) = block_on(caller).unwrap();
             for _ in 0..2 {
-                let url = "https://app.officernd.com/api/v2/organizations/acme/locations";
-                let request = Request::get(url).body(()).unwrap();
-                assert_eq!(block_on(service.call(request)).unwrap().into_body(), 2);
+                assert_eq!(block_on(service.call(request())).unwrap().into_body(), 2);
             }
         }
     });

@@ -4,15 +4,18 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::lifecycle::Start;
+use tokio::sync::watch;
+
+use super::lifecycle::{Lifecycle, Start};
 use super::state::State;
-use super::token::{Minted, Token};
-use crate::clock::{Age, later};
+use super::token::Token;
+use crate::clock::{Now, later};
 use crate::error::{Error, ErrorKind};
 use crate::observability::Refresh;
-use crate::provider::{FetchContext, Previous, Requests};
+use crate::provider::FetchContext;
 use crate::rate_limit::Flight;
 use crate::sync::{Ordering, Runtime};
+use crate::token::AccessToken;
 
 /// Starts the fetch. Call it without the cache's lock: a runtime that shuts
 /// down drops the task at once, and with it the fetch.
@@ -35,33 +38,32 @@ pub(super) fn spawn(state: &Arc<State>, start: Start, runtime: &Runtime) {
 pub(super) fn start_due(state: &Arc<State>) {
     // Outside a runtime the next call inside one starts it.
     if let Ok(runtime) = Runtime::current() {
-        if let Some(start) = state.check() {
+        if let Some(start) = state.with(Lifecycle::check) {
             spawn(state, start, &runtime);
         }
     }
 }
 
-fn context(state: &State, start: Start) -> FetchContext {
+fn context(state: &Arc<State>, start: Start) -> FetchContext {
     let now = state.now();
     let previous = |token: Arc<Token>| {
-        Box::new(Previous {
-            token: token.access().clone(),
-            ends_at: later(now.monotonic, token.left(now)),
-            serves_until: token.ends_at(now),
-        })
+        let ends_at = later(now.monotonic, token.left(now));
+        (token.access().clone(), ends_at)
     };
     FetchContext {
         cause: start.cause,
         urgency: start.urgency,
         deadline: start.deadline,
-        fetch_timeout: state.policy.fetch_timeout,
+        fetch_timeout: state.settings.fetch_timeout,
         rate_limit: state.rate_limit.clone(),
         class: start.class,
         clock: Arc::clone(&state.clock),
-        requests: Requests::new(None),
-        reserved: Arc::default(),
-        depth: 0,
         previous: start.previous.map(previous),
+        flight: Some(Arc::new(InCache {
+            state: Arc::downgrade(state),
+            number: start.number,
+        })),
+        ..FetchContext::default()
     }
 }
 
@@ -74,7 +76,7 @@ struct InCache {
 impl Flight for InCache {
     fn granted(&self) -> bool {
         let state = self.state.upgrade();
-        state.is_some_and(|state| state.granted(self.number))
+        state.is_some_and(|state| state.with(|it, now| it.granted(self.number, now)))
     }
 
     fn answered(&self, sent: bool) {
@@ -84,7 +86,7 @@ impl Flight for InCache {
         if sent {
             state.sent.fetch_add(1, Ordering::Relaxed);
         }
-        state.answered(self.number, sent);
+        state.with(|lifecycle, now| lifecycle.answered(self.number, sent, now));
     }
 }
 
@@ -114,13 +116,12 @@ impl Fetch {
 
     /// Fetches, and tries once more after a first transient failure. A failure of another process
     /// that was only read is waited out as well.
-    async fn fetch(&self) -> Result<Minted, Error> {
+    async fn fetch(&self) -> Result<(AccessToken, Now), Error> {
         let mut failed = false;
         let mut result = self.once().await;
-        loop {
-            let error = result.as_ref().err();
-            let Some((error, pause)) = error.and_then(|error| self.retried(error, failed)) else {
-                return result;
+        while let Err(error) = &result {
+            let Some(pause) = self.retries_in(error, failed) else {
+                break;
             };
             if !error.is_not_attempted() {
                 failed = true;
@@ -130,15 +131,16 @@ impl Fetch {
             clock.sleep_until(later(clock.now(), pause)).await;
             match self.once().await {
                 // There was no place for it.
-                Err(again) if again.is_not_attempted() && is_rate_limited(&again) => return result,
+                Err(again) if again.is_not_attempted() && is_rate_limited(&again) => break,
                 again => result = again,
             }
         }
+        result
     }
 
     /// In how long the fetch is tried again after this error, if it is. `failed`: a request of
     /// this fetch has failed before.
-    fn retried<'a>(&self, error: &'a Error, failed: bool) -> Option<(&'a Error, Duration)> {
+    fn retries_in(&self, error: &Error, failed: bool) -> Option<Duration> {
         const MOST: Duration = Duration::from_secs(1);
 
         let asked = error.retry_after().unwrap_or_default();
@@ -146,33 +148,26 @@ impl Fetch {
         let first = self.refresh.attempt == 1 && (!failed || error.is_not_attempted());
         let hiccup = error.is_transient() && !is_rate_limited(error) && asked <= MOST;
         let in_time = later(self.cx.clock().now(), pause) < self.cx.deadline();
-        (first && hiccup && in_time).then_some((error, pause))
+        (first && hiccup && in_time).then_some(pause)
     }
 
-    async fn once(&self) -> Result<Minted, Error> {
+    /// Returns the token, and when it was requested.
+    async fn once(&self) -> Result<(AccessToken, Now), Error> {
         let state = &self.state;
-        if !state.begun(self.number) {
+        if !state.with(|lifecycle, _| lifecycle.begun(self.number)) {
             let given_up = Error::new(ErrorKind::Runtime, "the fetch was given up");
             return Err(given_up.not_attempted());
         }
         // Each try knows of its own requests only.
         let cx = FetchContext {
-            requests: Requests::new(Some(Box::new(InCache {
-                state: Arc::downgrade(state),
-                number: self.number,
-            }))),
+            sent: watch::Sender::default(),
             ..self.cx.clone()
         };
         let started = state.now();
         let result = cx.run(state.provider.fetch(cx.clone())).await;
-        // Counted from before the request: what the network takes is not life.
-        let born = Age::starting(cx.last_sent().unwrap_or(started));
         match result {
-            Ok(access) => Ok(Minted {
-                access,
-                born,
-                fetch: self.number,
-            }),
+            // Counted from before the request: what the network takes is not life.
+            Ok(access) => Ok((access, cx.last_sent().unwrap_or(started))),
             Err(error) => Err(error.mark_unsent(cx.was_unsent())),
         }
     }
@@ -185,7 +180,7 @@ fn is_rate_limited(error: &Error) -> bool {
 impl Drop for Fetch {
     fn drop(&mut self) {
         // Without effect after an end with a result.
-        if self.state.lost(self.number) {
+        if self.state.with(|it, now| it.lost(self.number, now)) {
             self.refresh.lost();
         }
     }

@@ -17,12 +17,13 @@ use tokio::sync::watch;
 
 use super::state::State;
 use super::status::{Phase, TokenStatus};
-use super::token::{Minted, Policy, Token};
+use super::token::{Settings, Token};
 use crate::backoff::backoff;
 use crate::clock::{Now, doubled, later};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{AFTER_REQUEST, Cause, GRACE};
 use crate::rate_limit::{Class, Urgency};
+use crate::token::AccessToken;
 
 /// A task that has not begun by then does not run.
 const BEGINS_WITHIN: Duration = Duration::from_secs(1);
@@ -39,7 +40,7 @@ const SCHEDULE: [u64; 6] = [0, 1, 2, 4, 8, 10];
 /// One token: the current one, the fetch of the next, and the 401s to it.
 #[derive(Debug)]
 pub(super) struct Lifecycle {
-    policy: Policy,
+    settings: Settings,
     home: Weak<State>,
     token: Option<Arc<Token>>,
     fetch: Fetch,
@@ -58,22 +59,19 @@ pub(super) struct Lifecycle {
 #[derive(Debug)]
 enum Fetch {
     Idle,
-    InFlight(InFlight),
+    InFlight {
+        urgency: watch::Sender<Urgency>,
+        /// When it stops if it sends nothing.
+        deadline: Instant,
+        /// When it is given up.
+        overdue: Instant,
+    },
     /// The last fetch brought no token; the next starts later.
     Held {
         error: Error,
         until: Instant,
         whom: Whom,
     },
-}
-
-#[derive(Debug)]
-struct InFlight {
-    urgency: watch::Sender<Urgency>,
-    /// When it stops if it sends nothing.
-    deadline: Instant,
-    /// When it is given up.
-    overdue: Instant,
 }
 
 /// Whom a hold keeps from starting a fetch.
@@ -143,51 +141,38 @@ pub(super) struct Start {
     /// Counted from 1 since the last success.
     pub(super) attempt: u32,
     pub(super) urgency: watch::Receiver<Urgency>,
-    /// The place in line, where the urgency does not decide it.
-    pub(super) class: Option<Class>,
+    /// The place in line until a time, where the urgency does not decide it.
+    pub(super) class: Option<(Class, Instant)>,
     pub(super) deadline: Instant,
     /// The token to be replaced.
     pub(super) previous: Option<Arc<Token>>,
 }
 
-/// A new token serves.
-#[derive(Debug)]
-pub(super) struct Published {
-    pub(super) token: Arc<Token>,
-    /// The age of the token that it replaces.
-    pub(super) replaced: Option<Duration>,
-}
-
 impl Caller {
-    /// A caller that takes any living token, and waits for it until `deadline`.
-    pub(super) fn until(deadline: Instant) -> Self {
-        Self::newer_than(0, deadline)
-    }
-
-    /// A caller that takes only a token of a later generation.
-    pub(super) fn newer_than(generation: u64, deadline: Instant) -> Self {
+    /// A caller that takes only a token of a later generation, and waits for it until `deadline`.
+    pub(super) fn new(newer_than: u64, deadline: Instant) -> Self {
         Self {
             deadline,
-            newer_than: generation,
+            newer_than,
             quiet: false,
             joined: 0,
             lost: 0,
         }
     }
 
-    /// The same for a replay: it waits, but does not hurry the fetch.
+    /// A replay, which waits for a later generation, but does not hurry the fetch.
     pub(super) fn replay(generation: u64, deadline: Instant) -> Self {
         Self {
             quiet: true,
-            ..Self::newer_than(generation, deadline)
+            ..Self::new(generation, deadline)
         }
     }
 }
 
 impl Lifecycle {
-    pub(super) fn new(policy: Policy, home: Weak<State>, now: Now) -> Self {
+    pub(super) fn new(settings: Settings, home: Weak<State>, now: Now) -> Self {
         Self {
-            policy,
+            settings,
             home,
             token: None,
             fetch: Fetch::Idle,
@@ -218,11 +203,10 @@ impl Lifecycle {
         }
         let mut start = None;
         match &self.fetch {
-            Fetch::InFlight(flight) if !caller.quiet => {
-                let is_new = |old: &mut _| mem::replace(old, Urgency::Waiting) != Urgency::Waiting;
-                flight.urgency.send_if_modified(is_new);
+            Fetch::InFlight { urgency, .. } => {
+                let hurry = |old: &mut _| mem::replace(old, Urgency::Waiting) != Urgency::Waiting;
+                let _ = !caller.quiet && urgency.send_if_modified(hurry);
             }
-            Fetch::InFlight(_) => {}
             Fetch::Held { until, whom, .. }
                 if now.monotonic < *until && (*whom != Whom::Background || caller.quiet) =>
             {
@@ -278,7 +262,11 @@ impl Lifecycle {
         caller.lost += 1;
         // One more is fetched for it.
         (caller.lost > 1).then(|| match expired {
-            true => expired_error(),
+            true => Error::new(
+                ErrorKind::Timeout,
+                "each new token had expired before it could be used: the machine was suspended, \
+                 or the tokens live too short",
+            ),
             false => lost_error(),
         })
     }
@@ -293,8 +281,8 @@ impl Lifecycle {
 
     /// Before this, nothing is due in the background.
     pub(super) fn next_check_at(&self, now: Now) -> Instant {
-        if let Fetch::InFlight(flight) = &self.fetch {
-            return flight.overdue;
+        if let Fetch::InFlight { overdue, .. } = self.fetch {
+            return overdue;
         }
         let due = self.token.as_ref().map(|token| token.due_at(now));
         let due = due.into_iter().chain(self.rejection.replace_at).min();
@@ -302,12 +290,12 @@ impl Lifecycle {
     }
 
     fn is_in_flight(&self) -> bool {
-        matches!(self.fetch, Fetch::InFlight(_))
+        matches!(self.fetch, Fetch::InFlight { .. })
     }
 
     /// Gives up a fetch whose runtime is gone or blocked.
     fn give_up_overdue(&mut self, now: Now) {
-        if matches!(&self.fetch, Fetch::InFlight(flight) if flight.overdue <= now.monotonic) {
+        if matches!(self.fetch, Fetch::InFlight { overdue, .. } if overdue <= now.monotonic) {
             self.fetch = Fetch::Idle;
             self.events += 1;
         }
@@ -324,20 +312,21 @@ impl Lifecycle {
         };
         let is_failing = |failure: &Failure| !failure.error.is_transient();
         // Also if a replay waits for it.
-        let early = cause == Cause::Rejected && token.is_some_and(|token| !token.is_due(now));
+        let early = token.filter(|token| cause == Cause::Rejected && !token.is_due(now));
         let class = match self.failure.as_ref().is_some_and(is_failing) {
-            true => Some(Class::Failing),
-            false => early.then_some(Class::Rejected),
+            true => Some((Class::Failing, later(now.monotonic, Duration::MAX))),
+            // Requests wait for the replacement from the end of the token on.
+            false => early.map(|token| (Class::Rejected, token.ends_at(now))),
         };
         let (sender, receiver) = watch::channel(urgency);
-        let deadline = later(now.monotonic, self.policy.acquire_timeout);
+        let deadline = later(now.monotonic, self.settings.acquire_timeout);
         self.newest += 1;
         self.events += 1;
-        self.fetch = Fetch::InFlight(InFlight {
+        self.fetch = Fetch::InFlight {
             urgency: sender,
             deadline,
             overdue: later(now.monotonic, BEGINS_WITHIN),
-        });
+        };
         Start {
             number: self.newest,
             cause,
@@ -349,42 +338,37 @@ impl Lifecycle {
         }
     }
 
-    /// The fetch in flight, if it is this one.
-    fn in_flight(&mut self, number: u64) -> Option<&mut InFlight> {
-        match &mut self.fetch {
-            Fetch::InFlight(flight) if self.newest == number => Some(flight),
-            _ => None,
-        }
-    }
-
     /// The task of the fetch runs. `false`: the fetch was given up.
     pub(super) fn begun(&mut self, number: u64) -> bool {
-        let flight = self.in_flight(number);
-        flight
-            .map(|flight| flight.overdue = later(flight.deadline, GRACE))
-            .is_some()
+        self.stops(number, |deadline| deadline)
     }
 
     /// The fetch has a permit. `false`: it was given up and must send nothing.
     pub(super) fn granted(&mut self, number: u64, now: Now) -> bool {
-        let overdue = later(
-            now.monotonic,
-            self.policy.fetch_timeout.saturating_add(GRACE),
-        );
-        let flight = self.in_flight(number);
-        flight.map(|flight| flight.overdue = overdue).is_some()
+        let timeout = self.settings.fetch_timeout;
+        self.stops(number, |_| later(now.monotonic, timeout))
     }
 
     /// The request is over, and the provider may go on. `sent` is `false` if the
     /// connection was never made.
     pub(super) fn answered(&mut self, number: u64, sent: bool, now: Now) {
-        let goes_on = self.policy.fetch_timeout.saturating_add(AFTER_REQUEST);
-        if let Some(flight) = self.in_flight(number) {
-            let stops = match sent {
-                true => later(now.monotonic, goes_on).max(flight.deadline),
-                false => flight.deadline,
-            };
-            flight.overdue = later(stops, GRACE);
+        let goes_on = self.settings.fetch_timeout.saturating_add(AFTER_REQUEST);
+        self.stops(number, |deadline| match sent {
+            true => later(now.monotonic, goes_on).max(deadline),
+            false => deadline,
+        });
+    }
+
+    /// Sets when the fetch should stop, by its deadline. `false`: it was given up.
+    fn stops(&mut self, number: u64, at: impl FnOnce(Instant) -> Instant) -> bool {
+        match &mut self.fetch {
+            Fetch::InFlight {
+                deadline, overdue, ..
+            } if self.newest == number => {
+                *overdue = later(at(*deadline), GRACE);
+                true
+            }
+            _ => false,
         }
     }
 
@@ -394,22 +378,24 @@ impl Lifecycle {
     pub(super) fn ended(
         &mut self,
         number: u64,
-        result: Result<Minted, Error>,
+        result: Result<(AccessToken, Now), Error>,
         (now, chance): (Now, f32),
-    ) -> Option<Result<Published, Error>> {
-        let urgency = *self.in_flight(number)?.urgency.borrow();
+    ) -> Option<Result<Arc<Token>, Error>> {
+        let urgency = match &self.fetch {
+            Fetch::InFlight { urgency, .. } if self.newest == number => *urgency.borrow(),
+            _ => return None,
+        };
         self.events += 1;
         self.lost.1 = 0;
         let old = self.token.as_deref();
-        let token = result.and_then(|mut minted| {
-            let generation = old.map_or(0, Token::generation) + 1;
-            minted.access = minted.access.with_generation(generation);
+        let token = result.and_then(|(access, born)| {
+            let access = access.with_generation(old.map_or(0, Token::generation) + 1);
             let old = old.filter(|_| self.rejection.replace_at.is_none());
-            let home = Weak::clone(&self.home);
-            Token::new(minted, old, &self.policy, home, (now, chance))
+            let (settings, home) = (&self.settings, Weak::clone(&self.home));
+            Token::new((access, born), number, old, settings, home, (now, chance))
         });
         Some(match token {
-            Ok(token) => Ok(self.publish(Arc::new(token), now)),
+            Ok(token) => Ok(self.publish(token, now)),
             Err(error) => {
                 let (until, whom) = self.hold(number, &error, urgency, (now, chance));
                 self.fetch = Fetch::Held { error, until, whom };
@@ -418,9 +404,9 @@ impl Lifecycle {
         })
     }
 
-    fn publish(&mut self, token: Arc<Token>, now: Now) -> Published {
+    fn publish(&mut self, token: Token, now: Now) -> Arc<Token> {
+        let token = Arc::new(token);
         let old = self.token.replace(Arc::clone(&token));
-        let replaced = old.as_ref().map(|old| old.age(now));
         if old.is_some_and(|old| self.rejection.is_cure(&old, now)) {
             self.rejection.in_a_row = 0;
         }
@@ -428,7 +414,7 @@ impl Lifecycle {
         self.rejection.since = now.monotonic;
         self.fetch = Fetch::Idle;
         self.failure = None;
-        Published { token, replaced }
+        token
     }
 
     /// Until when no fetch starts after this error, and for whom.
@@ -473,7 +459,7 @@ impl Lifecycle {
 
     /// The fetch has ended without a result. Whether it was in flight still.
     pub(super) fn lost(&mut self, number: u64, now: Now) -> bool {
-        let was_in_flight = self.in_flight(number).is_some();
+        let was_in_flight = self.newest == number && self.is_in_flight();
         if was_in_flight {
             self.events += 1;
             self.lost = (number, self.lost.1.saturating_add(1));
@@ -596,14 +582,6 @@ impl Rejection {
         let served = now.monotonic.saturating_duration_since(self.since);
         self.replace_at.is_none() && (served >= CURED || token.is_due(now))
     }
-}
-
-fn expired_error() -> Error {
-    Error::new(
-        ErrorKind::Timeout,
-        "each new token had expired before it could be used: the machine was suspended, or the \
-         tokens live too short",
-    )
 }
 
 fn lost_error() -> Error {

@@ -10,9 +10,7 @@ use std::time::SystemTime;
 use proptest::prelude::*;
 
 use super::*;
-use crate::clock::Age;
-use crate::settings::Settings;
-use crate::token::AccessToken;
+use crate::settings as config;
 
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -21,6 +19,8 @@ const fn s(seconds: u64) -> Duration {
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
+
+type Act<R = ()> = fn(&mut World) -> R;
 
 /// A machine without jitter, and the clocks.
 struct World {
@@ -32,16 +32,16 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let policy = Policy {
+        let settings = Settings {
             jitter: 0.0,
-            ..Policy::from(&Settings::default())
+            ..Settings::from(&config::Settings::default())
         };
         let now = Now {
             monotonic: Instant::now(),
             wall: SystemTime::now(),
         };
         Self {
-            machine: Lifecycle::new(policy, Weak::new(), now),
+            machine: Lifecycle::new(settings, Weak::new(), now),
             now,
             born: now,
         }
@@ -58,11 +58,11 @@ impl World {
     }
 
     fn caller(&self) -> Caller {
-        Caller::until(self.now.monotonic + s(30))
+        Caller::new(0, self.now.monotonic + s(30))
     }
 
     fn refresher(&self) -> Caller {
-        Caller::newer_than(self.generation(), self.now.monotonic + s(30))
+        Caller::new(self.generation(), self.now.monotonic + s(30))
     }
 
     fn acquire(&mut self, caller: &mut Caller) -> Decision {
@@ -85,14 +85,9 @@ impl World {
         &mut self,
         number: u64,
         result: Result<AccessToken, Error>,
-    ) -> Option<Result<Published, Error>> {
-        let born = Age::starting(self.born);
-        let minted = result.map(|access| Minted {
-            access,
-            born,
-            fetch: number,
-        });
-        self.machine.ended(number, minted, (self.now, 1.0))
+    ) -> Option<Result<Arc<Token>, Error>> {
+        let result = result.map(|access| (access, self.born));
+        self.machine.ended(number, result, (self.now, 1.0))
     }
 
     fn complete(&mut self, result: Result<AccessToken, Error>) {
@@ -154,13 +149,13 @@ fn seconds(duration: Duration) -> String {
 
 fn started(start: &Start) -> String {
     let cause = start.cause.as_str();
-    match (start.class, *start.urgency.borrow()) {
-        (Some(Class::Failing), _) => format!("start {cause}, last in line"),
-        (Some(Class::Rejected), _) => format!("start {cause}, third in line"),
-        (Some(class), _) => format!("start {cause} as {class:?}"),
-        (None, Urgency::Background) => format!("start {cause}, second in line"),
-        (None, Urgency::Waiting) => format!("start {cause}, first in line"),
-    }
+    let place = match (start.class, *start.urgency.borrow()) {
+        (Some((Class::Failing, _)), _) => "last",
+        (Some(_), _) => "third",
+        (None, Urgency::Background) => "second",
+        (None, Urgency::Waiting) => "first",
+    };
+    format!("start {cause}, {place} in line")
 }
 
 /// A decision in one line, as ARCHITECTURE.md has it.
@@ -181,79 +176,79 @@ fn described(decision: &Decision, now: Now) -> String {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Asks {
-    /// A new caller asks for a token.
-    Acquire,
-    /// A new caller asks for a newer token than this.
-    Refresh,
-    /// A replay asks for a newer token than this.
-    Replay,
-    /// A request looks at its token, or the timer has fired.
-    Check,
+fn asks(world: &mut World, mut caller: Caller) -> String {
+    described(&world.acquire(&mut caller), world.now)
+}
+
+/// A new caller asks for a token.
+fn acquire(world: &mut World) -> String {
+    asks(world, world.caller())
+}
+
+/// A new caller asks for a newer token than the current one.
+fn refresh(world: &mut World) -> String {
+    asks(world, world.refresher())
+}
+
+/// A replay asks for a newer token than the current one.
+fn replay(world: &mut World) -> String {
+    let deadline = world.now.monotonic + s(30);
+    asks(world, Caller::replay(world.generation(), deadline))
+}
+
+/// A request looks at its token, or the timer has fired.
+fn check(world: &mut World) -> String {
+    let start = world.check();
+    start.map_or_else(|| "-".to_owned(), |start| started(&start))
 }
 
 #[test]
 #[rustfmt::skip]
 fn decision_table() {
-    use Asks::{Acquire, Check, Refresh, Replay};
     use ErrorKind::{Denied, InvalidClient, RateLimited, Transport};
 
-    type State = fn(&mut World);
-    let table: [(&str, State, Asks, &str); 35] = [
-        ("no token", |_| {}, Acquire, "wait 1 s, start cold, first in line"),
-        ("no token", |_| {}, Check, "start cold, second in line"),
-        ("no token, fetch not begun", |w| w.fetch(), Acquire, "wait 1 s"),
-        ("no token, fetch not begun for 1 s", |w| { w.fetch(); w.pass(s(1)); }, Acquire, "wait 1 s, start cold, first in line"),
-        ("no token, fetch in line", |w| { w.fetch(); w.machine.begun(1); }, Acquire, "wait 30 s"),
-        ("no token, fetch in line", |w| { w.fetch(); w.machine.begun(1); }, Check, "-"),
-        ("no token, fetch sent 9 s ago", |w| { w.fetch(); w.granted(); w.pass(s(9)); }, Acquire, "wait 6 s"),
-        ("no token, fetch overdue", |w| { w.fetch(); w.granted(); w.pass(s(15)); }, Acquire, "wait 1 s, start cold, first in line"),
-        ("no token, first transient failure", |w| { w.fetch(); w.fail(Transport); }, Acquire, "error transport, again in 1 s"),
-        ("no token, first transient failure", |w| { w.fetch(); w.fail(Transport); }, Check, "-"),
-        ("no token, the backoff is over", |w| { w.fetch(); w.fail(Transport); w.pass(s(1)); }, Acquire, "wait 1 s, start cold, first in line"),
-        ("no token, the backoff after a lasting failure is over", |w| { w.fetch(); w.fail(Denied); w.pass(s(60)); }, Acquire, "wait 1 s, start cold, last in line"),
-        ("no token, no turn for 20 s", |w| { w.fetch(); w.refuse(RateLimited, s(20)); }, Acquire, "wait 20 s"),
-        ("no token, no turn for 40 s", |w| { w.fetch(); w.refuse(RateLimited, s(40)); }, Acquire, "error rate_limited, again in 40 s"),
-        ("no token, no turn for a refresh for 40 s", |w| { w.check(); w.refuse(RateLimited, s(40)); }, Acquire, "wait 1 s, start cold, first in line"),
-        ("no token, the credentials are known as refused", |w| { w.fetch(); w.refuse(InvalidClient, s(5)); }, Acquire, "error invalid_client, again in 5 s"),
-        ("no token, a fetch was lost", |w| { w.fetch(); w.lose(); }, Check, "start cold, second in line"),
-        ("no token, two fetches were lost", |w| { for _ in 0..2 { w.fetch(); w.lose(); } }, Check, "-"),
-        ("no token, two fetches were lost", |w| { for _ in 0..2 { w.fetch(); w.lose(); } }, Acquire, "wait 1 s, start cold, first in line"),
-        ("fresh", |w| w.aged(s(2699)), Acquire, "token 1"),
-        ("fresh", |w| w.aged(s(2699)), Check, "-"),
-        ("fresh", |w| w.aged(s(2699)), Refresh, "wait 1 s, start manual, first in line"),
-        ("fresh, 401", |w| { w.aged(s(0)); w.reject(); }, Acquire, "token 1"),
-        ("fresh, 401", |w| { w.aged(s(0)); w.reject(); }, Check, "start rejected, third in line"),
-        ("fresh, 401", |w| { w.aged(s(0)); w.reject(); }, Replay, "wait 1 s, start rejected, third in line"),
-        ("fresh, 401, as its predecessor", |w| { w.aged(s(0)); w.replaced(); w.reject(); }, Check, "-"),
-        ("fresh, 401, as its predecessor", |w| { w.aged(s(0)); w.replaced(); w.reject(); }, Replay, "error timeout"),
-        ("fresh, 401, as its predecessor a minute ago", |w| { w.aged(s(0)); w.replaced(); w.reject(); w.pass(s(60)); }, Check, "start rejected, third in line"),
-        ("refresh due", |w| w.aged(s(2700)), Acquire, "token 1"),
-        ("refresh due", |w| w.aged(s(2700)), Check, "start ahead, second in line"),
-        ("refresh due, 401", |w| { w.aged(s(2700)); w.reject(); }, Check, "start rejected, second in line"),
-        ("refresh due, last fetch failed", |w| { w.aged(s(2700)); w.check(); w.fail(Transport); }, Check, "-"),
-        ("in its last 10 s", |w| w.aged(s(3590)), Acquire, "wait 1 s, start expired, first in line"),
-        ("expired by the wall clock", |w| { w.aged(s(0)); w.now.wall += s(3590); }, Acquire, "wait 1 s, start expired, first in line"),
-        ("expired, last fetch failed", |w| { w.aged(s(3580)); w.check(); w.fail(Denied); w.pass(s(10)); }, Acquire, "error denied, again in 50 s"),
+    let table: [(&str, Act, Act<String>, &str); 36] = [
+        ("no token", |_| {}, acquire, "wait 1 s, start cold, first in line"),
+        ("no token", |_| {}, check, "start cold, second in line"),
+        ("no token, fetch not begun", |w| w.fetch(), acquire, "wait 1 s"),
+        ("no token, fetch not begun for 1 s", |w| { w.fetch(); w.pass(s(1)); }, acquire, "wait 1 s, start cold, first in line"),
+        ("no token, fetch in line", |w| { w.fetch(); w.machine.begun(1); }, acquire, "wait 30 s"),
+        ("no token, fetch in line", |w| { w.fetch(); w.machine.begun(1); }, check, "-"),
+        ("no token, fetch sent 9 s ago", |w| { w.fetch(); w.granted(); w.pass(s(9)); }, acquire, "wait 6 s"),
+        ("no token, fetch overdue", |w| { w.fetch(); w.granted(); w.pass(s(15)); }, acquire, "wait 1 s, start cold, first in line"),
+        ("no token, first transient failure", |w| { w.fetch(); w.fail(Transport); }, acquire, "error transport, again in 1 s"),
+        ("no token, first transient failure", |w| { w.fetch(); w.fail(Transport); }, check, "-"),
+        ("no token, the backoff is over", |w| { w.fetch(); w.fail(Transport); w.pass(s(1)); }, acquire, "wait 1 s, start cold, first in line"),
+        ("no token, the backoff after a lasting failure is over", |w| { w.fetch(); w.fail(Denied); w.pass(s(60)); }, acquire, "wait 1 s, start cold, last in line"),
+        ("no token, no turn for 20 s", |w| { w.fetch(); w.refuse(RateLimited, s(20)); }, acquire, "wait 20 s"),
+        ("no token, no turn for 40 s", |w| { w.fetch(); w.refuse(RateLimited, s(40)); }, acquire, "error rate_limited, again in 40 s"),
+        ("no token, no turn for a refresh for 40 s", |w| { w.check(); w.refuse(RateLimited, s(40)); }, acquire, "wait 1 s, start cold, first in line"),
+        ("no token, the credentials are known as refused", |w| { w.fetch(); w.refuse(InvalidClient, s(5)); }, acquire, "error invalid_client, again in 5 s"),
+        ("no token, a fetch was lost", |w| { w.fetch(); w.lose(); }, check, "start cold, second in line"),
+        ("no token, two fetches were lost", |w| { for _ in 0..2 { w.fetch(); w.lose(); } }, check, "-"),
+        ("no token, two fetches were lost", |w| { for _ in 0..2 { w.fetch(); w.lose(); } }, acquire, "wait 1 s, start cold, first in line"),
+        ("fresh", |w| w.aged(s(2699)), acquire, "token 1"),
+        ("fresh", |w| w.aged(s(2699)), check, "-"),
+        ("fresh", |w| w.aged(s(2699)), refresh, "wait 1 s, start manual, first in line"),
+        ("fresh, 401", |w| { w.aged(s(0)); w.reject(); }, acquire, "token 1"),
+        ("fresh, 401", |w| { w.aged(s(0)); w.reject(); }, check, "start rejected, third in line"),
+        ("fresh, 401", |w| { w.aged(s(0)); w.reject(); }, replay, "wait 1 s, start rejected, third in line"),
+        ("fresh, 401, no turn for 20 s", |w| { w.aged(s(0)); w.reject(); w.check(); w.refuse(RateLimited, s(20)); }, replay, "wait 20 s"),
+        ("fresh, 401, as its predecessor", |w| { w.aged(s(0)); w.replaced(); w.reject(); }, check, "-"),
+        ("fresh, 401, as its predecessor", |w| { w.aged(s(0)); w.replaced(); w.reject(); }, replay, "error timeout"),
+        ("fresh, 401, as its predecessor a minute ago", |w| { w.aged(s(0)); w.replaced(); w.reject(); w.pass(s(60)); }, check, "start rejected, third in line"),
+        ("refresh due", |w| w.aged(s(2700)), acquire, "token 1"),
+        ("refresh due", |w| w.aged(s(2700)), check, "start ahead, second in line"),
+        ("refresh due, 401", |w| { w.aged(s(2700)); w.reject(); }, check, "start rejected, second in line"),
+        ("refresh due, last fetch failed", |w| { w.aged(s(2700)); w.check(); w.fail(Transport); }, check, "-"),
+        ("in its last 10 s", |w| w.aged(s(3590)), acquire, "wait 1 s, start expired, first in line"),
+        ("expired by the wall clock", |w| { w.aged(s(0)); w.now.wall += s(3590); }, acquire, "wait 1 s, start expired, first in line"),
+        ("expired, last fetch failed", |w| { w.aged(s(3580)); w.check(); w.fail(Denied); w.pass(s(10)); }, acquire, "error denied, again in 50 s"),
     ];
     for (state, set_up, asks, expected) in table {
         let mut world = World::new();
         set_up(&mut world);
-        let (deadline, generation) = (world.now.monotonic + s(30), world.generation());
-        let mut caller = match asks {
-            Acquire => world.caller(),
-            Refresh => world.refresher(),
-            Replay => Caller::replay(generation, deadline),
-            Check => {
-                let start = world.check();
-                let decision = start.map_or_else(|| "-".to_owned(), |start| started(&start));
-                assert_eq!(decision, expected, "{state}, {asks:?}");
-                continue;
-            }
-        };
-        let decision = described(&world.acquire(&mut caller), world.now);
-        assert_eq!(decision, expected, "{state}, {asks:?}");
+        assert_eq!(asks(&mut world), expected, "{state}");
     }
 }
 
@@ -267,15 +262,10 @@ fn a_caller_that_joins_a_refresh_makes_it_urgent_and_a_replay_does_not() {
     let mut world = World::new();
     world.aged(s(2700));
     let start = world.check().unwrap();
-    let mut replay = Caller::replay(1, world.now.monotonic + s(30));
-    for (caller, urgency) in [
-        (&mut world.caller(), Urgency::Background),
-        (&mut replay, Urgency::Background),
-        (&mut world.refresher(), Urgency::Waiting),
-    ] {
-        world.acquire(caller);
-        assert_eq!(*start.urgency.borrow(), urgency);
-    }
+    replay(&mut world);
+    assert_eq!(*start.urgency.borrow(), Urgency::Background);
+    refresh(&mut world);
+    assert_eq!(*start.urgency.borrow(), Urgency::Waiting);
 }
 
 #[test]
@@ -306,25 +296,15 @@ fn a_failure_is_the_answer_to_those_who_waited_for_its_fetch_and_to_no_others() 
     // The runtime of the first fetch is gone.
     world.pass(s(1));
     let mut late = world.caller();
-    let decision = world.acquire(&mut late);
-    assert_eq!(
-        described(&decision, world.now),
-        "wait 1 s, start cold, first in line"
-    );
+    world.acquire(&mut late);
+    assert_eq!(world.machine.newest, 2);
     world.fail(ErrorKind::Denied);
     // Both ask when the backoff is over.
     world.pass(s(60));
     early.deadline += s(90);
-    let decision = world.acquire(&mut late);
-    assert_eq!(
-        described(&decision, world.now),
-        "error denied, again in 0 s"
-    );
-    let decision = world.acquire(&mut early);
-    assert_eq!(
-        described(&decision, world.now),
-        "wait 1 s, start cold, last in line"
-    );
+    assert_eq!(asks(&mut world, late), "error denied, again in 0 s");
+    let starts = "wait 1 s, start cold, last in line";
+    assert_eq!(asks(&mut world, early), starts);
 }
 
 #[test]
@@ -345,28 +325,24 @@ fn a_fetch_that_was_given_up_gets_no_permit_and_its_result_is_dropped() {
 #[test]
 fn a_fetch_is_given_up_5_s_after_it_should_have_stopped() {
     let mut world = World::new();
-    let overdue_in = |world: &World| world.machine.next_check_at(world.now) - world.now.monotonic;
     world.fetch();
-    assert_eq!(overdue_in(&world), s(1), "it has not begun");
+    assert_eq!(due_in(&world), s(1), "it has not begun");
     world.machine.begun(1);
-    assert_eq!(overdue_in(&world), s(30 + 5), "its deadline");
+    assert_eq!(due_in(&world), s(30 + 5), "its deadline");
     world.pass(s(20));
     assert!(world.granted());
-    assert_eq!(overdue_in(&world), s(10 + 5), "its request times out");
+    assert_eq!(due_in(&world), s(10 + 5), "its request times out");
     world.pass(s(10));
     world.machine.answered(1, true, world.now);
-    assert_eq!(overdue_in(&world), s(10 + 5 + 5), "a wrapper goes on");
+    assert_eq!(due_in(&world), s(10 + 5 + 5), "a wrapper goes on");
     world.machine.granted(1, world.now);
     world.machine.answered(1, false, world.now);
-    assert_eq!(overdue_in(&world), s(5), "the connection was never made");
+    assert_eq!(due_in(&world), s(5), "the connection was never made");
 }
 
 #[test]
 fn only_fetches_in_a_row_without_a_result_delay_the_next() {
-    let ends: [fn(&mut World); 2] = [
-        |world| world.token(s(60)),
-        |world| world.fail(ErrorKind::Transport),
-    ];
+    let ends: [Act; 2] = [|w| w.token(s(60)), |w| w.fail(ErrorKind::Transport)];
     for end in ends {
         let mut world = World::new();
         for _ in 1..=3 {
@@ -380,87 +356,6 @@ fn only_fetches_in_a_row_without_a_result_delay_the_next() {
         world.fetch();
         assert!(world.lose());
         assert!(world.check().is_some());
-    }
-}
-
-#[test]
-fn each_token_in_a_row_that_is_answered_401_is_replaced_a_step_later() {
-    let mut world = World::new();
-    world.aged(s(0));
-    for minutes in [0, 1, 2, 4, 8, 10, 10, 10] {
-        assert_eq!(world.reject(), Some(s(60 * minutes)));
-        // Its second 401 changes nothing.
-        assert_eq!(world.reject(), None);
-        world.pass(s(60 * minutes));
-        assert_eq!(world.check().unwrap().cause, Cause::Rejected);
-        world.token(s(3600));
-        world.pass(s(1));
-    }
-}
-
-#[test]
-fn a_token_that_served_290_s_without_a_401_starts_the_schedule_anew() {
-    type Serves = fn(&mut World);
-    let table: [(&str, Serves, u64); 6] = [
-        ("289 s", |w| w.pass(s(289)), 2),
-        ("290 s", |w| w.pass(s(290)), 0),
-        (
-            "290 s, 401 at first",
-            |w| {
-                w.pass(s(1));
-                w.reject();
-                w.pass(s(290));
-            },
-            4,
-        ),
-        (
-            "refreshed by hand after 290 s",
-            |w| {
-                w.pass(s(290));
-                w.acquire(&mut w.refresher());
-                w.token(s(3600));
-            },
-            0,
-        ),
-        (
-            "refreshed by hand after 289 s",
-            |w| {
-                w.pass(s(289));
-                w.acquire(&mut w.refresher());
-                w.token(s(3600));
-            },
-            2,
-        ),
-        (
-            "a life of 60 s, refreshed ahead",
-            |w| {
-                w.acquire(&mut w.refresher());
-                w.token(s(60));
-                w.pass(s(30));
-                w.check();
-                w.token(s(60));
-            },
-            0,
-        ),
-    ];
-    for (serves, set_up, minutes) in table {
-        let mut world = World::new();
-        world.aged(s(0));
-        world.replaced();
-        world.reject();
-        world.pass(s(60));
-        world.check();
-        world.token(s(3600));
-        set_up(&mut world);
-        if world.reject().is_none() {
-            // It was answered 401 before: ask its successor.
-            world.check();
-            world.token(s(3600));
-            assert_eq!(world.reject(), Some(s(60 * minutes)), "{serves}");
-            continue;
-        }
-        let at = world.machine.rejection.replace_at.unwrap();
-        assert_eq!(at - world.now.monotonic, s(60 * minutes), "{serves}");
     }
 }
 
@@ -482,109 +377,33 @@ fn a_token_that_was_requested_before_the_last_401_adds_no_step() {
 fn a_token_that_is_issued_again_is_a_new_one_if_it_brings_more_life() {
     #[rustfmt::skip]
     let table = [
-        // left before, life now -> due after, not sent after
-        (s(900), s(3600), s(2700), s(3590)),
-        (s(300), s(600), s(300), s(590)),
-        (s(300), s(302), s(151), s(292)),
-        (s(300), s(301), s(301), s(301)),
-        (s(300), s(300), s(300), s(300)),
-        (s(300), s(299), s(299), s(299)),
+        // left before, life now, on its way -> due after, not sent after
+        (s(900), s(3600), s(0), s(2700), s(3590)),
+        (s(300), s(600), s(0), s(300), s(590)),
+        (s(300), s(302), s(0), s(151), s(292)),
+        (s(300), s(301), s(0), s(301), s(301)),
+        (s(300), s(300), s(0), s(300), s(300)),
+        (s(300), s(300), s(5), s(295), s(295)),
+        (s(300), s(299), s(0), s(299), s(299)),
     ];
-    for (left, life, due, end) in table {
+    for (left, life, on_its_way, due, end) in table {
         let mut world = World::new();
-        let same = || AccessToken::bearer("same", life).unwrap();
+        let same = |life| Ok(AccessToken::bearer("same", life).unwrap());
         world.fetch();
-        world.complete(Ok(AccessToken::bearer("same", s(3600)).unwrap()));
+        world.complete(same(s(3600)));
         world.pass(s(3600) - left);
         world.acquire(&mut world.refresher());
-        world.complete(Ok(same()));
-        assert_eq!(world.generation(), 2);
+        world.pass(on_its_way);
+        world.complete(same(life));
         let token = world.machine.token.clone().unwrap();
-        let from_now = |at: Instant| at - world.now.monotonic;
-        assert_eq!(from_now(token.due_at(world.now)), due, "{left:?} {life:?}");
-        assert_eq!(from_now(token.ends_at(world.now)), end, "{left:?} {life:?}");
+        assert_eq!(token.generation(), 2);
+        let [due_at, ends_at] = [token.due_at(world.now), token.ends_at(world.now)];
+        let from_now = [due_at, ends_at].map(|at| at - world.now.monotonic);
+        assert_eq!(from_now, [due, end], "{left:?} {life:?}");
     }
 }
 
-#[test]
-fn a_late_answer_does_not_make_a_token_that_is_issued_again_look_longer() {
-    let mut world = World::new();
-    let same = |life| Ok(AccessToken::bearer("same", life).unwrap());
-    world.fetch();
-    world.complete(same(s(3600)));
-    world.pass(s(3300));
-    world.acquire(&mut world.refresher());
-    world.pass(s(5));
-    world.complete(same(s(300)));
-    assert_eq!(due_in(&world), s(295));
-}
-
-/// What happens to a machine.
-#[derive(Debug, Clone)]
-enum Happens {
-    /// Both clocks go on.
-    Pass(u32),
-    /// The machine is suspended: only the wall clock goes on.
-    Suspend(u32),
-    SetBack(u32),
-    /// A new caller, in one of four places, with this much patience.
-    Call {
-        place: usize,
-        patience: u32,
-        refresh: bool,
-        quiet: bool,
-    },
-    /// The caller in this place asks again.
-    AskAgain(usize),
-    Check,
-    Begin,
-    Grant,
-    Answer(bool),
-    Token(u32),
-    SameToken(u32),
-    Fail(u8, Option<u32>),
-    Lose,
-    Reject {
-        old: bool,
-    },
-}
-
-impl Happens {
-    /// Picked by two numbers, which proptest draws, and shrinks, faster than a
-    /// choice among strategies.
-    fn pick((kind, number): (u8, u32)) -> Self {
-        let place = number as usize % 4;
-        let within = |most: u32| number % most;
-        match kind % 44 {
-            0..2 => Self::Pass(within(2_000)),
-            2..4 => Self::Pass(within(60_000)),
-            4..6 => Self::Pass(within(4_000_000)),
-            6..14 => Self::AskAgain(place),
-            14..18 => Self::Check,
-            18..24 => Self::Call {
-                place,
-                patience: within(40_000),
-                refresh: number & 64 == 0,
-                quiet: number & 128 == 0,
-            },
-            24 => Self::Begin,
-            25..27 => Self::Grant,
-            27 => Self::Answer(number & 1 == 0),
-            28..32 => Self::Token(within(4_000_000) + 1),
-            32 => Self::SameToken(within(4_000_000) + 1),
-            33..35 => Self::Fail(within(5) as u8, Some(within(4_000_000))),
-            35..37 => Self::Fail(within(5) as u8, None),
-            37..41 => Self::Reject {
-                old: number & 1 == 0,
-            },
-            41 => Self::Lose,
-            42 => Self::Suspend(within(4_000_000)),
-            _ => Self::SetBack(within(600_000)),
-        }
-    }
-}
-
-/// What an observer of events and decisions knows.
+/// Draws random events, and knows what an observer of them and of the decisions knows.
 struct Observer {
     world: World,
     callers: [Option<Caller>; 4],
@@ -631,7 +450,7 @@ impl Observer {
         };
         let now = self.world.now;
         match self.world.acquire(&mut caller) {
-            Decision::Ready(token) => self.serves(&token, &caller),
+            Decision::Ready(token) => self.serves(&token, caller.newer_than),
             Decision::Failed(error) => {
                 // An event asks for a place at most 4,000 s away.
                 assert!(error.retry_after().unwrap_or_default() <= s(4000));
@@ -647,7 +466,7 @@ impl Observer {
         }
     }
 
-    fn serves(&self, token: &Token, caller: &Caller) {
+    fn serves(&self, token: &Token, newer_than: u64) {
         let now = self.world.now;
         let (generation, ends, ends_by_wall) = self.ends.expect("a token was published");
         assert_eq!(token.generation(), generation, "not the newest token");
@@ -655,7 +474,11 @@ impl Observer {
             now.monotonic < ends && now.wall < ends_by_wall,
             "an expired token"
         );
-        assert!(generation > caller.newer_than);
+        assert!(generation > newer_than);
+    }
+
+    fn brings(&mut self, token: String, life: Duration) {
+        self.ended(Ok(AccessToken::bearer(token, life).unwrap()));
     }
 
     fn ended(&mut self, result: Result<AccessToken, Error>) {
@@ -666,7 +489,7 @@ impl Observer {
         match self.world.end(number, result) {
             // It was given up.
             None => {}
-            Some(Ok(Published { token, .. })) => {
+            Some(Ok(token)) => {
                 let last = self.ends.map_or(0, |(generation, ..)| generation);
                 assert_eq!(token.generation(), last + 1);
                 let born = self.world.born;
@@ -685,107 +508,104 @@ impl Observer {
         }
     }
 
-    fn happens(&mut self, event: &Happens) {
+    /// A task begins, gets a permit, or has its answer.
+    fn goes_on<R>(&mut self, event: impl FnOnce(&mut Lifecycle, u64, Now) -> R) {
+        let (world, Some((number, overdue))) = (&mut self.world, &mut self.in_flight) else {
+            return;
+        };
+        event(&mut world.machine, *number, world.now);
+        if world.machine.newest == *number && world.machine.is_in_flight() {
+            let now = world.now.monotonic;
+            *overdue = world.machine.next_check_at(world.now);
+            let deadline = world.born.monotonic + s(30);
+            assert!(*overdue >= deadline.min(now + s(10)) + s(5));
+            assert!(*overdue <= deadline.max(now + s(15)) + s(5));
+        }
+    }
+
+    fn rejects(&mut self, old: bool) {
+        let generation = self.world.generation().saturating_sub(old.into());
+        let rejected = self.world.machine.rejected(generation, self.world.now);
+        assert!(rejected.is_none() || !old);
+        if let Some((_, delay)) = rejected {
+            assert!([0, 1, 2, 4, 8, 10].contains(&(delay.as_secs() / 60)));
+            assert!(delay <= self.delay * 2 + s(60), "a step left out");
+            self.delay = delay;
+        }
+        // What a server says may start a fetch at once.
+        self.at_once = [0; 5];
+    }
+
+    /// Picks an event by two numbers, which proptest draws, and shrinks, faster than a choice
+    /// among strategies.
+    fn happens(&mut self, (kind, number): (u8, u32)) {
+        let place = number as usize % 4;
+        let within = |most: u32| ms((number % most).into());
         let world = &mut self.world;
-        match *event {
-            Happens::Pass(0) | Happens::Suspend(0) => {}
-            Happens::Pass(time) => {
-                world.pass(ms(time.into()));
-                self.at_once = [0; 5];
+        match kind % 44 {
+            // Time passes, the machine is suspended, the wall clock is set back.
+            kind @ (0..6 | 42 | 43) => {
+                let before = world.now;
+                match kind {
+                    0..2 => world.pass(within(2_000)),
+                    2..4 => world.pass(within(60_000)),
+                    4..6 => world.pass(within(4_000_000)),
+                    42 => world.now.wall += within(4_000_000),
+                    _ => world.now.wall -= within(600_000),
+                }
+                if world.now != before {
+                    self.at_once = [0; 5];
+                }
             }
-            Happens::Suspend(time) => {
-                world.now.wall += ms(time.into());
-                self.at_once = [0; 5];
-            }
-            Happens::SetBack(time) => {
-                world.now.wall -= ms(time.into());
-                self.at_once = [0; 5];
-            }
-            Happens::Call {
-                place,
-                patience,
-                refresh,
-                quiet,
-            } => {
-                let deadline = world.now.monotonic + ms(patience.into());
-                let generation = world.generation();
-                self.callers[place] = Some(match (refresh, quiet) {
-                    (true, true) => Caller::replay(generation, deadline),
-                    (true, false) => Caller::newer_than(generation, deadline),
-                    (false, _) => Caller::until(deadline),
-                });
-                self.at_once[place] = 0;
-                self.ask(place);
-            }
-            Happens::AskAgain(place) => self.ask(place),
-            Happens::Check => {
+            6..14 => self.ask(place),
+            14..18 => {
                 if let Some(start) = world.check() {
                     assert_eq!(*start.urgency.borrow(), Urgency::Background);
                     self.started(&start, 4);
                 }
             }
-            Happens::Begin | Happens::Grant | Happens::Answer(_) => {
-                let Some((number, overdue)) = &mut self.in_flight else {
-                    return;
-                };
-                let goes_on = match event {
-                    Happens::Begin => world.machine.begun(*number),
-                    Happens::Answer(sent) => {
-                        world.machine.answered(*number, *sent, world.now);
-                        world.machine.in_flight(*number).is_some()
-                    }
-                    _ => world.machine.granted(*number, world.now),
-                };
-                if goes_on {
-                    let now = world.now.monotonic;
-                    *overdue = world.machine.next_check_at(world.now);
-                    let deadline = world.born.monotonic + s(30);
-                    assert!(*overdue >= deadline.min(now + s(10)) + s(5));
-                    assert!(*overdue <= deadline.max(now + s(15)) + s(5));
-                }
+            18..24 => {
+                let deadline = world.now.monotonic + within(40_000);
+                let generation = world.generation();
+                self.callers[place] = Some(match (number & 64 == 0, number & 128 == 0) {
+                    (true, true) => Caller::replay(generation, deadline),
+                    (true, false) => Caller::new(generation, deadline),
+                    (false, _) => Caller::new(0, deadline),
+                });
+                self.at_once[place] = 0;
+                self.ask(place);
             }
-            Happens::Token(life) => {
+            24 => self.goes_on(|machine, fetch, _| machine.begun(fetch)),
+            25..27 => self.goes_on(|machine, fetch, now| machine.granted(fetch, now)),
+            27 => self.goes_on(|machine, fetch, now| machine.answered(fetch, number & 1 == 0, now)),
+            28..32 => {
                 let name = format!("token-{}", world.machine.newest);
-                self.ended(Ok(AccessToken::bearer(name, ms(life.into())).unwrap()));
+                self.brings(name, within(4_000_000) + ms(1));
             }
-            Happens::SameToken(life) => {
-                self.ended(Ok(AccessToken::bearer("same", ms(life.into())).unwrap()));
-            }
-            Happens::Fail(kind, after) => {
-                let kind = [
+            32 => self.brings("same".to_owned(), within(4_000_000) + ms(1)),
+            kind @ 33..37 => {
+                let of = [
                     ErrorKind::Transport,
                     ErrorKind::InvalidClient,
                     ErrorKind::RateLimited,
                     ErrorKind::Timeout,
                     ErrorKind::RateLimited,
-                ][usize::from(kind)];
-                let mut error = Error::new(kind, "failed");
-                if let Some(after) = after {
-                    error = error.with_retry_after(ms(after.into()));
-                    if after % 2 == 0 {
+                ];
+                let mut error = Error::new(of[number as usize % 5], "failed");
+                if kind < 35 {
+                    error = error.with_retry_after(within(4_000_000));
+                    if number & 1 == 0 {
                         error = error.not_attempted();
                     }
                 }
                 self.ended(Err(error));
             }
-            Happens::Lose => {
+            37..=40 => self.rejects(number & 1 == 0),
+            _ => {
                 if world.lose() {
                     self.in_flight = None;
                     self.held_until = None;
                 }
-            }
-            Happens::Reject { old } => {
-                let generation = world.generation().saturating_sub(old.into());
-                let rejected = world.machine.rejected(generation, world.now);
-                assert!(rejected.is_none() || !old);
-                if let Some((_, delay)) = rejected {
-                    let minutes = delay.as_secs() / 60;
-                    assert!([0, 1, 2, 4, 8, 10].contains(&minutes));
-                    assert!(delay <= self.delay * 2 + s(60), "a step left out");
-                    self.delay = delay;
-                }
-                // What a server says may start a fetch at once.
-                self.at_once = [0; 5];
             }
         }
         self.holds();
@@ -798,7 +618,7 @@ impl Observer {
         let usable = machine.usable(0, now);
         assert_eq!(status.has_token(), usable.is_some());
         if let Some(token) = usable {
-            self.serves(token, &self.world.caller());
+            self.serves(token, 0);
         }
         assert!(status.next_attempt_in.is_none_or(|wait| wait <= s(4000)));
         assert_eq!(status.last_error.is_some(), status.consecutive_failures > 0);
@@ -808,10 +628,8 @@ impl Observer {
 /// Cases of 100 events each.
 fn cases() -> u32 {
     let events = std::env::var("LIFECYCLE_EVENTS").ok();
-    let events = events
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(50_000u32);
-    events.div_ceil(100)
+    let events = events.and_then(|text| text.parse().ok());
+    events.unwrap_or(50_000u32).div_ceil(100)
 }
 
 proptest! {
@@ -821,8 +639,6 @@ proptest! {
         events in proptest::collection::vec((any::<u8>(), any::<u32>()), 100),
     ) {
         let mut observer = Observer::new();
-        for event in events.into_iter().map(Happens::pick) {
-            observer.happens(&event);
-        }
+        events.into_iter().for_each(|event| observer.happens(event));
     }
 }

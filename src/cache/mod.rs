@@ -19,10 +19,9 @@ use tokio::sync::watch;
 
 use self::lifecycle::{Caller, Decision};
 pub(crate) use self::slot::SlotReader;
-pub(crate) use self::state::Settings;
 use self::state::State;
 pub use self::status::{Phase, TokenStatus};
-pub(crate) use self::token::Token;
+pub(crate) use self::token::{Settings, Token};
 use crate::clock::{Clock, Now, TokioClock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{DynProvider, TokenProvider};
@@ -59,20 +58,21 @@ pub struct TokenCache {
 }
 
 impl TokenCache {
-    /// A cache of this provider's tokens, with every setting at its default.
+    /// Makes a cache of this provider's tokens, with every setting at its default.
     /// The [builder](crate::OfficeRndAuthLayer::builder) has the settings.
     #[must_use]
     pub fn new(provider: impl TokenProvider) -> Self {
-        let settings = Settings::new(&config::Settings::default(), Arc::new(TokioClock));
-        Self::with_settings(Box::new(provider), None, settings)
+        let settings = Settings::from(&config::Settings::default());
+        Self::with_settings(Box::new(provider), None, settings, Arc::new(TokioClock))
     }
 
     pub(crate) fn with_settings(
         provider: Box<dyn DynProvider>,
         rate_limit: Option<RateLimit>,
         settings: Settings,
+        clock: Arc<dyn Clock>,
     ) -> Self {
-        let state = State::new(provider, rate_limit, settings);
+        let state = State::new(provider, rate_limit, settings, clock);
         keep_warm::ensure(&state);
         Self { state }
     }
@@ -80,8 +80,7 @@ impl TokenCache {
     /// Returns the cached token without waiting, if requests can carry it now;
     /// starts a refresh in the background when one is due.
     ///
-    /// `None`: there is no token yet, or it expires within the `expiry_margin`
-    /// (10 s).
+    /// Returns `None` if there is no token yet, or if it expires within the `expiry_margin` (10 s).
     #[must_use]
     pub fn try_token(&self) -> Option<AccessToken> {
         let token = self.state.slot.load();
@@ -155,11 +154,11 @@ impl TokenCache {
         Ok(token.access().clone())
     }
 
-    /// The same, with a deadline in place of the `acquire_timeout`.
+    /// Returns the token, and waits for one until `deadline` at most.
     pub(crate) async fn token_until(&self, deadline: Instant) -> Result<Arc<Token>, Error> {
         match self.try_carry(None, Arc::clone) {
             Some(token) => Ok(token),
-            None => self.acquire(Caller::until(deadline)).await,
+            None => self.acquire(Caller::new(0, deadline)).await,
         }
     }
 
@@ -173,9 +172,13 @@ impl TokenCache {
             changes.mark_unchanged();
             let runtime = match Runtime::current() {
                 Ok(runtime) => runtime,
-                Err(error) => return state.usable(caller.newer_than).ok_or(error),
+                Err(error) => {
+                    let newer_than = caller.newer_than;
+                    let usable = state.with(|it, now| it.usable(newer_than, now).cloned());
+                    return usable.ok_or(error);
+                }
             };
-            match state.acquire(&mut caller) {
+            match state.with(|lifecycle, now| lifecycle.acquire(&mut caller, now)) {
                 Decision::Ready(token) => return Ok(token),
                 Decision::Failed(error) => return Err(error),
                 Decision::Wait { until, start } => {
@@ -199,8 +202,7 @@ impl TokenCache {
     ///
     /// # Errors
     ///
-    /// As [`token`](Self::token), also while the old token still serves: it
-    /// stays in use.
+    /// Those of [`token`](Self::token). On an error the old token stays in use.
     ///
     /// # Cancel safety
     ///
@@ -208,7 +210,7 @@ impl TokenCache {
     pub async fn refresh(&self) -> Result<AccessToken, Error> {
         let token = self.state.slot.get();
         let generation = token.map_or(0, |token| token.generation());
-        let caller = Caller::newer_than(generation, self.deadline());
+        let caller = Caller::new(generation, self.deadline());
         Ok(self.acquire(caller).await?.access().clone())
     }
 
@@ -259,8 +261,8 @@ impl TokenCache {
     /// token that was replaced, or that is known as rejected. A token whose
     /// predecessor was rejected too is replaced after 1 min, the next ones after
     /// 2, 4, 8 and then each 10 min. A token that served 290 s, or until its refresh
-    /// was due, without a 401 starts the schedule again: it is replaced at once. Outside a runtime, the next call inside one starts
-    /// the fetch.
+    /// was due, without a 401 starts the schedule again: it is replaced at once.
+    /// Outside a runtime, the next call inside one starts the fetch.
     #[expect(clippy::must_use_candidate, reason = "most callers only report")]
     pub fn reject(&self, token: &AccessToken) -> bool {
         // Another cache's token may have the same generation.
@@ -269,7 +271,7 @@ impl TokenCache {
         ours && self.reject_generation(token.generation())
     }
 
-    /// The same by the token's generation.
+    /// Reports a 401 to the token of this generation.
     pub(crate) fn reject_generation(&self, generation: u64) -> bool {
         let first = self.state.rejected(generation);
         // Under the lock: a replay asks next whether the fetch is on its way.
@@ -279,7 +281,7 @@ impl TokenCache {
         first
     }
 
-    /// What the cache is doing now.
+    /// Returns what the cache is doing now.
     #[must_use]
     pub fn status(&self) -> TokenStatus {
         self.state.status()
@@ -300,30 +302,29 @@ impl TokenCache {
         &*self.state.clock
     }
 
-    /// Until when a caller that comes now waits.
+    /// Returns until when a caller that comes now waits.
     pub(crate) fn deadline(&self) -> Instant {
-        later(self.clock().now(), self.state.policy.acquire_timeout)
+        later(self.clock().now(), self.state.settings.acquire_timeout)
     }
 
-    /// The cache of a token, while it lives.
+    /// Returns the cache of a token, while it lives.
     pub(crate) fn of(token: &Token) -> Option<Self> {
         let state = token.home()?;
         Some(Self { state })
     }
 
-    /// Whether a newer token than the rejected one is there, or on its way.
+    /// Returns whether a newer token than the rejected one is there, or on its way.
     pub(crate) fn replacement_pending(&self, rejected: u64) -> bool {
-        self.state.is_replacing(rejected)
+        self.state
+            .with(|lifecycle, now| lifecycle.is_replacing(rejected, now))
     }
 
-    /// Waits until the fetch that may bring it has ended, at most for the
-    /// `acquire_timeout`.
+    /// Waits until the fetch of a newer token has ended, at most for the `acquire_timeout`.
     pub(crate) async fn replacement(&self, rejected: u64) {
+        let caller = Caller::replay(rejected, self.deadline());
         // Without a newer token, the replay carries the old one: the 401 may
         // have been a passing fault.
-        let _ = self
-            .acquire(Caller::replay(rejected, self.deadline()))
-            .await;
+        let _ = self.acquire(caller).await;
     }
 }
 

@@ -89,8 +89,6 @@ impl Clone for SlotReader {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::cache::TokenCache;
     use crate::provider::StaticToken;
@@ -116,17 +114,5 @@ mod tests {
             assert_eq!(copy.generation(), shared.generation());
             assert!(reader.clone().copy(slot).is_none());
         }
-    }
-
-    #[tokio::test]
-    async fn a_caller_sees_a_newer_token_only() {
-        let life = Duration::from_secs(60);
-        let cache = TokenCache::new(crate::provider::provider_fn(move || {
-            std::future::ready(crate::token::AccessToken::bearer("t", life))
-        }));
-        assert!(cache.state.slot.newer_than(0).is_none());
-        cache.token().await.unwrap();
-        assert_eq!(cache.state.slot.newer_than(0).unwrap().generation(), 1);
-        assert!(cache.state.slot.newer_than(1).is_none());
     }
 }

@@ -54,7 +54,7 @@ pub struct TokenStatus {
 }
 
 impl TokenStatus {
-    /// Whether there is a token that requests can carry now.
+    /// Returns whether there is a token that requests can carry now.
     #[must_use]
     pub fn has_token(&self) -> bool {
         match self.phase {

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 
 use super::state::State;
-use crate::clock::{Age, Clock, NO_TICK, Now, later, runs_with_the_system, tick};
+use crate::clock::{Clock, NO_TICK, Now, later, runs_with_the_system, tick};
 use crate::error::{Error, ErrorKind};
-use crate::settings::Settings;
+use crate::settings as config;
 use crate::sync::{AtomicU64, Ordering};
 use crate::token::AccessToken;
 
@@ -19,12 +19,9 @@ const ROUNDING: Duration = Duration::from_secs(1);
 /// More than one tick of the coarse clock.
 const MAX_TICK: Duration = Duration::from_millis(20);
 
-/// A tick that the coarse clock never shows.
-const NEVER: u64 = u64::MAX;
-
-/// The settings that shape the life of a token and of its fetch.
+/// The settings of a cache.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Policy {
+pub(crate) struct Settings {
     /// How long before its expiry a token is refreshed, at most half its life.
     pub(crate) refresh_ahead: Duration,
     /// The largest share of the time until then by which it is refreshed earlier.
@@ -33,6 +30,7 @@ pub(crate) struct Policy {
     pub(crate) expiry_margin: Duration,
     pub(crate) fetch_timeout: Duration,
     pub(crate) acquire_timeout: Duration,
+    pub(crate) keep_warm: bool,
 }
 
 /// A token in the cache, in its slot and on the requests that carry it.
@@ -42,11 +40,11 @@ pub(crate) struct Policy {
 pub(crate) struct Token {
     /// The value that requests copy. `access` has it too, one pointer further away.
     value: HeaderValue,
-    /// The tick of the coarse clock in which the token was last found live.
+    /// The tick of the coarse clock in which the token was last found live; 0 is none.
     live_at: AtomicU64,
     access: AccessToken,
     /// Just before the request for it was sent.
-    born: Age,
+    born: Now,
     /// The age from which it is refreshed in the background.
     refresh_due: Duration,
     /// The age from which it is not sent any more.
@@ -57,16 +55,9 @@ pub(crate) struct Token {
     home: Weak<State>,
 }
 
-/// A new token as its fetch brought it.
-pub(super) struct Minted {
-    pub(super) access: AccessToken,
-    pub(super) born: Age,
-    pub(super) fetch: u64,
-}
-
 impl Token {
-    /// Plans the life of a new token. `old` is the token that it replaces, if requests may still
-    /// carry that. `chance` in `0.0..1.0` picks the jitter.
+    /// Plans the life of a new token, requested at `born`. `old` is the token that it replaces, if
+    /// requests may still carry that. `chance` in `0.0..1.0` picks the jitter.
     ///
     /// A 3,600 s token, 15 min ahead and 10 % jitter: refreshed between 40:30 and 45:00, not sent
     /// from 59:50 on.
@@ -75,30 +66,26 @@ impl Token {
     ///
     /// [`ErrorKind::Malformed`] if it expired on its way.
     pub(super) fn new(
-        minted: Minted,
+        (access, born): (AccessToken, Now),
+        fetch: u64,
         old: Option<&Self>,
-        policy: &Policy,
+        settings: &Settings,
         home: Weak<State>,
         (now, chance): (Now, f32),
     ) -> Result<Self, Error> {
-        let Minted {
-            access,
-            born,
-            fetch,
-        } = minted;
         let life = access.expires_in();
-        let left = life.saturating_sub(born.at(now));
+        let left = life.saturating_sub(now.since(born));
         let brings_no_life = |old: &Self| {
             old.value == *access.header_value() && left <= old.left(now).saturating_add(ROUNDING)
         };
         // A server that hands out one token until it expires is not asked again before that.
         let (refresh_due, end) = match old.is_some_and(brings_no_life) {
             true => (life, life),
-            false => plan(policy, life, chance),
+            false => plan(settings, life, chance),
         };
         let token = Self {
             value: access.header_value().clone(),
-            live_at: AtomicU64::new(NEVER),
+            live_at: AtomicU64::new(0),
             access,
             born,
             refresh_due,
@@ -121,13 +108,10 @@ impl Token {
     pub(super) fn copy(&self) -> Arc<Self> {
         Arc::new(Self {
             value: self.access.fresh_header_value(),
-            live_at: AtomicU64::new(NEVER),
+            live_at: AtomicU64::new(0),
             access: self.access.clone(),
-            born: self.born,
-            refresh_due: self.refresh_due,
-            end: self.end,
-            fetch: self.fetch,
             home: Weak::clone(&self.home),
+            ..*self
         })
     }
 
@@ -150,7 +134,7 @@ impl Token {
     }
 
     pub(super) fn age(&self, now: Now) -> Duration {
-        self.born.at(now)
+        now.since(self.born)
     }
 
     /// The rest of its life.
@@ -200,14 +184,15 @@ impl Token {
     }
 }
 
-impl From<&Settings> for Policy {
-    fn from(settings: &Settings) -> Self {
+impl From<&config::Settings> for Settings {
+    fn from(settings: &config::Settings) -> Self {
         Self {
             refresh_ahead: settings.refresh_ahead,
             jitter: settings.jitter,
             expiry_margin: settings.expiry_margin,
             fetch_timeout: settings.fetch_timeout,
             acquire_timeout: settings.acquire_timeout,
+            keep_warm: settings.keep_warm,
         }
     }
 }
@@ -221,10 +206,10 @@ impl fmt::Debug for Token {
 }
 
 /// The ages at which a token granted for `life` is refreshed, and not sent any more.
-fn plan(policy: &Policy, life: Duration, chance: f32) -> (Duration, Duration) {
-    let end = life.saturating_sub(policy.expiry_margin.min(life / 10));
-    let latest = life.saturating_sub(policy.refresh_ahead.min(life / 2));
-    let early = latest.mul_f32((policy.jitter * chance).clamp(0.0, 1.0));
+fn plan(settings: &Settings, life: Duration, chance: f32) -> (Duration, Duration) {
+    let end = life.saturating_sub(settings.expiry_margin.min(life / 10));
+    let latest = life.saturating_sub(settings.refresh_ahead.min(life / 2));
+    let early = latest.mul_f32((settings.jitter * chance).clamp(0.0, 1.0));
     (latest.saturating_sub(early).min(end), end)
 }
 
@@ -242,36 +227,36 @@ mod tests {
 
     #[test]
     fn the_table_of_lives() {
-        let policy = Policy::from(&Settings::default());
-        let ahead = |refresh_ahead| Policy {
+        let settings = Settings::from(&config::Settings::default());
+        let ahead = |refresh_ahead| Settings {
             refresh_ahead,
-            ..policy
+            ..settings
         };
-        let margin = |expiry_margin| Policy {
+        let margin = |expiry_margin| Settings {
             expiry_margin,
-            ..policy
+            ..settings
         };
         #[rustfmt::skip]
         let table = [
-            // policy, life, chance -> refresh_due, end
-            (policy, s(3600), 0.0, s(2700), s(3590)),
-            (policy, s(3600), 1.0, s(2430), s(3590)),
-            (policy, s(3600), 0.5, s(2565), s(3590)),
-            (policy, s(300), 0.0, s(150), s(290)),
-            (policy, s(60), 0.0, s(30), s(54)),
-            (policy, s(3), 0.0, ms(1500), ms(2700)),
-            (policy, s(1), 1.0, ms(450), ms(900)),
+            // settings, life, chance -> refresh_due, end
+            (settings, s(3600), 0.0, s(2700), s(3590)),
+            (settings, s(3600), 1.0, s(2430), s(3590)),
+            (settings, s(3600), 0.5, s(2565), s(3590)),
+            (settings, s(300), 0.0, s(150), s(290)),
+            (settings, s(60), 0.0, s(30), s(54)),
+            (settings, s(3), 0.0, ms(1500), ms(2700)),
+            (settings, s(1), 1.0, ms(450), ms(900)),
             (ahead(s(0)), s(3600), 0.0, s(3590), s(3590)),
             (ahead(s(5)), s(3600), 0.0, s(3590), s(3590)),
             (ahead(s(86_400)), s(3600), 0.0, s(1800), s(3590)),
             (margin(s(0)), s(3600), 0.0, s(2700), s(3600)),
             (margin(s(900)), s(3600), 1.0, s(2430), s(3240)),
         ];
-        for (policy, life, chance, refresh_due, end) in table {
-            let planned = plan(&policy, life, chance);
+        for (settings, life, chance, refresh_due, end) in table {
+            let planned = plan(&settings, life, chance);
             let off = planned.0.abs_diff(refresh_due);
-            assert!(off < ms(1), "{policy:?} {life:?} {planned:?}");
-            assert_eq!(planned.1, end, "{policy:?} {life:?}");
+            assert!(off < ms(1), "{settings:?} {life:?} {planned:?}");
+            assert_eq!(planned.1, end, "{settings:?} {life:?}");
         }
     }
 
@@ -281,12 +266,12 @@ mod tests {
             ahead in 0u64..100_000_000, margin in 0u64..100_000_000, life in 1u64..86_400_000,
             jitter in 0f32..=1.0, chance in 0f32..1.0,
         ) {
-            let policy = Policy {
+            let settings = Settings {
                 refresh_ahead: ms(ahead), expiry_margin: ms(margin), jitter,
-                ..Policy::from(&Settings::default())
+                ..Settings::from(&config::Settings::default())
             };
-            let (due, end) = plan(&policy, ms(life), chance);
-            proptest::prop_assert!(due <= plan(&policy, ms(life), 0.0).0);
+            let (due, end) = plan(&settings, ms(life), chance);
+            proptest::prop_assert!(due <= plan(&settings, ms(life), 0.0).0);
             proptest::prop_assert!(due <= end && end <= ms(life) && end >= ms(life) / 10 * 9);
         }
     }

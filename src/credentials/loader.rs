@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::source::{AppCredentials, Source};
-use crate::clock::{Clock, lazy_timeout_at};
+use crate::clock::{Clock, timeout_at};
 use crate::error::{BoxError, ConfigError, Error, ErrorKind};
 use crate::observability;
 
@@ -36,7 +36,7 @@ impl Loader {
         clock: &dyn Clock,
         until: Instant,
     ) -> Result<AppCredentials, Error> {
-        let loaded = match lazy_timeout_at(clock, until, self.source.load()).await {
+        let loaded = match timeout_at(clock, until, self.source.load()).await {
             Some(loaded) => loaded,
             None => Err(BoxError::from("the source did not answer in time")),
         };

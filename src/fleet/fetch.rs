@@ -12,7 +12,7 @@ use super::provider::Shared;
 use super::seal::{Sealer, window};
 use super::store::{Claim, Claimed, Finish, Limits, Name, StoredEntry, random};
 use crate::backoff::backoff;
-use crate::clock::{Age, Clock, Now, later, timeout_at};
+use crate::clock::{Clock, Now, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::observability;
 use crate::provider::{Cause, FetchContext, KeyMaterial, KeyedProvider};
@@ -397,13 +397,10 @@ impl<P: KeyedProvider> Fetch<P> {
     /// Sends a token request. Returns its result, its age since right before it was
     /// sent, and whether the credentials of the claim are still in use: then the
     /// result may be stored under them.
-    async fn request(&self, place: Permit) -> (Result<AccessToken, Error>, Age, bool) {
+    async fn request(&self, place: Permit) -> (Result<AccessToken, Error>, Now, bool) {
         let (clock, provider) = (self.cx.clock(), &self.shared.provider);
         let result = self.cx.fetch_from(provider, place).await;
-        let age = self
-            .cx
-            .last_sent()
-            .map_or_else(|| self.age(), Age::starting);
+        let age = self.cx.last_sent().unwrap_or_else(|| self.age());
         let shareable = if result.is_err() && self.cx.sent_at().is_none() {
             // There is nothing to share.
             false
@@ -428,7 +425,7 @@ impl<P: KeyedProvider> Fetch<P> {
 
     /// Hands out a token that was fetched. If the store does not have it, a task
     /// stores it later.
-    fn fetched(self, token: AccessToken, age: Age, shareable: bool, saved: bool) -> AccessToken {
+    fn fetched(self, token: AccessToken, age: Now, shareable: bool, saved: bool) -> AccessToken {
         let minted_by = self.claim.holder.as_str().to_owned();
         let known = saved.then(|| minted_by.clone());
         self.shared.memory().succeeded(&token, known);
@@ -455,13 +452,13 @@ impl<P: KeyedProvider> Fetch<P> {
         self.cx.clock().now()
     }
 
-    fn age(&self) -> Age {
-        Age::starting(Now::read(self.cx.clock()))
+    fn age(&self) -> Now {
+        Now::read(self.cx.clock())
     }
 
     /// Age by whichever clock has advanced further.
-    fn age_of(&self, age: &Age) -> Duration {
-        age.at(Now::read(self.cx.clock()))
+    fn age_of(&self, age: &Now) -> Duration {
+        Now::read(self.cx.clock()).since(*age)
     }
 }
 
@@ -472,7 +469,7 @@ struct Late {
     claim: Claim,
     sealer: Sealer,
     token: Token,
-    age: Age,
+    age: Now,
 }
 
 /// Offers a token to the store every 10 s, until the store has it or another one
@@ -488,7 +485,7 @@ async fn hand_over<P>(shared: Weak<Shared<P>>, clock: Arc<dyn Clock>, mut late: 
             None => later(clock.now(), OPEN_FOR),
         };
         clock.sleep_until(later(at, spread() / 10)).await;
-        let age = late.age.at(Now::read(&*clock));
+        let age = Now::read(&*clock).since(late.age);
         let left = late.token.granted.saturating_sub(age);
         let is_current = shared.memory().late == late.number && clock.now() < until;
         let token = late.token.clone().with_left(left);

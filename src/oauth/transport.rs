@@ -12,7 +12,7 @@ use http_body::Body;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use tower_service::Service;
 
-use crate::clock::{Clock, lazy_timeout_at};
+use crate::clock::{Clock, timeout_at};
 use crate::error::{BoxError, Error, ErrorKind};
 
 /// No token answer is larger.
@@ -57,7 +57,7 @@ where
         let mut service = self.0.clone();
         Box::pin(async move {
             let ready = poll_fn(|cx| service.poll_ready(cx).map_err(|error| failed(error.into())));
-            let ready = lazy_timeout_at(ready_by.clock, ready_by.at, ready).await;
+            let ready = timeout_at(ready_by.clock, ready_by.at, ready).await;
             // Nothing is sent before `call`.
             ready
                 .unwrap_or_else(|| Err(not_ready()))

@@ -159,14 +159,6 @@ impl KeyMaterial {
     /// Encodes everything but the secret. Encodes each part with its length in front, so different
     /// materials encode differently. The bytes may hold parameters that are secrets too, and are
     /// overwritten when dropped.
-    ///
-    /// ```
-    /// use officernd_auth::provider::KeyMaterial;
-    ///
-    /// let material = KeyMaterial::new("https://identity.officernd.com/oauth/token", "id", "hunter2");
-    /// let key = [material.secret().expose().as_bytes(), material.context().as_ref()].concat();
-    /// # drop(key);
-    /// ```
     #[must_use]
     pub fn context(&self) -> impl AsRef<[u8]> + use<> {
         let mut context = Zeroizing::new(Vec::new());

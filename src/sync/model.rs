@@ -14,15 +14,7 @@ use crate::error::Error;
 #[derive(Debug)]
 pub(crate) struct Swap<T>(Mutex<Option<Arc<T>>>);
 
-pub(crate) struct Guard<T>(Option<Arc<T>>);
-
-impl<T> std::ops::Deref for Guard<T> {
-    type Target = Option<Arc<T>>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
+pub(crate) type Guard<T> = Option<Arc<T>>;
 
 impl<T> Default for Swap<T> {
     fn default() -> Self {
@@ -32,14 +24,12 @@ impl<T> Default for Swap<T> {
 
 impl<T> Swap<T> {
     pub(crate) fn load(&self) -> Guard<T> {
-        Guard(self.load_full())
+        self.load_full()
     }
 
     pub(crate) fn load_full(&self) -> Option<Arc<T>> {
-        self.0
-            .lock()
-            .unwrap_or_else(|poison| poison.into_inner())
-            .clone()
+        let value = self.0.lock().unwrap_or_else(|poison| poison.into_inner());
+        value.clone()
     }
 
     pub(crate) fn store(&self, value: Option<Arc<T>>) {

@@ -32,7 +32,7 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that shows the present time and stands still.
+    /// Makes a clock that shows the present time and stands still.
     #[must_use]
     pub fn new() -> Self {
         let start = (TokioClock.now(), TokioClock.wall());
@@ -42,7 +42,7 @@ impl ManualClock {
 
     /// Moves both clocks on, as time does.
     pub fn advance(&self, by: Duration) {
-        self.step(|now, wall| {
+        self.time.send_modify(|(now, wall)| {
             *now += by;
             *wall += by;
         });
@@ -50,16 +50,12 @@ impl ManualClock {
 
     /// Moves only the wall clock on, as a suspend or a correction does.
     pub fn advance_wall(&self, by: Duration) {
-        self.step(|_, wall| *wall += by);
+        self.time.send_modify(|(_, wall)| *wall += by);
     }
 
     /// Sets only the wall clock back.
     pub fn rewind_wall(&self, by: Duration) {
-        self.step(|_, wall| *wall -= by);
-    }
-
-    fn step(&self, change: impl FnOnce(&mut Instant, &mut SystemTime)) {
-        self.time.send_modify(|(now, wall)| change(now, wall));
+        self.time.send_modify(|(_, wall)| *wall -= by);
     }
 }
 

@@ -1,6 +1,5 @@
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use crate::provider::{Cause, FetchContext, KeyMaterial, KeyedProvider, TokenProv
 use crate::rate_limit::RateLimit;
 use crate::token::AccessToken;
 
-/// As many calls are remembered.
+/// The number of causes that are kept.
 const MAX_LOG: usize = 10_000;
 
 /// A provider that answers by a script. Clones share the script and the counts.
@@ -34,7 +33,7 @@ const MAX_LOG: usize = 10_000;
 /// ```
 #[derive(Clone)]
 pub struct ScriptedProvider {
-    shared: Arc<Shared>,
+    script: Arc<Mutex<Script>>,
 }
 
 /// What one fetch of a [`ScriptedProvider`] does.
@@ -75,39 +74,31 @@ impl fmt::Debug for Step {
     }
 }
 
-#[derive(Default)]
-struct Shared {
-    script: Mutex<Script>,
-    running: AtomicUsize,
-    most_running: AtomicUsize,
-}
-
 struct Script {
     steps: VecDeque<Step>,
     life: Duration,
     latency: Duration,
     causes: VecDeque<Cause>,
     calls: usize,
+    running: usize,
+    most_running: usize,
 }
 
-impl Default for Script {
-    fn default() -> Self {
-        Self {
+impl ScriptedProvider {
+    /// Makes a provider with an empty script.
+    #[must_use]
+    pub fn new() -> Self {
+        let script = Script {
             steps: VecDeque::new(),
             life: Duration::from_secs(3600),
             latency: Duration::ZERO,
             causes: VecDeque::new(),
             calls: 0,
-        }
-    }
-}
-
-impl ScriptedProvider {
-    /// A provider with an empty script.
-    #[must_use]
-    pub fn new() -> Self {
-        let shared = Arc::default();
-        Self { shared }
+            running: 0,
+            most_running: 0,
+        };
+        let script = Arc::new(Mutex::new(script));
+        Self { script }
     }
 
     /// Adds a step to the script.
@@ -117,14 +108,14 @@ impl ScriptedProvider {
         self
     }
 
-    /// How long the tokens live that no step describes.
+    /// Sets the life of tokens without a step of their own. Default: 3,600 s.
     #[must_use]
     pub fn life(self, life: Duration) -> Self {
         self.script().life = life;
         self
     }
 
-    /// How long each fetch takes.
+    /// Sets how long each fetch takes. Default: no time.
     #[must_use]
     pub fn latency(self, latency: Duration) -> Self {
         self.set_latency(latency);
@@ -141,38 +132,26 @@ impl ScriptedProvider {
         self.script().latency = latency;
     }
 
-    /// How many fetches were started.
+    /// Returns how many fetches were started.
     #[must_use]
     pub fn calls(&self) -> usize {
         self.script().calls
     }
 
-    /// Why the fetches were started, the last 10,000 of them.
+    /// Returns the causes of the last 10,000 fetches.
     #[must_use]
     pub fn causes(&self) -> Vec<Cause> {
         self.script().causes.iter().copied().collect()
     }
 
-    /// The most fetches that ever ran at once.
+    /// Returns the most fetches that ever ran at once.
     #[must_use]
     pub fn most_at_once(&self) -> usize {
-        self.shared.most_running.load(Ordering::SeqCst)
+        self.script().most_running
     }
 
     fn script(&self) -> MutexGuard<'_, Script> {
-        let script = self.shared.script.lock();
-        script.unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn begin(&self, cause: Cause) -> (usize, Option<Step>, Duration, Duration) {
-        let mut script = self.script();
-        script.calls += 1;
-        if script.causes.len() == MAX_LOG {
-            script.causes.pop_front();
-        }
-        script.causes.push_back(cause);
-        let step = script.steps.pop_front();
-        (script.calls, step, script.latency, script.life)
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -186,8 +165,19 @@ impl TokenProvider for ScriptedProvider {
     #[expect(clippy::panic, reason = "the script says so")]
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
         let _permit = cx.permit().await?;
-        let _running = Running::enter(&self.shared);
-        let (call, step, latency, life) = self.begin(cx.cause());
+        let (call, step, latency, life) = {
+            let mut script = self.script();
+            script.running += 1;
+            script.most_running = script.most_running.max(script.running);
+            script.calls += 1;
+            if script.causes.len() == MAX_LOG {
+                script.causes.pop_front();
+            }
+            script.causes.push_back(cx.cause());
+            let step = script.steps.pop_front();
+            (script.calls, step, script.latency, script.life)
+        };
+        let _running = Running(self);
         if !latency.is_zero() {
             let until = later(cx.clock().now(), latency);
             cx.clock().sleep_until(until).await;
@@ -226,19 +216,11 @@ impl fmt::Debug for ScriptedProvider {
     }
 }
 
-/// Counts the fetches that run, also when they are dropped or panic.
-struct Running<'a>(&'a Shared);
-
-impl<'a> Running<'a> {
-    fn enter(shared: &'a Shared) -> Self {
-        let running = shared.running.fetch_add(1, Ordering::SeqCst) + 1;
-        shared.most_running.fetch_max(running, Ordering::SeqCst);
-        Self(shared)
-    }
-}
+/// A fetch that runs, until it ends, panics or is dropped.
+struct Running<'a>(&'a ScriptedProvider);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::SeqCst);
+        self.0.script().running -= 1;
     }
 }

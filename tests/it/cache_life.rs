@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
-use officernd_auth::{ErrorKind, OfficeRndAuthLayer, Phase, TokenCache};
+use officernd_auth::{ErrorKind, Phase, RateLimit, TokenCache};
 use tokio::time::advance;
 
 use crate::support::{at_once, cache_with, ms, now, poll, s, served, settle, stepped};
@@ -92,8 +92,8 @@ async fn within_the_margin_requests_wait_for_the_new_token() {
 }
 
 #[tokio::test]
-async fn to_its_last_moment_within_the_margin_a_token_makes_callers_wait_for_the_next() {
-    for age in [ms(3_590_000), ms(3_595_000), ms(3_599_999)] {
+async fn from_its_margin_on_a_token_is_dead() {
+    for age in [s(3590), ms(3_599_999), s(3600)] {
         let provider = ScriptedProvider::new();
         let (cache, clock) = stepped(&provider);
         cache.token().await.unwrap();
@@ -128,16 +128,6 @@ async fn while_refreshes_fail_the_old_token_serves_up_to_its_margin() {
     assert_eq!(provider.most_at_once(), 1);
 }
 
-#[tokio::test]
-async fn past_its_expiry_a_token_is_dead_for_everybody() {
-    let provider = ScriptedProvider::new();
-    let (cache, clock) = stepped(&provider);
-    cache.token().await.unwrap();
-    clock.advance(s(3600));
-    assert_eq!(now(&cache), None);
-    assert_eq!(served(&cache.token().await), SECOND);
-}
-
 #[tokio::test(start_paused = true)]
 async fn one_life_on_tokios_clock() {
     let provider = ScriptedProvider::new();
@@ -145,58 +135,33 @@ async fn one_life_on_tokios_clock() {
     cache.token().await.unwrap();
     advance(s(3299)).await;
     assert_eq!(cache.status().phase, Phase::Fresh);
-    provider.push(Step::Fail(ErrorKind::Transport));
-    provider.push(Step::Fail(ErrorKind::Transport));
     advance(s(1)).await;
+    provider.push(Step::Fail(ErrorKind::InvalidClient));
     assert_eq!(now(&cache).as_deref(), Some(FIRST));
     settle().await;
     assert_eq!(provider.calls(), 2);
-    advance(s(1)).await;
-    settle().await;
-    assert_eq!(provider.calls(), 3, "tried again within a second");
+    advance(ms(289_999)).await;
     assert_eq!(now(&cache).as_deref(), Some(FIRST));
-    advance(s(289)).await;
-    assert_eq!(now(&cache), None);
-    assert_eq!(served(&cache.token().await), "Bearer scripted-4");
-}
-
-#[tokio::test]
-async fn short_lives_are_halved_and_their_margin_is_a_tenth() {
-    let provider = ScriptedProvider::new().life(s(60));
-    let (cache, clock) = stepped(&provider);
-    cache.token().await.unwrap();
-    provider.push(Step::Hang);
-    clock.advance(ms(29_999));
-    assert_eq!(cache.status().phase, Phase::Fresh);
-    clock.advance(ms(1));
-    assert_eq!(now(&cache).as_deref(), Some(FIRST));
-    settle().await;
-    assert_eq!(provider.calls(), 2);
-    clock.advance(ms(23_999));
-    assert_eq!(now(&cache).as_deref(), Some(FIRST));
-    clock.advance(ms(1));
-    assert_eq!(now(&cache), None, "54 of 60 s");
+    advance(ms(1)).await;
+    assert_eq!(served(&cache.token().await), "Bearer scripted-3");
 }
 
 #[tokio::test]
 async fn jitter_brings_the_refresh_forward_by_a_tenth_at_most_and_never_delays_it() {
     let clock = ManualClock::new();
-    let caches: Vec<TokenCache> = (0..200)
-        .map(|_| {
-            OfficeRndAuthLayer::builder(ScriptedProvider::new())
-                .clock(clock.clone())
-                .build()
-                .unwrap()
-                .cache()
-                .clone()
+    let make = |_| {
+        cache_with(&ScriptedProvider::new(), |builder| {
+            let builder = builder.refresh_ahead(s(900)).jitter(0.1);
+            builder.clock(clock.clone())
         })
-        .collect();
+    };
+    let caches: Vec<TokenCache> = (0..200).map(make).collect();
     for cache in &caches {
         cache.token().await.unwrap();
     }
     let aging = || {
-        let aging = |cache: &&TokenCache| cache.status().phase == Phase::RefreshDue;
-        caches.iter().filter(aging).count()
+        let due = |cache: &&TokenCache| cache.status().phase == Phase::RefreshDue;
+        caches.iter().filter(due).count()
     };
     clock.advance(s(2429));
     assert_eq!(aging(), 0, "not before 40:30");
@@ -216,27 +181,15 @@ async fn a_life_over_a_day_is_clamped_to_a_day() {
     assert_eq!(now(&cache), None);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_life_of_nothing_is_a_malformed_answer() {
-    let provider = ScriptedProvider::new().life(Duration::ZERO);
-    let cache = cache_with(&provider, |builder| builder);
-    let error = cache.token().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Malformed);
-    assert_eq!(now(&cache), None);
-}
-
 #[tokio::test]
 async fn no_life_is_so_short_that_the_rate_limit_is_exceeded() {
     for life in [Duration::from_nanos(1), ms(1), ms(100), s(1), s(3)] {
         let clock = ManualClock::new();
         let provider = ScriptedProvider::new().life(life);
-        let cache = OfficeRndAuthLayer::builder(provider.clone())
-            .clock(clock.clone())
-            .acquire_timeout(s(1))
-            .build()
-            .unwrap()
-            .cache()
-            .clone();
+        let cache = cache_with(&provider, |builder| {
+            let builder = builder.rate_limit(RateLimit::default());
+            builder.clock(clock.clone()).acquire_timeout(s(1))
+        });
         for _ in 0..590 {
             if let Some(Err(error)) = at_once(cache.token()) {
                 assert_eq!(error.kind(), ErrorKind::RateLimited);
@@ -264,26 +217,17 @@ async fn a_life_counts_from_the_start_of_the_fetch() {
 
 #[tokio::test(start_paused = true)]
 async fn a_token_that_arrives_dead_is_not_served() {
-    let provider = ScriptedProvider::new().life(s(5)).latency(s(6));
-    let cache = cache_with(&provider, |builder| builder);
-    let error = cache.token().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Malformed);
-    assert_eq!(now(&cache), None);
+    for (life, latency) in [(s(0), s(0)), (s(5), s(6))] {
+        let provider = ScriptedProvider::new().life(life).latency(latency);
+        let cache = cache_with(&provider, |builder| builder);
+        let error = cache.token().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed);
+        assert_eq!(now(&cache), None);
+    }
 }
 
 #[tokio::test]
-async fn a_suspended_machine_wakes_up_without_its_token() {
-    let provider = ScriptedProvider::new();
-    let (cache, clock) = stepped(&provider);
-    cache.token().await.unwrap();
-    clock.advance_wall(s(3600));
-    assert_eq!(now(&cache), None);
-    assert_eq!(served(&cache.token().await), SECOND);
-    assert_eq!(cache.status().expires_in, Some(s(3600)));
-}
-
-#[tokio::test]
-async fn a_short_suspend_ages_the_token_by_as_much() {
+async fn a_suspend_ages_the_token_by_as_much() {
     let provider = ScriptedProvider::new();
     let (cache, clock) = stepped(&provider);
     cache.token().await.unwrap();
@@ -291,6 +235,10 @@ async fn a_short_suspend_ages_the_token_by_as_much() {
     clock.advance_wall(s(2300));
     assert_eq!(cache.status().phase, Phase::RefreshDue);
     assert_eq!(cache.status().expires_in, Some(s(300)));
+    clock.advance_wall(s(290));
+    assert_eq!(now(&cache), None);
+    assert_eq!(served(&cache.token().await), SECOND);
+    assert_eq!(cache.status().expires_in, Some(s(3600)));
 }
 
 #[tokio::test]
@@ -307,56 +255,38 @@ async fn a_wall_clock_set_back_neither_prolongs_nor_ends_a_life() {
 }
 
 #[tokio::test]
-async fn who_waits_while_the_machine_is_suspended_does_not_get_the_token_that_died_meanwhile() {
-    let provider = ScriptedProvider::new();
-    let (cache, clock) = stepped(&provider);
-    cache.token().await.unwrap();
-    provider.set_latency(s(2));
-    provider.push(Step::Fail(ErrorKind::Transport));
-    clock.advance(s(3592));
-    let mut caller = pin!(cache.token());
-    assert!(poll(caller.as_mut()).is_pending());
-    settle().await;
-    clock.advance_wall(s(3600));
-    for _ in 0..40 {
-        clock.advance(s(1));
+async fn a_caller_that_waits_while_the_machine_is_suspended_gets_no_token_that_died_meanwhile() {
+    for step in [Step::Fail(ErrorKind::Transport), Step::Hang] {
+        let provider = ScriptedProvider::new();
+        let (cache, clock) = stepped(&provider);
+        cache.token().await.unwrap();
+        provider.set_latency(s(2));
+        provider.push(step);
+        clock.advance(s(3592));
+        let mut caller = pin!(cache.token());
+        assert!(poll(caller.as_mut()).is_pending());
         settle().await;
-        if let Poll::Ready(result) = poll(caller.as_mut()) {
-            if let Ok(token) = result {
-                assert_ne!(token.header_value(), FIRST, "dead for an hour");
+        clock.advance_wall(s(3600));
+        let mut answer = Poll::Pending;
+        for _ in 0..40 {
+            clock.advance(s(1));
+            settle().await;
+            answer = poll(caller.as_mut());
+            if answer.is_ready() {
+                break;
             }
-            return;
+        }
+        match answer {
+            Poll::Ready(Ok(token)) => assert_ne!(token.header_value(), FIRST, "dead for an hour"),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => panic!("waits beyond the acquire timeout"),
         }
     }
-    panic!("waits beyond the acquire timeout");
 }
 
 #[tokio::test]
-async fn who_gives_up_waiting_after_a_suspend_does_not_go_with_a_dead_token() {
-    let provider = ScriptedProvider::new();
-    let (cache, clock) = stepped(&provider);
-    cache.token().await.unwrap();
-    provider.push(Step::Hang);
-    clock.advance(s(3592));
-    let mut caller = pin!(cache.token());
-    assert!(poll(caller.as_mut()).is_pending());
-    settle().await;
-    clock.advance_wall(s(3600));
-    for _ in 0..40 {
-        clock.advance(s(1));
-        settle().await;
-        if let Poll::Ready(result) = poll(caller.as_mut()) {
-            if let Ok(token) = result {
-                assert_ne!(token.header_value(), FIRST, "dead for an hour");
-            }
-            return;
-        }
-    }
-    panic!("waits beyond the acquire timeout");
-}
-
-#[tokio::test]
-async fn who_looks_late_at_a_fetch_that_has_ended_does_not_get_a_token_that_died_meanwhile() {
+async fn a_caller_that_looks_late_at_a_fetch_that_has_ended_does_not_get_a_token_that_died_meanwhile()
+ {
     let provider = ScriptedProvider::new();
     let (cache, clock) = stepped(&provider);
     let mut caller = pin!(cache.token());

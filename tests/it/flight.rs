@@ -79,25 +79,6 @@ async fn whatever_callers_do_at_once_there_is_one_fetch_at_a_time() {
 async fn callers_who_leave_do_not_take_the_fetch_with_them() {
     let provider = ScriptedProvider::new().latency(s(3));
     let (cache, clock) = stepped(&provider);
-    for _ in 0..2 {
-        let mut caller = Box::pin(cache.token());
-        assert!(poll(caller.as_mut()).is_pending());
-        settle().await;
-        clock.advance(s(1));
-        drop(caller);
-        settle().await;
-    }
-    let mut third = pin!(cache.token());
-    assert!(poll(third.as_mut()).is_pending());
-    clock.advance(s(1));
-    assert_eq!(served(&third.await), FIRST);
-    assert_eq!(provider.calls(), 1);
-}
-
-#[tokio::test]
-async fn when_all_callers_have_left_the_token_arrives_all_the_same() {
-    let provider = ScriptedProvider::new().latency(s(3));
-    let (cache, clock) = stepped(&provider);
     for _ in 0..100 {
         assert!(at_once(cache.token()).is_none());
     }
@@ -105,24 +86,6 @@ async fn when_all_callers_have_left_the_token_arrives_all_the_same() {
     clock.advance(s(3));
     settle().await;
     assert_eq!(now(&cache).as_deref(), Some(FIRST));
-    assert_eq!(provider.calls(), 1);
-}
-
-#[tokio::test]
-async fn every_waiter_gets_the_one_error() {
-    let provider = ScriptedProvider::new()
-        .latency(s(1))
-        .then(Step::Error(Error::new(ErrorKind::Denied, "no")));
-    let (cache, clock) = stepped(&provider);
-    let mut callers: Vec<_> = (0..100).map(|_| Box::pin(cache.token())).collect();
-    for caller in &mut callers {
-        assert!(poll(caller.as_mut()).is_pending());
-    }
-    settle().await;
-    clock.advance(s(1));
-    for caller in callers {
-        assert_eq!(caller.await.unwrap_err().kind(), ErrorKind::Denied);
-    }
     assert_eq!(provider.calls(), 1);
 }
 
@@ -162,6 +125,18 @@ async fn a_caller_waits_no_longer_than_the_acquire_timeout() {
     tokio::time::sleep(s(7)).await;
     assert_eq!(now(&cache).as_deref(), Some(FIRST));
     assert_eq!(provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_just_before_the_deadline_is_not_tried_again() {
+    let provider = ScriptedProvider::new()
+        .latency(ms(1_950))
+        .then(Step::Fail(ErrorKind::Transport));
+    let cache = cache_with(&provider, |builder| builder.acquire_timeout(s(2)));
+    cache.token().await.unwrap_err();
+    tokio::time::sleep(s(2)).await;
+    assert_eq!(provider.calls(), 1);
+    assert_eq!(cache.status().last_error, Some(ErrorKind::Transport));
 }
 
 #[tokio::test]

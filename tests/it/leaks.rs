@@ -10,8 +10,8 @@ use std::time::Duration;
 use officernd_auth::organizations::OrganizationsLayer;
 use officernd_auth::testing::{ScriptedProvider, Step};
 use officernd_auth::{
-    AccessToken, BoxError, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RetryUnauthorized,
-    Secret, StaticToken, TokenRejected, provider_fn,
+    AccessToken, BoxError, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit,
+    RetryUnauthorized, Secret, StaticToken, TokenRejected, provider_fn,
 };
 use tower::Layer;
 use tower::retry::Policy;
@@ -174,11 +174,6 @@ async fn the_values_that_hold_a_token_do_not_show_it() {
     page.show(&token);
     page.show(token.header_value());
     page.show(&StaticToken::new(SECRET).unwrap());
-    let provider = provider_fn({
-        let token = token.clone();
-        move || std::future::ready(Ok(token.clone()))
-    });
-    page.show(&provider);
     page.show(&FetchContext::default());
     page.show(&ScriptedProvider::new().then(Step::Token(SECRET.into(), life)));
     page.show(&OfficeRndAuthLayer::builder(

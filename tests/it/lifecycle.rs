@@ -8,24 +8,18 @@ use officernd_auth::{ErrorKind, RateLimit};
 use crate::support::{Stopwatch, cache_with, now, poll, s, served, settle};
 
 #[tokio::test(start_paused = true)]
-async fn the_first_transient_failure_is_not_reported() {
+async fn only_the_second_transient_failure_is_reported_with_the_time_of_the_next_try() {
     let provider = ScriptedProvider::new().then(Step::Fail(ErrorKind::Transport));
     let cache = cache_with(&provider, |builder| builder);
     let watch = Stopwatch::start();
     assert_eq!(served(&cache.token().await), "Bearer scripted-2");
     assert!(watch.elapsed() <= s(1));
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_second_failure_in_a_row_is_reported_with_the_time_of_the_next_try() {
-    let provider = ScriptedProvider::new()
-        .then(Step::Fail(ErrorKind::Transport))
-        .then(Step::Fail(ErrorKind::Transport));
-    let cache = cache_with(&provider, |builder| builder);
-    let error = cache.token().await.unwrap_err();
+    provider.push(Step::Fail(ErrorKind::Transport));
+    provider.push(Step::Fail(ErrorKind::Transport));
+    let error = cache.refresh().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Transport);
     assert!(error.retry_after().unwrap() <= s(2));
-    assert_eq!(provider.calls(), 2);
+    assert_eq!(provider.calls(), 4);
 }
 
 #[tokio::test(start_paused = true)]

@@ -48,38 +48,27 @@ fn broken(rate_limit: &RateLimit) -> TokenCache {
     cache(provider, rate_limit)
 }
 
-/// All of them at once. How many got a token, and the shortest `retry_after`.
-async fn all_at_once(caches: usize) -> (usize, Duration) {
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_caches_at_once_are_refused_without_spinning() {
     let rate_limit = RateLimit::new(5, s(60));
+    let time = Stopwatch::start();
     let mut calls = JoinSet::new();
-    for _ in 0..caches {
+    for _ in 0..10_000 {
         let (cache, _) = healthy(&rate_limit, s(5));
         calls.spawn(async move { cache.token().await });
     }
     let mut served = 0;
-    let mut shortest = Duration::MAX;
-    while let Some(result) = calls.join_next().await {
-        match result.unwrap() {
-            Ok(_) => served += 1,
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::RateLimited);
-                shortest = shortest.min(error.retry_after().unwrap());
-            }
-        }
-    }
-    (served, shortest)
-}
-
-#[tokio::test(start_paused = true)]
-async fn more_caches_than_fit_into_any_queue_are_refused_without_spinning() {
-    for caches in [4_101, 4_102, 10_000] {
-        let time = Stopwatch::start();
-        let (served, shortest) = all_at_once(caches).await;
-        assert_eq!(served, 5, "{caches}");
+    for result in calls.join_all().await {
+        let Err(error) = result else {
+            served += 1;
+            continue;
+        };
+        assert_eq!(error.kind(), ErrorKind::RateLimited);
         // Five are out, so nothing is free before one window is over.
-        assert!(shortest >= s(60), "{shortest:?}");
-        assert!(time.elapsed() <= s(30), "{:?}", time.elapsed());
+        assert!(error.retry_after() >= Some(s(60)), "{error:?}");
     }
+    assert_eq!(served, 5);
+    assert!(time.elapsed() <= s(30), "{:?}", time.elapsed());
 }
 
 /// 100 healthy caches and the broken ones, each asked for a token every 30 s,

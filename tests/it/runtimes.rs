@@ -1,14 +1,18 @@
 //! Runtimes that die, stand still, lack timers, or are none.
 
 use std::pin::pin;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
 use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
-use officernd_auth::{ErrorKind, Phase, RateLimit, TokenCache};
+use officernd_auth::{
+    AccessToken, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, Phase, RateLimit, TokenCache,
+    TokenProvider,
+};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
@@ -22,22 +26,6 @@ const SECOND: &str = "Bearer scripted-2";
 
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
-}
-
-#[test]
-fn a_runtime_that_died_with_the_fetch_in_it_is_no_obstacle_for_the_next() {
-    let provider = ScriptedProvider::new().then(Step::Hang);
-    let cache = cache_with(&provider, |builder| builder);
-    let first = runtime();
-    first.block_on(async {
-        assert!(at_once(cache.token()).is_none());
-        settle().await;
-    });
-    assert_eq!(provider.calls(), 1);
-    drop(first);
-    assert_eq!(cache.status().phase, Phase::Cold);
-    assert_eq!(served(&runtime().block_on(cache.token())), SECOND);
-    assert_eq!(provider.most_at_once(), 1);
 }
 
 #[test]
@@ -90,16 +78,19 @@ fn runtimes_that_die_again_and_again_do_not_wear_a_cache_out() {
         provider.push(Step::Hang);
     }
     let cache = cache_with(&provider, |builder| builder);
-    for _ in 0..20 {
+    for calls in 1..=20 {
         runtime().block_on(async {
             assert!(at_once(cache.token()).is_none());
             settle().await;
         });
+        assert_eq!(provider.calls(), calls);
+        assert_eq!(cache.status().phase, Phase::Cold);
     }
     assert_eq!(
         served(&runtime().block_on(cache.token())),
         "Bearer scripted-21"
     );
+    assert_eq!(provider.most_at_once(), 1);
 }
 
 #[test]
@@ -152,19 +143,6 @@ fn a_fetch_parked_with_its_runtime_is_given_up_soon_after_its_timeout() {
 }
 
 #[test]
-fn a_fetch_parked_before_it_began_is_given_up_in_time_for_who_waits() {
-    let provider = ScriptedProvider::new();
-    let (cache, clock) = stepped(&provider);
-    let parked = runtime();
-    parked.block_on(async { assert!(at_once(cache.token()).is_none()) });
-    assert_eq!(provider.calls(), 0);
-    let (took, token) = runtime().block_on(seconds_until_served(&cache, &clock));
-    assert_eq!(token, FIRST);
-    assert!(took < 30, "{took} s");
-    drop(parked);
-}
-
-#[test]
 fn a_fetch_that_was_given_up_before_it_began_sends_nothing_when_its_runtime_wakes() {
     let provider = ScriptedProvider::new();
     let (cache, clock) = stepped(&provider);
@@ -190,6 +168,33 @@ fn a_fetch_that_was_given_up_before_it_began_sends_nothing_when_its_runtime_wake
     assert_eq!(served(&other.block_on(cache.token())), FIRST);
     parked.block_on(settle());
     assert_eq!(provider.calls(), 1);
+}
+
+#[test]
+fn a_fetch_that_was_given_up_before_it_began_does_not_call_its_provider() {
+    /// Takes no permit.
+    struct Counted(Arc<AtomicUsize>);
+
+    impl TokenProvider for Counted {
+        async fn fetch(&self, _cx: FetchContext) -> Result<AccessToken, Error> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            AccessToken::bearer("t", s(3600))
+        }
+
+        fn rate_limit(&self) -> Option<RateLimit> {
+            None
+        }
+    }
+
+    let (clock, calls) = (ManualClock::new(), Arc::new(AtomicUsize::new(0)));
+    let builder = OfficeRndAuthLayer::builder(Counted(Arc::clone(&calls))).clock(clock.clone());
+    let cache = builder.build().unwrap().cache().clone();
+    let parked = runtime();
+    parked.block_on(async { assert!(at_once(cache.token()).is_none()) });
+    clock.advance(s(1));
+    assert!(runtime().block_on(cache.token()).is_ok());
+    parked.block_on(settle());
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
 }
 
 #[test]

@@ -47,19 +47,6 @@ async fn the_status_follows_a_life() {
 }
 
 #[tokio::test]
-async fn the_status_is_ready_while_there_is_a_living_token() {
-    let provider = ScriptedProvider::new();
-    let (cache, clock) = stepped(&provider);
-    assert!(!cache.status().has_token());
-    cache.token().await.unwrap();
-    for _ in 0..3700 {
-        let status = cache.status();
-        assert_eq!(status.has_token(), status.expires_in > Some(s(10)));
-        clock.advance(s(1));
-    }
-}
-
-#[tokio::test]
 async fn the_status_as_json_has_seconds_and_names() {
     let provider = ScriptedProvider::new();
     let (cache, clock) = stepped(&provider);

@@ -196,10 +196,23 @@ async fn a_request_whose_connection_was_never_made_takes_no_place_and_is_not_cou
     assert!(wrapper.finished().iter().all(|it| *it == transport));
 }
 
-/// Looks at the wrapped provider only now and then.
-struct Slow(ScriptedProvider, Arc<AtomicUsize>);
+/// Never asks for a permit, and never ends.
+struct Never;
 
-impl TokenProvider for Slow {
+impl TokenProvider for Never {
+    async fn fetch(&self, _cx: FetchContext) -> Result<AccessToken, Error> {
+        std::future::pending().await
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        None
+    }
+}
+
+/// Looks at the wrapped provider only now and then.
+struct Slow<P>(P, Arc<AtomicUsize>);
+
+impl<P: TokenProvider> TokenProvider for Slow<P> {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
         let place = cx.reserve().await?;
         let mut fetch = pin!(cx.fetch_from(&self.0, place));
@@ -218,17 +231,22 @@ impl TokenProvider for Slow {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_wrapper_that_is_late_to_see_the_timeout_is_not_cut_off_by_it() {
+async fn late_to_see_the_end(inner: impl TokenProvider, ends_at: Duration) {
     let finished = Arc::default();
-    let hangs = ScriptedProvider::new().then(Step::Hang);
-    let cache = cache(Slow(hangs, Arc::clone(&finished)), |it| it);
+    let set = |builder: Builder| builder.acquire_timeout(s(31));
+    let cache = cache(Slow(inner, Arc::clone(&finished)), set);
     let _ = tokio::join!(cache.token(), async {
-        sleep(ms(10_100)).await;
+        sleep(ends_at + ms(100)).await;
         assert_eq!(finished.load(Ordering::SeqCst), 0);
         sleep(ms(200)).await;
         assert_eq!(finished.load(Ordering::SeqCst), 1);
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrapper_that_is_late_to_see_a_time_limit_is_not_cut_off_by_it() {
+    late_to_see_the_end(ScriptedProvider::new().then(Step::Hang), s(10)).await;
+    late_to_see_the_end(Never, s(31)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -244,6 +262,10 @@ async fn a_429_closes_the_window_before_the_wrapper_has_ended() {
         let error = other.token().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::RateLimited);
         assert_eq!(error.retry_after(), Some(s(49)));
+        // The end of the wrapper does not close it anew.
+        sleep(s(4)).await;
+        let error = other.token().await.unwrap_err();
+        assert_eq!(error.retry_after(), Some(s(45)));
     };
     let (_, ()) = tokio::join!(first.token(), check);
 }
@@ -279,4 +301,38 @@ async fn a_fetch_that_was_given_up_while_its_runtime_stood_still_sends_nothing()
         let _ = call.await;
         assert_eq!(sent.load(Ordering::SeqCst), sends, "{parked:?}");
     }
+}
+
+/// Goes on as long as a wrapper may, and asks for a permit at its end.
+struct Late(watch::Sender<Option<ErrorKind>>);
+
+impl TokenProvider for Late {
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        for _ in 0..2 {
+            let place = cx.reserve().await?;
+            let _ = cx.fetch_from(&Never, place).await;
+            sleep(s(4)).await;
+        }
+        let error = cx.permit().await.unwrap_err();
+        self.0.send_replace(Some(error.kind()));
+        Err(error)
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        None
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrapper_whose_fetch_was_given_up_gets_no_permit() {
+    let (refused, mut is_refused) = watch::channel(None);
+    let cache = cache(Late(refused), |builder| {
+        builder.rate_limit(RateLimit::unlimited())
+    });
+    // The fetch stops at 30 s, is given up 5 s later, and goes on until 38 s.
+    cache.token().await.unwrap_err();
+    sleep(s(6)).await;
+    assert!(poll(pin!(cache.token())).is_pending(), "the next fetch");
+    let kind = *is_refused.wait_for(Option::is_some).await.unwrap();
+    assert_eq!(kind, Some(ErrorKind::Runtime));
 }
