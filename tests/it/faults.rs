@@ -409,6 +409,7 @@ async fn a_certificate_for_another_name_gets_no_secret() {
         let url = format!("https://{host}:{port}/oauth/token");
         let credentials = ClientCredentials::new("id", "hunter2").token_url(url);
         let client = reqwest::Client::builder().tls_certs_only([root.clone()]);
+        let client = client.build().unwrap();
         let provider = HttpTokenProvider::with_reqwest(credentials, client).unwrap();
         cache(provider, LONG_LIMIT)
             .token()

@@ -174,31 +174,80 @@ mod reqwest {
         assert_eq!(fields(&head), fields(&other_head));
     }
 
+    /// A client of the user's own: it follows redirects and retries what fails.
+    fn eager() -> ::reqwest::ClientBuilder {
+        let retry = ::reqwest::retry::for_host("127.0.0.1");
+        ::reqwest::Client::builder()
+            .redirect(::reqwest::redirect::Policy::limited(5))
+            .retry(retry.classify_fn(|request| request.retryable()))
+    }
+
+    fn over(credentials: ClientCredentials, client: ::reqwest::ClientBuilder) -> HttpTokenProvider {
+        HttpTokenProvider::with_reqwest(credentials, client.build().unwrap()).unwrap()
+    }
+
     #[tokio::test]
-    async fn no_redirect_is_followed() {
-        let elsewhere = Raw::start(ok(TOKEN)).await;
+    async fn a_client_that_follows_redirects_takes_no_secret_along_and_its_token_is_not_used() {
         for status in [301, 302, 303, 307, 308] {
+            let elsewhere = Raw::start(ok(TOKEN)).await;
             let server = Raw::start(format!(
                 "HTTP/1.1 {status} Elsewhere\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n",
                 elsewhere.url
             ))
             .await;
-            let client =
-                ::reqwest::Client::builder().redirect(::reqwest::redirect::Policy::limited(5));
-            let provider = HttpTokenProvider::with_reqwest(odd(&server.url), client).unwrap();
-            assert_eq!(refused(&provider).await.kind(), ErrorKind::Malformed);
+            let own = provider(odd(&server.url));
+            assert_eq!(refused(&own).await.kind(), ErrorKind::Malformed);
+            assert!(elsewhere.seen().is_empty());
+            let theirs = over(odd(&server.url), eager());
+            assert_eq!(refused(&theirs).await.kind(), ErrorKind::Malformed);
+            // The secret is in the body: a 307 and a 308, which would repeat it, are not followed.
+            let followed = elsewhere.seen();
+            assert_eq!(followed.is_empty(), status >= 307, "{followed:?}");
+            for request in followed {
+                assert!(request.starts_with("GET "), "{request}");
+                assert!(!request.contains("client_secret"), "{request}");
+            }
         }
-        assert!(elsewhere.seen().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_retries_does_not_repeat_the_token_request() {
+        let server = Raw::start("HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n").await;
+        refused(&over(odd(&server.url), eager())).await;
+        assert_eq!(server.seen().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn one_client_serves_many_providers() {
+        let server = Raw::start(ok(TOKEN)).await;
+        let client = ::reqwest::Client::new();
+        for id in ["berlin", "paris"] {
+            let credentials = ClientCredentials::new(id, "secret").token_url(&server.url);
+            let provider = HttpTokenProvider::with_reqwest(credentials, client.clone()).unwrap();
+            assert_eq!(minted(&provider).await, "Bearer minted");
+        }
+        let seen = server.seen();
+        assert!(seen[0].contains("client_id=berlin") && seen[1].contains("client_id=paris"));
     }
 
     /// The secret would cross the network in the clear.
     #[tokio::test]
-    async fn plain_http_to_this_machine_goes_through_no_proxy() {
+    async fn plain_http_to_this_machine_goes_through_no_proxy_of_the_environment() {
+        const CHILD: &str = "HTTP_PROVIDER_PROXY_CHILD";
+        if let Ok(url) = std::env::var(CHILD) {
+            minted(&provider(odd(&url))).await;
+            return;
+        }
         let (server, proxy) = (Raw::start(ok(TOKEN)).await, Raw::start(ok(TOKEN)).await);
-        let via = ::reqwest::Proxy::all(&proxy.url).unwrap();
-        let client = ::reqwest::Client::builder().proxy(via);
-        let provider = HttpTokenProvider::with_reqwest(odd(&server.url), client).unwrap();
-        minted(&provider).await;
+        let test = std::thread::current().name().unwrap().to_owned();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &test])
+            .env(CHILD, &server.url)
+            .env("http_proxy", &proxy.url)
+            .env_remove("no_proxy")
+            .env_remove("NO_PROXY")
+            .status();
+        assert!(child.await.unwrap().success());
         assert!(proxy.seen().is_empty());
         assert_eq!(server.seen().len(), 1);
     }
@@ -208,8 +257,7 @@ mod reqwest {
         let proxy = Raw::start("HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n").await;
         let via = ::reqwest::Proxy::all(&proxy.url).unwrap();
         let client = ::reqwest::Client::builder().proxy(via);
-        let credentials = odd("https://tunnel.test/oauth");
-        let provider = HttpTokenProvider::with_reqwest(credentials, client).unwrap();
+        let provider = over(odd("https://tunnel.test/oauth"), client);
         assert_eq!(refused(&provider).await.kind(), ErrorKind::Transport);
         let (head, body) = proxy.only();
         assert!(head[0].starts_with("CONNECT tunnel.test:443 "), "{head:?}");
