@@ -46,9 +46,6 @@ fn every_setting_can_be_written_in_toml() {
     )
     .unwrap();
     assert_eq!(settings.scopes, ["one", "two", "three"]);
-    assert_eq!(settings.refresh_ahead, Duration::from_secs(5400));
-    assert_eq!(settings.expiry_margin, Duration::from_millis(250));
-    assert_eq!(settings.jitter, 0.0);
     assert_eq!(settings.rate_limit_requests, Some(3));
     assert_eq!(settings.rate_limit_per, Some(Duration::from_secs(30)));
     let layer = settings.builder(ScriptedProvider::new());

@@ -1,5 +1,5 @@
 //! What goes to the token endpoint, what becomes of its answer, and where the
-//! secret comes from. The forms of an answer are `oauth/response.rs`'s own tests.
+//! secret comes from. `faults.rs` has the forms of an answer.
 
 mod logs;
 mod socket;
@@ -7,14 +7,13 @@ mod socket;
 use std::convert::Infallible;
 use std::fs;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, request};
-use http_body::{Body, Frame};
+use http_body::Body;
 use http_body_util::{BodyExt as _, Full};
 use officernd_auth::credentials::AppCredentials;
 use officernd_auth::{
@@ -189,31 +188,22 @@ async fn a_client_that_carries_the_layer_itself_can_be_the_token_client() {
 }
 
 #[tokio::test]
-async fn retry_after_reaches_the_caller() {
-    let (provider, requests) = over(credentials(), |_| {
-        let mut answer = answer(429, "");
-        let value = http::HeaderValue::from_static("17");
-        answer.headers_mut().insert("retry-after", value);
-        answer
-    });
-    assert_eq!(refused(&provider).await.retry_after(), Some(s(17)));
-    assert_eq!(requests.lock().unwrap().len(), 1);
-}
-
-#[tokio::test]
-async fn a_date_in_retry_after_counts_from_the_answers_own_date() {
-    let (provider, _) = over(credentials(), |_| {
-        let mut answer = answer(503, "");
-        for (name, value) in [
-            ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
-            ("retry-after", "Sun, 06 Nov 1994 08:50:22 GMT"),
-        ] {
-            let value = http::HeaderValue::from_static(value);
-            answer.headers_mut().insert(name, value);
-        }
-        answer
-    });
-    assert_eq!(refused(&provider).await.retry_after(), Some(s(45)));
+async fn retry_after_reaches_the_caller_and_a_date_counts_from_the_answers_own() {
+    for (after, seconds) in [("17", 17), ("Sun, 06 Nov 1994 08:50:22 GMT", 45)] {
+        let (provider, requests) = over(credentials(), move |_| {
+            let mut answer = answer(503, "");
+            for (name, value) in [
+                ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+                ("retry-after", after),
+            ] {
+                let value = http::HeaderValue::from_static(value);
+                answer.headers_mut().insert(name, value);
+            }
+            answer
+        });
+        assert_eq!(refused(&provider).await.retry_after(), Some(s(seconds)));
+        assert_eq!(requests.lock().unwrap().len(), 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -248,33 +238,6 @@ async fn sixty_four_kib_are_read_and_no_byte_more() {
         } else {
             assert_eq!(refused(&provider).await.kind(), ErrorKind::Malformed);
         }
-    }
-}
-
-/// A body that never ends.
-struct Endless;
-
-impl Body for Endless {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b' '; 1024])))))
-    }
-}
-
-#[tokio::test]
-async fn an_endless_answer_ends() {
-    for (status, kind) in [(200, ErrorKind::Malformed), (503, ErrorKind::Transport)] {
-        let (provider, _) = over(credentials(), move |_| {
-            let mut answer = Response::new(Endless);
-            *answer.status_mut() = StatusCode::from_u16(status).unwrap();
-            answer
-        });
-        assert_eq!(refused(&provider).await.kind(), kind);
     }
 }
 
@@ -593,17 +556,6 @@ async fn the_last_good_pair_serves_while_the_source_fails_or_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_never_answered_is_a_transient_error_with_its_cause() {
-    let sealed = sourced(|| Err("the vault is sealed".into()));
-    let (provider, requests) = over(sealed, |_| token());
-    let error = refused(&provider).await;
-    assert!(error.is_transient());
-    let cause = std::error::Error::source(&error).unwrap();
-    assert_eq!(cause.to_string(), "the vault is sealed");
-    assert!(pairs(&requests).is_empty());
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_source_that_cannot_be_read_is_no_failure_of_the_endpoint_and_asked_again_in_5_s() {
     let reads = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&reads);
@@ -611,14 +563,18 @@ async fn a_source_that_cannot_be_read_is_no_failure_of_the_endpoint_and_asked_ag
         0 => Err("the vault is sealed".into()),
         _ => Ok(AppCredentials::new("one", "first")),
     });
-    let (provider, _) = over(source, |_| token());
+    let (provider, requests) = over(source, |_| token());
     let cache = officernd_auth::TokenCache::new(provider);
     for passed in 0..5 {
         // Those who come later get it as well, and wait for nothing.
         let error = cache.token().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Transport);
+        assert!(error.is_transient());
+        let cause = std::error::Error::source(&error).unwrap();
+        assert_eq!(cause.to_string(), "the vault is sealed");
         assert_eq!(error.retry_after(), Some(s(5 - passed)));
         assert_eq!(cache.status().consecutive_failures, 0);
+        assert!(pairs(&requests).is_empty());
         tokio::time::sleep(s(1)).await;
     }
     cache.token().await.unwrap();
