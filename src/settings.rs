@@ -209,18 +209,13 @@ impl Settings {
                 return Err(ConfigError::setting(SCOPES, problem));
             }
         }
-        let mut all = serde_json::Map::new();
+        let (mut all, mut settings) = (serde_json::Map::new(), Self::default());
         for (name, value) in found {
-            let field = field_of(name).to_ascii_lowercase();
-            // By itself first, so that the error names its variable.
-            let one = Value::from_iter([(field.clone(), value.clone())]);
-            Self::deserialize(one)
+            all.insert(field_of(name).to_ascii_lowercase(), value.into());
+            // After each one, so that an error names its variable.
+            settings = Self::deserialize(Value::Object(all.clone()))
                 .map_err(|error| ConfigError::setting(name, format!("is invalid: {error}")))?;
-            all.insert(field, value.into());
         }
-        let read = Self::deserialize(Value::Object(all));
-        let mut settings =
-            read.map_err(|error| ConfigError::setting("OFFICERND_*", error.to_string()))?;
         settings.from_env = true;
         let checked = settings.check().and_then(|()| settings.origins());
         checked.map_err(|error| settings.named(error))?;
@@ -382,8 +377,8 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// Returns whether Kubernetes makes this variable for a Service whose name begins with
-/// `officernd`, such as `OFFICERND_PORT` and `OFFICERND_SERVICE_HOST`.
+/// Returns `true` if Kubernetes makes this variable for a Service whose name begins with `officernd`, such
+/// as `OFFICERND_PORT` and `OFFICERND_SERVICE_HOST`.
 fn is_from_kubernetes(name: &str) -> bool {
     let name = format!("{name}_");
     name.contains("_PORT_") || name.contains("_SERVICE_")

@@ -10,10 +10,6 @@ use crate::syntax;
 /// The fields that this crate fills in itself (RFC 6749 sections 2.3.1, 4.4.2).
 const OWN_FIELDS: [&str; 4] = ["client_id", "client_secret", "grant_type", "scope"];
 
-/// OfficeRnD's own hosts: below this domain a token request needs a scope.
-#[cfg(feature = "reqwest")]
-const OFFICERND_DOMAIN: &str = ".officernd.com";
-
 /// Returns why an id or a secret cannot be used.
 pub(super) fn credential(value: &str) -> Result<(), &'static str> {
     if value.is_empty() {
@@ -32,11 +28,11 @@ pub(super) fn setting(name: &'static str, value: &str) -> Result<(), ConfigError
     credential(value).map_err(|problem| ConfigError::setting(name, problem))
 }
 
-/// Returns `true` if OfficeRnD would refuse a request to this URL without a scope.
+/// Returns `true` for OfficeRnD's own hosts, which refuse a request without a scope.
 #[cfg(feature = "reqwest")]
 pub(super) fn needs_scope(token_url: &Uri) -> bool {
     let host = token_url.host().unwrap_or_default().to_ascii_lowercase();
-    host.ends_with(OFFICERND_DOMAIN)
+    host.ends_with(".officernd.com")
 }
 
 /// Checks scopes that are separated by single spaces.

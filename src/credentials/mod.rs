@@ -2,8 +2,6 @@
 
 mod check;
 mod source;
-#[cfg(test)]
-mod tests;
 
 use std::fmt;
 use std::path::PathBuf;

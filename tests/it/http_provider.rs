@@ -120,7 +120,7 @@ fn scratch(name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
 #[tokio::test]
 async fn the_request_is_the_one_that_officernd_documents() {
     let credentials = ClientCredentials::new("the id&", ODD)
-        .scopes(["officernd.api.read", "officernd.api.write"])
+        .scope(" officernd.api.read   officernd.api.write ")
         .form_param("audience", "https://x/?y=1&z")
         .form_param("empty", "");
     let (provider, requests) = over(credentials, |_| token());
@@ -158,7 +158,7 @@ async fn the_request_is_the_one_that_officernd_documents() {
 
 #[tokio::test]
 async fn without_a_scope_the_field_is_left_out() {
-    let (provider, requests) = over(ClientCredentials::new("i", "s"), |_| token());
+    let (provider, requests) = over(ClientCredentials::new("i", "s").scope(" "), |_| token());
     minted(&provider).await;
     let requests = requests.lock().unwrap();
     let body = &requests[0].1[..];
@@ -428,7 +428,7 @@ fn pipe(name: &str) -> PathBuf {
 }
 
 #[test]
-fn a_secret_that_cannot_be_used_is_found_at_build_time() {
+fn a_secret_file_that_cannot_be_used_is_found_at_build_time() {
     let build = |credentials: ClientCredentials| {
         let error = HttpTokenProvider::with_service(credentials, Strict::default()).unwrap_err();
         let text = shown(&error);
@@ -456,9 +456,71 @@ fn a_secret_that_cannot_be_used_is_found_at_build_time() {
         assert!(text.contains(problem), "{text}");
         assert!(text.contains(&path.display().to_string()), "{text}");
     }
-    for bad in ["", " ", "hunter2\n", "hunter2\0"] {
-        let error = build(ClientCredentials::new("the-id", bad));
-        assert!(matches!(error, ConfigError::Setting { .. }), "{error}");
+}
+
+#[test]
+fn each_mistake_in_credentials_has_its_own_error() {
+    let made = |credentials| HttpTokenProvider::with_service(credentials, Strict::default());
+    let url = |url: &str| credentials().token_url(url);
+    let twice = credentials().form_param("a", "1").form_param("a", "2");
+    for (credentials, message) in [
+        (credentials().scope("a\"b"), "RFC 6749 section 3.3"),
+        (credentials().scope("a\tb"), "RFC 6749 section 3.3"),
+        (
+            credentials().form_param("scope", "x"),
+            "filled in by this crate",
+        ),
+        (credentials().form_param("", "1"), "no name"),
+        (twice, "given twice"),
+        (url("identity.officernd.com"), "is relative"),
+        (url(""), "is not a URL"),
+        (url("http://identity.officernd.com/"), "plain http"),
+        (url("ftp://identity.officernd.com/"), "neither https"),
+        (url("https://u:hunter2@host/"), "user info"),
+        (url("https://host:99999/"), "port"),
+        (url("https://host/#hunter2"), "fragment"),
+        (ClientCredentials::new("", "s"), "client_id is empty"),
+        (
+            ClientCredentials::new(" \u{a0} ", "s"),
+            "client_id is blank",
+        ),
+        (ClientCredentials::new("a\nb", "s"), "client_id has control"),
+        (
+            ClientCredentials::new("id", "hunter2\n"),
+            "newline at its end",
+        ),
+    ] {
+        let error = made(credentials).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    for plain in [
+        "http://127.0.0.1:8080/t",
+        "http://localhost/t",
+        "http://[::1]:1/t",
+    ] {
+        made(url(plain)).unwrap();
+    }
+}
+
+#[test]
+fn officernd_needs_a_scope_and_other_endpoints_do_not() {
+    let new = |url: &str| {
+        let credentials = ClientCredentials::new("id", "secret").scope(" ");
+        HttpTokenProvider::new(credentials.token_url(url))
+    };
+    for url in [
+        "https://identity.officernd.com/oauth/token",
+        "https://IDENTITY-staging.officernd.com/",
+    ] {
+        let error = new(url).unwrap_err().to_string();
+        assert!(error.starts_with("scopes is missing"), "{error}");
+        for example in ["flex.community.members.read", "officernd.api.read"] {
+            assert!(error.contains(example), "{error}");
+        }
+    }
+    for url in ["https://gateway.example/token", "http://127.0.0.1:8080/"] {
+        new(url).unwrap();
     }
 }
 
