@@ -1,19 +1,16 @@
 //! The credentials of an app: client id and secret, token URL and scopes.
 
 mod check;
-mod loader;
 mod source;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use http::Uri;
 
-pub(crate) use self::loader::Loader;
-pub(crate) use self::source::Part;
 use self::source::Source;
 pub use self::source::{AppCredentials, CredentialSource};
+pub(crate) use self::source::{LOAD_AGAIN, Loader, Part};
 use crate::error::ConfigError;
 use crate::secret::Secret;
 use crate::settings::Settings;
@@ -25,15 +22,14 @@ pub(crate) const SCOPE_EXAMPLES: &str =
 /// OfficeRnD's token endpoint.
 const TOKEN_URL: &str = "https://identity.officernd.com/oauth/token";
 
-/// An app's credentials for the client-credentials grant (RFC 6749 section 4.4),
-/// and what it asks for.
+/// An app's credentials for the client-credentials grant (RFC 6749 section 4.4), and the scopes it
+/// requests.
 ///
-/// A plain value: mistakes in it are reported when a provider is made of it.
-/// `Debug` does not show the secret.
+/// A plain value: mistakes in it are reported when a provider is made from it. `Debug` does not show
+/// the secret.
 ///
-/// API v2 has scopes such as `flex.community.members.read`, listed with each
-/// endpoint; `officernd.api.read` and `officernd.api.write`, the example on
-/// OfficeRnD's token page, belong to v1.
+/// API v2 has scopes such as `flex.community.members.read`, listed with each endpoint;
+/// `officernd.api.read` and `officernd.api.write`, the example on OfficeRnD's token page, belong to v1.
 ///
 /// ```
 /// use officernd_auth::ClientCredentials;
@@ -51,19 +47,19 @@ pub struct ClientCredentials {
 }
 
 impl ClientCredentials {
-    /// The client id and secret of an app, for OfficeRnD's token endpoint.
+    /// Creates credentials from an app's client id and secret, for OfficeRnD's token endpoint.
     #[must_use]
     pub fn new(client_id: impl Into<String>, client_secret: impl Into<Secret>) -> Self {
         let id = Part::Value(Secret::from(client_id.into()));
         Self::of_pair(id, Part::Value(client_secret.into()))
     }
 
-    /// Credentials that come from elsewhere: a secret manager, a database. The
-    /// source is asked before each token request, so id and secret may change
-    /// together while the program runs. [`CredentialSource`] has an example.
+    /// Creates credentials from a secret manager or a database. The source is called before each token
+    /// request, so id and secret may change together while the program runs. [`CredentialSource`] has
+    /// an example.
     #[must_use]
     pub fn from_source(source: impl CredentialSource) -> Self {
-        Self::of(Source::Custom(Arc::new(source)))
+        Self::of(Source::custom(source))
     }
 
     pub(crate) fn of_pair(id: Part, secret: Part) -> Self {
@@ -79,11 +75,9 @@ impl ClientCredentials {
         }
     }
 
-    /// Reads the credentials from the environment: `OFFICERND_CLIENT_ID` or
-    /// `OFFICERND_CLIENT_ID_FILE`, `OFFICERND_CLIENT_SECRET` or `OFFICERND_CLIENT_SECRET_FILE`,
-    /// `OFFICERND_SCOPES` or `OFFICERND_SCOPE` (separated by white space or commas), and optionally
-    /// `OFFICERND_TOKEN_URL`. [`Settings::from_env`](crate::Settings::from_env) reads the other
-    /// settings too.
+    /// Reads the credentials from the environment, as [`Settings::from_env`] describes:
+    /// `OFFICERND_CLIENT_ID`, `OFFICERND_CLIENT_SECRET` (each may have `_FILE` at its end),
+    /// `OFFICERND_SCOPES` and optionally `OFFICERND_TOKEN_URL`.
     ///
     /// # Errors
     ///
@@ -106,17 +100,16 @@ impl ClientCredentials {
         Settings::from_env()?.credentials()
     }
 
-    /// The scopes to ask for, separated by spaces. Without any, the field is
-    /// left out. OfficeRnD grants no token then, so
-    /// [`HttpTokenProvider::new`](crate::HttpTokenProvider::new) wants at least
-    /// one for its token URLs.
+    /// Sets the scopes to request, separated by spaces. Without any, the field is left out. OfficeRnD
+    /// then grants no token, so [`HttpTokenProvider::new`](crate::HttpTokenProvider::new) requires one
+    /// for its token URLs.
     #[must_use]
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = Some(scope.into());
         self
     }
 
-    /// The scopes to ask for, one by one.
+    /// Sets the scopes to request, one by one.
     #[must_use]
     pub fn scopes<I>(self, scopes: I) -> Self
     where
@@ -128,11 +121,11 @@ impl ClientCredentials {
         self.scope(scopes.join(" "))
     }
 
-    /// Another token endpoint than
-    /// `https://identity.officernd.com/oauth/token`: OfficeRnD's staging
+    /// Sets the token endpoint, such as OfficeRnD's staging
     /// (`https://identity-staging.officernd.com/oauth/token`, for the API at
-    /// `https://staging.officernd.com`), a gateway, a simulator. Absolute and
-    /// https; plain http only to this machine.
+    /// `https://staging.officernd.com`), a gateway, or a simulator. The URL must be absolute and https;
+    /// plain http is allowed for a loopback host only.
+    /// Default: `https://identity.officernd.com/oauth/token`.
     #[must_use]
     pub fn token_url(mut self, url: impl Into<String>) -> Self {
         self.token_url = url.into();
@@ -146,7 +139,7 @@ impl ClientCredentials {
         self
     }
 
-    /// Reads the client id from this file. Otherwise as [`secret_from_file`](Self::secret_from_file).
+    /// Reads the client id from this file, like [`secret_from_file`](Self::secret_from_file).
     #[must_use]
     pub fn id_from_file(mut self, path: impl Into<PathBuf>) -> Self {
         let (_, secret) = self.source.into_pair();
@@ -155,14 +148,13 @@ impl ClientCredentials {
         self
     }
 
-    /// Reads the client secret from this file: at most 64 KiB of UTF-8, in a regular file or
-    /// behind symbolic links to one. A byte order mark at its start and a line end at its end are
-    /// not part of the secret.
+    /// Reads the client secret from this file: at most 64 KiB of UTF-8, in a regular file or behind
+    /// symbolic links to one. A byte order mark at its start and a line end at its end are not part of
+    /// the secret.
     ///
-    /// The file is read when the provider is made and again before each token
-    /// request, so a rotated secret needs no restart. To rotate the app itself,
-    /// put the id into a file, too. While a file cannot be read, the last pair that could be read
-    /// stays in use.
+    /// The file is read when the provider is made and again before each token request, so a rotated
+    /// secret needs no restart. To rotate the app itself, put the id into a file, too. While a file
+    /// cannot be read, the last pair that could be read stays in use.
     ///
     /// ```
     /// use officernd_auth::ClientCredentials;
@@ -180,18 +172,18 @@ impl ClientCredentials {
         self
     }
 
-    /// The scopes to ask for, with one space between two; `None` for none.
+    /// Returns the scopes to request, with one space between two; `None` for none.
     pub(crate) fn asked_scope(&self) -> Option<String> {
-        let words: Vec<&str> = self.scope.as_deref()?.split(' ').collect();
-        let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        let words = self.scope.as_deref()?.split(' ');
+        let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
         (!words.is_empty()).then(|| words.join(" "))
     }
 
-    /// Checks that OfficeRnD could grant a token: at its own URLs that takes a
-    /// scope.
+    /// Checks that OfficeRnD could grant a token: its own token URLs require a scope.
     #[cfg(feature = "reqwest")]
-    pub(crate) fn check_scope(&self, token_url: &Uri) -> Result<(), ConfigError> {
-        if self.asked_scope().is_some() || !check::needs_scope(token_url) {
+    pub(crate) fn check_scope(&self) -> Result<(), ConfigError> {
+        let token_url = check::token_url(&self.token_url)?;
+        if self.asked_scope().is_some() || !check::needs_scope(&token_url) {
             return Ok(());
         }
         let problem =
@@ -199,7 +191,7 @@ impl ClientCredentials {
         Err(ConfigError::setting("scopes", problem))
     }
 
-    /// Checks everything but id and secret. The token URL, parsed.
+    /// Checks everything but id and secret. Returns the parsed token URL.
     pub(crate) fn check(&self) -> Result<Uri, ConfigError> {
         let token_url = check::token_url(&self.token_url)?;
         if let Some(scope) = self.asked_scope() {
@@ -220,6 +212,3 @@ impl fmt::Debug for ClientCredentials {
             .finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-mod tests;

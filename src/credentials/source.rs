@@ -6,13 +6,22 @@ use std::future::Future;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
 use super::check;
-use crate::error::{BoxError, ConfigError};
+use crate::clock::{Clock, timeout_at};
+use crate::error::{BoxError, ConfigError, Error, ErrorKind};
+use crate::observability;
 use crate::secret::Secret;
+
+/// Credentials that cannot be read, or that were refused, are loaded again this often.
+pub(crate) const LOAD_AGAIN: Duration = Duration::from_secs(5);
+
+/// A longer file is not a client id or a secret.
+const MAX_BYTES: usize = 64 * 1024;
 
 /// The client id of an app and its secret, as one pair.
 ///
@@ -31,7 +40,7 @@ pub struct AppCredentials {
 }
 
 impl AppCredentials {
-    /// The pair of this id and this secret.
+    /// Creates a pair of this id and this secret.
     #[must_use]
     pub fn new(client_id: impl Into<String>, client_secret: impl Into<Secret>) -> Self {
         Self {
@@ -46,35 +55,33 @@ impl AppCredentials {
     }
 }
 
-/// An asynchronous source of credentials, such as Vault, a cloud's secret manager
-/// or a database.
+/// An asynchronous source of credentials, such as Vault, a cloud's secret manager or a database.
 ///
-/// A closure that returns a future is one, too:
+/// It is implemented for closures that return a future:
 ///
 /// ```
 /// use officernd_auth::ClientCredentials;
 /// use officernd_auth::credentials::AppCredentials;
 ///
 /// let credentials = ClientCredentials::from_source(|| async {
-///     // ... ask the secret manager ...
+///     // ... call the secret manager ...
 ///     Ok(AppCredentials::new("client-id", "client-secret"))
 /// })
 /// .scope("flex.community.members.read");
 /// # drop(credentials);
 /// ```
 pub trait CredentialSource: Send + Sync + 'static {
-    /// Loads the pair as it is now. Called before each token request, and every
-    /// 5 s at most after the endpoint refused the last pair.
+    /// Loads the current pair. Called before each token request, and at most every 5 s after the
+    /// endpoint refused the last pair.
     ///
     /// # Errors
     ///
-    /// Any error. Its text goes to logs. While the source fails, the last pair
-    /// that it returned stays in use.
+    /// Any error. Its text goes to logs. While the source fails, the last pair that it returned
+    /// stays in use.
     ///
     /// # Cancel safety
     ///
-    /// The future is dropped when it takes longer than half of the
-    /// `fetch_timeout`.
+    /// The future is dropped when it takes longer than half of the `fetch_timeout`.
     fn load(&self) -> impl Future<Output = Result<AppCredentials, BoxError>> + Send;
 }
 
@@ -88,24 +95,13 @@ where
     }
 }
 
-type LoadFuture<'a> = Pin<Box<dyn Future<Output = Result<AppCredentials, BoxError>> + Send + 'a>>;
-
-/// [`CredentialSource`] without its type.
-pub(crate) trait DynSource: Send + Sync {
-    fn load(&self) -> LoadFuture<'_>;
-}
-
-impl<S: CredentialSource> DynSource for S {
-    fn load(&self) -> LoadFuture<'_> {
-        Box::pin(CredentialSource::load(self))
-    }
-}
+type LoadFuture = Pin<Box<dyn Future<Output = Result<AppCredentials, BoxError>> + Send>>;
 
 /// Where the pair of a [`ClientCredentials`](super::ClientCredentials) comes from.
 #[derive(Clone)]
 pub(crate) enum Source {
     Pair { id: Part, secret: Part },
-    Custom(Arc<dyn DynSource>),
+    Custom(Arc<dyn Fn() -> LoadFuture + Send + Sync>),
 }
 
 /// An id or a secret: in memory, or in a file.
@@ -116,15 +112,12 @@ pub(crate) enum Part {
 }
 
 impl Source {
-    /// Returns whether another pair may be loaded later.
-    pub(crate) fn can_change(&self) -> bool {
-        !matches!(
-            self,
-            Self::Pair {
-                id: Part::Value(_),
-                secret: Part::Value(_)
-            }
-        )
+    pub(super) fn custom(source: impl CredentialSource) -> Self {
+        let source = Arc::new(source);
+        Self::Custom(Arc::new(move || {
+            let source = Arc::clone(&source);
+            Box::pin(async move { source.load().await })
+        }))
     }
 
     /// Returns the two parts; those of a custom source are empty.
@@ -136,51 +129,108 @@ impl Source {
         }
     }
 
-    /// Reads values and files; `None` if a custom source has to be asked.
-    pub(crate) fn read(&self) -> Result<Option<AppCredentials>, ConfigError> {
-        let Self::Pair { id, secret } = self else {
-            return Ok(None);
-        };
-        let id = id.read("client_id")?;
-        let secret = secret.read("client_secret")?;
-        Ok(Some(AppCredentials::new(id.expose(), secret)))
-    }
-
     /// Loads the current pair.
-    pub(super) async fn load(&self) -> Result<AppCredentials, BoxError> {
-        let pair = match self {
-            Self::Custom(custom) => custom.load().await?,
-            Self::Pair { .. } => self.read()?.ok_or("there is no source")?,
-        };
-        check::credential("client_id", &pair.client_id)?;
-        check::credential("client_secret", pair.client_secret.expose())?;
-        Ok(pair)
+    async fn load(&self) -> Result<AppCredentials, BoxError> {
+        match self {
+            Self::Custom(load) => {
+                let pair = load().await?;
+                check::setting("client_id", &pair.client_id)?;
+                check::setting("client_secret", pair.client_secret.expose())?;
+                Ok(pair)
+            }
+            Self::Pair { id, secret } => Ok(read_pair(id, secret)?),
+        }
     }
 }
 
-/// A longer file is not a client id or a secret.
-const MAX_BYTES: usize = 64 * 1024;
+/// A source and what it returned last.
+#[derive(Debug)]
+pub(crate) struct Loader {
+    source: Source,
+    last_good: Mutex<Option<AppCredentials>>,
+}
+
+impl Loader {
+    /// Reads values and files, so that mistakes show at setup. A custom source is not called yet.
+    pub(crate) fn new(source: Source) -> Result<Self, ConfigError> {
+        let read = match &source {
+            Source::Pair { id, secret } => Some(read_pair(id, secret)?),
+            Source::Custom(_) => None,
+        };
+        Ok(Self {
+            last_good: Mutex::new(read),
+            source,
+        })
+    }
+
+    /// Returns the pair to use now: the last good one while the source fails or takes until `until`.
+    pub(crate) async fn load(
+        &self,
+        clock: &dyn Clock,
+        until: Instant,
+    ) -> Result<AppCredentials, Error> {
+        let loaded = match timeout_at(clock, until, self.source.load()).await {
+            Some(loaded) => loaded,
+            None => Err(BoxError::from("the source did not answer in time")),
+        };
+        // An option is whole between any two statements.
+        let last_good = || {
+            self.last_good
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        let error = match loaded {
+            Ok(pair) => {
+                *last_good() = Some(pair.clone());
+                return Ok(pair);
+            }
+            Err(error) => error,
+        };
+        let pair = last_good().clone();
+        observability::credentials_unreadable(&*error, pair.is_some());
+        pair.ok_or_else(|| {
+            // Nothing was sent, so waiting callers get it at once.
+            Error::new(ErrorKind::Transport, "the credentials cannot be loaded")
+                .not_attempted()
+                .with_source(error)
+                .with_retry_after(LOAD_AGAIN)
+                .with_max_backoff(LOAD_AGAIN)
+        })
+    }
+
+    /// Returns `true` if a different pair may be loaded later.
+    pub(crate) fn can_change(&self) -> bool {
+        use Part::Value;
+
+        !matches!(
+            self.source,
+            Source::Pair {
+                id: Value(_),
+                secret: Value(_)
+            }
+        )
+    }
+}
+
+fn read_pair(id: &Part, secret: &Part) -> Result<AppCredentials, ConfigError> {
+    let id = id.read("client_id")?;
+    Ok(AppCredentials::new(
+        id.expose(),
+        secret.read("client_secret")?,
+    ))
+}
 
 impl Part {
     /// Reads a value or a file and checks it; `name` is the setting's, for errors.
     pub(crate) fn read(&self, name: &'static str) -> Result<Secret, ConfigError> {
-        let path = match self {
-            Self::Value(value) => {
-                check::credential(name, value.expose())?;
-                return Ok(value.clone());
-            }
-            Self::File(path) => path,
-        };
-        let value = read_file(path).and_then(|value| match check::problem_of(value.expose()) {
-            Some(problem) => Err(problem.to_owned()),
-            None => Ok(value),
-        });
-        let path = path.clone();
-        value.map_err(|problem| ConfigError::File {
-            name,
-            path,
-            problem,
-        })
+        match self {
+            Self::Value(value) => check::setting(name, value.expose()).map(|()| value.clone()),
+            Self::File(path) => read_file(path).map_err(|problem| ConfigError::File {
+                name,
+                path: path.clone(),
+                problem,
+            }),
+        }
     }
 }
 
@@ -194,8 +244,7 @@ fn read_file(path: &Path) -> Result<Secret, String> {
     let file = File::open(path).map_err(cannot_be_opened)?;
     // Room from the start: a buffer that grows leaves its old bytes behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BYTES + 1));
-    let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX) + 1;
-    file.take(limit)
+    file.take(MAX_BYTES as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| format!("cannot be read: {error}"))?;
     if bytes.len() > MAX_BYTES {
@@ -206,6 +255,7 @@ fn read_file(path: &Path) -> Result<Secret, String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let text = text.strip_suffix('\n').unwrap_or(text);
     let text = text.strip_suffix('\r').unwrap_or(text);
+    check::credential(text)?;
     Ok(Secret::from(text))
 }
 

@@ -1,16 +1,15 @@
-//! What the token endpoint's answer means (RFC 6749 sections 5.1 and 5.2).
+//! The meaning of the token endpoint's response (RFC 6749 sections 5.1 and 5.2).
 //!
 //! No error here repeats what a server wrote: an `error_description` may quote
 //! the secret that it refuses.
 
-#[cfg(test)]
-mod tests;
-
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
-use http::{HeaderMap, StatusCode};
+use http::{Response, StatusCode};
 use serde::Deserialize;
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::retry_after;
@@ -19,69 +18,69 @@ use crate::error::{Error, ErrorKind};
 use crate::syntax::valid_scope;
 use crate::token::{AccessToken, MAX_LIFE};
 
-/// The life of a token whose answer names none, which RFC 6749 section 5.1 allows.
+/// The life of a token whose response names none, which RFC 6749 section 5.1 allows.
 const DEFAULT_LIFE: Duration = Duration::from_secs(300);
 
-/// A token, and whether its scope is smaller than the requested one.
-#[derive(Debug)]
-pub(crate) struct Granted {
-    /// Its scope is the granted one, or the requested one if the answer has none.
-    pub(crate) token: AccessToken,
-    /// Whether a requested scope was not granted.
-    pub(crate) narrowed: bool,
-}
+const NO_OBJECT: &str = "it is not a JSON object; is the token URL right?";
 
-/// Reads the token in an answer, or the error that the answer stands for.
-pub(crate) fn parse(
-    status: StatusCode,
-    headers: &HeaderMap,
-    body: &[u8],
-    asked_scope: Option<&str>,
+/// Reads the token in a response, or the error that the response stands for.
+///
+/// The token's scope is the granted one, or `asked` if the response has none.
+pub(super) fn parse(
+    response: &Response<Bytes>,
+    asked: Option<&str>,
     now: SystemTime,
-) -> Result<Granted, Error> {
-    let result = if status == StatusCode::OK {
-        granted(headers, body, asked_scope)
-    } else {
-        Err(refused(status, headers, body, asked_scope))
+) -> Result<AccessToken, Error> {
+    let status = response.status();
+    let result = match status.as_u16() {
+        200 => granted(response, asked),
+        // The server could not decide, even if the body has a code.
+        408 | 429 => Err(refused(status, None, asked)),
+        400..=499 => {
+            let code = Answer::read(response).ok().and_then(|answer| answer.error);
+            Err(refused(status, code.as_deref(), asked))
+        }
+        _ => Err(refused(status, None, asked)),
     };
-    result.map_err(|error| match retry_after::parse(headers, now) {
+    result.map_err(|error| match retry_after::parse(response.headers(), now) {
         Some(after) => error.with_retry_after(after),
         None => error,
     })
 }
 
-/// The fields of an answer; `null` is as good as absent.
+/// Returns `true` if a scope that was asked for was not granted.
+pub(super) fn is_narrower(asked: Option<&str>, granted: Option<&str>) -> bool {
+    let granted = granted.unwrap_or_default();
+    let lacks = |scope: &str| granted.split(' ').all(|other| other != scope);
+    asked.is_some_and(|asked| asked.split(' ').any(lacks))
+}
+
+/// The fields of a response; `null` means absent.
 ///
-/// serde refuses a field that is there twice: two readers of one answer must not
-/// see two tokens.
+/// serde refuses a duplicate field: two readers of one response must not see two tokens.
 #[derive(Deserialize)]
 struct Answer {
     access_token: Option<Zeroizing<String>>,
     token_type: Option<String>,
-    expires_in: Option<Seconds>,
+    expires_in: Option<Value>,
     scope: Option<String>,
     error: Option<String>,
 }
 
-/// Some servers write numbers as text.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Seconds {
-    Number(f64),
-    Text(String),
-}
-
 impl Answer {
-    /// Reads the object in an answer, or says why there is none.
-    fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, &'static str> {
-        let encodings = headers.get_all(CONTENT_ENCODING).iter();
+    /// Reads the object in a response, or returns why there is none.
+    fn read(response: &Response<Bytes>) -> Result<Self, &'static str> {
+        let encodings = response.headers().get_all(CONTENT_ENCODING).iter();
         let mut encodings = encodings.map(|value| value.as_bytes().trim_ascii());
         if encodings.any(|name| !name.is_empty() && !name.eq_ignore_ascii_case(b"identity")) {
             return Err("it is compressed, which was not requested; is a proxy in between?");
         }
-        let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
-        let body = body.trim_ascii();
-        // The parser's own errors quote the answer: none is shown.
+        let body = response.body();
+        let body = body
+            .strip_prefix(b"\xEF\xBB\xBF")
+            .unwrap_or(body)
+            .trim_ascii();
+        // The parser's own errors quote the body: none is shown.
         match body.first() {
             None => Err("it is empty; is the token URL right?"),
             Some(b'<') => Err("it is HTML or XML; is the token URL right?"),
@@ -95,149 +94,252 @@ impl Answer {
     }
 }
 
-const NO_OBJECT: &str = "it is not a JSON object; is the token URL right?";
-
-fn granted(headers: &HeaderMap, body: &[u8], asked_scope: Option<&str>) -> Result<Granted, Error> {
-    let answer = Answer::read(headers, body).map_err(malformed)?;
+fn granted(response: &Response<Bytes>, asked: Option<&str>) -> Result<AccessToken, Error> {
+    let answer = Answer::read(response).map_err(malformed)?;
     if let Some(code) = &answer.error {
-        return Err(with_code(StatusCode::OK, code, asked_scope)
-            .unwrap_or_else(|| malformed("it is a 200 that carries an unknown error")));
+        return Err(refused(response.status(), Some(code), asked));
     }
     let token_type = answer.token_type.as_deref();
     if token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
         return Err(malformed("its token_type is not Bearer"));
     }
-    let token = answer.access_token;
-    let token =
-        token.ok_or_else(|| malformed("it has no access_token; is the token URL right?"))?;
+    let Some(token) = answer.access_token else {
+        return Err(malformed("it has no access_token; is the token URL right?"));
+    };
     let token = AccessToken::bearer(token.as_str(), life(answer.expires_in)?)?;
     let granted = answer.scope.as_deref().and_then(normal_scope);
-    let asked = asked_scope.and_then(normal_scope);
-    let narrowed = is_narrower(asked.as_deref(), granted.as_deref());
-    let token = match granted.or(asked) {
+    Ok(match granted.or(asked.map(str::to_owned)) {
         Some(scope) => token.with_scope(scope),
         None => token,
-    };
-    Ok(Granted { token, narrowed })
+    })
 }
 
-fn life(expires_in: Option<Seconds>) -> Result<Duration, Error> {
+fn life(expires_in: Option<Value>) -> Result<Duration, Error> {
     let seconds = match expires_in {
         None => return Ok(DEFAULT_LIFE),
-        Some(Seconds::Number(seconds)) => Some(seconds),
-        Some(Seconds::Text(text)) => text.trim().parse().ok(),
+        Some(Value::Number(number)) => number.as_f64(),
+        // Some servers write numbers as text.
+        Some(Value::String(text)) => text.trim().parse().ok(),
+        Some(_) => None,
     };
     // `f64::from_str` takes "inf" and "nan" too.
-    let seconds = seconds
-        .filter(|seconds: &f64| seconds.is_finite())
-        .ok_or_else(|| malformed("its expires_in is not a number"))?;
-    if seconds < 1.0 {
-        return Err(malformed("its expires_in leaves the token no time to live"));
-    }
-    let seconds = seconds.min(MAX_LIFE.as_secs_f64()).floor();
-    Duration::try_from_secs_f64(seconds).map_err(|_| malformed("its expires_in is not a number"))
-}
-
-/// Joins the scopes with single spaces. Drops what is no scope: it could not be shown safely.
-fn normal_scope(text: &str) -> Option<String> {
-    let scopes: Vec<_> = text
-        .split_whitespace()
-        .filter(|scope| valid_scope(scope))
-        .collect();
-    (!scopes.is_empty()).then(|| scopes.join(" "))
-}
-
-fn is_narrower(asked: Option<&str>, granted: Option<&str>) -> bool {
-    let (Some(asked), Some(granted)) = (asked, granted) else {
-        return false;
-    };
-    asked
-        .split(' ')
-        .any(|scope| granted.split(' ').all(|other| other != scope))
-}
-
-fn malformed(what: &str) -> Error {
-    Error::new(
-        ErrorKind::Malformed,
-        format!("the token answer cannot be used: {what}"),
-    )
-}
-
-/// The error of an answer whose status is not 200.
-fn refused(
-    status: StatusCode,
-    headers: &HeaderMap,
-    body: &[u8],
-    asked_scope: Option<&str>,
-) -> Error {
-    let (kind, advice) = match status.as_u16() {
-        // These mean that the server could not decide, whatever the body says.
-        429 => (ErrorKind::RateLimited, "it takes no more requests for now"),
-        408 | 500..=599 => (ErrorKind::Transport, "it could not answer"),
-        300..=399 => (
-            ErrorKind::Malformed,
-            "redirects are never followed, as they would replay the secret; is the token URL right?",
-        ),
-        400..=499 => {
-            let code = Answer::read(headers, body)
-                .ok()
-                .and_then(|answer| answer.error);
-            if let Some(error) = code.and_then(|code| with_code(status, &code, asked_scope)) {
-                return error;
-            }
-            match status {
-                // The client is all that a token endpoint authenticates.
-                StatusCode::UNAUTHORIZED => {
-                    (ErrorKind::InvalidClient, "check the client id and secret")
-                }
-                StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
-                    (ErrorKind::Denied, "is the token URL right?")
-                }
-                _ => (
-                    ErrorKind::Denied,
-                    "check the token URL, the client id and the app",
-                ),
-            }
+    let seconds = seconds.filter(|seconds: &f64| seconds.is_finite());
+    match seconds.map(|seconds| seconds.min(MAX_LIFE.as_secs_f64()).floor()) {
+        Some(seconds) if seconds < 1.0 => {
+            Err(malformed("its expires_in leaves the token no time to live"))
         }
-        _ => (
-            ErrorKind::Malformed,
-            "a token comes with a 200; is the token URL right?",
-        ),
-    };
-    let status = status.as_u16();
-    Error::new(
-        kind,
-        format!("the token endpoint answered {status}: {advice}"),
-    )
+        Some(seconds) => Ok(Duration::from_secs(seconds as u64)),
+        None => Err(malformed("its expires_in is not a number")),
+    }
 }
 
-/// The error of an answer with one of the codes of RFC 6749.
-fn with_code(status: StatusCode, code: &str, asked_scope: Option<&str>) -> Option<Error> {
-    let (kind, advice) = match code {
-        "invalid_client" => (ErrorKind::InvalidClient, "check the client id and secret"),
-        "invalid_scope" => (
-            ErrorKind::InvalidScope,
-            "check the app's permissions and the scopes",
-        ),
-        "invalid_request" => (
-            ErrorKind::Denied,
-            "check the form parameters and the token URL",
-        ),
-        "invalid_grant" => (ErrorKind::Denied, "check the app and the form parameters"),
-        "unauthorized_client" => (ErrorKind::Denied, "check what the app is allowed to do"),
+/// Joins the scopes with single spaces. Drops invalid ones, which could not be shown safely.
+fn normal_scope(text: &str) -> Option<String> {
+    let scopes = text.split_whitespace().filter(|scope| valid_scope(scope));
+    let scopes = scopes.collect::<Vec<_>>().join(" ");
+    (!scopes.is_empty()).then_some(scopes)
+}
+
+fn malformed(problem: &str) -> Error {
+    let message = format!("the token answer cannot be used: {problem}");
+    Error::new(ErrorKind::Malformed, message)
+}
+
+/// Returns the error of a response, by its code if RFC 6749 has that, else by its status.
+fn refused(status: StatusCode, code: Option<&str>, asked: Option<&str>) -> Error {
+    let number = status.as_u16();
+    let by_code = code.and_then(|code| Some((code, of_code(code)?)));
+    let Some((code, (kind, advice))) = by_code else {
+        let (kind, advice) = of_status(number);
+        return Error::new(
+            kind,
+            format!("the token endpoint answered {number}: {advice}"),
+        );
+    };
+    let mut message = format!("the token endpoint answered {number} with {code}: {advice}");
+    if kind == ErrorKind::InvalidScope {
+        let asked = asked.unwrap_or("no scope");
+        message += &format!(", {SCOPE_EXAMPLES}; it was asked for {asked}");
+    }
+    Error::new(kind, message)
+}
+
+fn of_code(code: &str) -> Option<(ErrorKind, &'static str)> {
+    use ErrorKind::{Denied, InvalidClient, InvalidScope, Transport};
+
+    Some(match code {
+        "invalid_client" => (InvalidClient, "check the client id and secret"),
+        "invalid_scope" => (InvalidScope, "check the app's permissions and the scopes"),
+        "invalid_request" => (Denied, "check the form parameters and the token URL"),
+        "invalid_grant" => (Denied, "check the app and the form parameters"),
+        "unauthorized_client" => (Denied, "check what the app is allowed to do"),
         "unsupported_grant_type" => (
-            ErrorKind::Denied,
+            Denied,
             "check the token URL: client_credentials is not known there",
         ),
         // RFC 6749 section 4.1.2.1. Some servers send them from here too, with a 400.
-        "server_error" | "temporarily_unavailable" => (ErrorKind::Transport, "it could not answer"),
+        "server_error" | "temporarily_unavailable" => (Transport, "it could not answer"),
         _ => return None,
-    };
-    let status = status.as_u16();
-    let mut message = format!("the token endpoint answered {status} with {code}: {advice}");
-    if kind == ErrorKind::InvalidScope {
-        let asked = asked_scope.unwrap_or("no scope");
-        message += &format!(", {SCOPE_EXAMPLES}; it was asked for {asked}");
+    })
+}
+
+fn of_status(status: u16) -> (ErrorKind, &'static str) {
+    use ErrorKind::{Denied, InvalidClient, Malformed, RateLimited, Transport};
+
+    match status {
+        429 => (RateLimited, "it takes no more requests for now"),
+        408 | 500..=599 => (Transport, "it could not answer"),
+        300..=399 => (
+            Malformed,
+            "redirects are never followed, as they would replay the secret; is the token URL right?",
+        ),
+        // The client is all that a token endpoint authenticates.
+        401 => (InvalidClient, "check the client id and secret"),
+        404 | 405 => (Denied, "is the token URL right?"),
+        400..=499 => (Denied, "check the token URL, the client id and the app"),
+        _ => (
+            Malformed,
+            "a token comes with a 200 and no error; is the token URL right?",
+        ),
     }
-    Some(Error::new(kind, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::RETRY_AFTER;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Result<AccessToken, Error> {
+        let response = Response::builder().status(status).header(RETRY_AFTER, "20");
+        let response = response
+            .body(Bytes::copy_from_slice(body.as_bytes()))
+            .unwrap();
+        parse(&response, Some("a b"), SystemTime::UNIX_EPOCH)
+    }
+
+    fn life_of(expires_in: &str) -> Option<u64> {
+        let body = format!(r#"{{"access_token":"t","expires_in":{expires_in}}}"#);
+        match answer(200, &body) {
+            Ok(token) => Some(token.expires_in().as_secs()),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Malformed);
+                None
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_life_is_between_a_second_and_a_day(
+            number in any::<f64>().prop_filter("JSON has no NaN", |number| number.is_finite())
+        ) {
+            let wanted = (number >= 1.0).then(|| number.min(86400.0) as u64);
+            prop_assert_eq!(life_of(&format!("{number:?}")), wanted);
+            prop_assert_eq!(life_of(&format!("\"{number}\"")), wanted);
+        }
+    }
+
+    #[test]
+    fn a_life_that_is_no_number_is_malformed() {
+        for text in ["\" 3600 \"", "3.6e3", "\"+3600.9\""] {
+            assert_eq!(life_of(text), Some(3600), "{text}");
+        }
+        for text in [
+            "1e400",
+            "\"1e400\"",
+            "\"\"",
+            "\"soon\"",
+            "\"inf\"",
+            "\"NaN\"",
+            "\"0x10\"",
+            "true",
+            "[3600]",
+            "NaN",
+        ] {
+            assert_eq!(life_of(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn scopes_are_those_granted_or_those_requested() {
+        for (field, scope, narrower) in [
+            (r#""scope":" b  a\tc \u00e4""#, "b a c", false),
+            (r#""scope":"  ""#, "a b", false),
+            (r#""scope":null,"x":1,"x":2"#, "a b", false),
+            (r#""scope":"a c""#, "a c", true),
+        ] {
+            let token = answer(200, &format!(r#"{{"access_token":"t",{field}}}"#)).unwrap();
+            assert_eq!(token.scope(), Some(scope));
+            assert_eq!(is_narrower(Some("a b"), token.scope()), narrower, "{field}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_token_answer_is_malformed_and_says_why() {
+        for (body, wanted) in [
+            ("\u{feff}", "empty"),
+            ("<!doctype html>", "HTML"),
+            ("hunter2", "not a JSON object"),
+            (r#"{"access_token":"hunter2"}{}"#, "not a JSON object"),
+            (r#"["hunter2"]"#, "not a JSON object"),
+            (r#"{"access_token":null}"#, "no access_token"),
+            (r#"{"access_token":17}"#, "wrong type"),
+            (r#"{"access_token":"hunter2 x"}"#, "b64token"),
+            (
+                r#"{"access_token":"a","access\u005ftoken":"b"}"#,
+                "there twice",
+            ),
+            (r#"{"access_token":"a","token_type":""}"#, "not Bearer"),
+            (r#"{"access_token":"a","error":"hunter2"}"#, "no error"),
+            (r#"{"access_token":"a","error":{}}"#, "wrong type"),
+        ] {
+            let error = answer(200, body).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Malformed, "{body}");
+            let message = format!("{error} {error:?}");
+            assert!(message.contains(wanted), "{body}: {message}");
+            assert!(!message.contains("hunter2"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_classified_by_code_then_by_status() {
+        use ErrorKind::{Denied, InvalidClient, InvalidScope, Malformed, RateLimited, Transport};
+
+        for (status, body, wanted) in [
+            (401, "\u{feff}{\"error\":\"invalid_scope\"}", InvalidScope),
+            (400, r#"{"error":"invalid_request"}"#, Denied),
+            (401, r#"{"error":"invalid_grant"}"#, Denied),
+            (401, r#"{"error":"unsupported_grant_type"}"#, Denied),
+            (403, r#"{"error":"invalid_client"}"#, InvalidClient),
+            (
+                401,
+                r#"{"statusCode":401,"error":"Unauthorized"}"#,
+                InvalidClient,
+            ),
+            (400, "", Denied),
+            (
+                400,
+                r#"{"error":"invalid_client","error":"invalid_scope"}"#,
+                Denied,
+            ),
+            (408, r#"{"error":"invalid_client"}"#, Transport),
+            (429, r#"{"error":"invalid_client"}"#, RateLimited),
+            (500, r#"{"error":"invalid_client"}"#, Transport),
+            (401, r#"{"error":"server_error"}"#, Transport),
+            (201, r#"{"access_token":"t"}"#, Malformed),
+            (999, "", Malformed),
+        ] {
+            let error = answer(status, body).unwrap_err();
+            assert_eq!(error.kind(), wanted, "{status} {body}");
+            assert!(error.to_string().contains(&status.to_string()), "{error}");
+            // Of any kind: the refusal may come from something in between.
+            assert_eq!(
+                error.retry_after(),
+                Some(Duration::from_secs(20)),
+                "{status} {body}"
+            );
+        }
+    }
 }

@@ -1,30 +1,31 @@
-//! One token request: loads the credentials, sends, and reads the answer.
+//! One token request: loads the credentials, sends, and reads the response.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use http::{Response, Uri};
 use tracing::Instrument as _;
 
-use super::answer;
-use super::request::RequestTemplate;
-use super::transport::{ReadyBy, Transport};
+use super::transport::Transport;
+use super::{answer, request};
 use crate::backoff::backoff;
 use crate::clock::later;
-use crate::credentials::{AppCredentials, Loader};
-use crate::error::{Error, ErrorKind};
+use crate::credentials::{AppCredentials, ClientCredentials, LOAD_AGAIN, Loader};
+use crate::error::{ConfigError, Error, ErrorKind};
 use crate::observability;
 use crate::provider::{FetchContext, KeyMaterial};
-use crate::rate_limit::Permit;
+use crate::rate_limit::{Permit, RateLimit};
 use crate::token::AccessToken;
 
-/// Credentials that were refused may be corrected: they are loaded again this often.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
-
 pub(super) struct TokenClient {
+    pub(super) credentials: ClientCredentials,
     pub(super) loader: Loader,
-    pub(super) template: RequestTemplate,
-    transport: Box<dyn Transport>,
+    pub(super) token_url: Uri,
+    pub(super) rate_limit: RateLimit,
+    /// With one space between two scopes.
+    scope: Option<String>,
+    transport: Transport,
     failed: Mutex<Option<Failed>>,
     /// A narrower scope is reported once.
     narrowed: AtomicBool,
@@ -43,29 +44,29 @@ struct Failed {
 
 impl TokenClient {
     pub(super) fn new(
-        loader: Loader,
-        template: RequestTemplate,
-        transport: Box<dyn Transport>,
-    ) -> Self {
-        Self {
-            loader,
-            template,
+        credentials: ClientCredentials,
+        transport: Transport,
+    ) -> Result<Self, ConfigError> {
+        let token_url = credentials.check()?;
+        Ok(Self {
+            loader: Loader::new(credentials.source.clone())?,
+            rate_limit: RateLimit::for_url(&request::endpoint(&token_url)),
+            scope: credentials.asked_scope(),
+            credentials,
+            token_url,
             transport,
             failed: Mutex::default(),
             narrowed: AtomicBool::new(false),
-        }
+        })
     }
 
     /// Loads the credentials and sends one token request with them.
     pub(super) async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
-        let (clock, timeout) = (cx.clock(), cx.fetch_timeout());
-        let loaded_by = later(clock.now(), timeout / 2);
+        let clock = cx.clock();
+        let loaded_by = later(clock.now(), cx.fetch_timeout() / 2);
         let credentials = self.loader.load(clock, loaded_by).await?;
         let permit = self.permit(&cx, &credentials).await?;
-        // Before the fetch itself times out, which would not show the cause.
-        let at = later(clock.now(), timeout / 10 * 9);
-        let ready_by = ReadyBy { clock, at };
-        let result = self.request_token(&credentials, ready_by).await;
+        let result = self.request_token(&credentials, &cx).await;
         match &result {
             Err(error) if error.is_unsent() => permit.unsent(),
             _ => drop(permit),
@@ -76,13 +77,12 @@ impl TokenClient {
     /// Takes a permit for a request with these credentials.
     ///
     /// Credentials that the endpoint has refused are not sent again during their backoff. After it
-    /// they do not wait for a turn either, because the source may have other ones any time.
+    /// they do not wait in the queue if the source can change, as it may have others any time.
     async fn permit(
         &self,
         cx: &FetchContext,
         credentials: &AppCredentials,
     ) -> Result<Permit, Error> {
-        let now = cx.clock().now();
         let failed = self.lock().clone();
         let Some(failed) = failed.filter(|failed| failed.credentials.same_as(credentials)) else {
             return cx.clone().not_failing().permit().await;
@@ -90,18 +90,21 @@ impl TokenClient {
         if failed.error.kind() != ErrorKind::InvalidClient {
             return cx.permit().await;
         }
+        let can_change = self.loader.can_change();
         let refused = |left: Duration| {
-            let left = match self.loader.can_change() {
-                true => left.min(LOOK_AGAIN),
-                false => left,
+            let left = if can_change {
+                left.min(LOAD_AGAIN)
+            } else {
+                left
             };
             Err(failed.error.clone().not_attempted().with_retry_after(left))
         };
+        let now = cx.clock().now();
         let left = failed.held_until.saturating_duration_since(now);
         if !left.is_zero() {
             return refused(left);
         }
-        if !self.loader.can_change() {
+        if !can_change {
             return cx.permit().await;
         }
         let at_once = FetchContext {
@@ -109,7 +112,7 @@ impl TokenClient {
             ..cx.clone()
         };
         match at_once.permit().await {
-            Err(error) if error.kind() == ErrorKind::RateLimited => refused(LOOK_AGAIN),
+            Err(error) if error.kind() == ErrorKind::RateLimited => refused(LOAD_AGAIN),
             permit => permit,
         }
     }
@@ -126,9 +129,8 @@ impl TokenClient {
             Ok(_) => *failed = None,
             Err(error) if error.is_transient() => {}
             Err(error) => {
-                let before = failed
-                    .as_ref()
-                    .filter(|failed| failed.credentials.same_as(credentials));
+                let before = failed.as_ref();
+                let before = before.filter(|failed| failed.credentials.same_as(credentials));
                 let times = before.map_or(0, |failed| failed.times).saturating_add(1);
                 *failed = Some(Failed {
                     credentials: credentials.clone(),
@@ -140,7 +142,7 @@ impl TokenClient {
         }
         let can_change = self.loader.can_change();
         result.map_err(|error| match error.kind() {
-            ErrorKind::InvalidClient if can_change => error.with_max_backoff(LOOK_AGAIN),
+            ErrorKind::InvalidClient if can_change => error.with_max_backoff(LOAD_AGAIN),
             _ => error,
         })
     }
@@ -153,39 +155,29 @@ impl TokenClient {
     async fn request_token(
         &self,
         credentials: &AppCredentials,
-        ready_by: ReadyBy<'_>,
+        cx: &FetchContext,
     ) -> Result<AccessToken, Error> {
-        let template = &self.template;
-        let request = template.request(credentials)?;
-        let clock = ready_by.clock;
-        let span = observability::TokenRequest::new(&template.token_url);
-        let response = self.transport.post(request, ready_by);
+        let scope = self.scope.as_deref();
+        let params = &self.credentials.form_params;
+        let request = request::build(&self.token_url, credentials, scope, params)?;
+        let span = observability::TokenRequest::new(&self.token_url);
+        let response = (self.transport)(request, cx.clone());
         let response = response.instrument(span.0.clone()).await;
-        match &response {
-            Ok(response) => span.answered(response.status),
-            Err(error) => span.failed(error),
+        span.ended(response.as_ref().map(Response::status));
+        let token = answer::parse(&response?, scope, cx.clock().wall())?;
+        let narrower = answer::is_narrower(scope, token.scope());
+        if narrower && !self.narrowed.swap(true, Ordering::Relaxed) {
+            observability::scope_narrowed(scope, token.scope());
         }
-        let response = response?;
-        let granted = answer::parse(
-            response.status,
-            &response.headers,
-            &response.body,
-            template.scope.as_deref(),
-            clock.wall(),
-        )?;
-        if granted.narrowed && !self.narrowed.swap(true, Ordering::Relaxed) {
-            observability::scope_narrowed(template.scope.as_deref(), granted.token.scope());
-        }
-        Ok(granted.token)
+        Ok(token)
     }
 
     /// Returns all that a token of these credentials depends on.
     pub(super) fn material(&self, pair: &AppCredentials) -> KeyMaterial {
         let (id, secret) = (pair.client_id.clone(), pair.client_secret.clone());
-        let endpoint = self.template.endpoint();
-        let material = KeyMaterial::new(endpoint, id, secret)
-            .scope(self.template.scope.as_deref().unwrap_or_default());
-        let params = self.template.form_params.iter();
+        let material = KeyMaterial::new(request::endpoint(&self.token_url), id, secret)
+            .scope(self.scope.as_deref().unwrap_or_default());
+        let params = self.credentials.form_params.iter();
         let material = params.fold(material, |material, (name, value)| {
             material.param(name, value)
         });

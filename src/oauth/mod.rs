@@ -3,8 +3,6 @@
 mod answer;
 mod client;
 mod request;
-#[cfg(feature = "reqwest")]
-mod reqwest;
 mod retry_after;
 mod transport;
 
@@ -19,30 +17,27 @@ use http_body_util::Full;
 use tower_service::Service;
 
 use self::client::TokenClient;
-use self::request::RequestTemplate;
-use self::transport::{ServiceTransport, Transport};
 use crate::clock::{Clock, TokioClock, later};
-use crate::credentials::{ClientCredentials, Loader};
+use crate::credentials::ClientCredentials;
 use crate::error::{BoxError, ConfigError, Error};
 use crate::provider::{FetchContext, KeyMaterial, KeyedProvider, TokenProvider};
 use crate::rate_limit::RateLimit;
 use crate::token::AccessToken;
 
-/// Fetches tokens from OfficeRnD, or from another OAuth 2.0 token endpoint, by the
-/// client-credentials grant (RFC 6749 section 4.4).
+/// Fetches tokens from OfficeRnD, or from another OAuth 2.0 token endpoint, by the client-credentials
+/// grant (RFC 6749 section 4.4).
 ///
-/// It works over any tower HTTP service ([`with_service`](Self::with_service));
-/// [`new`](Self::new) brings reqwest. It follows no redirect (a 307 would
-/// replay the secret), takes no compression, reads 64 KiB at most, and
-/// accepts only a 200 with a valid token answer.
+/// [`new`](Self::new) has a client of its own, [`with_reqwest`](Self::with_reqwest) takes yours, and
+/// [`with_service`](Self::with_service) works over any tower HTTP service. A response is read up to
+/// 64 KiB, and only a 200 with a valid token is accepted.
 ///
-/// Credentials in files and those of a
-/// [`CredentialSource`](crate::credentials::CredentialSource) are loaded before
-/// each token request. While that fails, or takes longer than half of the
+/// Credentials in files and those of a [`CredentialSource`](crate::credentials::CredentialSource) are
+/// loaded before each token request. While that fails, or takes longer than half of the
 /// `fetch_timeout`, the last pair that could be loaded is used.
 ///
 /// A pair that the endpoint refused with `invalid_client` is not sent again for 60 s, doubling to
-/// 10 min. A source that can change is asked every 5 s meanwhile, and another pair is sent at once.
+/// 10 min. Meanwhile a source that can change is called every 5 s, and a different pair is sent at
+/// once.
 ///
 /// ```
 /// # #[cfg(feature = "reqwest")]
@@ -60,65 +55,89 @@ use crate::token::AccessToken;
 /// ```
 #[derive(Clone)]
 pub struct HttpTokenProvider {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    credentials: ClientCredentials,
-    client: TokenClient,
-    rate_limit: RateLimit,
+    client: Arc<TokenClient>,
 }
 
 impl HttpTokenProvider {
-    /// Creates a provider with its own reqwest client: 5 s to connect, no
-    /// redirects, no compression, no idle connections. The cache's
-    /// `fetch_timeout` bounds each request.
+    /// Creates a provider with its own reqwest client: no redirects, no retries, no compression, no
+    /// idle connections, and no proxy for plain http. It connects within 5 s, and the cache's
+    /// `fetch_timeout` bounds the request as a whole.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for credentials, scopes, a token URL or a file that
-    /// cannot be used, for a token URL of OfficeRnD without a scope, or if the
-    /// client cannot be built: without a TLS feature for an https token URL, or
-    /// with `rustls-no-provider` before the program has installed a provider.
+    /// Returns [`ConfigError`] for credentials, scopes, a token URL or a file that cannot be used, for
+    /// a token URL of OfficeRnD without a scope, or if the client cannot be built: without a TLS
+    /// feature for an https token URL, or with `rustls-no-provider` before the program has installed a
+    /// provider.
     #[cfg(feature = "reqwest")]
     pub fn new(credentials: ClientCredentials) -> Result<Self, ConfigError> {
-        Self::with_reqwest(credentials, ::reqwest::Client::builder())
+        let plain = credentials.check()?.scheme_str() == Some("http");
+        Self::with_reqwest(credentials, transport::reqwest_client(plain)?)
     }
 
-    /// Like [`new`](Self::new), with your own client settings: proxies, roots,
-    /// addresses. The provider sets redirects, retries, compression, pooling and
-    /// timeouts. A plain http token URL is on this machine, so it uses no proxy.
+    /// Like [`new`](Self::new), over your own client, for its proxy, roots and addresses. Clones of one
+    /// client can serve many providers, and requests to the API too.
+    ///
+    /// The client's settings apply to the token request:
+    ///
+    /// - Build it with `redirect::Policy::none()`. If it follows redirects, the client secret is not
+    ///   sent along: the body cannot be sent twice, so a 307 or 308 is not followed. Other redirects are
+    ///   followed without the body, and whatever answers, the fetch fails as
+    ///   [`Malformed`](crate::ErrorKind::Malformed).
+    /// - It does not retry the token request, whatever its retry policy is.
+    /// - `fetch_timeout` bounds the request. Set a shorter `connect_timeout`, such as 5 s: a connection
+    ///   that could not be made in that time takes no place in the rate limit.
+    /// - For a plain http token URL use `no_proxy()`: a proxy would read the secret.
+    /// - Its default headers and cookies go to the token endpoint as well.
     ///
     /// # Errors
     ///
-    /// Those of [`new`](Self::new).
+    /// Returns [`ConfigError`] for credentials, scopes, a token URL or a file that cannot be used, or
+    /// for a token URL of OfficeRnD without a scope. A client without TLS fails at the first fetch.
+    ///
+    /// ```
+    /// use officernd_auth::{ClientCredentials, HttpTokenProvider};
+    /// use std::time::Duration;
+    ///
+    /// # #[cfg(feature = "rustls")]
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = reqwest::Client::builder()
+    ///     .redirect(reqwest::redirect::Policy::none())
+    ///     .connect_timeout(Duration::from_secs(5))
+    ///     .build()?;
+    /// let app = |id: &str, secret: &str| {
+    ///     let credentials = ClientCredentials::new(id, secret).scope("flex.community.members.read");
+    ///     HttpTokenProvider::with_reqwest(credentials, client.clone())
+    /// };
+    /// let (berlin, paris) = (app("berlin-id", "hunter2")?, app("paris-id", "hunter3")?);
+    /// # drop((berlin, paris));
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "rustls"))]
+    /// # fn main() {}
+    /// ```
     #[cfg(feature = "reqwest")]
     pub fn with_reqwest(
         credentials: ClientCredentials,
-        client: ::reqwest::ClientBuilder,
+        client: reqwest::Client,
     ) -> Result<Self, ConfigError> {
-        let token_url = credentials.check()?;
-        credentials.check_scope(&token_url)?;
-        let plain = token_url.scheme_str() == Some("http");
-        let transport = reqwest::ReqwestTransport::new(client, plain)?;
-        Self::over(credentials, Box::new(transport))
+        credentials.check_scope()?;
+        Self::over(credentials, transport::over_reqwest(client))
     }
 
-    /// Like [`new`](Self::new), over a tower HTTP service, which is cloned for each fetch. It
-    /// must not follow redirects nor decompress, and its errors must not quote the request, whose
-    /// body holds the client secret: they go to logs.
+    /// Like [`new`](Self::new), over a tower HTTP service, which is cloned for each fetch. It must not
+    /// follow redirects or decompress, and its errors must not quote the request, whose body holds the
+    /// client secret: they go to logs.
     ///
-    /// Give it a client of its own: one that is not behind a limit that the
-    /// layer's requests share. Requests that wait for a token hold their
-    /// permits, and the token request would never get one. The token request carries
-    /// [`SkipAuth`](crate::SkipAuth), so the client may have the layer itself. A client that is not
-    /// ready after nine tenths of the `fetch_timeout` is a
-    /// [`Timeout`](crate::ErrorKind::Timeout) that names `poll_ready`.
+    /// The client must not be behind a limit that it shares with the layer's requests: requests that
+    /// wait for a token hold their permits, so the token request would never get one. A client that is
+    /// not ready after nine tenths of the `fetch_timeout` is a [`Timeout`](crate::ErrorKind::Timeout)
+    /// that names `poll_ready`. The token request carries [`SkipAuth`](crate::SkipAuth), so the client
+    /// may have the layer itself.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for credentials, scopes, a token URL or a secret file
-    /// that cannot be used.
+    /// Returns [`ConfigError`] for credentials, scopes, a token URL or a file that cannot be used.
     ///
     /// ```
     /// use bytes::Bytes;
@@ -152,37 +171,25 @@ impl HttpTokenProvider {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        Self::over(credentials, Box::new(ServiceTransport(service)))
+        Self::over(credentials, transport::over_service(service))
     }
 
     fn over(
         credentials: ClientCredentials,
-        transport: Box<dyn Transport>,
+        transport: transport::Transport,
     ) -> Result<Self, ConfigError> {
-        let token_url = credentials.check()?;
-        let loader = Loader::new(credentials.source.clone())?;
-        let template = RequestTemplate {
-            token_url,
-            scope: credentials.asked_scope(),
-            form_params: credentials.form_params.clone(),
-        };
-        Ok(Self {
-            inner: Arc::new(Inner {
-                rate_limit: RateLimit::for_url(&template.endpoint()),
-                client: TokenClient::new(loader, template, transport),
-                credentials,
-            }),
-        })
+        let client = Arc::new(TokenClient::new(credentials, transport)?);
+        Ok(Self { client })
     }
 }
 
 impl TokenProvider for HttpTokenProvider {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
-        self.inner.client.fetch(cx).await
+        self.client.fetch(cx).await
     }
 
     fn rate_limit(&self) -> Option<RateLimit> {
-        Some(self.inner.rate_limit.clone())
+        Some(self.client.rate_limit.clone())
     }
 }
 
@@ -192,19 +199,18 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 impl KeyedProvider for HttpTokenProvider {
     async fn key_material(&self) -> Result<KeyMaterial, Error> {
         let until = later(TokioClock.now(), LOAD_TIMEOUT);
-        let client = &self.inner.client;
-        let credentials = client.loader.load(&TokioClock, until).await?;
-        Ok(client.material(&credentials))
+        let credentials = self.client.loader.load(&TokioClock, until).await?;
+        Ok(self.client.material(&credentials))
     }
 }
 
 impl fmt::Debug for HttpTokenProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Some gateways take a key in the query.
-        let token_url = self.inner.client.template.endpoint();
+        let token_url = request::endpoint(&self.client.token_url);
         let token_url = token_url.split('?').next().unwrap_or_default();
         f.debug_struct("HttpTokenProvider")
-            .field("credentials", &self.inner.credentials)
+            .field("credentials", &self.client.credentials)
             .field("token_url", &token_url)
             .finish_non_exhaustive()
     }

@@ -5,16 +5,13 @@ use std::time::{Duration, SystemTime};
 use http::HeaderMap;
 use http::header::{DATE, RETRY_AFTER};
 
-/// A server that says 0 must not be hammered; one that says a week must not
-/// silence us that long.
+/// A server that says 0 must not be hammered, and one that says a week must not silence us that long.
 const RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60 * 60));
 
-/// Parsed `Retry-After`, from 1 s to 1 h: the longest of several, `None` if none
-/// can be read.
+/// Parses `Retry-After`, from 1 s to 1 h: the longest of several, `None` if none can be read.
 ///
-/// A date is measured against the answer's own `Date`: the server's clock may
-/// be off, and then so are both. `now` is for an answer without one.
-#[must_use]
+/// A date is measured against the response's own `Date`: if the server's clock is off, both are. `now` is
+/// for a response without one.
 pub(crate) fn parse(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let date = headers.get(DATE).and_then(|date| date.to_str().ok());
     let date = date.and_then(|date| httpdate::parse_http_date(date.trim()).ok());
@@ -46,29 +43,12 @@ mod tests {
 
     fn parsed(values: &[&str]) -> Option<u64> {
         let mut headers = HeaderMap::new();
+        // Not a date: without the server's time, ours counts.
+        headers.insert(DATE, "soon".parse().unwrap());
         for value in values {
             headers.append(RETRY_AFTER, value.parse().unwrap());
         }
         parse(&headers, now()).map(|after| after.as_secs())
-    }
-
-    #[test]
-    fn a_date_is_measured_against_that_of_the_answer() {
-        let table = [
-            ("Sun, 06 Nov 1994 08:59:37 GMT", 45),
-            ("Sun, 06 Nov 1994 08:39:37 GMT", 1245),
-            ("soon", 645),
-        ];
-        for (date, wanted) in table {
-            let mut headers = HeaderMap::new();
-            headers.insert(
-                RETRY_AFTER,
-                "Sun, 06 Nov 1994 09:00:22 GMT".parse().unwrap(),
-            );
-            headers.insert(DATE, date.parse().unwrap());
-            let after = parse(&headers, now()).unwrap();
-            assert_eq!(after.as_secs(), wanted, "{date}");
-        }
     }
 
     #[test]

@@ -1,5 +1,4 @@
-//! The refresh, the token request and what a server says about a token, as spans
-//! and events.
+//! The spans and events of a refresh, a token request and a rejected token.
 
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use tracing::{Span, debug, info, info_span, warn};
 use super::metrics;
 use crate::error::{Error, WithCauses};
 
-/// Emits the events of one refresh of a token, from its start to its end.
+/// Emits the events of one refresh. Call its methods inside its [`span`](Self::span).
 pub(crate) struct Refresh {
     pub(crate) cause: &'static str,
     /// Counted from 1 since the last success.
@@ -33,15 +32,24 @@ impl Refresh {
         )
     }
 
-    /// Inside its span.
+    /// Records how the fetch ended, in its span and in the metrics. `outcome` is `ok`, the kind of an
+    /// error, `abandoned` or `lost`.
+    fn end(&self, outcome: &'static str, took: Option<Duration>) {
+        let span = Span::current();
+        span.record("outcome", outcome);
+        if let Some(took) = took {
+            span.record("duration", took.as_secs_f64());
+        }
+        if outcome != "ok" {
+            span.record("otel.status_code", "ERROR");
+        }
+        metrics::refreshed(self.cause, outcome, took);
+    }
+
     pub(crate) fn done(&self, generation: u64, expires_in: Duration, took: Duration) {
         let Self { cause, attempt } = *self;
-        let duration = took.as_secs_f64();
-        Span::current()
-            .record("outcome", "ok")
-            .record("duration", duration)
-            .record("generation", generation);
-        metrics::refreshed(cause, "ok", Some(took));
+        Span::current().record("generation", generation);
+        self.end("ok", Some(took));
         debug!(
             name: "officernd_auth.refreshed",
             cause,
@@ -49,14 +57,13 @@ impl Refresh {
             outcome = "ok",
             generation,
             expires_in = expires_in.as_secs(),
-            duration,
+            duration = took.as_secs_f64(),
             "token refreshed"
         );
     }
 
     pub(crate) fn failed(&self, error: &Error, took: Duration) {
         let Self { cause, attempt } = *self;
-        let duration = took.as_secs_f64();
         let outcome = error.kind().as_str();
         if error.is_not_attempted() {
             Span::current().record("outcome", outcome);
@@ -70,12 +77,8 @@ impl Refresh {
             );
             return;
         }
-        Span::current()
-            .record("outcome", outcome)
-            .record("duration", duration)
-            .record("error.type", outcome)
-            .record("otel.status_code", "ERROR");
-        metrics::refreshed(cause, outcome, Some(took));
+        Span::current().record("error.type", outcome);
+        self.end(outcome, Some(took));
         warn!(
             name: "officernd_auth.refresh_failed",
             cause,
@@ -83,13 +86,13 @@ impl Refresh {
             outcome,
             error.type = outcome,
             error = %WithCauses(error),
-            duration,
+            duration = took.as_secs_f64(),
             next_attempt_in = error.retry_after().map(|after| after.as_secs_f64()),
             "token refresh failed"
         );
     }
 
-    /// It failed for the first time, and is tried again by itself.
+    /// Reports a first failure, after which the fetch tries once more.
     pub(crate) fn retried(&self, error: &Error, retry_in: Duration) {
         let Self { cause, attempt } = *self;
         info!(
@@ -105,10 +108,7 @@ impl Refresh {
 
     pub(crate) fn abandoned(&self) {
         let Self { cause, attempt } = *self;
-        Span::current()
-            .record("outcome", "abandoned")
-            .record("otel.status_code", "ERROR");
-        metrics::refreshed(cause, "abandoned", None);
+        self.end("abandoned", None);
         warn!(
             name: "officernd_auth.refresh_abandoned",
             cause,
@@ -118,10 +118,10 @@ impl Refresh {
         );
     }
 
-    /// Its task was dropped before it ended.
+    /// Reports that the task was dropped before it ended.
     pub(crate) fn lost(&self) {
         let Self { cause, attempt } = *self;
-        metrics::refreshed(cause, "lost", None);
+        self.end("lost", None);
         warn!(
             name: "officernd_auth.refresh_lost",
             cause,
@@ -161,19 +161,18 @@ impl TokenRequest {
         ))
     }
 
-    pub(crate) fn answered(&self, status: StatusCode) {
-        self.0.record("http.response.status_code", status.as_u16());
-        if status.is_client_error() || status.is_server_error() {
-            self.0
-                .record("error.type", status.as_str())
-                .record("otel.status_code", "ERROR");
+    /// Records the response, or that there was none.
+    pub(crate) fn ended(&self, result: Result<StatusCode, &Error>) {
+        if let Ok(status) = result {
+            self.0.record("http.response.status_code", status.as_u16());
         }
-    }
-
-    /// There was no answer.
-    pub(crate) fn failed(&self, error: &Error) {
+        let error = match &result {
+            Err(error) => error.kind().as_str(),
+            Ok(status) if status.is_client_error() || status.is_server_error() => status.as_str(),
+            Ok(_) => return,
+        };
         self.0
-            .record("error.type", error.kind().as_str())
+            .record("error.type", error)
             .record("otel.status_code", "ERROR");
     }
 }

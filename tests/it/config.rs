@@ -1,13 +1,15 @@
 //! Settings as data: what is read, what is refused, what is never shown.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::Write as _;
 use std::process::Command;
 use std::time::Duration;
 
 use figment::Figment;
 use figment::providers::{Format, Serialized, Toml};
 use officernd_auth::testing::ScriptedProvider;
-use officernd_auth::{ClientCredentials, ConfigError, OfficeRndAuthLayer, Settings};
+use officernd_auth::{ConfigError, Settings};
 
 fn toml(text: &str) -> Result<Settings, Box<figment::Error>> {
     Figment::from(Toml::string(text))
@@ -44,9 +46,6 @@ fn every_setting_can_be_written_in_toml() {
     )
     .unwrap();
     assert_eq!(settings.scopes, ["one", "two", "three"]);
-    assert_eq!(settings.refresh_ahead, Duration::from_secs(5400));
-    assert_eq!(settings.expiry_margin, Duration::from_millis(250));
-    assert_eq!(settings.jitter, 0.0);
     assert_eq!(settings.rate_limit_requests, Some(3));
     assert_eq!(settings.rate_limit_per, Some(Duration::from_secs(30)));
     let layer = settings.builder(ScriptedProvider::new());
@@ -68,12 +67,6 @@ fn every_setting_can_be_written_in_toml() {
 }
 
 #[test]
-fn settings_that_say_only_what_is_needed_make_a_layer() {
-    let layer = toml(SOUND).unwrap().layer().unwrap();
-    assert!(!layer.cache().status().has_token());
-}
-
-#[test]
 fn a_name_that_is_not_known_is_refused() {
     let error = toml("refresh_ahaed = \"5m\"").unwrap_err().to_string();
     assert!(error.contains("refresh_ahaed"), "{error}");
@@ -88,55 +81,30 @@ fn a_duration_needs_a_unit() {
 }
 
 #[test]
-fn what_is_missing_or_doubled_is_named() {
-    let problem = |text: &str| {
-        let settings = toml(text).unwrap();
-        settings.layer().unwrap_err().to_string()
-    };
+fn what_is_missing_or_wrong_is_named() {
+    let files = "client_secret = 'b'\nclient_secret_file = 'c'";
     for (text, message) in [
-        ("", "client_id (or client_id_file) is not set"),
+        ("".to_owned(), "client_id (or client_id_file) is not set"),
         (
-            "client_id = 'a'",
+            "client_id = 'a'".to_owned(),
             "client_secret (or client_secret_file) is not set",
         ),
-        ("client_id = 'a'\nclient_secret = 'b'", "scopes is not set"),
         (
-            "client_id = 'a'\nclient_secret = 'b'\nclient_secret_file = 'c'",
-            "are both set",
+            "client_id = 'a'\nclient_secret = 'b'".to_owned(),
+            "scopes is not set",
         ),
+        (
+            format!("client_id = 'a'\n{files}"),
+            "client_secret and client_secret_file are both set",
+        ),
+        (format!("{SOUND}\njitter = 7"), "jitter is not"),
+        (format!("{SOUND}\nallow_origins = 'x'"), "allow_origins"),
     ] {
-        let error = problem(text);
-        assert!(error.contains(message), "{error}");
+        let error = toml(&text).unwrap().layer().unwrap_err();
+        assert!(matches!(error, ConfigError::Setting { .. }), "{error}");
+        assert!(error.to_string().starts_with(message), "{error}");
     }
-    let wrong = toml(&format!("{SOUND}\njitter = 7")).unwrap().layer();
-    assert!(matches!(wrong, Err(ConfigError::Setting { .. })));
-    let wrong = toml(&format!("{SOUND}\nallow_origins = 'x'")).unwrap();
-    assert!(matches!(wrong.layer(), Err(ConfigError::Setting { .. })));
-}
-
-#[test]
-fn both_names_of_the_scopes_are_one_setting() {
-    let settings = toml("scope = 'a b'").unwrap();
-    assert_eq!(settings.scopes, ["a", "b"]);
-    let error = toml("scopes = ['a', 'b']\nscope = 'c'").unwrap_err();
-    assert!(error.to_string().contains("scopes"), "{error}");
-}
-
-#[test]
-fn numbers_and_booleans_may_be_text() {
-    let settings = toml("keep_warm = 'true'\njitter = '0.5'\nrate_limit_requests = '3'");
-    let settings = settings.unwrap();
-    assert!(settings.keep_warm);
-    assert_eq!(settings.jitter, 0.5);
-    assert_eq!(settings.rate_limit_requests, Some(3));
-    for bad in [
-        "keep_warm = '1'",
-        "keep_warm = 1",
-        "jitter = true",
-        "rate_limit_requests = -1",
-    ] {
-        toml(bad).unwrap_err();
-    }
+    toml(SOUND).unwrap().layer().unwrap();
 }
 
 #[test]
@@ -183,6 +151,7 @@ fn text_over_a_file_is_read_as_the_cookbook_shows() {
         ("refresh_ahead", "5m"),
         ("keep_warm", "true"),
         ("jitter", "0.5"),
+        ("rate_limit_requests", "3"),
     ]);
     let settings: Settings = Figment::from(Toml::string(SOUND))
         .merge(Serialized::globals(variables))
@@ -193,57 +162,238 @@ fn text_over_a_file_is_read_as_the_cookbook_shows() {
     assert_eq!(settings.refresh_ahead, Duration::from_secs(300));
     assert!(settings.keep_warm);
     assert_eq!(settings.jitter, 0.5);
+    assert_eq!(settings.rate_limit_requests, Some(3));
+    for bad in [
+        "keep_warm = '1'",
+        "keep_warm = 1",
+        "jitter = true",
+        "rate_limit_requests = -1",
+        "scopes = ['a']\nscope = 'a'",
+    ] {
+        toml(bad).unwrap_err();
+    }
 }
 
 const IN_A_CHILD: &str = "CONFIG_TEST_CHILD";
 
-/// The environment belongs to the process: this test runs itself in a second.
+/// Reads the environment and prints the result, in a process that [`from_env`] started.
+fn read_in_child() -> bool {
+    if std::env::var_os(IN_A_CHILD).is_none() {
+        return false;
+    }
+    tracing_subscriber::fmt().with_ansi(false).init();
+    let read = Settings::from_env().and_then(|settings| {
+        settings.credentials()?;
+        Ok(settings)
+    });
+    let printed = match read {
+        Ok(settings) => {
+            let secret = settings
+                .client_secret
+                .as_ref()
+                .map(|secret| secret.expose());
+            format!(
+                "id {:?} secret {secret:?}\n{settings:?}\n",
+                settings.client_id
+            )
+        }
+        Err(error) => format!("error {error}\n"),
+    };
+    std::io::stdout().write_all(printed.as_bytes()).unwrap();
+    true
+}
+
+/// Prints what [`Settings::from_env`] makes of sound variables with these in their place; "-" stands for
+/// unset. The environment belongs to the process, so this is done in a second one.
+fn from_env<V: AsRef<OsStr>>(changes: &[(&str, V)]) -> String {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child
+        .args(["--exact", "--nocapture", "config::every_variable_is_read"])
+        .env_clear()
+        .env(IN_A_CHILD, "1")
+        .env("OFFICERND_CLIENT_ID", "id")
+        .env("OFFICERND_CLIENT_SECRET", "hunter2")
+        .env("OFFICERND_SCOPE", "a b");
+    for (name, value) in changes {
+        let (name, value) = (format!("OFFICERND_{name}"), value.as_ref());
+        match value == "-" {
+            true => child.env_remove(name),
+            false => child.env(name, value),
+        };
+    }
+    let output = child.output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.contains("1 passed"), "{printed}");
+    printed
+}
+
 #[test]
-fn a_layer_comes_from_the_environment_of_a_pod() {
-    if std::env::var_os(IN_A_CHILD).is_some() {
-        tracing_subscriber::fmt().with_ansi(false).init();
-        let settings = Settings::from_env().unwrap();
-        assert_eq!(settings.client_secret.unwrap().expose(), "31415926");
-        assert_eq!(settings.rate_limit_requests, Some(2));
-        let layer = OfficeRndAuthLayer::from_env().unwrap();
-        assert!(
-            format!("{layer:?}").contains("fetch_timeout: 2s"),
-            "{layer:?}"
-        );
-        ClientCredentials::from_env().unwrap();
+fn every_variable_is_read() {
+    if read_in_child() {
         return;
     }
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "--nocapture",
-            "config::a_layer_comes_from_the_environment_of_a_pod",
-        ])
-        .env(IN_A_CHILD, "1")
-        .env("OFFICERND_CLIENT_ID", "true")
-        .env("OFFICERND_CLIENT_SECRET", "31415926")
-        .env("OFFICERND_SCOPES", "one two")
-        .env("OFFICERND_FETCH_TIMEOUT", "2s")
-        .env("OFFICERND_RATE_LIMIT_REQUESTS", "2")
-        .env("OFFICERND_KEEP_WARM", "true")
-        // Kubernetes sets these for a Service called officernd.
-        .env("OFFICERND_PORT", "tcp://10.0.0.1:80")
-        .env("OFFICERND_PORT_80_TCP_PROTO", "tcp")
-        .env("OFFICERND_SERVICE_HOST", "10.0.0.1")
-        .env("OFFICERND_ORG_SLUG", "acme")
-        .env("OFFICERND_REFRESH_AHAED", "5m")
-        .output()
-        .unwrap();
-    assert!(child.status.success(), "{child:?}");
-    let output = String::from_utf8_lossy(&child.stdout);
-    assert!(output.contains("1 passed"), "{output}");
-    // Once each time that the environment is read.
-    assert_eq!(output.matches("WARN").count(), 3, "{output}");
-    assert_eq!(
-        output
-            .matches("variable=\"OFFICERND_REFRESH_AHAED\"")
-            .count(),
-        3,
-        "{output}"
+    let printed = from_env(&[
+        ("CLIENT_ID", "-"),
+        ("CLIENT_SECRET", "-"),
+        ("CLIENT_ID_FILE", "/id"),
+        ("CLIENT_SECRET_FILE", "/secret"),
+        ("SCOPE", "-"),
+        ("SCOPES", "a, b\nc"),
+        (
+            "TOKEN_URL",
+            "https://identity-staging.officernd.com/oauth/token",
+        ),
+        ("ALLOW_ORIGINS", "https://a.example https://b.example"),
+        ("PASS_FOREIGN_ORIGINS", "true"),
+        ("IF_NOT_PRESENT", "true"),
+        ("REFRESH_AHEAD", "1h 30m"),
+        ("JITTER", "0"),
+        ("EXPIRY_MARGIN", "250ms"),
+        ("FETCH_TIMEOUT", "2s"),
+        ("ACQUIRE_TIMEOUT", "1m"),
+        ("RATE_LIMIT_REQUESTS", "3"),
+        ("RATE_LIMIT_PER", "2m"),
+        ("KEEP_WARM", "true"),
+    ]);
+    let wanted = "Settings { client_id: None, client_id_file: Some(\"/id\"), client_secret: None, \
+        client_secret_file: Some(\"/secret\"), scopes: [\"a\", \"b\", \"c\"], \
+        token_url: Some(\"https://identity-staging.officernd.com/oauth/token\"), \
+        allow_origins: [\"https://a.example\", \"https://b.example\"], pass_foreign_origins: true, \
+        if_not_present: true, refresh_ahead: 5400s, jitter: 0.0, expiry_margin: 250ms, fetch_timeout: 2s, \
+        acquire_timeout: 60s, rate_limit_requests: Some(3), rate_limit_per: Some(120s), keep_warm: true }";
+    assert!(printed.contains(wanted), "{printed}");
+}
+
+#[test]
+fn a_secret_in_the_environment_is_text_even_if_it_looks_like_a_number() {
+    for secret in [
+        "31415926", "true", "[x]", "1e5", "'quoted'", "\"a\"", " a ", "{}",
+    ] {
+        let printed = from_env(&[("CLIENT_ID", secret), ("CLIENT_SECRET", secret)]);
+        let wanted = format!("id {:?} secret {:?}", Some(secret), Some(secret));
+        assert!(printed.contains(&wanted), "{printed}");
+    }
+}
+
+#[test]
+fn a_name_that_is_not_known_is_warned_of_unless_kubernetes_or_a_program_of_ours_sets_it() {
+    let printed = from_env(&[
+        ("SERVICE_HOST", "10.0.0.1"),
+        ("SERVICE_PORT_HTTP", "80"),
+        ("PORT", "tcp://10.0.0.1:80"),
+        ("PORT_80_TCP_PROTO", "tcp"),
+        ("GATEWAY_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ("ORG_SLUG", "acme"),
+        ("API_URL", "https://app.officernd.com"),
+        ("REFRESH_AHAED", "5m"),
+        ("EXPORT", "1"),
+        ("SERVICES", "1"),
+        ("SCOPED", ""),
+    ]);
+    for name in ["REFRESH_AHAED", "EXPORT", "SERVICES", "SCOPED"] {
+        assert!(
+            printed.contains(&format!("variable=\"OFFICERND_{name}\"")),
+            "{printed}"
+        );
+    }
+    assert_eq!(printed.matches("WARN").count(), 4, "{printed}");
+    assert!(printed.contains("refresh_ahead: 900s"), "{printed}");
+}
+
+#[test]
+fn the_two_names_of_the_scopes_must_agree() {
+    for (one, other) in [
+        ("a b", "b,a"),
+        ("a, b", "a  b a"),
+        ("-", "a b"),
+        ("a b", "-"),
+    ] {
+        let printed = from_env(&[("SCOPE", one), ("SCOPES", other)]);
+        assert!(printed.contains("scopes: [\""), "{printed}");
+    }
+    let printed = from_env(&[("SCOPE", "a"), ("SCOPES", "a b")]);
+    let wanted = "error OFFICERND_SCOPES and OFFICERND_SCOPE are both set and differ";
+    assert!(printed.contains(wanted), "{printed}");
+}
+
+#[test]
+fn each_mistake_names_its_variable() {
+    for (name, value, wanted, parts) in [
+        ("CLIENT_ID", "-", "CLIENT_ID", ["CLIENT_ID_FILE", "not set"]),
+        (
+            "CLIENT_ID_FILE",
+            "/x",
+            "CLIENT_ID",
+            ["CLIENT_ID_FILE", "both set"],
+        ),
+        ("CLIENT_ID", "", "CLIENT_ID", ["is set but empty", ""]),
+        ("CLIENT_ID", "a\nb", "CLIENT_ID", ["control", ""]),
+        (
+            "CLIENT_SECRET",
+            "-",
+            "CLIENT_SECRET",
+            ["CLIENT_SECRET_FILE", "not set"],
+        ),
+        (
+            "CLIENT_SECRET",
+            "hunter2\n",
+            "CLIENT_SECRET",
+            ["newline", ""],
+        ),
+        (
+            "CLIENT_SECRET_FILE",
+            "/x",
+            "CLIENT_SECRET",
+            ["CLIENT_SECRET_FILE", "both set"],
+        ),
+        ("SCOPE", ",", "SCOPES", ["not set", ""]),
+        ("SCOPE", "a\"", "SCOPES", ["RFC 6749", ""]),
+        (
+            "TOKEN_URL",
+            "http://example.com/",
+            "TOKEN_URL",
+            ["https", ""],
+        ),
+        (
+            "ALLOW_ORIGINS",
+            "https://a.example b.example",
+            "ALLOW_ORIGINS",
+            ["b.example", "scheme"],
+        ),
+        ("JITTER", "1.5", "JITTER", ["between", ""]),
+        ("JITTER", "hunter2", "JITTER", ["invalid", ""]),
+        ("KEEP_WARM", "hunter2", "KEEP_WARM", ["true", ""]),
+        (
+            "RATE_LIMIT_REQUESTS",
+            "-1",
+            "RATE_LIMIT_REQUESTS",
+            ["invalid", ""],
+        ),
+        ("RATE_LIMIT_PER", "60", "RATE_LIMIT_PER", ["unit", ""]),
+        ("FETCH_TIMEOUT", "hunter2", "FETCH_TIMEOUT", ["unit", ""]),
+        ("FETCH_TIMEOUT", "0s", "FETCH_TIMEOUT", ["zero", ""]),
+    ] {
+        let printed = from_env(&[(name, value)]);
+        let error = printed.split_once("error ").expect(&printed).1;
+        assert!(
+            error.starts_with(&format!("OFFICERND_{wanted} ")),
+            "{error}"
+        );
+        for part in parts {
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(!printed.contains("hunter2"), "{printed}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_value_that_is_not_utf_8_is_an_error() {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let printed = from_env(&[("CLIENT_ID", OsStr::from_bytes(b"a\xFF"))]);
+    assert!(
+        printed.contains("error OFFICERND_CLIENT_ID is not UTF-8"),
+        "{printed}"
     );
 }

@@ -1,5 +1,5 @@
 //! What goes to the token endpoint, what becomes of its answer, and where the
-//! secret comes from. The forms of an answer are `oauth/response.rs`'s own tests.
+//! secret comes from. `faults.rs` has the forms of an answer.
 
 mod logs;
 mod socket;
@@ -7,14 +7,13 @@ mod socket;
 use std::convert::Infallible;
 use std::fs;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, request};
-use http_body::{Body, Frame};
+use http_body::Body;
 use http_body_util::{BodyExt as _, Full};
 use officernd_auth::credentials::AppCredentials;
 use officernd_auth::{
@@ -121,7 +120,7 @@ fn scratch(name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
 #[tokio::test]
 async fn the_request_is_the_one_that_officernd_documents() {
     let credentials = ClientCredentials::new("the id&", ODD)
-        .scopes(["officernd.api.read", "officernd.api.write"])
+        .scope(" officernd.api.read   officernd.api.write ")
         .form_param("audience", "https://x/?y=1&z")
         .form_param("empty", "");
     let (provider, requests) = over(credentials, |_| token());
@@ -159,7 +158,7 @@ async fn the_request_is_the_one_that_officernd_documents() {
 
 #[tokio::test]
 async fn without_a_scope_the_field_is_left_out() {
-    let (provider, requests) = over(ClientCredentials::new("i", "s"), |_| token());
+    let (provider, requests) = over(ClientCredentials::new("i", "s").scope(" "), |_| token());
     minted(&provider).await;
     let requests = requests.lock().unwrap();
     let body = &requests[0].1[..];
@@ -189,31 +188,22 @@ async fn a_client_that_carries_the_layer_itself_can_be_the_token_client() {
 }
 
 #[tokio::test]
-async fn retry_after_reaches_the_caller() {
-    let (provider, requests) = over(credentials(), |_| {
-        let mut answer = answer(429, "");
-        let value = http::HeaderValue::from_static("17");
-        answer.headers_mut().insert("retry-after", value);
-        answer
-    });
-    assert_eq!(refused(&provider).await.retry_after(), Some(s(17)));
-    assert_eq!(requests.lock().unwrap().len(), 1);
-}
-
-#[tokio::test]
-async fn a_date_in_retry_after_counts_from_the_answers_own_date() {
-    let (provider, _) = over(credentials(), |_| {
-        let mut answer = answer(503, "");
-        for (name, value) in [
-            ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
-            ("retry-after", "Sun, 06 Nov 1994 08:50:22 GMT"),
-        ] {
-            let value = http::HeaderValue::from_static(value);
-            answer.headers_mut().insert(name, value);
-        }
-        answer
-    });
-    assert_eq!(refused(&provider).await.retry_after(), Some(s(45)));
+async fn retry_after_reaches_the_caller_and_a_date_counts_from_the_answers_own() {
+    for (after, seconds) in [("17", 17), ("Sun, 06 Nov 1994 08:50:22 GMT", 45)] {
+        let (provider, requests) = over(credentials(), move |_| {
+            let mut answer = answer(503, "");
+            for (name, value) in [
+                ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+                ("retry-after", after),
+            ] {
+                let value = http::HeaderValue::from_static(value);
+                answer.headers_mut().insert(name, value);
+            }
+            answer
+        });
+        assert_eq!(refused(&provider).await.retry_after(), Some(s(seconds)));
+        assert_eq!(requests.lock().unwrap().len(), 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -248,33 +238,6 @@ async fn sixty_four_kib_are_read_and_no_byte_more() {
         } else {
             assert_eq!(refused(&provider).await.kind(), ErrorKind::Malformed);
         }
-    }
-}
-
-/// A body that never ends.
-struct Endless;
-
-impl Body for Endless {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b' '; 1024])))))
-    }
-}
-
-#[tokio::test]
-async fn an_endless_answer_ends() {
-    for (status, kind) in [(200, ErrorKind::Malformed), (503, ErrorKind::Transport)] {
-        let (provider, _) = over(credentials(), move |_| {
-            let mut answer = Response::new(Endless);
-            *answer.status_mut() = StatusCode::from_u16(status).unwrap();
-            answer
-        });
-        assert_eq!(refused(&provider).await.kind(), kind);
     }
 }
 
@@ -465,7 +428,7 @@ fn pipe(name: &str) -> PathBuf {
 }
 
 #[test]
-fn a_secret_that_cannot_be_used_is_found_at_build_time() {
+fn a_secret_file_that_cannot_be_used_is_found_at_build_time() {
     let build = |credentials: ClientCredentials| {
         let error = HttpTokenProvider::with_service(credentials, Strict::default()).unwrap_err();
         let text = shown(&error);
@@ -493,9 +456,71 @@ fn a_secret_that_cannot_be_used_is_found_at_build_time() {
         assert!(text.contains(problem), "{text}");
         assert!(text.contains(&path.display().to_string()), "{text}");
     }
-    for bad in ["", " ", "hunter2\n", "hunter2\0"] {
-        let error = build(ClientCredentials::new("the-id", bad));
-        assert!(matches!(error, ConfigError::Setting { .. }), "{error}");
+}
+
+#[test]
+fn each_mistake_in_credentials_has_its_own_error() {
+    let made = |credentials| HttpTokenProvider::with_service(credentials, Strict::default());
+    let url = |url: &str| credentials().token_url(url);
+    let twice = credentials().form_param("a", "1").form_param("a", "2");
+    for (credentials, message) in [
+        (credentials().scope("a\"b"), "RFC 6749 section 3.3"),
+        (credentials().scope("a\tb"), "RFC 6749 section 3.3"),
+        (
+            credentials().form_param("scope", "x"),
+            "filled in by this crate",
+        ),
+        (credentials().form_param("", "1"), "no name"),
+        (twice, "given twice"),
+        (url("identity.officernd.com"), "is relative"),
+        (url(""), "is not a URL"),
+        (url("http://identity.officernd.com/"), "plain http"),
+        (url("ftp://identity.officernd.com/"), "neither https"),
+        (url("https://u:hunter2@host/"), "user info"),
+        (url("https://host:99999/"), "port"),
+        (url("https://host/#hunter2"), "fragment"),
+        (ClientCredentials::new("", "s"), "client_id is empty"),
+        (
+            ClientCredentials::new(" \u{a0} ", "s"),
+            "client_id is blank",
+        ),
+        (ClientCredentials::new("a\nb", "s"), "client_id has control"),
+        (
+            ClientCredentials::new("id", "hunter2\n"),
+            "newline at its end",
+        ),
+    ] {
+        let error = made(credentials).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    for plain in [
+        "http://127.0.0.1:8080/t",
+        "http://localhost/t",
+        "http://[::1]:1/t",
+    ] {
+        made(url(plain)).unwrap();
+    }
+}
+
+#[test]
+fn officernd_needs_a_scope_and_other_endpoints_do_not() {
+    let new = |url: &str| {
+        let credentials = ClientCredentials::new("id", "secret").scope(" ");
+        HttpTokenProvider::new(credentials.token_url(url))
+    };
+    for url in [
+        "https://identity.officernd.com/oauth/token",
+        "https://IDENTITY-staging.officernd.com/",
+    ] {
+        let error = new(url).unwrap_err().to_string();
+        assert!(error.starts_with("scopes is missing"), "{error}");
+        for example in ["flex.community.members.read", "officernd.api.read"] {
+            assert!(error.contains(example), "{error}");
+        }
+    }
+    for url in ["https://gateway.example/token", "http://127.0.0.1:8080/"] {
+        new(url).unwrap();
     }
 }
 
@@ -593,17 +618,6 @@ async fn the_last_good_pair_serves_while_the_source_fails_or_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_never_answered_is_a_transient_error_with_its_cause() {
-    let sealed = sourced(|| Err("the vault is sealed".into()));
-    let (provider, requests) = over(sealed, |_| token());
-    let error = refused(&provider).await;
-    assert!(error.is_transient());
-    let cause = std::error::Error::source(&error).unwrap();
-    assert_eq!(cause.to_string(), "the vault is sealed");
-    assert!(pairs(&requests).is_empty());
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_source_that_cannot_be_read_is_no_failure_of_the_endpoint_and_asked_again_in_5_s() {
     let reads = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&reads);
@@ -611,14 +625,18 @@ async fn a_source_that_cannot_be_read_is_no_failure_of_the_endpoint_and_asked_ag
         0 => Err("the vault is sealed".into()),
         _ => Ok(AppCredentials::new("one", "first")),
     });
-    let (provider, _) = over(source, |_| token());
+    let (provider, requests) = over(source, |_| token());
     let cache = officernd_auth::TokenCache::new(provider);
     for passed in 0..5 {
         // Those who come later get it as well, and wait for nothing.
         let error = cache.token().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Transport);
+        assert!(error.is_transient());
+        let cause = std::error::Error::source(&error).unwrap();
+        assert_eq!(cause.to_string(), "the vault is sealed");
         assert_eq!(error.retry_after(), Some(s(5 - passed)));
         assert_eq!(cache.status().consecutive_failures, 0);
+        assert!(pairs(&requests).is_empty());
         tokio::time::sleep(s(1)).await;
     }
     cache.token().await.unwrap();

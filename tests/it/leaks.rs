@@ -10,8 +10,8 @@ use std::time::Duration;
 use officernd_auth::organizations::OrganizationsLayer;
 use officernd_auth::testing::{ScriptedProvider, Step};
 use officernd_auth::{
-    AccessToken, BoxError, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit,
-    RetryUnauthorized, Secret, StaticToken, TokenRejected, provider_fn,
+    AccessToken, BoxError, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RetryUnauthorized,
+    Secret, StaticToken, TokenRejected,
 };
 use tower::Layer;
 use tower::retry::Policy;

@@ -1,7 +1,7 @@
 //! A TCP server that answers a token request with whatever bytes a test likes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,6 +29,8 @@ pub(crate) struct Raw {
     /// Bytes that the other side took.
     pub(crate) written: Arc<AtomicU64>,
     pub(crate) connections: Arc<AtomicUsize>,
+    /// The requests, in order.
+    seen: Arc<Mutex<Vec<String>>>,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -38,18 +40,25 @@ impl Raw {
         let url = format!("http://{}/oauth/token", listener.local_addr().unwrap());
         let (written, connections) = (Arc::<AtomicU64>::default(), Arc::<AtomicUsize>::default());
         let (bytes, count) = (written.clone(), connections.clone());
+        let seen = Arc::<Mutex<Vec<String>>>::default();
+        let keep = seen.clone();
         let server = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(serve(stream, script.clone(), bytes.clone()));
+                tokio::spawn(serve(stream, script.clone(), bytes.clone(), keep.clone()));
             }
         });
         Self {
             url,
             written,
             connections,
+            seen,
             server,
         }
+    }
+
+    pub(crate) fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
     }
 }
 
@@ -59,8 +68,15 @@ impl Drop for Raw {
     }
 }
 
-async fn serve(mut stream: TcpStream, script: Script, written: Arc<AtomicU64>) {
-    read_request(&mut stream).await;
+async fn serve(
+    mut stream: TcpStream,
+    script: Script,
+    written: Arc<AtomicU64>,
+    seen: Arc<Mutex<Vec<String>>>,
+) {
+    let request = read_request(&mut stream).await;
+    let request = String::from_utf8_lossy(&request).into_owned();
+    seen.lock().unwrap().push(request);
     match script {
         Script::Answer(bytes) => {
             let _ = stream.write_all(&bytes).await;

@@ -27,36 +27,20 @@ fn setting(builder: Builder) -> &'static str {
 
 #[test]
 fn an_origin_that_is_none_is_named_with_what_to_write() {
-    for origin in [
-        "",
-        "app.example",
-        "ftp://app.example",
-        "https://",
-        "https://a.example/path",
-        "https://a.example?query",
-        "https://me@a.example",
-        "https://a.example.",
-        "https://a.example:99999",
-        "https://*",
-        "https://a.*.example",
-        "http://a.example",
-        "http://*.localhost",
-    ] {
-        let over_cache = OfficeRndAuthLayer::from_cache(TokenCache::new(ScriptedProvider::new()));
-        for error in [
-            builder().allow_origin(origin).build().unwrap_err(),
-            over_cache.allow_origin(origin).build().unwrap_err(),
-        ] {
-            let named = matches!(
-                error,
-                ConfigError::Setting {
-                    name: "allow_origins",
-                    ..
-                }
-            );
-            assert!(named, "{error:?}");
-            assert!(error.to_string().contains("https://host:port"), "{error}");
-        }
+    let over_cache = OfficeRndAuthLayer::from_cache(TokenCache::new(ScriptedProvider::new()));
+    for builder in [builder(), over_cache] {
+        // The first of two is named, and a good one after them hides nothing.
+        let builder = builder.allow_origin("first").allow_origin("second");
+        let error = builder
+            .allow_origin("https://good.example")
+            .build()
+            .unwrap_err();
+        let error = error.to_string();
+        assert!(error.starts_with("allow_origins "), "{error}");
+        assert!(
+            error.contains("\"first\"") && error.contains("https://host:port"),
+            "{error}"
+        );
     }
 }
 
@@ -96,52 +80,29 @@ fn a_setting_of_the_cache_over_an_existing_cache_is_an_error() {
 }
 
 #[test]
-fn the_first_of_two_mistaken_origins_is_told_and_a_good_one_after_it_hides_nothing() {
-    let error = builder()
-        .allow_origin("first")
-        .allow_origin("second")
-        .allow_origin("https://good.example")
-        .build()
-        .unwrap_err();
-    assert!(error.to_string().contains("\"first\""), "{error}");
-}
-
-#[test]
-fn jitter_is_a_share() {
-    for bad in [f32::NAN, 2.0, 1.001, -1.0, f32::INFINITY, f32::NEG_INFINITY] {
+fn a_number_out_of_its_range_is_named() {
+    for bad in [f32::NAN, 1.001, -1.0, f32::INFINITY] {
         assert_eq!(setting(builder().jitter(bad)), "jitter", "{bad}");
     }
-    for good in [0.0, -0.0, 0.1, 1.0, f32::MIN_POSITIVE] {
+    for good in [0.0, -0.0, 1.0, f32::MIN_POSITIVE] {
         builder().jitter(good).build().unwrap();
     }
-}
-
-#[test]
-fn zero_is_no_timeout() {
-    let zero = Duration::ZERO;
-    assert_eq!(setting(builder().fetch_timeout(zero)), "fetch_timeout");
-    assert_eq!(setting(builder().acquire_timeout(zero)), "acquire_timeout");
-    let tiny = Duration::from_nanos(1);
-    let built = builder().fetch_timeout(tiny).acquire_timeout(tiny).build();
-    built.unwrap();
-}
-
-#[test]
-fn a_margin_longer_than_a_token_lives_is_a_mistake() {
-    let margin = |seconds| builder().expiry_margin(Duration::from_secs(seconds));
-    assert_eq!(setting(margin(3601)), "expiry_margin");
-    assert_eq!(setting(margin(u64::MAX)), "expiry_margin");
-    margin(60).build().unwrap();
-    margin(0).build().unwrap();
-}
-
-#[test]
-fn no_duration_is_so_long_that_it_panics() {
-    let most = Duration::MAX;
-    assert_eq!(setting(builder().fetch_timeout(most)), "fetch_timeout");
-    assert_eq!(setting(builder().acquire_timeout(most)), "acquire_timeout");
-    assert_eq!(setting(builder().expiry_margin(most)), "expiry_margin");
+    let (zero, tiny, most) = (Duration::ZERO, Duration::from_nanos(1), Duration::MAX);
+    for bad in [zero, most] {
+        assert_eq!(setting(builder().fetch_timeout(bad)), "fetch_timeout");
+        assert_eq!(setting(builder().acquire_timeout(bad)), "acquire_timeout");
+    }
+    builder()
+        .fetch_timeout(tiny)
+        .acquire_timeout(tiny)
+        .build()
+        .unwrap();
     assert_eq!(setting(builder().refresh_ahead(most)), "refresh_ahead");
+    // As long as a token lives.
+    for bad in [Duration::from_secs(3600), most] {
+        assert_eq!(setting(builder().expiry_margin(bad)), "expiry_margin");
+    }
+    builder().expiry_margin(zero).build().unwrap();
 }
 
 #[tokio::test(start_paused = true)]

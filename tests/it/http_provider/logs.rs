@@ -139,6 +139,7 @@ async fn events_say_what_kept_a_connection_from_being_made() {
         let _guards = log.start();
         let credentials = ClientCredentials::new("id", "hunter2").token_url(url);
         let client = reqwest::Client::builder().dns_resolver(Arc::new(NoNames));
+        let client = client.build().unwrap();
         let provider = HttpTokenProvider::with_reqwest(credentials, client).unwrap();
         let layer = officernd_auth::OfficeRndAuthLayer::new(provider);
         layer.cache().token().await.unwrap_err();

@@ -4,64 +4,25 @@ use std::time::Duration;
 
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use super::*;
+use crate::raw::{Raw, Script, read_request};
 
-/// A server that keeps what it is sent, answers with these bytes and hangs up.
-struct Raw {
-    url: String,
-    seen: Arc<Mutex<Vec<String>>>,
+/// A server that answers with these bytes and hangs up.
+async fn server(answer: impl Into<String>) -> Raw {
+    Raw::start(Script::Answer(answer.into().into_bytes())).await
 }
 
-impl Raw {
-    async fn start(answer: impl Into<String>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (answer, seen) = (answer.into(), Arc::<Mutex<Vec<String>>>::default());
-        let keep = Arc::clone(&seen);
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let request = whole(&mut stream).await;
-                keep.lock().unwrap().push(request);
-                let _ = stream.write_all(answer.as_bytes()).await;
-            }
-        });
-        Self {
-            url: format!("http://{address}/oauth/token"),
-            seen,
-        }
-    }
-
-    fn seen(&self) -> Vec<String> {
-        self.seen.lock().unwrap().clone()
-    }
-
-    fn only(&self) -> (Vec<String>, String) {
-        let seen = self.seen();
-        assert_eq!(seen.len(), 1);
-        let (head, body) = seen[0].split_once("\r\n\r\n").unwrap();
-        let head = head.split("\r\n").map(str::to_owned).collect();
-        (head, body.to_owned())
-    }
-}
-
-/// One request, to the end of its `content-length`.
-async fn whole(stream: &mut TcpStream) -> String {
-    let mut request = Vec::new();
-    loop {
-        let read = stream.read_buf(&mut request).await.unwrap_or_default();
-        let text = String::from_utf8_lossy(&request);
-        let complete = text.split_once("\r\n\r\n").is_some_and(|(head, body)| {
-            let length = value(&head.split("\r\n").collect::<Vec<_>>(), "content-length");
-            body.len() >= length.map_or(0, |length| length.parse().unwrap())
-        });
-        if complete || read == 0 {
-            return text.into_owned();
-        }
-    }
+/// The lines of the head, and the body, of the only request.
+fn only(server: &Raw) -> (Vec<String>, String) {
+    let seen = server.seen();
+    assert_eq!(seen.len(), 1);
+    let (head, body) = seen[0].split_once("\r\n\r\n").unwrap();
+    let head = head.split("\r\n").map(str::to_owned).collect();
+    (head, body.to_owned())
 }
 
 fn value(head: &[impl AsRef<str>], name: &str) -> Option<String> {
@@ -91,7 +52,7 @@ fn hyper(credentials: ClientCredentials) -> HttpTokenProvider {
 
 #[tokio::test]
 async fn the_request_says_what_curl_says() {
-    let (ours, curls) = (Raw::start(ok(TOKEN)).await, Raw::start(ok(TOKEN)).await);
+    let (ours, curls) = (server(ok(TOKEN)).await, server(ok(TOKEN)).await);
     assert_eq!(minted(&hyper(odd(&ours.url))).await, "Bearer minted");
     let mut curl = Command::new("curl");
     curl.args(["-q", "-sS", "--noproxy", "*", "--max-time", "20"]);
@@ -106,7 +67,7 @@ async fn the_request_says_what_curl_says() {
     let output = curl.arg(&curls.url).output().await.unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), TOKEN);
 
-    let ((head, body), (curl_head, curl_body)) = (ours.only(), curls.only());
+    let ((head, body), (curl_head, curl_body)) = (only(&ours), only(&curls));
     assert_eq!(head[0], "POST /oauth/token HTTP/1.1");
     assert_eq!(head[0], curl_head[0]);
     assert_eq!(
@@ -144,13 +105,6 @@ fn canonical(form: &str) -> String {
     escaped
 }
 
-#[tokio::test]
-async fn an_answer_cut_short_is_a_transport_error() {
-    let server = Raw::start("HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{").await;
-    let error = refused(&hyper(odd(&server.url))).await;
-    assert_eq!(error.kind(), ErrorKind::Transport);
-}
-
 mod reqwest {
     use super::*;
 
@@ -160,10 +114,10 @@ mod reqwest {
 
     #[tokio::test]
     async fn reqwest_sends_what_hyper_sends() {
-        let (one, other) = (Raw::start(ok(TOKEN)).await, Raw::start(ok(TOKEN)).await);
+        let (one, other) = (server(ok(TOKEN)).await, server(ok(TOKEN)).await);
         assert_eq!(minted(&provider(odd(&one.url))).await, "Bearer minted");
         minted(&hyper(odd(&other.url))).await;
-        let ((head, body), (other_head, other_body)) = (one.only(), other.only());
+        let ((head, body), (other_head, other_body)) = (only(&one), only(&other));
         assert_eq!(body, other_body);
         let fields = |head: &[String]| {
             let lines = head.iter().filter(|line| !line.starts_with("host: "));
@@ -174,44 +128,92 @@ mod reqwest {
         assert_eq!(fields(&head), fields(&other_head));
     }
 
+    /// A client of the user's own: it follows redirects and retries what fails.
+    fn eager() -> ::reqwest::ClientBuilder {
+        let retry = ::reqwest::retry::for_host("127.0.0.1");
+        ::reqwest::Client::builder()
+            .redirect(::reqwest::redirect::Policy::limited(5))
+            .retry(retry.classify_fn(|request| request.retryable()))
+    }
+
+    fn over(credentials: ClientCredentials, client: ::reqwest::ClientBuilder) -> HttpTokenProvider {
+        HttpTokenProvider::with_reqwest(credentials, client.build().unwrap()).unwrap()
+    }
+
     #[tokio::test]
-    async fn no_redirect_is_followed() {
-        let elsewhere = Raw::start(ok(TOKEN)).await;
+    async fn a_client_that_follows_redirects_takes_no_secret_along_and_its_token_is_not_used() {
         for status in [301, 302, 303, 307, 308] {
-            let server = Raw::start(format!(
+            let elsewhere = server(ok(TOKEN)).await;
+            let endpoint = server(format!(
                 "HTTP/1.1 {status} Elsewhere\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n",
                 elsewhere.url
             ))
             .await;
-            let client =
-                ::reqwest::Client::builder().redirect(::reqwest::redirect::Policy::limited(5));
-            let provider = HttpTokenProvider::with_reqwest(odd(&server.url), client).unwrap();
-            assert_eq!(refused(&provider).await.kind(), ErrorKind::Malformed);
+            let own = provider(odd(&endpoint.url));
+            assert_eq!(refused(&own).await.kind(), ErrorKind::Malformed);
+            assert!(elsewhere.seen().is_empty());
+            let theirs = over(odd(&endpoint.url), eager());
+            assert_eq!(refused(&theirs).await.kind(), ErrorKind::Malformed);
+            // The secret is in the body: a 307 and a 308, which would repeat it, are not followed.
+            let followed = elsewhere.seen();
+            assert_eq!(followed.is_empty(), status >= 307, "{followed:?}");
+            for request in followed {
+                assert!(request.starts_with("GET "), "{request}");
+                assert!(!request.contains("client_secret"), "{request}");
+            }
         }
-        assert!(elsewhere.seen().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_retries_does_not_repeat_the_token_request() {
+        let endpoint = server("HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n").await;
+        refused(&over(odd(&endpoint.url), eager())).await;
+        assert_eq!(endpoint.seen().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn one_client_serves_many_providers() {
+        let endpoint = server(ok(TOKEN)).await;
+        let client = ::reqwest::Client::new();
+        for id in ["berlin", "paris"] {
+            let credentials = ClientCredentials::new(id, "secret").token_url(&endpoint.url);
+            let provider = HttpTokenProvider::with_reqwest(credentials, client.clone()).unwrap();
+            assert_eq!(minted(&provider).await, "Bearer minted");
+        }
+        let seen = endpoint.seen();
+        assert!(seen[0].contains("client_id=berlin") && seen[1].contains("client_id=paris"));
     }
 
     /// The secret would cross the network in the clear.
     #[tokio::test]
-    async fn plain_http_to_this_machine_goes_through_no_proxy() {
-        let (server, proxy) = (Raw::start(ok(TOKEN)).await, Raw::start(ok(TOKEN)).await);
-        let via = ::reqwest::Proxy::all(&proxy.url).unwrap();
-        let client = ::reqwest::Client::builder().proxy(via);
-        let provider = HttpTokenProvider::with_reqwest(odd(&server.url), client).unwrap();
-        minted(&provider).await;
+    async fn plain_http_to_this_machine_goes_through_no_proxy_of_the_environment() {
+        const CHILD: &str = "HTTP_PROVIDER_PROXY_CHILD";
+        if let Ok(url) = std::env::var(CHILD) {
+            minted(&provider(odd(&url))).await;
+            return;
+        }
+        let (endpoint, proxy) = (server(ok(TOKEN)).await, server(ok(TOKEN)).await);
+        let test = std::thread::current().name().unwrap().to_owned();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &test])
+            .env(CHILD, &endpoint.url)
+            .env("http_proxy", &proxy.url)
+            .env_remove("no_proxy")
+            .env_remove("NO_PROXY")
+            .status();
+        assert!(child.await.unwrap().success());
         assert!(proxy.seen().is_empty());
-        assert_eq!(server.seen().len(), 1);
+        assert_eq!(endpoint.seen().len(), 1);
     }
 
     #[tokio::test]
     async fn https_may_go_through_a_proxy_in_a_tunnel() {
-        let proxy = Raw::start("HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n").await;
+        let proxy = server("HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n").await;
         let via = ::reqwest::Proxy::all(&proxy.url).unwrap();
         let client = ::reqwest::Client::builder().proxy(via);
-        let credentials = odd("https://tunnel.test/oauth");
-        let provider = HttpTokenProvider::with_reqwest(credentials, client).unwrap();
+        let provider = over(odd("https://tunnel.test/oauth"), client);
         assert_eq!(refused(&provider).await.kind(), ErrorKind::Transport);
-        let (head, body) = proxy.only();
+        let (head, body) = only(&proxy);
         assert!(head[0].starts_with("CONNECT tunnel.test:443 "), "{head:?}");
         assert_eq!(body, "");
     }
@@ -223,8 +225,8 @@ mod reqwest {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             format!("http://{}", listener.local_addr().unwrap())
         };
-        let cut = Raw::start("HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{").await;
-        let garbled = Raw::start("hunter2\r\n\r\n").await;
+        let cut = server("HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{").await;
+        let garbled = server("hunter2\r\n\r\n").await;
         for url in [&closed, &cut.url, &garbled.url] {
             let provider = provider(odd(&format!("{url}?key=hunter2")));
             let error = refused(&provider).await;
@@ -241,7 +243,7 @@ mod reqwest {
         tokio::spawn(async move {
             let mut open = Vec::new();
             while let Ok((mut stream, _)) = listener.accept().await {
-                whole(&mut stream).await;
+                read_request(&mut stream).await;
                 let answer = ok(TOKEN).replace("connection: close\r\n", "");
                 stream.write_all(answer.as_bytes()).await.unwrap();
                 // It would stay good, but nothing is read from it any more.
@@ -288,7 +290,7 @@ async fn a_request_whose_connection_was_never_made_takes_no_place() {
     });
     assert_eq!(error_and_requests(&no_tls).await, (ErrorKind::Transport, 0));
 
-    let hangs_up = Raw::start("").await;
+    let hangs_up = server("").await;
     assert_eq!(
         error_and_requests(&hangs_up.url).await,
         (ErrorKind::Transport, 1)
@@ -309,7 +311,7 @@ async fn a_cold_start_is_over_soon_after_the_endpoints_port_opens() {
             tokio::time::sleep(s(8)).await;
             let listener = socket.listen(16).unwrap();
             while let Ok((mut stream, _)) = listener.accept().await {
-                whole(&mut stream).await;
+                read_request(&mut stream).await;
                 let _ = stream.write_all(ok(TOKEN).as_bytes()).await;
             }
         });
