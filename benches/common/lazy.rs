@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, Response, StatusCode};
-use tokio::sync::Mutex;
+use tokio::sync::RwLock;
 use tokio::time::Instant;
 use tower::{BoxError, Service, ServiceExt as _, service_fn};
 
 /// Returns a correct lazy single flight over `inner`: it keeps a token until it expires, and one request fetches the
-/// next one while the others wait for the lock.
+/// next one under the write lock while the others wait.
 ///
 /// `fetch` returns a token and when it expires. With `drop_on_401`, the cache also drops a token that got a 401.
 pub(crate) fn lazy<S, F, Fut>(
@@ -24,18 +24,18 @@ where
     F: Fn() -> Fut + Clone + Send,
     Fut: Future<Output = Result<(String, Instant), BoxError>> + Send,
 {
-    let cache: Arc<Mutex<Option<(String, Instant)>>> = Arc::default();
+    let cache: Arc<RwLock<Option<(String, Instant)>>> = Arc::default();
     service_fn(move |mut request: Request<()>| {
         let (inner, fetch, cache) = (inner.clone(), fetch.clone(), Arc::clone(&cache));
         async move {
-            let token = {
-                let mut cache = cache.lock().await;
-                match &*cache {
-                    Some((token, expires)) if Instant::now() < *expires => token.clone(),
-                    _ => {
-                        let (token, expires) = fetch().await?;
-                        *cache = Some((token.clone(), expires));
-                        token
+            let cached = live(&*cache.read().await);
+            let token = match cached {
+                Some(token) => token,
+                None => {
+                    let mut cache = cache.write().await;
+                    match live(&cache) {
+                        Some(token) => token,
+                        None => cache.insert(fetch().await?).0.clone(),
                     }
                 }
             };
@@ -44,10 +44,15 @@ where
             let response = inner.oneshot(request).await.map_err(Into::into)?;
             if drop_on_401 && response.status() == StatusCode::UNAUTHORIZED {
                 // Another request may have replaced it already.
-                let mut cache = cache.lock().await;
+                let mut cache = cache.write().await;
                 cache.take_if(|(current, _)| *current == token);
             }
             Ok(response)
         }
     })
+}
+
+fn live(cached: &Option<(String, Instant)>) -> Option<String> {
+    let (token, expires) = cached.as_ref()?;
+    (Instant::now() < *expires).then(|| token.clone())
 }
