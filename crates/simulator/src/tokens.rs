@@ -33,7 +33,7 @@ impl Tokens {
         life: Duration,
     ) -> String {
         self.live.retain(|_, grant| grant.is_live(now));
-        // Random, so that no other simulator knows it.
+        // Random, so that no other simulator accepts it.
         let token = format!("{:032x}{:08x}", fastrand::u128(..), fastrand::u32(..));
         self.issued += 1;
         let grant = Grant {
