@@ -42,7 +42,7 @@ fn main() -> Result<(), BoxError> {
 
     let baseline = quantile(&times[0], 0.5) + LATENCY.as_secs_f64() * 1e3;
     say(format!(
-        "{callers} callers; ratio: time, relative to the latency of {LATENCY:?} plus the control's time = {baseline:.1} ms"
+        "{callers} callers; ratio: relative to {LATENCY:?} plus the control's median, {baseline:.1} ms"
     ));
     say(format!(
         "{:<10} {:>14} {:>10} {:>9} {:>7} {:>12}",
