@@ -58,6 +58,9 @@ pub(crate) fn compare(implementations: &[Implementation], goals: &[Goals]) {
             "", "added ns", "low-high", "ours/this", "low-high"
         ));
         for Implementation { name, .. } in implementations {
+            if *name == "bare" {
+                continue;
+            }
             let added = added(name);
             let ratios: Vec<f64> = ours.iter().zip(&added).map(|(a, b)| a / b).collect();
             let [low, mid, high] = [0.0, 0.5, 1.0].map(|share| quantile(&added, share));
