@@ -2,146 +2,117 @@
 //!
 //! ```text
 //! cargo bench -p benches --bench instructions             # prints
-//! cargo bench -p benches --bench instructions -- --guard  # fails if ours takes over 5 % more than benches/figures.json says
+//! cargo bench -p benches --bench instructions -- --guard  # fails if a hit takes over 5 % more than figures.json says
 //! cargo bench -p benches --bench instructions -- --renew  # writes benches/figures.json
 //! ```
 //!
-//! valgrind's callgrind runs this very program over 2,000 and over 12,000
-//! requests and counts in the loop alone; the difference is what 10,000 take.
-//! (gungraun and iai-callgrind would want a runner installed, of just the
-//! right version, and count set-up too.) Unlike time, a count does not depend
-//! on the neighbours; but it does not see what an atomic costs, and valgrind
-//! turns a clock read into a system call, which counts as next to nothing.
+//! valgrind's callgrind runs this program with 2,000 and with 12,000 requests and counts in the loop alone; the
+//! difference is the count of 10,000. Unlike time, a count does not depend on other programs. But it does not include
+//! what an atomic operation costs, and valgrind turns a clock reading into a system call, which counts as next to
+//! nothing. (gungraun and iai-callgrind need a runner of exactly their version, and count the setup too.)
 
 #[allow(dead_code, reason = "no bench needs all of it")]
 mod common;
 
-use std::path::Path;
+use std::fs;
 use std::process::Command;
 
-use common::contenders::{self, COUNTED, Contender, SHARED, Use};
-use common::{Effort, arg_after, figures_dir, goal, has_arg, say};
+use common::hit::{self, COUNTED, Implementation, Use};
+use common::{Effort, goal, has_arg, say};
+use serde_json::{Value, json};
 use tower::BoxError;
 
 /// A hit may take this many times the committed count.
 const TOLERANCE: f64 = 1.05;
+const FIGURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/figures.json");
 
 fn main() -> Result<(), BoxError> {
-    if let Some(contender) = arg_after("--loop") {
-        return only_loop(&contender);
+    if has_arg("--loop") {
+        return only_loop();
     }
     let effort = Effort::from_args();
-    let contenders = contenders::all()?;
+    let implementations = hit::all()?;
     if Command::new("valgrind").arg("--version").output().is_err() {
         say("skipped: valgrind is not installed, so no instruction was counted");
         return Ok(());
     }
-    let guard = has_arg("--guard");
-    let scenes: &[Use] = if guard {
-        &[Use::Held, Use::WithHost]
-    } else {
-        &[Use::Held, Use::WithHost, Use::Cloned]
-    };
-    let mut added_by_use = Vec::new();
-    for &how in scenes {
+    let mut figures = json!({
+        "what": "instructions that a hit adds to the inner service",
+        "rustc": rustc(),
+    });
+    for how in Use::ALL {
         let mut counts = Vec::new();
-        for contender in &contenders {
-            let wanted = matches!(
-                contender.name,
-                "bare" | "duties" | "tower-http" | "ours" | "organization" | SHARED
-            );
-            if wanted || !guard && effort == Effort::Full {
-                counts.push((contender, count(contender, how, effort)?));
-            }
+        for implementation in &implementations {
+            counts.push((implementation.name, count(implementation, how, effort)?));
         }
         let of = |name: &str| {
             let mut all = counts.iter();
-            all.find(|(c, _)| c.name == name)
+            all.find(|(other, _)| *other == name)
                 .map_or(f64::NAN, |(_, count)| *count)
         };
-        let baseline = of("bare");
-        let (peer, least) = (of("tower-http") - baseline, of("duties") - baseline);
-        say(how.what());
-        for (contender, count) in &counts {
-            let (name, added) = (contender.name, count - baseline);
-            let (over_peer, over_least) = (added / peer, added / least);
+        let added = |name| of(name) - of("bare");
+        say(format!("service {}", how.name()));
+        say(format!(
+            "  {:<12} {:>8} {:>8} {:>14} {:>11}",
+            "", "all", "added", "to tower-http", "to minimal"
+        ));
+        for (name, count) in &counts {
             say(format!(
-                "  {name:<12} {count:>8.1} {added:>+8.1} {over_peer:>6.2} {over_least:>6.2}"
+                "  {name:<12} {count:>8.1} {:>8.1} {:>14.2} {:>11.2}",
+                added(name),
+                added(name) / added("tower-http"),
+                added(name) / added("minimal")
             ));
         }
-        let ours = of("ours") - baseline;
-        added_by_use.push((how, ours));
+        let ours = added("ours");
         if effort == Effort::Full && how != Use::Cloned {
-            let what = format!("instructions over the duties', {}", how.what());
-            goal(&what, ours / least, 1.15);
+            goal(
+                "instructions relative to minimal's",
+                ours / added("minimal"),
+                1.15,
+            );
         }
-        let with_store = of(SHARED) / of("ours");
-        if guard && (with_store.is_nan() || with_store > 1.01) {
-            return Err("a store shows in the cost of a hit".into());
+        if let Some(figures) = figures.as_object_mut() {
+            figures.insert(how.name().to_owned(), ours.into());
         }
-    }
-    say(
-        "columns: instructions a request, over the baseline; that over tower-http's, over the duties'",
-    );
-    if guard {
-        let mut guarded = added_by_use.into_iter();
-        return guarded.try_for_each(|(how, added)| check(how, added));
+        if has_arg("--guard") {
+            guard(how, ours)?;
+        }
     }
     if has_arg("--renew") {
-        let future = contenders.iter().find(|c| c.name == "ours");
-        let future = future.map_or(0, |c| c.future_bytes);
-        let inner = contenders.first().map_or(0, |c| c.future_bytes);
-        let counted: serde_json::Map<_, _> = added_by_use
-            .into_iter()
-            .map(|(how, added)| (format!("instructions_{}", how.name()), added.into()))
-            .collect();
-        common::commit(&counted, future.saturating_sub(inner))?;
+        fs::write(FIGURES, format!("{figures:#}\n"))?;
     }
     Ok(())
 }
 
-/// What callgrind runs.
-fn only_loop(name: &str) -> Result<(), BoxError> {
-    let requests = arg_after("--requests").unwrap_or_default().parse()?;
-    let uses = [Use::Held, Use::Cloned, Use::WithHost];
-    let mut named = uses.into_iter();
-    let Some(how) = named.find(|how| has_arg(&format!("--{}", how.name()))) else {
-        return Err("no use is named".into());
-    };
-    let contenders = contenders::all()?;
-    let Some(contender) = contenders.iter().find(|c| c.name == name) else {
-        return Err(format!("there is no contender {name}").into());
-    };
-    let mut lane = contender.lane(how);
-    lane(requests);
+/// Runs under callgrind, with the arguments that `collected` gives.
+fn only_loop() -> Result<(), BoxError> {
+    let mut args = std::env::args().skip_while(|arg| arg != "--loop").skip(1);
+    let mut next = || args.next().unwrap_or_default();
+    let (name, used, requests) = (next(), next(), next().parse()?);
+    let how = Use::ALL.into_iter().find(|how| how.name() == used);
+    let how = how.ok_or("no such use")?;
+    let implementations = hit::all()?;
+    let implementation = implementations.iter().find(|i| i.name == name);
+    implementation.ok_or("no such implementation")?.start(how)(requests);
     Ok(())
 }
 
-fn count(contender: &Contender, how: Use, effort: Effort) -> Result<f64, BoxError> {
-    let dir = figures_dir()?;
-    let profile = dir.join(format!("callgrind.{}.{}", contender.name, how.name()));
-    let few = effort.pick(2_000, 20);
-    let many = effort.pick(12_000, 120);
-    let first = collected(contender, how, few, Path::new("/dev/null"))?;
-    let second = collected(contender, how, many, &profile)?;
-    Ok((second - first) / (many - few) as f64)
+/// Returns instructions per request.
+fn count(implementation: &Implementation, how: Use, effort: Effort) -> Result<f64, BoxError> {
+    let (few, many) = effort.pick((2_000, 12_000), (20, 120));
+    let difference = collected(implementation, how, many)? - collected(implementation, how, few)?;
+    Ok(difference / f64::from(many - few))
 }
 
-/// Runs this program under callgrind; the profile is for `callgrind_annotate`.
-fn collected(
-    contender: &Contender,
-    how: Use,
-    requests: usize,
-    profile: &Path,
-) -> Result<f64, BoxError> {
+/// Runs this program under callgrind and returns its count.
+fn collected(implementation: &Implementation, how: Use, requests: u32) -> Result<f64, BoxError> {
     let output = Command::new("valgrind")
-        .arg("--tool=callgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(format!("--toggle-collect={COUNTED}"))
-        .arg(format!("--callgrind-out-file={}", profile.display()))
         .arg(std::env::current_exe()?)
-        .args(["--loop", contender.name])
-        .args(["--requests", &requests.to_string()])
-        .arg(format!("--{}", how.name()))
+        .args(["--loop", implementation.name, how.name()])
+        .arg(requests.to_string())
         .output()?;
     let text = String::from_utf8_lossy(&output.stderr);
     let collected = text
@@ -151,24 +122,34 @@ fn collected(
     Ok(collected.1.trim().parse()?)
 }
 
-fn check(how: Use, added: f64) -> Result<(), BoxError> {
-    let committed = common::committed(&format!("instructions_{}", how.name()))?;
+/// Compares a count with the committed one.
+fn guard(how: Use, added: f64) -> Result<(), BoxError> {
+    let figures: Value = serde_json::from_str(&fs::read_to_string(FIGURES)?)?;
+    let committed = figures.get(how.name()).and_then(Value::as_f64);
+    let committed =
+        committed.ok_or_else(|| format!("benches/figures.json has no {}", how.name()))?;
     let share = added / committed;
     say(format!(
-        "guard: {}: {added:.1} instructions a hit over the baseline, committed {committed:.1}, {share:.3} of it",
-        how.what()
+        "guard: {added:.1} instructions, {committed:.1} committed, ratio {share:.3}"
     ));
-    if share > TOLERANCE {
+    if share.is_nan() || share > TOLERANCE {
+        let with = figures.get("rustc").and_then(Value::as_str);
         return Err(format!(
-            "a hit takes {added:.1} instructions over the baseline, over 5 % more than the \
-             {committed:.1} of benches/figures.json (made with {}; this is {})",
-            common::committed_by()?,
-            common::rustc(),
+            "a hit adds {added:.1} instructions, over 5 % more than the {committed:.1} of benches/figures.json \
+             (counted with {}; this is {})",
+            with.unwrap_or("?"),
+            rustc(),
         )
         .into());
     }
     if share < 2.0 - TOLERANCE {
-        say("guard: that is over 5 % better; keep it with `-- --renew`");
+        say("guard: over 5 % fewer instructions than committed; commit them with `-- --renew`");
     }
     Ok(())
+}
+
+fn rustc() -> String {
+    let output = Command::new("rustc").arg("-V").output();
+    let version = output.ok().and_then(|o| String::from_utf8(o.stdout).ok());
+    version.map_or_else(|| "rustc ?".to_owned(), |text| text.trim().to_owned())
 }

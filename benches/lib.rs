@@ -1,1 +1,1 @@
-//! Nothing: this package holds benches, and tests that run optimized.
+//! Empty: this package holds benches, and tests that run optimized.

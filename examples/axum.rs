@@ -1,7 +1,7 @@
-//! A client in an axum service's state, and a readiness probe. The token endpoint fails at first; the service
-//! becomes ready without a single request, because the cache keeps itself warm.
+//! An axum service with a client in its state and a readiness probe. The token endpoint fails twice; the service
+//! becomes ready without a request, because its cache keeps itself warm.
 
-#![expect(clippy::print_stdout, reason = "an example prints what it did")]
+#![expect(clippy::print_stdout, reason = "an example prints its results")]
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn locations(State(app): State<App>) -> Result<String, StatusCode> {
     response.text().await.map_err(|_| StatusCode::BAD_GATEWAY)
 }
 
-/// 200 while there is a token that requests can use.
+/// Returns 200 while a usable token is cached.
 async fn ready(State(app): State<App>) -> (StatusCode, Json<TokenStatus>) {
     let status = app.tokens.status();
     let code = match status.has_token() {
@@ -66,7 +66,7 @@ async fn main() -> Result<(), BoxError> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let service = format!("http://{}", listener.local_addr()?);
     tokio::spawn(async move { axum::serve(listener, router).await });
-    // Serve at once and fetch the token meanwhile: the probe keeps traffic away until it is there.
+    // Fetches the token while the service already runs: the probe keeps traffic away until a token is cached.
     tokio::spawn(async move { tokens.warm_up().await });
 
     loop {

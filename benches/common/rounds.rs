@@ -1,4 +1,4 @@
-//! Interleaved rounds on pinned threads.
+//! Times implementations in interleaved rounds on pinned threads.
 
 use std::hint;
 use std::sync::Barrier;
@@ -6,135 +6,169 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use super::contenders::Lane;
-use super::{Effort, now, quantile, say};
+use super::hit::{Implementation, Loop, Use};
+use super::{Effort, goal, quantile, say};
 
-/// So many threads at most.
 const THREADS: usize = 2;
 
-/// One thing to time: a lane for each thread that runs it at the same time.
-pub(crate) type Entry = Vec<Lane>;
+/// How the service is used, and on how many threads at once.
+const SCENES: [(Use, usize); 4] = [
+    (Use::Held, 1),
+    (Use::Held, 2),
+    (Use::Cloned, 1),
+    (Use::Cloned, 2),
+];
 
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Plan {
-    rounds: usize,
-    /// Requests a turn: about half a millisecond.
-    batch: usize,
-}
+/// The name of an implementation, and for each scene the highest ratio of this crate's added time to its.
+pub(crate) type Goals = (&'static str, [Option<f64>; 4]);
 
-impl Plan {
-    pub(crate) fn new(effort: Effort) -> Self {
-        Self {
-            rounds: effort.pick(301, 2),
-            batch: effort.pick(2_000, 20),
-        }
-    }
-}
+pub(crate) const OVER_TOWER_HTTP: Goals = ("tower-http", [Some(2.0), Some(1.15), None, None]);
 
-/// Nanoseconds a request, for each entry: the lowest decile over rounds in
-/// which every entry has one turn, in a new order each.
+/// Prints the time that each implementation adds to a request, and the ratio of this crate's to it.
 ///
-/// The lowest decile is what the code takes when the neighbours leave it
-/// alone; a median moves with them. For two threads, of the rounds in which
-/// both really ran at the same time: on a busy machine one often waits for its
-/// core while the other is done, and each would look as if it were alone.
-pub(crate) fn time(plan: Plan, entries: Vec<Entry>) -> Vec<f64> {
-    let count = entries.len();
-    let orders = orders(plan.rounds, count);
-    let mut wide = Vec::new();
-    let mut seats: Vec<Vec<Option<Lane>>> = (0..THREADS).map(|_| Vec::new()).collect();
-    for entry in entries {
-        wide.push(entry.len() > 1);
-        let mut lanes = entry.into_iter();
-        for seat in &mut seats {
-            seat.push(lanes.next());
+/// The figures are the median, the lowest and the highest of three runs.
+pub(crate) fn compare(implementations: &[Implementation], goals: &[Goals]) {
+    let effort = Effort::from_args();
+    let mut runs = Vec::new();
+    for _ in 0..effort.pick(3, 1) {
+        let mut entries = Vec::new();
+        for (how, threads) in SCENES {
+            for implementation in implementations {
+                entries.push((0..threads).map(|_| implementation.start(how)).collect());
+            }
+        }
+        runs.push(time(entries, effort.pick(301, 2), effort.pick(2_000, 20)));
+    }
+
+    for (scene, (how, threads)) in SCENES.into_iter().enumerate() {
+        let index = |name: &str| {
+            let mut names = implementations.iter().map(|i| i.name);
+            scene * implementations.len() + names.position(|other| other == name).unwrap_or(0)
+        };
+        // Each run has a baseline of its own.
+        let added = |name: &str| -> Vec<f64> {
+            let at = |times: &Vec<f64>, index| times.get(index).copied().unwrap_or(f64::NAN);
+            let added = |times| at(times, index(name)) - at(times, index("bare"));
+            runs.iter().map(added).collect()
+        };
+        let ours = added("ours");
+        say(format!("{threads} thread(s), service {}", how.name()));
+        say(format!(
+            "  {:<12} {:>8} {:>15} {:>10} {:>13}",
+            "", "added ns", "low-high", "ours/this", "low-high"
+        ));
+        for Implementation { name, .. } in implementations {
+            if *name == "bare" {
+                continue;
+            }
+            let added = added(name);
+            let ratios: Vec<f64> = ours.iter().zip(&added).map(|(a, b)| a / b).collect();
+            let [low, mid, high] = [0.0, 0.5, 1.0].map(|share| quantile(&added, share));
+            let [least, ratio, most] = [0.0, 0.5, 1.0].map(|share| quantile(&ratios, share));
+            say(format!(
+                "  {name:<12} {mid:>8.1} {low:>7.1}-{high:<7.1} {ratio:>10.2} {least:>6.2}-{most:<6.2}"
+            ));
+            let goals = goals.iter().find(|(other, _)| other == name);
+            let most = goals.and_then(|(_, goals)| *goals.get(scene)?);
+            if let Some(most) = most.filter(|_| effort == Effort::Full) {
+                goal(&format!("added time, relative to {name}'s"), ratio, most);
+            }
         }
     }
-    let course = Course {
-        plan,
-        orders,
-        wide,
-        turn: Barrier::new(THREADS),
-        gate: AtomicUsize::new(0),
+}
+
+/// Returns nanoseconds per request for each entry, which has one loop per thread: the lowest decile over all rounds.
+/// In each round every entry has one turn of `batch` requests, in random order.
+///
+/// The median would move with the other programs on the machine; the lowest decile does not.
+fn time(entries: Vec<Vec<Loop>>, rounds: usize, batch: usize) -> Vec<f64> {
+    let threads_of: Vec<usize> = entries.iter().map(Vec::len).collect();
+    let mut loops_of: Vec<Vec<Option<Loop>>> = (0..THREADS).map(|_| Vec::new()).collect();
+    for entry in entries {
+        let mut entry = entry.into_iter();
+        for loops in &mut loops_of {
+            loops.push(entry.next());
+        }
+    }
+    let start_line = StartLine {
+        barrier: Barrier::new(THREADS),
+        arrived: AtomicUsize::new(0),
     };
+    let order = order(rounds, threads_of.len());
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     let turns: Vec<Vec<Vec<Turn>>> = thread::scope(|scope| {
         let mut threads = Vec::new();
-        for (index, lanes) in seats.into_iter().enumerate() {
-            let course = &course;
+        for (index, mut loops) in loops_of.into_iter().enumerate() {
+            let (start_line, order, threads_of) = (&start_line, &order, &threads_of);
             let core = cores.get(index).copied();
             threads.push(scope.spawn(move || {
                 core.map(core_affinity::set_for_current);
-                course.run(lanes)
+                let mut turns: Vec<Vec<Turn>> = loops.iter().map(|_| Vec::new()).collect();
+                let mut shared = 0;
+                for &entry in order {
+                    let together = threads_of.get(entry) == Some(&THREADS);
+                    shared += usize::from(together);
+                    start_line.wait(together.then_some(shared));
+                    if let (Some(Some(run)), Some(turns)) =
+                        (loops.get_mut(entry), turns.get_mut(entry))
+                    {
+                        let start = Instant::now();
+                        run(batch);
+                        let end = Instant::now();
+                        turns.push(Turn { start, end });
+                    }
+                }
+                turns
             }));
         }
         let joined = threads.into_iter().map(thread::ScopedJoinHandle::join);
         joined.filter_map(Result::ok).collect()
     });
     assert_eq!(turns.len(), THREADS, "a thread panicked");
-    let mut least = plan.rounds;
-    let deciles = (0..count).map(|entry| {
-        let samples = samples(&turns, entry, plan.batch);
-        least = least.min(samples.len());
+    let mut counted = rounds;
+    let deciles = (0..threads_of.len()).map(|entry| {
+        let samples = samples(&turns, entry, batch);
+        counted = counted.min(samples.len());
         quantile(&samples, 0.1)
     });
     let deciles = deciles.collect();
-    say(format!(
-        "{} rounds, at least {least} of them counted",
-        plan.rounds
-    ));
+    say(format!("{rounds} rounds, at least {counted} counted"));
     deciles
 }
 
-/// A thread's turn at an entry.
-#[derive(Debug, Clone, Copy)]
-struct Turn {
-    start: Instant,
-    end: Instant,
-}
-
-struct Course {
-    plan: Plan,
-    orders: Vec<Vec<usize>>,
-    /// Which entries run on both threads.
-    wide: Vec<bool>,
-    turn: Barrier,
-    /// How often a thread has come to the start of a turn for both.
-    gate: AtomicUsize,
-}
-
-impl Course {
-    /// One thread's turns at each entry, a round each.
-    fn run(&self, mut lanes: Vec<Option<Lane>>) -> Vec<Vec<Turn>> {
-        let mut turns: Vec<Vec<Turn>> = lanes.iter().map(|_| Vec::new()).collect();
-        let mut opened = 0;
-        for &entry in self.orders.iter().flatten() {
-            self.turn.wait();
-            let Some(Some(lane)) = lanes.get_mut(entry) else {
-                continue;
-            };
-            if self.wide.get(entry).is_some_and(|wide| *wide) {
-                opened += THREADS;
-                self.start_together(opened);
-            }
-            let start = now();
-            lane(self.plan.batch);
-            let end = now();
-            if let Some(turns) = turns.get_mut(entry) {
-                turns.push(Turn { start, end });
-            }
-        }
-        turns
+/// Returns the entry of each turn: all entries in a new random order per round.
+fn order(rounds: usize, entries: usize) -> Vec<usize> {
+    let mut rng = fastrand::Rng::with_seed(6_750);
+    let mut round: Vec<usize> = (0..entries).collect();
+    let mut order = Vec::new();
+    for _ in 0..rounds {
+        rng.shuffle(&mut round);
+        order.extend_from_slice(&round);
     }
+    order
+}
 
-    /// The barrier lets one thread go tens of microseconds before the other.
-    fn start_together(&self, opened: usize) {
-        self.gate.fetch_add(1, Ordering::AcqRel);
+/// The start of each turn, for both threads.
+struct StartLine {
+    barrier: Barrier,
+    /// How often a thread has arrived at the start of a turn that both take.
+    arrived: AtomicUsize,
+}
+
+impl StartLine {
+    /// Waits for the other thread. `together` is the number of turns that both have taken, if both take this one.
+    fn wait(&self, together: Option<usize>) {
+        self.barrier.wait();
+        let Some(turns) = together else {
+            return;
+        };
+        // The barrier may release one thread tens of microseconds before the other.
+        self.arrived.fetch_add(1, Ordering::AcqRel);
         let mut spins = 0u32;
-        while self.gate.load(Ordering::Acquire) < opened {
+        while self.arrived.load(Ordering::Acquire) < turns * THREADS {
             hint::spin_loop();
             spins = spins.wrapping_add(1);
-            // With one core only, the other thread needs it to get here.
+            // On a single core, the other thread needs it to arrive.
             if spins % 1_024 == 0 {
                 thread::yield_now();
             }
@@ -142,21 +176,20 @@ impl Course {
     }
 }
 
-fn orders(rounds: usize, entries: usize) -> Vec<Vec<usize>> {
-    let mut dice = fastrand::Rng::with_seed(6_750);
-    let mut order: Vec<usize> = (0..entries).collect();
-    let mut orders = Vec::new();
-    for _ in 0..rounds {
-        dice.shuffle(&mut order);
-        orders.push(order.clone());
-    }
-    orders
+/// When a thread started and ended its turn.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    start: Instant,
+    end: Instant,
 }
 
-/// Nanoseconds a request in each round that counts: the mean of the threads.
+/// Returns nanoseconds per request of each round, the mean of the threads.
+///
+/// Skips rounds in which the threads ran one after the other because one had to wait for its core: each would look
+/// as fast as alone.
 fn samples(turns: &[Vec<Vec<Turn>>], entry: usize, batch: usize) -> Vec<f64> {
-    /// The threads share so much of the longer turn.
-    const SHARED: f64 = 0.8;
+    /// The share of the longer turn in which both threads ran.
+    const OVERLAP: f64 = 0.8;
 
     let of_entry = || turns.iter().filter_map(|thread| thread.get(entry));
     let rounds = of_entry().map(Vec::len).max().unwrap_or(0);
@@ -170,7 +203,7 @@ fn samples(turns: &[Vec<Vec<Turn>>], entry: usize, batch: usize) -> Vec<f64> {
         let (Some(start), Some(end)) = (start, end) else {
             continue;
         };
-        if nanos(start, end) >= SHARED * longest {
+        if nanos(start, end) >= OVERLAP * longest {
             let sum: f64 = lengths.iter().sum();
             samples.push(sum / lengths.len() as f64 / batch as f64);
         }

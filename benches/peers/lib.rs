@@ -1,1 +1,1 @@
-//! Only its bench is of use.
+//! Empty: this package holds a bench.

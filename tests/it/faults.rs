@@ -83,7 +83,7 @@ fn rows(elsewhere: &str) -> Vec<(String, Script, Expected)> {
         ("a half-closed connection", Script::HalfClose, Err(Transport)),
         ("100 Continue, then a good answer", Script::Answer(continued), Ok(3599)),
         ("204 No Content", Script::Answer(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()), Err(Malformed)),
-        ("a doubled key", with(r#""expires_in":60,"expires_in":90"#), Err(Malformed)),
+        ("a duplicate key", with(r#""expires_in":60,"expires_in":90"#), Err(Malformed)),
         ("a byte order mark", ok(["\u{feff}", GOOD].concat()), Ok(3599)),
         ("expires_in as a string", with(r#""expires_in":"3599""#), Ok(3599)),
         ("expires_in as a float", with(r#""expires_in":3599.9"#), Ok(3599)),
@@ -213,12 +213,12 @@ async fn an_endpoint_that_is_not_there_is_a_transport_error() {
 #[test]
 fn the_page_of_faults_is_this_table() {
     let mut page = String::from(
-        "What a token endpoint can do wrong, and what the fetch makes of it.\n\n\
-         Each row is run by `tests/it/faults.rs` over real sockets, with reqwest and with\n\
-         hyper-util. Every answer is read to 64 KiB at most and every fetch ends within the\n\
-         `fetch_timeout`; none shows the secret, follows a redirect, or fails a request while\n\
-         an older token lives.\n\n\
-         | the token endpoint sends | the fetch is |\n|---|---|\n",
+        "Faults of a token endpoint, and what the fetch returns.\n\n\
+         `tests/it/faults.rs` runs each row over real sockets, with reqwest and with hyper-util.\n\
+         A fetch reads at most 64 KiB of a response and ends within `fetch_timeout`. No fault\n\
+         reveals the secret, and redirects are not followed. Requests succeed as long as the old\n\
+         token is valid.\n\n\
+         | the token endpoint sends | the fetch returns |\n|---|---|\n",
     );
     for (name, _, expected) in rows("https://elsewhere.example/") {
         let outcome = match expected {

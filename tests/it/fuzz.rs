@@ -1,4 +1,4 @@
-//! The properties of the fuzz targets, under their seeds and under random input.
+//! Runs the properties of the fuzz targets on their seeds and on random input.
 
 use std::fs;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! The API's rules.
 
-use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, StatusCode, request};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, StatusCode, request};
 use tokio::time::Instant;
 
 use crate::reply::{self, Reply};
@@ -21,13 +21,8 @@ pub(crate) fn answer(state: &State, parts: &request::Parts, now: Instant) -> Rep
     if !["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"].contains(&parts.method.as_str()) {
         return reply::text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     }
-    if let Err(challenge) = authorize(state, &parts.headers, resource, now) {
-        let mut reply = reply::json(StatusCode::UNAUTHORIZED, UNAUTHORIZED);
-        if state.settings.challenge {
-            let challenge = HeaderValue::from_static(challenge);
-            reply.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-        }
-        return reply;
+    if !is_authorized(state, &parts.headers, resource, now) {
+        return reply::json(StatusCode::UNAUTHORIZED, UNAUTHORIZED);
     }
     if slug != state.settings.org_slug {
         return reply::json(StatusCode::INTERNAL_SERVER_ERROR, WRONG_ORGANIZATION);
@@ -47,25 +42,13 @@ fn target(path: &str) -> Option<(&'static str, &str, &str)> {
     Some((list, slug, resource))
 }
 
-/// Checks the token. The error is the challenge for the response (RFC 6750 §3).
-fn authorize(
-    state: &State,
-    headers: &HeaderMap,
-    resource: &str,
-    now: Instant,
-) -> Result<(), &'static str> {
-    const INVALID_TOKEN: &str = r#"Bearer error="invalid_token""#;
-    if !headers.contains_key(AUTHORIZATION) {
-        return Err("Bearer");
-    }
-    let token = bearer(headers).ok_or(INVALID_TOKEN)?;
-    let scopes = state.tokens.scopes(token, now).ok_or(INVALID_TOKEN)?;
-    let mut required = state.settings.required.iter();
-    if required.all(|(path, scope)| !is_below(resource, path) || scopes.contains(scope)) {
-        Ok(())
-    } else {
-        Err(r#"Bearer error="insufficient_scope""#)
-    }
+/// Returns `true` if the token is valid and has every scope that the resource requires.
+fn is_authorized(state: &State, headers: &HeaderMap, resource: &str, now: Instant) -> bool {
+    let scopes = bearer(headers).and_then(|token| state.tokens.scopes(token, now));
+    scopes.is_some_and(|scopes| {
+        let mut required = state.settings.required.iter();
+        required.all(|(path, scope)| !is_below(resource, path) || scopes.contains(scope))
+    })
 }
 
 /// Returns the token of the only `Authorization` header.

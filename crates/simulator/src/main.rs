@@ -87,7 +87,7 @@ fn refuse(argument: &str) -> ExitCode {
 }
 
 fn fail(code: u8, why: &str) -> ExitCode {
-    // Nothing is left to do if standard error is closed.
+    // If standard error is closed, the exit code is all that remains.
     let _ = writeln!(io::stderr(), "officernd-simulator: {why}");
     ExitCode::from(code)
 }

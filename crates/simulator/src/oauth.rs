@@ -69,8 +69,8 @@ fn grant(
     }
     let settings = &state.settings;
     if settings.secrets.get(&client_id) != Some(&client_secret) {
-        let status = reply::final_status(settings.invalid_client_status);
-        return Err((status, "invalid_client", "client authentication failed"));
+        let description = "client authentication failed";
+        return Err((StatusCode::UNAUTHORIZED, "invalid_client", description));
     }
     let scopes: Vec<_> = scope.split_whitespace().map(str::to_owned).collect();
     // One scope that the app lacks fails the request.
@@ -78,31 +78,13 @@ fn grant(
         return Err(bad("invalid_scope", "the app lacks a requested scope"));
     }
     let scope = scopes.join(" ");
-    let (token, remaining) = token(state, client_id, scopes, now);
+    let life = settings.token_life;
     Ok(json!({
-        "access_token": token,
+        "access_token": state.tokens.issue(client_id, scopes, now, life),
         "token_type": "Bearer",
-        "expires_in": remaining.as_secs().max(1),
+        "expires_in": life.as_secs().max(1),
         "scope": scope,
     }))
-}
-
-fn token(
-    state: &mut State,
-    client_id: String,
-    scopes: Vec<String>,
-    now: Instant,
-) -> (String, Duration) {
-    if state.settings.reuse_live_token {
-        if let Some(live) = state.tokens.reissue(&client_id, &scopes, now) {
-            return live;
-        }
-    }
-    if state.settings.revoke_older {
-        state.tokens.revoke_all();
-    }
-    let life = state.settings.token_life;
-    (state.tokens.issue(client_id, scopes, now, life), life)
 }
 
 fn is_form(headers: &HeaderMap) -> bool {

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Uri};
 
 /// A request that a [`Simulator`](crate::Simulator) received.
 ///
-/// `Debug` leaves out headers, body and query: a program that is set up wrongly sends real credentials.
+/// `Debug` leaves out headers, body and query: a misconfigured program sends real credentials.
 ///
 /// ```
 /// use officernd_simulator::Simulator;

@@ -41,7 +41,7 @@ pub(crate) fn scripted(status: u16, headers: &[(String, String)], body: Bytes) -
 }
 
 /// Returns 500 for a number that is not a final status, such as 1xx.
-pub(crate) fn final_status(status: u16) -> StatusCode {
+fn final_status(status: u16) -> StatusCode {
     StatusCode::from_u16(status)
         .ok()
         .filter(|status| !status.is_informational())

@@ -1,4 +1,4 @@
-//! Connections, bodies, and the course of one request.
+//! The server: accepts connections, and handles each request.
 
 use std::error::Error as _;
 use std::io;
@@ -21,7 +21,7 @@ use crate::{api, oauth};
 
 /// A larger body gets a 413.
 const MAX_BODY: usize = 1024 * 1024;
-/// The process is probably out of file descriptors: others may close some.
+/// The process is probably out of file descriptors; a pause gives others time to close some.
 const PAUSE_AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(10);
 
 /// Accepts connections until it is aborted, which closes them.
@@ -39,12 +39,12 @@ pub(crate) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn connection(stream: TcpStream, shared: Arc<Shared>) {
-    // Affects the speed only.
+    // Only affects speed.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| serve(Arc::clone(&shared), request));
     let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     let ended = (&mut connection).await;
-    // `Fault::Reset`, or the client left. hyper itself has responded to other errors.
+    // `Fault::Reset`, or the client closed the connection. hyper itself has responded to other errors.
     if ended.is_err_and(|error| {
         error
             .source()
@@ -54,7 +54,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
     }
 }
 
-/// Lets the close that follows reset the connection.
+/// Makes the close that follows reset the connection.
 #[allow(
     deprecated,
     reason = "a linger of zero doesn't block, and our oldest tokio lacks `set_zero_linger`"
@@ -94,7 +94,7 @@ async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Re
         }
     };
     let latency = shared.state().settings.latency;
-    // No timer if there is no latency: a paused clock would jump to it.
+    // Without latency there must be no timer: a paused clock would jump to it.
     if endpoint == Endpoint::Token && !latency.is_zero() {
         tokio::time::sleep(latency).await;
     }
@@ -107,7 +107,7 @@ async fn read(body: Incoming) -> io::Result<Option<Bytes>> {
     match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => Ok(Some(body.to_bytes())),
         Err(error) if error.is::<LengthLimitError>() => Ok(None),
-        // The client left before it had sent all.
+        // The client closed the connection before it had sent the body.
         Err(error) => Err(io::Error::other(error)),
     }
 }

@@ -7,7 +7,7 @@ use crate::simulator::Simulator;
 
 /// Settings of a [`Simulator`].
 ///
-/// The defaults follow OfficeRnD's documentation; where it is silent, the strictest behavior.
+/// The defaults follow OfficeRnD's documentation, and are strict where it says nothing.
 ///
 /// ```
 /// use officernd_simulator::Simulator;
@@ -41,10 +41,6 @@ pub struct SimulatorBuilder {
     pub(crate) rate_limit: Option<(u32, Duration)>,
     pub(crate) retry_after: bool,
     pub(crate) latency: Duration,
-    pub(crate) invalid_client_status: u16,
-    pub(crate) challenge: bool,
-    pub(crate) reuse_live_token: bool,
-    pub(crate) revoke_older: bool,
 }
 
 impl SimulatorBuilder {
@@ -59,10 +55,6 @@ impl SimulatorBuilder {
             rate_limit: Some((5, Duration::from_secs(60))),
             retry_after: false,
             latency: Duration::ZERO,
-            invalid_client_status: 401,
-            challenge: false,
-            reuse_live_token: false,
-            revoke_older: false,
         };
         defaults.credentials("Kf3xQ9vTz1LmB7cR", "simulatedSecret0simulatedSecret0")
     }
@@ -131,32 +123,6 @@ impl SimulatorBuilder {
     /// Sets the delay between issuing a token and responding. The token ages meanwhile. Default: zero.
     pub fn latency(mut self, latency: Duration) -> Self {
         self.latency = latency;
-        self
-    }
-
-    /// Sets the status of an `invalid_client` error. Default: 401; some servers use 400 or 403.
-    pub fn invalid_client_status(mut self, status: u16) -> Self {
-        self.invalid_client_status = status;
-        self
-    }
-
-    /// Sets whether a 401 of the API has a `WWW-Authenticate: Bearer` header (RFC 6750 §3) with `invalid_token` or
-    /// `insufficient_scope`. Default: `false`.
-    pub fn challenge(mut self, sent: bool) -> Self {
-        self.challenge = sent;
-        self
-    }
-
-    /// Sets whether a second request for the same scopes gets the token that is still valid, with the rest of its life
-    /// as `expires_in`. Default: `false`.
-    pub fn reuse_live_token(mut self, reuse: bool) -> Self {
-        self.reuse_live_token = reuse;
-        self
-    }
-
-    /// Sets whether a new token revokes all older ones. Default: `false`.
-    pub fn revoke_older(mut self, revoke: bool) -> Self {
-        self.revoke_older = revoke;
         self
     }
 

@@ -16,12 +16,8 @@ use crate::state::Shared;
 
 /// An OfficeRnD on a free port of 127.0.0.1, until it is dropped.
 ///
-/// - `POST /oauth/token` follows the rules of the token endpoint: a form of four fields, all requested scopes or none,
-///   and five requests a minute, failed ones included.
-/// - `/api/v1|v2/organizations/{slug}/...` requires a live token and the right slug, and returns a small list for any
-///   path.
-///
-/// [`SimulatorBuilder`] has a setting for each behavior that OfficeRnD does not document.
+/// The [crate page](crate) lists its rules, and [`SimulatorBuilder`] its settings. All methods may be called while
+/// requests are under way.
 pub struct Simulator {
     shared: Arc<Shared>,
     addr: SocketAddr,
@@ -114,25 +110,6 @@ impl Simulator {
         ]
     }
 
-    /// Changes settings of a running simulator. Issued tokens stay as they are, and earlier requests still count in the
-    /// rate limit.
-    ///
-    /// ```
-    /// # use officernd_simulator::Simulator;
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> std::io::Result<()> {
-    /// let officernd = Simulator::start().await?;
-    /// officernd.reconfigure(|settings| settings.challenge(true).no_rate_limit());
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn reconfigure(&self, change: impl FnOnce(SimulatorBuilder) -> SimulatorBuilder) {
-        let settings = self.shared.state().settings.clone();
-        // The lock is released: the closure may call this simulator.
-        let changed = change(settings);
-        self.shared.state().settings = changed;
-    }
-
     /// Replaces the app's client secret.
     pub fn set_secret(&self, secret: impl Into<String>) {
         self.add_app(self.client_id(), secret);
@@ -171,11 +148,6 @@ impl Simulator {
     #[must_use]
     pub fn api_faults(&self) -> &Faults {
         &self.shared.api_faults
-    }
-
-    /// Revokes this token.
-    pub fn revoke(&self, token: &str) {
-        self.shared.state().tokens.revoke(token);
     }
 
     /// Revokes every token.

@@ -12,10 +12,10 @@ use crate::recorded::RecordedRequest;
 use crate::settings::SimulatorBuilder;
 use crate::tokens::Tokens;
 
-/// Later requests are counted, not recorded: the program may run for weeks.
+/// Later requests are only counted: the program may run for weeks.
 const MAX_RECORDED: usize = 100_000;
 
-/// Which rules a request falls under.
+/// The endpoint of a request, by its path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     Token,
@@ -75,8 +75,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records and counts a request on arrival, whatever happens to it later. Returns its place in the log and, if the
-    /// rate limit refuses it, for how long.
+    /// Records and counts a request on arrival. Returns its index in the log and, if the rate limit refuses it, for how
+    /// long.
     pub(crate) fn arrived(
         &self,
         endpoint: Endpoint,
@@ -132,14 +132,14 @@ impl State {
     }
 }
 
-/// A sliding window over the token requests, including refused ones: the strictest way that a rate limit can work.
+/// A sliding window over the token requests. Refused requests count too: the strictest kind of rate limit.
 #[derive(Default)]
 struct Window {
     arrivals: VecDeque<Instant>,
 }
 
 impl Window {
-    /// Counts a request. If it is over the limit, returns how long that lasts.
+    /// Counts a request. If it is over the limit, returns how long the limit stays exceeded.
     fn charge(&mut self, now: Instant, limit: u32, per: Duration) -> Option<Duration> {
         let age = |arrival: &Instant| now.duration_since(*arrival);
         while self.arrivals.front().is_some_and(|first| age(first) >= per) {
@@ -160,7 +160,7 @@ impl Window {
 /// Reads the clock: the only place that does.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the simulator follows tokio's clock, also while it is paused"
+    reason = "the simulator follows tokio's clock, even while it is paused"
 )]
 pub(crate) fn now() -> Instant {
     Instant::now()

@@ -18,12 +18,8 @@ struct Grant {
 }
 
 impl Grant {
-    fn remaining(&self, now: Instant) -> Duration {
-        self.life.saturating_sub(now.duration_since(self.since))
-    }
-
     fn is_live(&self, now: Instant) -> bool {
-        !self.remaining(now).is_zero()
+        now.duration_since(self.since) < self.life
     }
 }
 
@@ -37,7 +33,7 @@ impl Tokens {
         life: Duration,
     ) -> String {
         self.live.retain(|_, grant| grant.is_live(now));
-        // Random, so that no other simulator knows it.
+        // Random, so that no other simulator accepts it.
         let token = format!("{:032x}{:08x}", fastrand::u128(..), fastrand::u32(..));
         self.issued += 1;
         let grant = Grant {
@@ -50,29 +46,10 @@ impl Tokens {
         token
     }
 
-    /// Issues this app's longest-lived token with exactly these scopes once more, with the rest of its life.
-    pub(crate) fn reissue(
-        &mut self,
-        client_id: &str,
-        scopes: &[String],
-        now: Instant,
-    ) -> Option<(String, Duration)> {
-        let same = self.live.iter().filter(|(_, grant)| {
-            grant.client_id == client_id && grant.scopes == scopes && grant.is_live(now)
-        });
-        let (token, grant) = same.max_by_key(|(_, grant)| grant.remaining(now))?;
-        self.issued += 1;
-        Some((token.clone(), grant.remaining(now)))
-    }
-
     /// Returns the scopes of a live token.
     pub(crate) fn scopes(&self, token: &str, now: Instant) -> Option<&[String]> {
         let grant = self.live.get(token)?;
         grant.is_live(now).then_some(grant.scopes.as_slice())
-    }
-
-    pub(crate) fn revoke(&mut self, token: &str) {
-        self.live.remove(token);
     }
 
     pub(crate) fn revoke_app(&mut self, client_id: &str) {

@@ -1,4 +1,4 @@
-//! The program: what it prints works as printed.
+//! Runs the program, and the commands that it prints.
 
 #![expect(clippy::unwrap_used, reason = "a test says what must hold")]
 
@@ -19,7 +19,7 @@ impl Drop for Running {
     }
 }
 
-/// Runs a script as a shell would run it after the printed `export` lines.
+/// Runs a script in a shell, after the printed `export` lines.
 fn shell(script: &str, exports: &str, token: &str) -> String {
     let script = script.replacen("curl ", "curl -sS --noproxy '*' ", 1);
     let output = Command::new("sh")
