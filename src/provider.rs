@@ -464,7 +464,8 @@ impl FetchContext {
             ..self.clone()
         };
         let _nested = Nested::enter(&self.requests, &*self.clock);
-        cx.run(inner.fetch(cx.clone())).await
+        let result = cx.run(inner.fetch(cx.clone())).await;
+        result.map_err(|error| error.mark_unsent(self.was_unsent()))
     }
 
     /// Takes the fetch out of the line's last class, for caches whose last fetch failed

@@ -14,11 +14,10 @@ use http::header::{ACCEPT, ACCEPT_LANGUAGE, AUTHORIZATION, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
 use officernd_auth::organizations::OrganizationsLayer;
 use officernd_auth::provider::{KeyMaterial, KeyedProvider};
-use officernd_auth::testing::MemoryStore;
 use officernd_auth::{
-    AccessToken, Error, FetchContext, OfficeRndAuthLayer, RateLimit, SharedTokenProvider,
-    StaticToken, TokenProvider,
+    AccessToken, Error, FetchContext, OfficeRndAuthLayer, RateLimit, StaticToken, TokenProvider,
 };
+use officernd_auth_store::{SharedTokenProvider, testing::MemoryStore};
 use tokio::sync::RwLock;
 use tower::layer::util::Identity;
 use tower::{BoxError, Layer, Service};

@@ -1,0 +1,18 @@
+//! What the tests share.
+
+use std::time::Duration;
+
+use officernd_auth::AccessToken;
+
+pub(crate) const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub(crate) const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// What goes out on a request.
+pub(crate) fn header(token: &AccessToken) -> &str {
+    token.header_value().to_str().unwrap()
+}
