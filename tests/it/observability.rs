@@ -1,131 +1,34 @@
 //! docs/observability.md is true: what a running layer tells is listed there,
 //! and what is listed there is in the code.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use officernd_auth::credentials::AppCredentials;
-use officernd_auth::fleet::StoreStatus;
-use officernd_auth::testing::{ManualClock, MemoryStore, ScriptedProvider, Step};
+use officernd_auth::testing::{ScriptedProvider, Step};
 use officernd_auth::{
     ClientCredentials, ErrorKind, FetchContext, HttpTokenProvider, OfficeRndAuthLayer, RateLimit,
-    SharedTokenProvider, SkipAuth, TokenCache, TokenProvider, TokenStatus,
+    SkipAuth, TokenCache, TokenProvider, TokenStatus,
 };
 use officernd_simulator::{Fault, Simulator};
-use tracing::span;
-use tracing::{Event, Metadata, Subscriber};
+use testkit::page::{Events, Page};
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use crate::leaks::Page;
+use crate::leaks;
 use crate::stack::{URL, answer, app_of, get, next, over_mock, send, settle};
-use crate::store::Meddler;
 
-const PAGE: &str = include_str!("../../docs/observability.md");
-
-/// The cells of each row whose first cell is a name of ours.
-fn rows(prefix: &str) -> BTreeMap<&'static str, Vec<&'static str>> {
-    let mut rows = BTreeMap::new();
-    for line in PAGE.lines() {
-        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        let [_, name, cells @ .., _] = &cells[..] else {
-            continue;
-        };
-        let name = name.trim_matches('`');
-        if name.starts_with(prefix) {
-            assert!(rows.insert(name, cells.to_vec()).is_none(), "{name} twice");
-        }
-    }
-    rows
-}
-
-/// The words between backticks.
-fn ticked(cell: &str) -> BTreeSet<String> {
-    let words = cell.split('`').skip(1).step_by(2);
-    words.map(str::to_owned).collect()
-}
+const PAGE: Page = Page(include_str!("../../docs/observability.md"));
 
 #[test]
 fn the_names_in_the_code_are_the_names_on_the_page() {
-    let mut in_code = BTreeSet::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let text = fs::read_to_string(&path).unwrap();
-            for text in text.split('"').skip(1) {
-                let is_name = text
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || matches!(b, b'_' | b'.'));
-                let ours =
-                    text.starts_with("officernd_auth.") || text.starts_with("officernd_auth_");
-                if is_name && ours {
-                    in_code.insert(text.to_owned());
-                }
-            }
-        }
-    }
-    let on_page: BTreeSet<String> = rows("officernd_auth").into_keys().map(Into::into).collect();
-    assert_eq!(in_code, on_page);
-    assert!(on_page.len() > 15, "{on_page:?}");
+    PAGE.lists_the_names_in(env!("CARGO_MANIFEST_DIR"));
 }
 
 #[test]
 fn the_fields_of_the_status_are_on_the_page() {
-    let shared = SharedTokenProvider::new(ScriptedProvider::new(), MemoryStore::new());
-    let store = serde_json::to_value::<StoreStatus>(shared.status()).unwrap();
-    let cache = TokenCache::new(shared);
+    let cache = TokenCache::new(ScriptedProvider::new());
     let status = serde_json::to_value::<TokenStatus>(cache.status()).unwrap();
-    for status in [status, store] {
-        for field in status.as_object().unwrap().keys() {
-            assert!(PAGE.contains(&format!("\n| `{field}` |")), "{field}");
-        }
-    }
-}
-
-/// Notes the level and the fields of each span and event of ours.
-#[derive(Clone, Default)]
-struct Notes(Arc<Mutex<BTreeMap<String, Noted>>>);
-
-/// A level, and the names of fields.
-type Noted = (String, BTreeSet<String>);
-
-impl Notes {
-    fn note(&self, metadata: &Metadata<'_>) {
-        if metadata.name().starts_with("officernd_auth") {
-            let fields = metadata.fields().iter();
-            let fields = fields.map(|field| field.name().to_owned());
-            let fields = fields.filter(|field| field != "message").collect();
-            let noted = (metadata.level().to_string(), fields);
-            self.0
-                .lock()
-                .unwrap()
-                .insert(metadata.name().to_owned(), noted);
-        }
-    }
-}
-
-impl Subscriber for Notes {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-    fn new_span(&self, span: &span::Attributes<'_>) -> span::Id {
-        self.note(span.metadata());
-        span::Id::from_u64(1)
-    }
-    fn event(&self, event: &Event<'_>) {
-        self.note(event.metadata());
-    }
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-    fn enter(&self, _: &span::Id) {}
-    fn exit(&self, _: &span::Id) {}
+    PAGE.lists_fields(status.as_object().unwrap().keys());
 }
 
 /// Everything that can happen to a request and to a refresh, but for a fetch
@@ -171,61 +74,24 @@ async fn everything_happens() {
     let spent = OfficeRndAuthLayer::builder(ScriptedProvider::new()).rate_limit(none);
     let spent = spent.build().unwrap();
     spent.cache().token().await.unwrap_err();
-    a_store_helps_and_fails().await;
-    a_clock_is_two_hours_ahead().await;
-}
-
-async fn a_clock_is_two_hours_ahead() {
-    let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
-    let shared = || SharedTokenProvider::new(endpoint.clone(), store.clone());
-    TokenCache::new(shared()).token().await.unwrap();
-    let clock = ManualClock::new();
-    clock.advance_wall(Duration::from_secs(7200));
-    let layer = OfficeRndAuthLayer::builder(shared()).clock(clock).build();
-    layer.unwrap().cache().token().await.unwrap();
-    assert_eq!(endpoint.calls(), 2);
-}
-
-/// A token from the endpoint, from a sibling, past an entry that has been
-/// garbled, and past a store that hangs and comes back.
-async fn a_store_helps_and_fails() {
-    let (endpoint, model) = (ScriptedProvider::new(), MemoryStore::new());
-    let store = Meddler::over(model.clone(), |_| ());
-    let garbled = Meddler::over(model, Vec::clear);
-    for store in [&store, &store, &garbled] {
-        let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
-        TokenCache::new(provider).token().await.unwrap();
-    }
-    let cache = TokenCache::new(SharedTokenProvider::new(endpoint, store.clone()));
-    store.hang(true);
-    cache.token().await.unwrap();
-    store.hang(false);
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    cache.refresh().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn spans_and_events_have_the_levels_and_fields_of_the_page() {
-    let notes = Notes::default();
+    let events = Events::default();
     // While tracing knows of one subscriber only, a callsite that another
     // test's thread meets first is off for good.
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
-    let _guard = tracing::subscriber::set_default(notes.clone());
+    let _guard = tracing::subscriber::set_default(events.clone());
     everything_happens().await;
     tokio::time::resume();
     a_provider_complains().await;
 
-    let noted = notes.0.lock().unwrap().clone();
-    let page = rows("officernd_auth.");
-    for (name, (level, fields)) in &noted {
-        let row = &page[name.as_str()];
-        assert_eq!(row[0], level, "{name}");
-        assert_eq!(&ticked(row[1]), fields, "{name}");
-    }
-    let silent: Vec<_> = page
-        .keys()
-        .filter(|name| !noted.contains_key(**name))
-        .collect();
+    let silent = PAGE.compare_events(&events);
+    let page = PAGE.rows("officernd_auth.");
+    let unknown = events.names();
+    let unknown = unknown.iter().find(|name| !page.contains_key(&***name));
+    assert_eq!(unknown, None);
     // A fetch that comes back late; a misspelt variable, which config.rs sets in a process of its own.
     let others = ["refresh_abandoned", "unknown_variable"];
     assert_eq!(
@@ -238,12 +104,12 @@ async fn spans_and_events_have_the_levels_and_fields_of_the_page() {
 
 #[tokio::test]
 async fn a_token_request_is_a_client_span_without_the_query() {
-    let page = Page::default();
+    let log = leaks::Page::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::INFO)
         .with_span_events(FmtSpan::CLOSE)
         .with_ansi(false)
-        .with_writer(page.clone())
+        .with_writer(log.clone())
         .finish();
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let _guard = tracing::subscriber::set_default(subscriber);
@@ -255,7 +121,7 @@ async fn a_token_request_is_a_client_span_without_the_query() {
     let failed = provider.fetch(FetchContext::default()).await;
     assert!(failed.is_err());
 
-    let text = page.text();
+    let text = log.text();
     let spans: Vec<_> = text
         .lines()
         .filter(|line| line.contains("token_request"))
@@ -306,99 +172,21 @@ async fn a_provider_complains() {
 
 #[cfg(feature = "metrics")]
 mod metrics_too {
-    use metrics::{
-        Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
-    };
+    use testkit::page::Metrics;
 
     use super::*;
 
-    /// Notes the type, unit and labels of each metric of ours.
-    #[derive(Clone, Default)]
-    struct Notes(Arc<Mutex<Noted>>);
-
-    #[derive(Default)]
-    struct Noted {
-        described: BTreeMap<String, (String, String)>,
-        /// Name → type and labels; label → values.
-        told: BTreeMap<String, (String, BTreeSet<String>)>,
-        values: BTreeSet<(String, String, String)>,
-    }
-
-    impl Notes {
-        fn describe(&self, kind: &str, name: &KeyName, unit: Option<Unit>) {
-            let unit = unit.unwrap().as_str().to_owned();
-            let mut noted = self.0.lock().unwrap();
-            let described = (kind.to_owned(), unit);
-            noted.described.insert(name.as_str().to_owned(), described);
-        }
-
-        fn tell(&self, kind: &str, key: &Key) {
-            let mut noted = self.0.lock().unwrap();
-            let labels = key.labels().map(|label| label.key().to_owned()).collect();
-            let told = (kind.to_owned(), labels);
-            noted.told.insert(key.name().to_owned(), told);
-            for label in key.labels() {
-                let value = (key.name().into(), label.key().into(), label.value().into());
-                noted.values.insert(value);
-            }
-        }
-    }
-
-    impl Recorder for Notes {
-        fn describe_counter(&self, key: KeyName, unit: Option<Unit>, _: SharedString) {
-            self.describe("counter", &key, unit);
-        }
-        fn describe_gauge(&self, key: KeyName, unit: Option<Unit>, _: SharedString) {
-            self.describe("gauge", &key, unit);
-        }
-        fn describe_histogram(&self, key: KeyName, unit: Option<Unit>, _: SharedString) {
-            self.describe("histogram", &key, unit);
-        }
-        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-            self.tell("counter", key);
-            Counter::noop()
-        }
-        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-            self.tell("gauge", key);
-            Gauge::noop()
-        }
-        fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
-            self.tell("histogram", key);
-            Histogram::noop()
-        }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn metrics_have_the_types_units_and_labels_of_the_page() {
-        let notes = Notes::default();
-        let guard = metrics::set_default_local_recorder(&notes);
+        let metrics = Metrics::default();
+        let guard = metrics::set_default_local_recorder(&metrics);
         officernd_auth::observability::describe_metrics();
         everything_happens().await;
         drop(guard);
 
-        let noted = notes.0.lock().unwrap();
-        let page = rows("officernd_auth_");
-        let names: Vec<&str> = page.keys().copied().collect();
-        assert_eq!(noted.told.keys().collect::<Vec<_>>(), names);
-        assert_eq!(noted.described.keys().collect::<Vec<_>>(), names);
-        for (name, row) in page {
-            let (kind, unit) = &noted.described[name];
-            let (told, labels) = &noted.told[name];
-            assert_eq!(row[0], kind, "{name}");
-            assert_eq!(row[0], told, "{name}");
-            assert_eq!(row[1], unit, "{name}");
-            assert_eq!(&ticked(row[2]), labels, "{name}");
-        }
-        for (name, label, value) in &noted.values {
-            assert!(PAGE.contains(&format!("`{value}`")), "{name} {label}");
-        }
-        let outcomes = noted
-            .values
-            .iter()
-            .filter(|(name, ..)| name == "officernd_auth_requests_total")
-            .map(|(_, _, value)| value.as_str());
+        PAGE.compare_metrics(&metrics);
         assert_eq!(
-            outcomes.collect::<Vec<_>>(),
+            metrics.values("officernd_auth_requests_total", "outcome"),
             ["failed", "hit", "left", "passed", "refused", "waited"]
         );
     }
@@ -421,9 +209,6 @@ mod metrics_too {
             "officernd_auth_token_rejections_total 1",
             "officernd_auth_refreshes_total{cause=\"manual\",outcome=\"lost\"} 1",
             "officernd_auth_refreshes_total{cause=\"rejected\",outcome=\"ok\"} 1",
-            "officernd_auth_store_refreshes_total{source=\"taken\"} 1",
-            "officernd_auth_store_refreshes_total{source=\"direct\"} 1",
-            "officernd_auth_store_failures_total{operation=\"claim\"} 1",
         ] {
             assert!(page.contains(line), "no {line} in {page}");
         }

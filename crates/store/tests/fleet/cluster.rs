@@ -8,8 +8,8 @@ use officernd_auth_store::{Claimed, RedisStore, TokenStore};
 use officernd_simulator::Simulator;
 
 use crate::pods::{ask_all, cache, claim, finish, look, provider};
-use crate::server::{Server, eventually};
 use crate::stores::{args, rights};
+use testkit::redis::{Server, eventually};
 
 /// What the documentation adds for a cluster.
 const ON_A_CLUSTER: &str = "+cluster|slots +asking";

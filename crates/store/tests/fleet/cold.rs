@@ -7,7 +7,7 @@ use officernd_auth_store::{FileStore, RedisStore};
 use officernd_simulator::{Fault, Simulator};
 
 use crate::pods::{MINUTE, ask_all, cache, pod, provider};
-use crate::server::{Server, scratch};
+use testkit::redis::{Server, scratch};
 
 #[tokio::test]
 async fn fifty_caches_cold_cost_one_token_request() {

@@ -10,7 +10,7 @@ use officernd_auth_store::{Claimed, FileStore, RedisStore, TokenStore};
 use officernd_simulator::{Fault, Simulator};
 
 use crate::pods::{MINUTE, ask_all, cache, claim, finish, look, now, pod};
-use crate::server::{Server, eventually, kill, scratch};
+use testkit::redis::{Server, eventually, kill, scratch};
 
 const STORE: &str = "FLEET_TEST_STORE";
 const TOKEN_URL: &str = "FLEET_TEST_TOKEN_URL";

@@ -10,7 +10,7 @@ use officernd_auth_store::{
 };
 
 use crate::pods::now;
-use crate::server::Server;
+use testkit::redis::Server;
 
 const SHORT: Duration = Duration::from_millis(200);
 const LONG: Duration = Duration::from_secs(30);

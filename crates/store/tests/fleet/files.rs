@@ -10,7 +10,7 @@ use std::time::Duration;
 use officernd_auth_store::{Claimed, FileStore, TokenStore};
 
 use crate::pods::{claim, finish, look};
-use crate::server::scratch;
+use testkit::redis::scratch;
 
 const DIRECTORY: &str = "FLEET_TEST_DIRECTORY";
 

@@ -10,7 +10,7 @@ use officernd_simulator::Simulator;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 use crate::pods::{look, now};
-use crate::server::Server;
+use testkit::redis::Server;
 
 /// Runs an operation, and tells whether the store answered.
 async fn answers(store: &RedisStore, scene: &str, table: &mut String) -> bool {
@@ -100,7 +100,7 @@ async fn members_that_hang_keep_no_one_from_the_others() {
 
     let node = Server::node(&[]);
     node.ask_text(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
-    crate::server::eventually("the cluster is up", || {
+    testkit::redis::eventually("the cluster is up", || {
         let info = node.ask_text(&["CLUSTER", "INFO"]);
         info.contains("cluster_state:ok")
     });

@@ -19,5 +19,4 @@ mod pods;
 mod scale;
 mod schedules;
 mod sentinel;
-mod server;
 mod stores;

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::pods::{MINUTE, ask_all, look, now, pod};
-use crate::server::Server;
+use testkit::redis::Server;
 
 async fn serves_without(url: &str) -> String {
     let officernd = Simulator::start().await.unwrap();

@@ -8,7 +8,7 @@ use officernd_auth_store::RedisStore;
 use officernd_simulator::{Fault, Simulator};
 
 use crate::pods::{MINUTE, ask_all, now, provider};
-use crate::server::Server;
+use testkit::redis::Server;
 
 fn count() -> usize {
     std::env::var("OFFICERND_FLEET_PODS").map_or(200, |count| count.parse().unwrap())

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::pods::{MINUTE, now};
-use crate::server::Server;
+use testkit::redis::Server;
 
 /// What a schedule is made of.
 #[derive(Debug, Clone, Copy)]

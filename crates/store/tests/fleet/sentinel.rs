@@ -9,8 +9,8 @@ use officernd_auth_store::{RedisStore, TokenStore};
 use officernd_simulator::Simulator;
 
 use crate::pods::{ask_all, cache, look, provider};
-use crate::server::{Server, eventually};
 use crate::stores::{args, rights};
+use testkit::redis::{Server, eventually};
 
 #[tokio::test]
 async fn sentinels_lead_to_the_master_with_the_documented_rights() {

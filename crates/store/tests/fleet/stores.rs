@@ -10,7 +10,7 @@ use officernd_auth_store::{Claimed, FileStore, RedisStore, TokenStore};
 use officernd_simulator::Simulator;
 
 use crate::pods::{ask_all, cache, claim, finish, look, now, pod, provider};
-use crate::server::{Server, scratch};
+use testkit::redis::{Server, scratch};
 
 /// The rights that the documentation of `RedisStore` asks for, and no more.
 pub(crate) fn rights(more: &str) -> Vec<String> {

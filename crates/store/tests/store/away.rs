@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use officernd_auth::clock::{Clock, TokioClock};
 use officernd_auth::provider::{KeyMaterial, KeyedProvider};
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
 use officernd_auth::{
@@ -19,11 +18,9 @@ use officernd_auth_store::{Claim, Claimed, Finish, TokenStore};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
-const S: fn(u64) -> Duration = Duration::from_secs;
+use crate::support::now;
 
-fn now() -> Instant {
-    TokioClock.now()
-}
+const S: fn(u64) -> Duration = Duration::from_secs;
 
 /// A store that can be away, or late.
 #[derive(Clone, Default)]

@@ -4,11 +4,10 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{Request, Response};
 use http_body_util::Full;
-use officernd_auth::clock::{Clock, TokioClock};
 use officernd_auth::provider::{KeyMaterial, KeyedProvider};
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
 use officernd_auth::{
@@ -22,11 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tower::service_fn;
 
-use crate::support::{header, ms, s};
-
-fn now() -> Instant {
-    TokioClock.now()
-}
+use crate::support::{header, ms, now, s};
 
 /// A cache with a rate limit of its own, as in a process of its own.
 fn pod<P: KeyedProvider>(provider: P, store: &(impl TokenStore + Clone)) -> TokenCache {

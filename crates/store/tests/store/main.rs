@@ -8,5 +8,7 @@
 
 mod away;
 mod faults;
+mod observability;
+mod rotation;
 mod sharing;
 mod support;

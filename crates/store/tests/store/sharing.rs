@@ -2,9 +2,8 @@
 //! paused. tests/fleet has the real ones.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use officernd_auth::clock::{Clock, TokioClock};
 use officernd_auth::provider::Cause;
 use officernd_auth::provider::{KeyMaterial, KeyedProvider};
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
@@ -18,9 +17,7 @@ use officernd_auth_store::{Claim, Claimed, Finish, TokenStore};
 use tokio::sync::Notify;
 use tokio::time::{advance, sleep};
 
-fn now() -> Instant {
-    TokioClock.now()
-}
+use crate::support::now;
 
 const S: fn(u64) -> Duration = Duration::from_secs;
 

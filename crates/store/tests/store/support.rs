@@ -1,8 +1,13 @@
 //! What the tests share.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use officernd_auth::AccessToken;
+use officernd_auth::clock::{Clock, TokioClock};
+
+pub(crate) fn now() -> Instant {
+    TokioClock.now()
+}
 
 pub(crate) const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

@@ -7,31 +7,38 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-pub(crate) struct Server {
+/// A running server, killed when dropped.
+#[derive(Debug)]
+pub struct Server {
     program: String,
     process: Child,
-    pub(crate) port: u16,
-    pub(crate) dir: PathBuf,
+    /// The port on loopback.
+    pub port: u16,
+    /// The directory of its data.
+    pub dir: PathBuf,
     args: Vec<String>,
     tls: bool,
 }
 
 impl Server {
-    pub(crate) fn start() -> Self {
+    /// Starts a server with the default settings.
+    pub fn start() -> Self {
         Self::with(&[])
     }
 
-    pub(crate) fn with(args: &[&str]) -> Self {
+    /// Starts a server with these arguments.
+    pub fn with(args: &[&str]) -> Self {
         Self::run("redis-server", args)
     }
 
-    pub(crate) fn run(program: &str, args: &[&str]) -> Self {
+    /// Starts another program that understands the arguments of `redis-server`.
+    pub fn run(program: &str, args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         Self::launch(program, scratch(), args, false)
     }
 
     /// With a certificate of its own making, for `localhost`, and only TLS.
-    pub(crate) fn with_tls(args: &[&str]) -> (Self, String) {
+    pub fn with_tls(args: &[&str]) -> (Self, String) {
         let dir = scratch();
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         Self::launch_with_tls(dir, args)
@@ -65,7 +72,7 @@ impl Server {
 
     /// A sentinel that watches this server as `mymaster`, over TLS if the
     /// server has it, and with the same certificate.
-    pub(crate) fn sentinel(&self, settings: &str) -> Self {
+    pub fn sentinel(&self, settings: &str) -> Self {
         let dir = scratch();
         let config = dir.join("sentinel.conf");
         let settings = format!(
@@ -84,7 +91,7 @@ impl Server {
     }
 
     /// A node of a cluster that knows no other.
-    pub(crate) fn node(args: &[&str]) -> Self {
+    pub fn node(args: &[&str]) -> Self {
         Self::with(&[&["--cluster-enabled", "yes"], args].concat())
     }
 
@@ -109,32 +116,36 @@ impl Server {
         panic!("redis-server does not listen");
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// Returns the URL, without TLS.
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    pub(crate) fn stop(&self) {
+    /// Stops the process without closing its connections.
+    pub fn stop(&self) {
         self.signal("-STOP");
     }
 
-    pub(crate) fn go_on(&self) {
+    /// Continues after [`stop`](Self::stop).
+    pub fn go_on(&self) {
         self.signal("-CONT");
     }
 
-    pub(crate) fn kill(&mut self) {
+    /// Kills the process.
+    pub fn kill(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 
     /// Comes back without its data.
-    pub(crate) fn restart(&mut self) {
+    pub fn restart(&mut self) {
         self.kill();
         self.process = spawn(&self.program, self.port, &self.dir, &self.args, self.tls);
         assert!(listens(self.port, &mut self.process), "its port is taken");
     }
 
     /// One command over a connection of its own; what it answered, raw.
-    pub(crate) fn ask(&self, words: &[&[u8]]) -> Vec<u8> {
+    pub fn ask(&self, words: &[&[u8]]) -> Vec<u8> {
         let mut command = format!("*{}\r\n", words.len()).into_bytes();
         for word in words {
             command.extend(format!("${}\r\n", word.len()).into_bytes());
@@ -153,13 +164,14 @@ impl Server {
         answer
     }
 
-    pub(crate) fn ask_text(&self, words: &[&str]) -> String {
+    /// Sends one command and returns the reply as text.
+    pub fn ask_text(&self, words: &[&str]) -> String {
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
         String::from_utf8_lossy(&self.ask(&words)).into_owned()
     }
 
     /// The names of all keys.
-    pub(crate) fn keys(&self) -> Vec<String> {
+    pub fn keys(&self) -> Vec<String> {
         let answer = self.ask_text(&["KEYS", "*"]);
         let lines = answer.split("\r\n").map(str::to_owned);
         lines.filter(|line| line.contains('{')).collect()
@@ -167,7 +179,7 @@ impl Server {
 
     /// How many commands clients have sent, without what scripts call and what
     /// this test asks.
-    pub(crate) fn commands(&self) -> u64 {
+    pub fn commands(&self) -> u64 {
         const NOT_COUNTED: [&str; 19] = [
             "time",
             "get",
@@ -216,7 +228,7 @@ fn listens(port: u16, process: &mut Child) -> bool {
 }
 
 /// Looks every 50 ms, for as long as a slow machine may take.
-pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     for _ in 0..600 {
         if done() {
             return;
@@ -233,7 +245,8 @@ impl Drop for Server {
     }
 }
 
-pub(crate) fn kill(signal: &str, process: u32) {
+/// Sends a signal, such as `-KILL`, to a process.
+pub fn kill(signal: &str, process: u32) {
     let process = process.to_string();
     let sent = Command::new("kill").args([signal, &process]).status();
     assert!(sent.unwrap().success());
@@ -271,7 +284,7 @@ fn free_port() -> u16 {
 }
 
 /// An empty directory, here alone.
-pub(crate) fn scratch() -> PathBuf {
+pub fn scratch() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
 
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
