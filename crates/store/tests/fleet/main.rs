@@ -4,7 +4,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "a test says what must hold"
+    clippy::print_stdout,
+    reason = "a test says what must hold; a program prints"
 )]
 
 mod cluster;
@@ -14,8 +15,10 @@ mod differential;
 mod files;
 mod fuzz;
 mod link;
+mod newcomer;
 mod outage;
 mod pods;
+mod rotation;
 mod scale;
 mod schedules;
 mod sentinel;
