@@ -452,7 +452,12 @@ impl FetchContext {
     ///
     /// # Errors
     ///
-    /// Those of the wrapped provider, and `Timeout`.
+    /// Those of the wrapped provider, and `Timeout`. If the connection for its last request was never
+    /// made, [`backoff`](crate::backoff) for the error is 0.5 s, doubling to 5 s.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it drops the wrapped fetch. A request that was sent still counts.
     pub async fn fetch_from<P: TokenProvider>(
         &self,
         inner: &P,
