@@ -9,7 +9,7 @@ use officernd_auth::{Error, ErrorKind};
 use serde::Serialize;
 
 use crate::clock::{later, timeout_at};
-use crate::error::WithCauses;
+use crate::error::with_causes;
 use crate::events;
 
 /// The time limit of one operation.
@@ -41,8 +41,8 @@ pub(crate) const OPEN_FOR: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StoreStatus {
-    /// Whether the store is in use. `false` from a failure until an operation
-    /// works again, 10 s later at the earliest.
+    /// Whether the store is in use. `false` from a failure until an operation works again, 10 s later at the
+    /// earliest.
     pub available: bool,
     /// Operations that failed or took too long.
     pub failures: u64,
@@ -63,16 +63,14 @@ pub(crate) struct CircuitBreaker {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Set by a failure. From then on one operation tries whether the store
-    /// works again.
+    /// Set by a failure. From then on one operation tries whether the store works again.
     open_until: Option<Instant>,
     counts: StoreStatus,
 }
 
 impl CircuitBreaker {
-    /// Runs one operation of the store for up to 3 s. `None`: it failed, or the
-    /// breaker is open; go on without the store. Dropped early, it says nothing
-    /// about the store.
+    /// Runs one operation of the store for up to 3 s. `None`: it failed, or the breaker is open; go on
+    /// without the store. Dropped early, it says nothing about the store.
     pub(crate) async fn run<T>(
         &self,
         clock: &dyn Clock,
@@ -107,7 +105,7 @@ impl CircuitBreaker {
             Err(error) => {
                 state.open_until = Some(later(clock.now(), OPEN_FOR));
                 state.counts.failures += 1;
-                state.counts.last_error = Some(WithCauses(&error).to_string());
+                state.counts.last_error = Some(with_causes(&error));
                 drop(state);
                 events::failed(operation, &error);
                 None
@@ -120,8 +118,8 @@ impl CircuitBreaker {
         self.lock().open_until
     }
 
-    /// Counts a fetch that has its token, or that is about to ask for it, in a field
-    /// of the status of this name.
+    /// Counts a fetch that has its token, or that is about to ask for it, in a field of the status of this
+    /// name.
     pub(crate) fn count(&self, name: &'static str, field: fn(&mut StoreStatus) -> &mut u64) {
         *field(&mut self.lock().counts) += 1;
         events::served(name);

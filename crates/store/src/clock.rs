@@ -30,8 +30,8 @@ pub(crate) async fn timeout_at<F: Future>(
     .await
 }
 
-/// Age by whichever clock has advanced further: the monotonic one stands still while a machine is
-/// suspended, and the wall clock can be set back.
+/// Age by whichever clock has advanced further: the monotonic one stands still while a machine is suspended,
+/// and the wall clock can be set back.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Age {
     since: Instant,

@@ -16,8 +16,8 @@ const LONG: Duration = Duration::from_secs(30);
 const MEDIUM: Duration = Duration::from_secs(1);
 const SHORT: Duration = Duration::from_millis(300);
 const ZERO: Duration = Duration::ZERO;
-const NO_LIMIT: Limits = limits(None, LONG, SHORT);
-const BRIEF: Limits = limits(None, SHORT, SHORT);
+const NO_LIMIT: Limits = Limits::new(LONG, None, SHORT);
+const BRIEF: Limits = Limits::new(SHORT, None, SHORT);
 /// An answer whose wait is of no interest.
 const MUST_WAIT: Answer = Wait(ZERO, LONG.saturating_add(LONG));
 const LARGEST: &[u8] = &[7; MAX_ENTRY_SIZE];
@@ -26,14 +26,12 @@ const BINARY: &[u8] = b"\0 \r\n \xff";
 
 /// Checks that a store keeps the rules of [`TokenStore`].
 ///
-/// Uses new keys and leaves nothing that does not expire, so it can run on a
-/// store that others use. Waits for content to expire, about six seconds in
-/// all; a store on tokio's clock can be checked with that paused.
+/// Uses new keys and leaves nothing that does not expire, so it can run on a store that others use. Waits for
+/// content to expire, about six seconds in all; a store on tokio's clock can be checked with that paused.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Store`] with the first rule that the store broke, or the error of
-/// an operation.
+/// [`ErrorKind::Store`] with the first rule that the store broke, or the error of an operation.
 ///
 /// ```
 /// use officernd_auth_store::testing::{MemoryStore, check_store};
@@ -64,13 +62,12 @@ pub async fn check_store<S: TokenStore>(store: &S) -> Result<(), Error> {
         must(at_once(store, NO_LIMIT, true).await? == 1, rule)?;
     }
     let rule = "of many claims at one instant, as many are granted as there are places";
-    let five = limits(Some(5), LONG, LONG);
+    let five = Limits::new(LONG, Some(5), LONG);
     must(at_once(store, five, false).await? == 5, rule)
 }
 
-/// What a holder does, and what the store must answer. The first text is the
-/// rule, the others name a key and a holder. All keys but `elsewhere` have one
-/// window.
+/// What a holder does, and what the store must answer. The first text is the rule, the others name a key and
+/// a holder. All keys but `elsewhere` have one window.
 type Step = (&'static str, &'static str, &'static str, Action, Answer);
 
 #[derive(Clone, Copy)]
@@ -174,7 +171,7 @@ const LATE_HOLDERS: &[Step] = &[
     ("a newer entry stays", "a", "late", Looks, Entry("next", b"next", LONG)),
 ];
 
-const TWO: Limits = limits(Some(2), LONG, SHORT);
+const TWO: Limits = Limits::new(LONG, Some(2), SHORT);
 
 #[rustfmt::skip]
 const PLACES: &[Step] = &[
@@ -188,7 +185,7 @@ const PLACES: &[Step] = &[
         "c", "third", Claims(TWO), Wait(LONG.saturating_sub(MEDIUM), LONG.saturating_add(SHORT))),
     ("each window has its own places", "elsewhere", "third", Claims(TWO), Granted),
     ("of no places none is granted",
-        "none", "third", Claims(limits(Some(0), LONG, SHORT)), MUST_WAIT),
+        "none", "third", Claims(Limits::new(LONG, Some(0), SHORT)), MUST_WAIT),
     ("a holder without a lease gives up none", "c", "third", Finishes(ZERO), Held(false)),
     ("a holder without a place frees none", "c", "third", Claims(TWO), MUST_WAIT),
     ("a holder gives up its lease", "a", "me", Finishes(MEDIUM), Held(true)),
@@ -200,12 +197,12 @@ const PLACES: &[Step] = &[
     ("a place becomes free", "d", "fourth", Claims(TWO), Granted),
 ];
 
-const ONE: Limits = limits(Some(1), LONG, SHORT);
-const SHORT_PLACE: Limits = limits(Some(1), SHORT, SHORT);
+const ONE: Limits = Limits::new(LONG, Some(1), SHORT);
+const SHORT_PLACE: Limits = Limits::new(SHORT, Some(1), SHORT);
 
 #[rustfmt::skip]
 const ENDED_PLACES: &[Step] = &[
-    ("a place can be short", "a", "late", Claims(limits(Some(2), SHORT, SHORT)), Granted),
+    ("a place can be short", "a", "late", Claims(Limits::new(SHORT, Some(2), SHORT)), Granted),
     ("a second place is granted", "b", "next", Claims(TWO), Granted),
     ("time passes", "a", "late", Waits(SHORT.saturating_add(SHORT)), Granted),
     ("a place that has ended is no longer its holder's", "a", "late", Claims(ONE), MUST_WAIT),
@@ -216,7 +213,7 @@ const ENDED_PLACES: &[Step] = &[
 
 #[rustfmt::skip]
 const LATE_PLACES: &[Step] = &[
-    ("a free place is granted", "a", "me", Claims(limits(Some(1), LONG, LONG)), Granted),
+    ("a free place is granted", "a", "me", Claims(Limits::new(LONG, Some(1), LONG)), Granted),
     ("a place that ends later than any request can is shortened",
         "b", "next", Claims(SHORT_PLACE), Wait(ZERO, SHORT.saturating_add(SHORT))),
     ("time passes", "a", "me", Waits(SHORT.saturating_add(SHORT)), Granted),
@@ -225,7 +222,7 @@ const LATE_PLACES: &[Step] = &[
 
 #[rustfmt::skip]
 const LATE_ANSWERS: &[Step] = &[
-    ("a free place is granted", "a", "late", Claims(limits(Some(1), SHORT, MEDIUM)), Granted),
+    ("a free place is granted", "a", "late", Claims(Limits::new(SHORT, Some(1), MEDIUM)), Granted),
     ("time passes", "a", "late", Waits(SHORT), Granted),
     ("a holder that was late has lost its lease", "a", "late", Finishes(LONG), Held(false)),
     ("time passes", "a", "late", Waits(MEDIUM), Granted),
@@ -283,8 +280,7 @@ async fn follow<S: TokenStore>(store: &S, steps: &[Step]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes 16 claims at once, on this task, for one key or for as many keys.
-/// Returns how many were granted.
+/// Makes 16 claims at once, on this task, for one key or for as many keys. Returns how many were granted.
 async fn at_once<S: TokenStore>(store: &S, limits: Limits, one_key: bool) -> Result<usize, Error> {
     let (key, window) = (Name::random()?, Name::random()?);
     let mut claims = Vec::new();
@@ -318,14 +314,6 @@ async fn at_once<S: TokenStore>(store: &S, limits: Limits, one_key: bool) -> Res
     })
     .await;
     failed.map_or(Ok(count), Err)
-}
-
-const fn limits(requests: Option<u32>, lease: Duration, per: Duration) -> Limits {
-    Limits {
-        lease,
-        requests,
-        per,
-    }
 }
 
 fn must(kept: bool, rule: &str) -> Result<(), Error> {

@@ -1,7 +1,6 @@
 //! What a sealed entry holds, and whether a process can use it. Pure.
 //!
-//! A failed refresh keeps the token that still lives, so that a process that
-//! starts meanwhile finds both.
+//! A failed refresh keeps the token that still lives, so that a process that starts meanwhile finds both.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,8 +14,8 @@ use crate::events;
 use crate::seal::Sealer;
 use crate::store::StoredEntry;
 
-/// Failures that are further apart are not in a row. Also how long a token must
-/// live to be handed over, and how old it must be to be replaced after a 401.
+/// Failures that are further apart are not in a row. Also how long a token must live to be handed over, and
+/// how old it must be to be replaced after a 401.
 const MINUTE: Duration = Duration::from_secs(60);
 /// Clocks that differ by more are worth a warning.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
@@ -44,8 +43,7 @@ pub(crate) struct Token {
     pub(crate) granted: Duration,
     /// What was left of its life when the entry was sealed.
     pub(crate) left: Duration,
-    /// The holder that fetched it: a failed refresh saves a token again, and
-    /// that does not make it a new one.
+    /// The holder that fetched it: a failed refresh saves a token again, and that does not make it a new one.
     pub(crate) minted_by: String,
 }
 
@@ -119,9 +117,8 @@ impl Token {
 }
 
 impl Failure {
-    /// What other processes should know of this error; `None` if it says
-    /// nothing about the token endpoint. `earlier` is the last failure and how
-    /// long ago it was saved.
+    /// What other processes should know of this error; `None` if it says nothing about the token endpoint.
+    /// `earlier` is the last failure and how long ago it was saved.
     pub(crate) fn after(error: &Error, earlier: Option<(Self, Duration)>) -> Option<Self> {
         let about_us = matches!(error.kind(), ErrorKind::Store | ErrorKind::Runtime);
         if about_us || error.is_not_attempted() {
@@ -154,20 +151,9 @@ impl Failure {
 /// An entry that was opened.
 pub(crate) struct Opened {
     entry: Entry,
-    /// Its age when it was opened: the larger of what the wall clocks and the store's
-    /// clock say.
+    /// Its age when it was opened: the larger of what the wall clocks and the store's clock say.
     age: Duration,
     opened_at: Instant,
-}
-
-/// What an entry means for a fetch.
-pub(crate) enum Read {
-    /// A token that this fetch returns.
-    Token(Token),
-    /// A token request failed, and nothing is sent for now.
-    Failed(Error),
-    /// Nothing that this fetch can use.
-    Useless,
 }
 
 impl Opened {
@@ -197,7 +183,13 @@ impl Opened {
         })
     }
 
-    pub(crate) fn read(&self, cx: &FetchContext, last: Option<&str>) -> Read {
+    /// Returns the token, with what is left of it, or the failure that is not over. `None` if the fetch can
+    /// use neither.
+    pub(crate) fn read(
+        &self,
+        cx: &FetchContext,
+        last: Option<&str>,
+    ) -> Option<Result<Token, Error>> {
         let now = cx.clock().now();
         let token = self
             .token(now)
@@ -217,18 +209,16 @@ impl Opened {
             match candidate.verdict(cx.cause()) {
                 Verdict::Accept => {
                     let left = candidate.left;
-                    return Read::Token(Token { left, ..token });
+                    return Some(Ok(Token { left, ..token }));
                 }
-                Verdict::TooYoung => return Read::Failed(too_young()),
+                Verdict::TooYoung => return Some(Err(too_young())),
                 Verdict::Refuse => {}
             }
         }
         let failure = self.failure(now);
         let failure = failure.map(|(failure, age)| (failure, failure.hold.saturating_sub(age)));
-        match failure.filter(|(_, left)| !left.is_zero()) {
-            Some((failure, left)) => Read::Failed(failure.error(left)),
-            None => Read::Useless,
-        }
+        let (failure, left) = failure.filter(|(_, left)| !left.is_zero())?;
+        Some(Err(failure.error(left)))
     }
 
     /// The token that still lives, with what is left of it now.
@@ -259,8 +249,7 @@ fn too_young() -> Error {
 /// A stored token, beside the one that the cache has.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Candidate<'a> {
-    /// The rest of its life, less 1 s (at most a twentieth of its life) for
-    /// differences between clocks.
+    /// The rest of its life, less 1 s (at most a twentieth of its life) for differences between clocks.
     pub(crate) left: Duration,
     pub(crate) granted: Duration,
     pub(crate) minted_by: &'a str,
@@ -278,9 +267,8 @@ pub(crate) enum Verdict {
     Accept,
     /// Ask for a new one.
     Refuse,
-    /// Keep the cache's token although a server answered 401 to it: a 401 may
-    /// mean a missing scope, and then each process that starts would spend a
-    /// token request to find that out.
+    /// Keep the cache's token although a server answered 401 to it: a 401 may mean a missing scope, and then
+    /// each process that starts would spend a token request to find that out.
     TooYoung,
 }
 
@@ -327,9 +315,8 @@ mod tests {
     #[test]
     fn the_table_of_verdicts() {
         use Cause::{Ahead, Cold, Expired, Manual, Rejected};
-        // The cause; the stored token's seconds left of 3,600, its holder, and
-        // whether its text is the cache's; the cache's token: who minted it, if
-        // that is known, and its seconds left.
+        // The cause; the stored token's seconds left of 3,600, its holder, and whether its text is the
+        // cache's; the cache's token: who minted it, if that is known, and its seconds left.
         #[rustfmt::skip]
         let table = [
             (Cold,     (3000, "a", false), (None, 0),         Accept),
@@ -429,37 +416,6 @@ mod tests {
     }
 
     #[test]
-    fn other_bytes_are_no_entry() {
-        let whole = entry(Some("a b"), None).encode();
-        let decode = |bytes: &[u8]| serde_json::from_slice::<Entry>(bytes).is_ok();
-        assert!(decode(&whole));
-        assert!((0..whole.len()).all(|length| !decode(&whole[..length])));
-        for other in [&b"[]"[..], b"{}", b"null", b"{\"sealed_at\":-1}"] {
-            assert!(!decode(other));
-        }
-    }
-
-    #[test]
-    fn the_age_is_what_the_clock_says_that_says_most() {
-        let sealer = Sealer::new(b"secret", b"");
-        let age = |sealed_at, expires_in| {
-            let entry = Entry {
-                sealed_at,
-                ..entry(None, None)
-            };
-            let sealed = sealer.seal([0; 24], &entry.encode()).unwrap();
-            let stored = StoredEntry::new(Name::digest_of(b""), sealed, expires_in);
-            let opened = Opened::new(&stored, &sealer, &TokioClock).unwrap();
-            opened.age.as_secs()
-        };
-        let now = TokioClock.wall();
-        assert_eq!(age(now - S(600), S(3599)), 600);
-        assert_eq!(age(now, S(2999)), 600);
-        // The writer's clock is ahead of ours: the store's says it.
-        assert_eq!(age(now + S(7200), S(2999)), 600);
-    }
-
-    #[test]
     fn failures_in_a_row_are_counted_and_then_forgotten() {
         let down = Error::new(ErrorKind::Transport, "");
         let mut earlier = None;
@@ -516,17 +472,17 @@ mod tests {
             let expires_in = Duration::from_millis(expires_in);
             let stored = StoredEntry::new(Name::digest_of(b""), sealed, expires_in);
             let opened = Opened::new(&stored, &sealer, &TokioClock);
-            match opened.map(|opened| opened.read(&FetchContext::default(), None)) {
-                Some(Read::Token(token)) => {
+            match opened.and_then(|opened| opened.read(&FetchContext::default(), None)) {
+                Some(Ok(token)) => {
                     let token = token.bearer(token.left).unwrap();
                     assert!(token.expires_in() <= S(24 * 60 * 60));
                     assert!(token.header_value().is_sensitive());
                 }
-                Some(Read::Failed(error)) => {
+                Some(Err(error)) => {
                     let wait = error.retry_after().unwrap();
                     assert!(wait <= S(60 * 60), "{wait:?}");
                 }
-                Some(Read::Useless) | None => {}
+                None => {}
             }
         }
     }

@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use officernd_auth::Error;
+
 /// An error in the setup of a store, found before it is used.
 ///
 /// It shows neither a password nor a URL.
@@ -36,8 +38,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// Prints the same as [`Display`](fmt::Display), because a `main` that returns the error prints
-/// its `Debug`.
+/// Prints the same as [`Display`](fmt::Display), because a `main` that returns the error prints its `Debug`.
 impl fmt::Debug for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -46,19 +47,15 @@ impl fmt::Debug for ConfigError {
 
 impl StdError for ConfigError {}
 
-/// An error with its causes, in one line.
-pub(crate) struct WithCauses<'a>(pub(crate) &'a (dyn StdError + 'static));
-
-impl fmt::Display for WithCauses<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut next = self.0.source();
-        // A chain of sources may be a cycle.
-        for _ in 0..16 {
-            let Some(source) = next else { break };
-            write!(f, ": {source}")?;
-            next = source.source();
-        }
-        Ok(())
+/// Returns the message of an error with its causes, in one line.
+pub(crate) fn with_causes(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    // A chain of sources may be a cycle.
+    for _ in 0..16 {
+        let Some(source) = next else { break };
+        text = format!("{text}: {source}");
+        next = source.source();
     }
+    text
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use officernd_auth::Error;
 use tracing::{debug, info, warn};
 
-use crate::error::WithCauses;
+use crate::error::with_causes;
 
 pub(crate) fn failed(operation: &'static str, error: &Error) {
     count(
@@ -16,7 +16,7 @@ pub(crate) fn failed(operation: &'static str, error: &Error) {
     warn!(
         name: "officernd_auth.store_failed",
         operation,
-        error = %WithCauses(error),
+        error = with_causes(error),
         "the token store failed; requests go on without it"
     );
 }
@@ -69,8 +69,8 @@ fn count(name: &'static str, label: &'static str, value: &'static str) {
 #[cfg(not(feature = "metrics"))]
 fn count(_name: &'static str, _label: &'static str, _value: &'static str) {}
 
-/// Describes each metric of the store, with help text and unit, to the installed recorder of
-/// `metrics`. Call it once, after the recorder is installed. The metrics work without it.
+/// Describes each metric of the store, with help text and unit, to the installed recorder of `metrics`. Call
+/// it once, after the recorder is installed. The metrics work without it.
 ///
 /// [`officernd_auth::observability::describe_metrics`] describes those of the layer.
 ///

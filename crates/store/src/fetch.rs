@@ -11,24 +11,23 @@ use officernd_auth::rate_limit::{Permit, Urgency};
 use officernd_auth::{AccessToken, Error, ErrorKind, FetchContext, backoff};
 use tokio::runtime::Handle;
 
-use crate::breaker::OPEN_FOR;
+use crate::breaker::{OPEN_FOR, StoreStatus};
 use crate::clock::{Age, later, timeout_at};
-use crate::entry::{Entry, Failure, Opened, Read, Token};
+use crate::entry::{Entry, Failure, Opened, Token};
 use crate::events;
 use crate::provider::Shared;
 use crate::seal::{Sealer, window};
 use crate::store::{Claim, Claimed, Finish, Limits, Name, StoredEntry, random};
 
-/// A lease lasts this much longer than the request that it covers. A process
-/// sends within this time of its claim, or claims again.
+/// A lease lasts this much longer than the request that it covers. A process sends within this time of its
+/// claim, or claims again.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
-/// A fetch in the background leaves a free place to waiting requests for this
-/// long, in whatever process they are.
+/// A fetch in the background leaves a free place to waiting requests for this long, in whatever process they
+/// are.
 const BACKGROUND_DELAY: Duration = Duration::from_secs(1);
 /// A fetch claims again after this at the latest: a place may be free early.
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// A fetch that has claimed before does not claim with less time than this left:
-/// it could not use a grant.
+/// A fetch that has claimed before does not claim with less time than this left: it could not use a grant.
 const LAST_CLAIM: Duration = Duration::from_secs(1);
 /// A store that returns more entries that are of no use to one fetch is broken.
 const MAX_USELESS: u32 = 8;
@@ -56,8 +55,8 @@ pub(crate) struct Fetch<P> {
     /// The last entry that was of no use, and how many there were.
     known: Option<Opened>,
     useless: u32,
-    /// The endpoint refused these credentials. The source may have others any
-    /// time, so this fetch waits for nothing.
+    /// The endpoint refused these credentials. The source may have others any time, so this fetch waits for
+    /// nothing.
     refused: bool,
 }
 
@@ -129,8 +128,8 @@ impl<P: KeyedProvider> Fetch<P> {
             let claimed = timeout_at(self.cx.clock(), claimed_by, self.claim()).await;
             let claimed = match claimed {
                 Some(Some(claimed)) => claimed,
-                // The time is up, which says nothing about the store. The last fetch of a
-                // caller may have begun just now: it sends nothing beside a leader.
+                // The time is up, which says nothing about the store. The last fetch of a caller may have
+                // begun just now: it sends nothing beside a leader.
                 None if !is_first || left < LAST_CLAIM / 2 => return Err(too_late()),
                 _ => return self.alone(line, place).await,
             };
@@ -214,23 +213,20 @@ impl<P: KeyedProvider> Fetch<P> {
         self.claim.seen = Some(stored.id.clone());
         let opened = Opened::new(stored, &self.sealer, self.cx.clock())?;
         match opened.read(&self.cx, self.last.as_deref()) {
-            Read::Token(token) => {
-                self.shared
-                    .breaker
-                    .count("taken", |counts| &mut counts.taken);
+            Some(Ok(token)) => {
+                self.count("taken", |counts| &mut counts.taken);
                 events::token_shared(self.cx.cause().as_str(), token.left);
                 Some(self.hand_out(token))
             }
-            Read::Failed(error) => Some(Err(self.correctable(error))),
-            Read::Useless => {
+            Some(Err(error)) => Some(Err(self.correctable(error))),
+            None => {
                 self.known = Some(opened);
                 None
             }
         }
     }
 
-    /// How long to wait for a place in the fleet's window, or the error if that
-    /// is too long.
+    /// How long to wait for a place in the fleet's window, or the error if that is too long.
     fn turn(&self, wait: Duration, last_claim: Instant) -> Result<Duration, Error> {
         let delayed = match self.cx.urgency() {
             Urgency::Background => wait.saturating_add(BACKGROUND_DELAY),
@@ -254,9 +250,7 @@ impl<P: KeyedProvider> Fetch<P> {
             _ => None,
         };
         if sent {
-            self.shared
-                .breaker
-                .count("fetched", |counts| &mut counts.fetched);
+            self.count("fetched", |counts| &mut counts.fetched);
         }
         let holder = self.claim.holder.as_str();
         let token = match &result {
@@ -313,9 +307,7 @@ impl<P: KeyedProvider> Fetch<P> {
         let Some(place) = place.transpose()? else {
             return Err(self.paused(ErrorKind::InvalidClient, later(self.now(), REFUSED)));
         };
-        self.shared
-            .breaker
-            .count("direct", |counts| &mut counts.direct);
+        self.count("direct", |counts| &mut counts.direct);
         let (result, age, shareable) = self.request(place).await;
         match result {
             Ok(token) => Ok(self.fetched(token, age, shareable, false)),
@@ -325,8 +317,8 @@ impl<P: KeyedProvider> Fetch<P> {
                 let mut memory = self.shared.memory();
                 let failures = memory.failures.saturating_add(1);
                 let (hold, spread) = match error.kind() {
-                    // The window counts refused requests, so processes that share
-                    // nothing must spread out to get in.
+                    // The window counts refused requests, so processes that share nothing must spread out to
+                    // get in.
                     ErrorKind::RateLimited => {
                         (backoff(&error, failures, 1.0), 1.0 + 3.0 * fastrand::f32())
                     }
@@ -373,8 +365,8 @@ impl<P: KeyedProvider> Fetch<P> {
         }
     }
 
-    /// Shortens the wait after `invalid_client` to 5 s if the credentials can change.
-    /// Looking at them costs no token request.
+    /// Shortens the wait after `invalid_client` to 5 s if the credentials can change. Looking at them costs
+    /// no token request.
     fn correctable(&self, error: Error) -> Error {
         let refused = error.kind() == ErrorKind::InvalidClient && self.material.may_change();
         match error.retry_after() {
@@ -385,16 +377,14 @@ impl<P: KeyedProvider> Fetch<P> {
         }
     }
 
-    /// Returns when to try the store again, plus 0.1 to 1 s so that processes do not
-    /// all connect at once.
+    /// Returns when to try the store again, plus 0.1 to 1 s so that processes do not all connect at once.
     fn look_at(&self) -> Instant {
         let open_until = self.shared.breaker.open_until();
         later(open_until.unwrap_or(self.now()).max(self.now()), spread())
     }
 
-    /// Sends a token request. Returns its result, its age since right before it was
-    /// sent, and whether the credentials of the claim are still in use: then the
-    /// result may be stored under them.
+    /// Sends a token request. Returns its result, its age since right before it was sent, and whether the
+    /// credentials of the claim are still in use: then the result may be stored under them.
     async fn request(&self, place: Permit) -> (Result<AccessToken, Error>, Age, bool) {
         let (clock, provider) = (self.cx.clock(), &self.shared.provider);
         let result = self.cx.fetch_from(provider, place).await;
@@ -410,8 +400,8 @@ impl<P: KeyedProvider> Fetch<P> {
         (result, age, shareable)
     }
 
-    /// Returns a stored token. The cache counts its life from the start of the fetch, so the time
-    /// spent waiting is added.
+    /// Returns a stored token. The cache counts its life from the start of the fetch, so the time spent
+    /// waiting is added.
     fn hand_out(&self, token: Token) -> Result<AccessToken, Error> {
         let life = token.left.saturating_add(self.waited());
         let bearer = token.bearer(life)?;
@@ -424,8 +414,7 @@ impl<P: KeyedProvider> Fetch<P> {
         self.now().saturating_duration_since(self.started_at)
     }
 
-    /// Hands out a token that was fetched. If the store does not have it, a task
-    /// stores it later.
+    /// Hands out a token that was fetched. If the store does not have it, a task stores it later.
     fn fetched(self, token: AccessToken, age: Age, shareable: bool, saved: bool) -> AccessToken {
         let minted_by = self.claim.holder.as_str().to_owned();
         let known = saved.then(|| minted_by.clone());
@@ -448,6 +437,10 @@ impl<P: KeyedProvider> Fetch<P> {
         token
     }
 
+    fn count(&self, name: &'static str, field: fn(&mut StoreStatus) -> &mut u64) {
+        self.shared.breaker.count(name, field);
+    }
+
     fn now(&self) -> Instant {
         self.cx.clock().now()
     }
@@ -467,8 +460,8 @@ struct Late {
     age: Age,
 }
 
-/// Offers a token to the store every 10 s, until the store has it or another one
-/// with at least half as much life left.
+/// Offers a token to the store every 10 s, until the store has it or another one with at least half as much
+/// life left.
 ///
 /// Keeps the context of the fetch for its clock.
 async fn hand_over<P>(shared: Weak<Shared<P>>, cx: FetchContext, mut late: Late) {

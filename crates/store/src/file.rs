@@ -1,5 +1,4 @@
-//! The store for processes on one host: a directory of small files under a lock
-//! of the operating system.
+//! The store for processes on one host: a directory of small files under a lock of the operating system.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -20,21 +19,18 @@ use crate::store::{Claim, Claimed, Finish, MAX_ENTRY_SIZE, Name, TokenStore, who
 
 /// A record is an entry in base64 and a little more.
 const MAX_FILE_SIZE: u64 = 4 * MAX_ENTRY_SIZE as u64;
-/// How long to wait for the lock, which is normally held for 1 ms. Below the 3 s
-/// limit of an operation.
+/// How long to wait for the lock, which is normally held for 1 ms. Below the 3 s limit of an operation.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A [`TokenStore`] for processes on one host: a directory of sealed files.
 ///
-/// Each change is written to a new file and renamed into place, under a lock of
-/// the operating system. A process may be killed at any time: its lock ends with
-/// it, and each file is whole, from before or after the change. Files have mode
-/// 0600. There is one for each token, and one for each endpoint; none is removed.
+/// Each change is written to a new file and renamed into place, under a lock of the operating system. A
+/// process may be killed at any time: its lock ends with it, and each file is whole, from before or after the
+/// change. Files have mode 0600. There is one for each token, and one for each endpoint; none is removed.
 ///
-/// Use a directory of its own on a local disk, owned by the user of the service
-/// and writable by no other. Over NFS, locks may not work. Times are those of the
-/// wall clock. If it is set forward, leases and places may end early. If it is set
-/// back, they are cut to their normal length.
+/// Use a directory of its own on a local disk, owned by the user of the service and writable by no other.
+/// Over NFS, locks may not work. Times are those of the wall clock. If it is set forward, leases and places
+/// may end early. If it is set back, they are cut to their normal length.
 ///
 /// ```
 /// use officernd_auth_store::FileStore;
@@ -53,13 +49,13 @@ pub struct FileStore {
 }
 
 impl FileStore {
-    /// Opens a store in this directory. Makes the directory, with mode 0700, if
-    /// it is missing; its parent must exist.
+    /// Opens a store in this directory. Makes the directory, with mode 0700, if it is missing; its parent
+    /// must exist.
     ///
     /// # Errors
     ///
-    /// If the directory cannot be made or written to, is a
-    /// symbolic link, belongs to another user, or is writable by group or others.
+    /// If the directory cannot be made or written to, is a symbolic link, belongs to another user, or is
+    /// writable by group or others.
     pub fn new(dir: impl Into<PathBuf>) -> Result<Self, ConfigError> {
         let dir: PathBuf = dir.into();
         prepare(&dir).map_err(|error| {
@@ -68,8 +64,7 @@ impl FileStore {
         Ok(Self { dir: dir.into() })
     }
 
-    /// Reads the record and the window, runs the operation, and writes what it
-    /// has changed.
+    /// Reads the record and the window, runs the operation, and writes what it has changed.
     async fn with<T: Send + 'static>(
         &self,
         (key, window): (&Name, &Name),
@@ -153,8 +148,8 @@ fn check(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens the lock of the directory. Its file is never removed: a process that
-/// waits for a file that another one removes would hold a lock on nothing.
+/// Opens the lock of the directory. Its file is never removed: a process that waits for a file that another
+/// one removes would hold a lock on nothing.
 fn open_lock(dir: &Path) -> io::Result<File> {
     options().create(true).open(dir.join("officernd.lock"))
 }
@@ -190,8 +185,8 @@ fn read<T: DeserializeOwned + Default>(path: &Path) -> T {
     read().unwrap_or_default()
 }
 
-/// Writes a new file and renames it into place. Does not sync to the disk: after
-/// a power cut the record may be missing, which costs a token request.
+/// Writes a new file and renames it into place. Does not sync to the disk: after a power cut the record may
+/// be missing, which costs a token request.
 fn replace<T: Serialize>(path: &Path, content: &T) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     // A process that was killed here has left it: under the lock it is unused.

@@ -1,7 +1,6 @@
-//! Explores the protocol exhaustively, breadth first, on the pure record and
-//! the pure verdict: three processes and a window of two requests, with one
-//! crash, pauses past the lease, lost answers, rejected tokens, and steps of a
-//! process's wall clock.
+//! Explores the protocol exhaustively, breadth first, on the pure record and the pure verdict: three
+//! processes and a window of two requests, with one crash, pauses past the lease, lost answers, rejected
+//! tokens, and steps of a process's wall clock.
 //!
 //! Time is relative: a tick brings every end closer, so the states are finite.
 
@@ -16,7 +15,7 @@ use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use officernd_auth::provider::Cause;
+use officernd_auth::provider::Cause::{self, Cold, Rejected};
 
 use crate::entry::{Candidate, Verdict};
 use crate::record::{Record, Window};
@@ -69,49 +68,6 @@ enum Process {
     Crashed,
 }
 
-/// What a process knows about the entry that the store returns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sight {
-    /// Nothing: it has no token.
-    New,
-    /// A server has answered 401 to this very token.
-    Rejected,
-    /// By the process's wall clock, the token has expired.
-    Expired,
-}
-
-impl Sight {
-    /// What the process makes of the entry. A tick is ten minutes.
-    fn verdict(self, expires_in: Duration) -> Verdict {
-        let ticks = |ticks| Duration::from_secs(600 * ticks);
-        let left = ticks(u64::try_from(expires_in.as_millis()).unwrap());
-        let candidate = Candidate {
-            left,
-            granted: ticks(LIFE),
-            minted_by: "",
-            same_text: false,
-            last: None,
-            previous_left: Duration::ZERO,
-        };
-        match self {
-            Self::New => candidate.verdict(Cause::Cold),
-            Self::Rejected => {
-                let rejected = Candidate {
-                    same_text: true,
-                    last: Some(""),
-                    previous_left: left,
-                    ..candidate
-                };
-                rejected.verdict(Cause::Rejected)
-            }
-            Self::Expired => {
-                let left = Duration::ZERO;
-                Candidate { left, ..candidate }.verdict(Cause::Cold)
-            }
-        }
-    }
-}
-
 use Process::{Answered, Crashed, Granted, Sent, Served, Told, Waiting};
 
 impl State {
@@ -133,12 +89,14 @@ impl State {
         for at in 0..PROCESSES {
             match self.processes[at] {
                 Waiting { seen } => {
-                    for sight in [Sight::New, Sight::Rejected, Sight::Expired] {
-                        next.push(self.claim(at, seen, true, sight));
+                    // It has no token; a server answered 401 to this very one; or the token has expired by
+                    // the process's wall clock.
+                    for (cause, lives) in [(Cold, true), (Rejected, true), (Cold, false)] {
+                        next.push(self.claim(at, seen, true, (cause, lives)));
                     }
-                    next.push(self.claim(at, seen, false, Sight::New));
+                    next.push(self.claim(at, seen, false, (Cold, true)));
                     // The answer is lost: the store has acted.
-                    let acted = self.claim(at, seen, true, Sight::New);
+                    let acted = self.claim(at, seen, true, (Cold, true));
                     next.push(acted.with(at, self.processes[at]));
                 }
                 Granted { fresh, seen } => {
@@ -202,7 +160,9 @@ impl State {
         state
     }
 
-    fn claim(&self, at: usize, seen: Option<usize>, may_fetch: bool, sight: Sight) -> Self {
+    /// `entry`: why the process wants a token, and whether that of the entry lives for it.
+    fn claim(&self, at: usize, seen: Option<usize>, may_fetch: bool, entry: (Cause, bool)) -> Self {
+        let (cause, lives) = entry;
         let mut state = self.clone();
         let ticks = Duration::from_millis;
         let limits = Limits::new(ticks(LEASE), Some(REQUESTS), ticks(PER));
@@ -217,14 +177,12 @@ impl State {
         }
         state.processes[at] = match claimed {
             Claimed::Entry(entry) if entry.sealed == b"failure" => Told,
-            Claimed::Entry(entry) => match sight.verdict(entry.expires_in) {
-                Verdict::Accept => {
-                    assert_eq!(sight, Sight::New, "a token that cannot be used");
-                    Served
-                }
-                _ => Waiting {
-                    seen: (0..PROCESSES).find(|at| holder(*at) == entry.id),
-                },
+            Claimed::Entry(entry) if takes(cause, lives, entry.expires_in) => {
+                assert!(cause == Cold && lives, "a token that cannot be used");
+                Served
+            }
+            Claimed::Entry(entry) => Waiting {
+                seen: (0..PROCESSES).find(|at| holder(*at) == entry.id),
             },
             Claimed::Granted => {
                 assert!(may_fetch, "granted to a process that may not fetch");
@@ -276,8 +234,8 @@ impl State {
         assert!(counted <= 2, "more than the window allows: {self:?}");
     }
 
-    /// If all answers arrive from here on, each process is served or refused in
-    /// time, for one more token request.
+    /// If all answers arrive from here on, each process is served or refused in time, for one more token
+    /// request.
     fn comes_to_an_end(&self) {
         let mut state = self.clone();
         let ended = |it: &Process| matches!(it, Served | Told | Crashed);
@@ -285,7 +243,7 @@ impl State {
             // Often enough to claim, to send and to finish in one tick.
             for at in (0..6).flat_map(|_| 0..PROCESSES) {
                 state = match state.processes[at] {
-                    Waiting { seen } => state.claim(at, seen, true, Sight::New),
+                    Waiting { seen } => state.claim(at, seen, true, (Cold, true)),
                     Granted { fresh: true, .. } => state.send(at),
                     Granted { seen, .. } => state.with(at, Waiting { seen }),
                     Sent { number } => state.answer(at, number, true),
@@ -307,6 +265,25 @@ impl State {
             "one request is enough: {self:?} ... {state:?}"
         );
     }
+}
+
+/// Whether a process takes the token of an entry. A tick is ten minutes.
+fn takes(cause: Cause, lives: bool, expires_in: Duration) -> bool {
+    let ticks = |ticks| Duration::from_secs(600 * ticks);
+    let left = match lives {
+        true => ticks(u64::try_from(expires_in.as_millis()).unwrap()),
+        false => Duration::ZERO,
+    };
+    let has_it = cause == Rejected;
+    let candidate = Candidate {
+        left,
+        granted: ticks(LIFE),
+        minted_by: "",
+        same_text: has_it,
+        last: has_it.then_some(""),
+        previous_left: if has_it { left } else { Duration::ZERO },
+    };
+    candidate.verdict(cause) == Verdict::Accept
 }
 
 fn key() -> Name {

@@ -1,7 +1,6 @@
-//! The rules of a store, as pure functions: what is saved under one key and in
-//! one window, and what each operation makes of it. `FileStore` and
-//! `MemoryStore` hold these records. redis/script.rs has the same rules in Lua, and
-//! tests/fleet/differential.rs compares the two.
+//! The rules of a store, as pure functions: what is saved under one key and in one window, and what each
+//! operation makes of it. `FileStore` and `MemoryStore` hold these records. redis/script.rs has the same
+//! rules in Lua, and tests/fleet/differential.rs compares the two.
 //!
 //! Times are milliseconds of one clock that all processes share.
 
@@ -163,8 +162,8 @@ impl Window {
         }
     }
 
-    /// Changes when the holder's place ends. A place that has ended stays so: another
-    /// holder may have it by now.
+    /// Changes when the holder's place ends. A place that has ended stays so: another holder may have it by
+    /// now.
     fn free(&mut self, holder: &str, until: u64, now: u64) {
         self.places.retain(|place| place.until > now);
         for place in &mut self.places {

@@ -1,11 +1,9 @@
 //! How entries are sealed: pure, chance is an argument.
 //!
-//! An envelope is a version byte, a nonce of 24 bytes, and XChaCha20-Poly1305's
-//! ciphertext with its tag. Version and entry name are associated data, so an
-//! envelope opens only where it was put. Key and name come from the
-//! client secret by HKDF-SHA-256 (RFC 5869), with everything that tells one
-//! token from another as context: another secret, scope or tenant is another
-//! name *and* another key.
+//! An envelope is a version byte, a nonce of 24 bytes, and XChaCha20-Poly1305's ciphertext with its tag.
+//! Version and entry name are associated data, so an envelope opens only where it was put. Key and name come
+//! from the client secret by HKDF-SHA-256 (RFC 5869), with everything that tells one token from another as
+//! context: another secret, scope or tenant is another name *and* another key.
 
 use chacha20poly1305::aead::{Aead as _, Payload};
 use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
@@ -26,9 +24,8 @@ pub(crate) struct Sealer {
     name: Name,
 }
 
-/// Returns the name of the endpoint's rate-limit window. All clients share it,
-/// because OfficeRnD may count by IP address. The name is no secret, so a key in
-/// the query of the URL is left out.
+/// Returns the name of the endpoint's rate-limit window. All clients share it, because OfficeRnD may count by
+/// IP address. The name is no secret, so a key in the query of the URL is left out.
 pub(crate) fn window(material: &KeyMaterial) -> Name {
     let end = material.endpoint().find(['?', '#']);
     let endpoint = end.and_then(|end| material.endpoint().get(..end));
@@ -42,8 +39,7 @@ impl Sealer {
         Self::new(secret, material.context().as_ref())
     }
 
-    /// `context` tells this token from all others of the same secret; no two
-    /// may encode alike.
+    /// `context` tells this token from all others of the same secret; no two may encode alike.
     pub(crate) fn new(secret: &[u8], context: &[u8]) -> Self {
         let prk = Hkdf::<Sha256>::new(Some(SALT), secret);
         let key = expand::<32>(&prk, b"seal", context);
@@ -150,17 +146,8 @@ mod tests {
     }
 
     #[test]
-    fn the_envelope_shows_neither_plain_text_nor_secret() {
-        let sealer = sealer("hunter2", "context");
-        let sealed = sealer.seal(N, b"the token").unwrap();
-        let shown = String::from_utf8_lossy(&sealed).into_owned() + sealer.name().as_str();
-        assert!(!shown.contains("token") && !shown.contains("hunter2"));
-    }
-
-    #[test]
     fn the_format_stays() {
-        // Entries of one version of this crate are read by the next: change
-        // this only with the version byte.
+        // Entries of one version of this crate are read by the next: change this only with the version byte.
         let sealer = sealer("secret", "context");
         assert_eq!(sealer.name().as_str(), "98a97ced2acac275d37eebcfba36fe1f");
         let sealed = sealer.seal(N, b"plain").unwrap();

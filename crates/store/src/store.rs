@@ -12,13 +12,12 @@ use sha2::{Digest as _, Sha256};
 /// The largest sealed entry: 64 KiB. A store treats a larger one as absent.
 pub const MAX_ENTRY_SIZE: usize = 64 * 1024;
 
-/// What processes share: one sealed entry and one lease for each token, and one
-/// window of token requests for each endpoint.
+/// What processes share: one sealed entry and one lease for each token, and one window of token requests for
+/// each endpoint.
 ///
-/// Each operation is one atomic step on one clock, the same for all processes.
-/// Everything in the store expires by itself. An operation may be repeated with
-/// the same holder, because an answer can be lost. The caller drops an operation
-/// that takes longer than 3 s.
+/// Each operation is one atomic step on one clock, the same for all processes. Everything in the store
+/// expires by itself. An operation may be repeated with the same holder, because an answer can be lost. The
+/// caller drops an operation that takes longer than 3 s.
 ///
 /// `testing::check_store` checks an implementation.
 ///
@@ -45,29 +44,24 @@ pub const MAX_ENTRY_SIZE: usize = 64 * 1024;
 ///
 /// # Errors
 ///
-/// Any error takes the store out of use for 10 s; make it of kind
-/// [`ErrorKind::Store`]. Content that cannot be read is not an error: treat it
-/// as absent.
+/// Any error takes the store out of use for 10 s; make it of kind [`ErrorKind::Store`]. Content that cannot
+/// be read is not an error: treat it as absent.
 ///
 /// # Cancel safety
 ///
-/// A dropped operation may still take effect. A lease or place that it took expires
-/// by itself.
+/// A dropped operation may still take effect. A lease or place that it took expires by itself.
 pub trait TokenStore: Send + Sync + 'static {
-    /// Returns the entry of the key unless its id is [`Claim::seen`]. Otherwise
-    /// grants the lease of the key and a place in the window, if the caller may
-    /// fetch, no other holder has the lease, and the window has a free place.
-    /// Otherwise says how long to wait.
+    /// Returns the entry of the key unless its id is [`Claim::seen`]. Otherwise grants the lease of the key
+    /// and a place in the window, if the caller may fetch, no other holder has the lease, and the window has
+    /// a free place. Otherwise says how long to wait.
     ///
-    /// A holder that has the lease already gets it anew and keeps its place. A
-    /// lease of another holder that has more than [`Limits::lease`] left counts
-    /// as absent. With a limit, a place that ends later than any request can is
-    /// shortened.
+    /// A holder that has the lease already gets it anew and keeps its place. A lease of another holder that
+    /// has more than [`Limits::lease`] left counts as absent. With a limit, a place that ends later than any
+    /// request can is shortened.
     fn claim(&self, claim: &Claim) -> impl Future<Output = Result<Claimed, Error>> + Send;
 
-    /// Saves the entry in place of the one before and gives up the lease, if the
-    /// holder still has it. In any case the holder's place becomes free after
-    /// [`Finish::frees_after`].
+    /// Saves the entry in place of the one before and gives up the lease, if the holder still has it. In any
+    /// case the holder's place becomes free after [`Finish::frees_after`].
     ///
     /// Returns whether the holder had the lease, or has saved this entry before.
     fn finish(&self, finish: &Finish) -> impl Future<Output = Result<bool, Error>> + Send;
@@ -75,8 +69,7 @@ pub trait TokenStore: Send + Sync + 'static {
 
 type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
-/// [`TokenStore`] as an object. A fetch calls it a few times an hour, so a box
-/// for each call costs nothing.
+/// [`TokenStore`] as an object. A fetch calls it a few times an hour, so a box for each call costs nothing.
 pub(crate) trait DynStore: Send + Sync {
     fn claim<'a>(&'a self, claim: &'a Claim) -> StoreFuture<'a, Claimed>;
     fn finish<'a>(&'a self, finish: &'a Finish) -> StoreFuture<'a, bool>;
@@ -112,8 +105,8 @@ impl<S: TokenStore> DynStore for S {
 pub struct Name(String);
 
 impl Name {
-    /// Returns the name for these bytes: the start of their SHA-256. Not for
-    /// secrets, because short bytes can be guessed from it.
+    /// Returns the name for these bytes: the start of their SHA-256. Not for secrets, because short bytes can
+    /// be guessed from it.
     #[must_use]
     pub fn digest_of(bytes: &[u8]) -> Self {
         let digest = Sha256::digest(bytes);
@@ -233,7 +226,7 @@ pub struct Limits {
 impl Limits {
     /// Sets a lease of `lease`, and at most `requests` token requests in any `per`.
     #[must_use]
-    pub fn new(lease: Duration, requests: Option<u32>, per: Duration) -> Self {
+    pub const fn new(lease: Duration, requests: Option<u32>, per: Duration) -> Self {
         Self {
             lease,
             requests,
@@ -252,8 +245,8 @@ pub enum Claimed {
     Granted,
     /// Another holder has the lease, for at most this long.
     Leased(Duration),
-    /// No holder has the lease. A place is free after this time at the latest. Zero: a
-    /// place is free, but [`Claim::may_fetch`] was `false`.
+    /// No holder has the lease. A place is free after this time at the latest. Zero: a place is free, but
+    /// [`Claim::may_fetch`] was `false`.
     RateLimited(Duration),
 }
 

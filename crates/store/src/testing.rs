@@ -12,8 +12,7 @@ pub use crate::conformance::check_store;
 use crate::record::{Record, Window};
 use crate::store::{Claim, Claimed, Finish, Name, TokenStore, whole_millis};
 
-/// A [`TokenStore`] in this process's memory: the model for other stores.
-/// Clones share their content.
+/// A [`TokenStore`] in this process's memory: the model for other stores. Clones share their content.
 ///
 /// ```
 /// use officernd_auth::testing::ScriptedProvider;

@@ -23,15 +23,15 @@ use super::script::Script;
 use crate::clock::{later, timeout_at};
 use crate::error::ConfigError;
 
-/// Connecting must end this long after an operation has begun. Long enough for a
-/// SYN that was dropped: it is sent again after 1 s.
+/// Connecting must end this long after an operation has begun. Long enough for a SYN that was dropped: it is
+/// sent again after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(2500);
 /// The time limits of an operation, and of its repetition over a new connection.
 const OPERATION_TIMEOUTS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
 /// The time limit for one node of a cluster: redis-rs tries them in turn.
 const NODE_TIMEOUT: Duration = Duration::from_millis(800);
-/// A connection that was idle for this long is replaced: a firewall may have
-/// dropped it without telling either end, and a new one takes milliseconds.
+/// A connection that was idle for this long is replaced: a firewall may have dropped it without telling
+/// either end, and a new one takes milliseconds.
 const MAX_IDLE: Duration = Duration::from_secs(10);
 
 /// Where the servers are.
@@ -40,8 +40,7 @@ pub(super) enum Server {
     One(ConnectionInfo),
     Sentinel {
         sentinels: Vec<ConnectionInfo>,
-        /// User, password, database and TLS of the servers. The host is the name
-        /// of their group.
+        /// User, password, database and TLS of the servers. The host is the name of their group.
         servers: ConnectionInfo,
     },
     Cluster(Vec<ConnectionInfo>),
@@ -61,8 +60,8 @@ pub(super) fn erased(
     })
 }
 
-/// The one connection of a store: made when it is needed, and again after an
-/// operation that it did not answer.
+/// The one connection of a store: made when it is needed, and again after an operation that it did not
+/// answer.
 pub(super) struct Link {
     pub(super) server: Server,
     roots: Option<Vec<u8>>,
@@ -74,8 +73,7 @@ pub(super) struct Link {
 struct Live {
     connection: Option<Connection>,
     used_at: Option<Instant>,
-    /// Counts connections, so that an operation that was late forgets its own
-    /// connection only.
+    /// Counts connections, so that an operation that was late forgets its own connection only.
     number: u64,
 }
 
@@ -89,8 +87,8 @@ impl Link {
         }
     }
 
-    /// Runs a script within 500 ms, and once more within 1 s over a new
-    /// connection, if there was no answer or the server is no longer a master.
+    /// Runs a script within 500 ms, and once more within 1 s over a new connection, if there was no answer or
+    /// the server is no longer a master.
     pub(super) async fn run(
         &self,
         script: &Script,
@@ -231,10 +229,9 @@ async fn open(info: ConnectionInfo, roots: Option<&[u8]>) -> RedisResult<Connect
     Ok(erased(connection))
 }
 
-/// Asks all sentinels at once and connects to the master of the first one whose
-/// answer is of use. redis-rs asks one after the other, so that each one that
-/// hangs would cost 1 s. An old answer may name a replica: then `READONLY` makes
-/// the caller connect again.
+/// Asks all sentinels at once and connects to the master of the first one whose answer is of use. redis-rs
+/// asks one after the other, so that each one that hangs would cost 1 s. An old answer may name a replica:
+/// then `READONLY` makes the caller connect again.
 async fn open_master(
     sentinels: &[ConnectionInfo],
     servers: &ConnectionInfo,
@@ -292,8 +289,7 @@ async fn open_cluster(nodes: &[ConnectionInfo], roots: Option<&[u8]>) -> RedisRe
     Ok(erased(builder.build()?.get_async_connection().await?))
 }
 
-/// Whether the server answered, even with an error. `READONLY` does not count: the
-/// master is elsewhere.
+/// Whether the server answered, even with an error. `READONLY` does not count: the master is elsewhere.
 fn is_answer(error: &RedisError) -> bool {
     let read_only = ErrorKind::Server(ServerErrorKind::ReadOnly);
     error.kind() != read_only && error.code().is_some()

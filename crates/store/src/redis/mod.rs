@@ -25,11 +25,9 @@ const PREFIX: &str = "officernd:";
 
 /// A [`TokenStore`] in Redis (6 or newer) or Valkey.
 ///
-/// Each operation is one Lua script on the server's clock: it happens whole or
-/// not at all, and no pod's clock matters. Connects when it is first used, and
-/// reconnects by itself. Clones share the connection. Use TLS (`rediss://`)
-/// unless the network is your own: entries are sealed, but the password is sent
-/// as it is.
+/// Each operation is one Lua script on the server's clock: it happens whole or not at all, and no pod's clock
+/// matters. Connects when it is first used, and reconnects by itself. Clones share the connection. Use TLS
+/// (`rediss://`) unless the network is your own: entries are sealed, but the password is sent as it is.
 ///
 /// ```
 /// use officernd_auth_store::RedisStore;
@@ -43,50 +41,30 @@ const PREFIX: &str = "officernd:";
 ///
 /// # Time limits
 ///
-/// An operation has 500 ms. Without an answer, or if the server is no longer a
-/// master, the store connects again and repeats the operation, which then has
-/// 1 s. With connecting, an operation takes 3 s at most; then it fails.
+/// An operation has 500 ms. Without an answer, or if the server is no longer a master, the store connects
+/// again and repeats the operation, which then has 1 s. With connecting, an operation takes 3 s at most; then
+/// it fails.
 ///
-/// # Rights
+/// # Keys and rights
 ///
-/// The store needs the keys under its prefix, and these commands:
+/// Keys are `officernd:{<endpoint>}:<token>:entry`, `:lease`, and `officernd:{<endpoint>}:window`: the braces
+/// keep those of one token endpoint on one node. Each key expires. A key of another type under these names
+/// takes the store out of use until it is deleted.
 ///
-/// ```text
-/// ACL SETUSER app on >hunter2 ~officernd:* resetchannels -@all +select +evalsha +eval +time +get
-///   +set +del +pttl +pexpire +zadd +zrem +zcount +zscore +zrangebyscore +zremrangebyscore
-/// ```
+/// [The crate page](crate#rights-for-redis) lists the rights to grant. The client of a cluster also sends
+/// `PING` and `CLIENT SETINFO`, and works without the right to them.
 ///
-/// On a cluster also `+cluster|slots +asking`. The user of a sentinel needs
-/// `+sentinel|get-master-addr-by-name`. The client of a cluster also sends `PING`
-/// and `CLIENT SETINFO`, and works without the right to them.
-///
-/// Keys are `officernd:{<endpoint>}:<token>:entry`, `:lease`, and
-/// `officernd:{<endpoint>}:window`: the braces keep those of one token endpoint
-/// on one node. Each key expires. A key of another type under these names takes
-/// the store out of use until it is deleted.
-///
-/// # What a loss costs
-///
-/// - *Eviction:* a server that may evict keys forgets leases and windows first.
-///   Use `maxmemory-policy noeviction`, or a server for this store alone.
-/// - *Failover:* writes that were not replicated are lost: at most a lease and
-///   the window, so up to one more window of requests, once.
-/// - *A restart without data:* the same, and one token request for each token.
-///
-/// Set `maxclients`, `tcp-backlog` and the kernel's `somaxconn` above the
-/// number of pods: each has one connection.
+/// Set `maxclients`, `tcp-backlog` and the kernel's `somaxconn` above the number of processes: each has one
+/// connection.
 ///
 /// # TLS
 ///
-/// `rediss://` trusts the system's roots, or those of
-/// [`root_certificates`](Self::root_certificates). Verification cannot be
-/// switched off. Uses the provider of cryptography that the program has
-/// installed for rustls. If there is none when the store first connects,
-/// installs aws-lc-rs for the process.
+/// `rediss://` trusts the system's roots, or those of [`root_certificates`](Self::root_certificates).
+/// Verification cannot be switched off. Uses the provider of cryptography that the program has installed for
+/// rustls. If there is none when the store first connects, installs aws-lc-rs for the process.
 ///
-/// The Redis client reads the system's roots each time it connects, even when it
-/// uses others, and fails if one of the files cannot be read: check
-/// `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+/// The Redis client reads the system's roots each time it connects, even when it uses others, and fails if
+/// one of the files cannot be read: check `SSL_CERT_FILE` and `SSL_CERT_DIR`.
 #[derive(Clone)]
 pub struct RedisStore {
     link: Arc<Link>,
@@ -94,8 +72,8 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Uses one server: `redis://user:password@host:port/db`, or `rediss://` for
-    /// TLS. All parts but the host are optional. Does not connect yet.
+    /// Uses one server: `redis://user:password@host:port/db`, or `rediss://` for TLS. All parts but the host
+    /// are optional. Does not connect yet.
     ///
     /// # Errors
     ///
@@ -104,9 +82,8 @@ impl RedisStore {
         Ok(Self::to(Server::one(url)?, None))
     }
 
-    /// Uses the master behind these sentinels, and asks all of them at once. The
-    /// second URL is that of the servers, with the name of their group as host.
-    /// Each URL has its own user and password.
+    /// Uses the master behind these sentinels, and asks all of them at once. The second URL is that of the
+    /// servers, with the name of their group as host. Each URL has its own user and password.
     ///
     /// # Errors
     ///
@@ -129,8 +106,7 @@ impl RedisStore {
         Ok(Self::to(Server::sentinel(sentinels, servers)?, None))
     }
 
-    /// Uses a cluster, given some of its nodes. All nodes have the same user,
-    /// password and TLS settings.
+    /// Uses a cluster, given some of its nodes. All nodes have the same user, password and TLS settings.
     ///
     /// # Errors
     ///
@@ -149,8 +125,8 @@ impl RedisStore {
         Ok(Self::to(Server::cluster(nodes)?, None))
     }
 
-    /// Uses your own connection, such as a `ConnectionManager`, or one with client
-    /// certificates. It has to reconnect by itself.
+    /// Uses your own connection, such as a `ConnectionManager`, or one with client certificates. It has to
+    /// reconnect by itself.
     ///
     /// ```no_run
     /// use officernd_auth_store::RedisStore;
@@ -168,8 +144,8 @@ impl RedisStore {
         Self::to(Server::Own(erased(connection)), None)
     }
 
-    /// Sets the prefix of all keys, by default `officernd:`: at most 128 printable
-    /// ASCII characters without braces and white space.
+    /// Sets the prefix of all keys, by default `officernd:`: at most 128 printable ASCII characters without
+    /// braces and white space.
     ///
     /// # Errors
     ///
@@ -186,8 +162,7 @@ impl RedisStore {
         Ok(self)
     }
 
-    /// Trusts these roots (PEM) in place of the system's, for servers and
-    /// sentinels.
+    /// Trusts these roots (PEM) in place of the system's, for servers and sentinels.
     ///
     /// # Errors
     ///
@@ -295,8 +270,8 @@ fn unexpected() -> Error {
     Error::new(ErrorKind::Store, message)
 }
 
-/// Keeps only the code of what the server wrote: the first word, such as `OOM`
-/// or `WRONGPASS`. The cause of a connection's end is the system's or rustls's.
+/// Keeps only the code of what the server wrote: the first word, such as `OOM` or `WRONGPASS`. The cause of a
+/// connection's end is the system's or rustls's.
 fn failed(error: &RedisError, has_password: bool) -> Error {
     let message = match (error.kind(), error.code().filter(|code| is_code(code))) {
         (Kind::Io, _) if error.is_timeout() => "Redis did not answer in time".to_owned(),

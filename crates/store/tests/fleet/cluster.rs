@@ -8,7 +8,7 @@ use officernd_auth_store::{Claimed, RedisStore, TokenStore};
 use officernd_simulator::Simulator;
 
 use crate::pods::{ask_all, cache, claim, finish, look, provider};
-use crate::stores::{args, rights};
+use crate::stores::{README, args, rights};
 use testkit::redis::{Server, eventually};
 
 /// What the documentation adds for a cluster.
@@ -36,8 +36,7 @@ fn url(node: &Server) -> String {
 
 #[tokio::test]
 async fn a_cluster_keeps_the_rules_with_the_documented_rights() {
-    let docs = include_str!("../../src/redis/mod.rs").replace("\n/// ", " ");
-    assert!(docs.contains(ON_A_CLUSTER));
+    assert!(README.contains(ON_A_CLUSTER));
     let nodes = cluster();
     let store = RedisStore::cluster([&*url(&nodes[0]), &*url(&nodes[1])]).unwrap();
     check_store(&store).await.unwrap();

@@ -5,9 +5,11 @@ use std::process::Command;
 use officernd_simulator::Simulator;
 use testkit::redis::Server;
 
+use crate::stores::README;
+
 /// Set in a process whose test is the program.
 const CHILD: &str = "TEST_RUNS_THE_PROGRAM";
-const README: &str = include_str!("../../README.md");
+
 const PROGRAM: &str = include_str!("../programs/reqwest.rs");
 
 mod program {
@@ -24,7 +26,7 @@ fn two_processes_cost_one_token_request() {
         return program::run();
     }
     assert!(
-        README.contains(&format!("```rust\n{PROGRAM}```\n")),
+        README.contains(&format!("```rust,no_run\n{PROGRAM}```\n")),
         "README prints another program than this:\n{PROGRAM}"
     );
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -9,15 +9,16 @@ use officernd_auth_store::{RedisStore, TokenStore};
 use officernd_simulator::Simulator;
 
 use crate::pods::{ask_all, cache, look, provider};
-use crate::stores::{args, rights};
+use crate::stores::{README, args, rights};
 use testkit::redis::{Server, eventually};
 
 #[tokio::test]
 async fn sentinels_lead_to_the_master_with_the_documented_rights() {
     let master = Server::with(&args(&rights("")));
-    let user = "user asker on >asking -@all +sentinel|get-master-addr-by-name";
-    let sentinel = master.sentinel(user);
-    let url = format!("redis://asker:asking@127.0.0.1:{}", sentinel.port);
+    let user = "asker on >hunter2 -@all +sentinel|get-master-addr-by-name";
+    assert!(README.contains(&format!("ACL SETUSER {user}\n")));
+    let sentinel = master.sentinel(&format!("user {user}"));
+    let url = format!("redis://asker:hunter2@127.0.0.1:{}", sentinel.port);
     let store = RedisStore::sentinel([&*url], "redis://app:hunter2@mymaster/2").unwrap();
     check_store(&store).await.unwrap();
 }

@@ -12,13 +12,13 @@ use officernd_simulator::Simulator;
 use crate::pods::{ask_all, cache, claim, finish, look, now, pod, provider};
 use testkit::redis::{Server, scratch};
 
-/// The rights that the documentation of `RedisStore` asks for, and no more.
+pub(crate) const README: &str = include_str!("../../README.md");
+
+/// The rights that README asks for, and no more.
 pub(crate) fn rights(more: &str) -> Vec<String> {
-    let docs = include_str!("../../src/redis/mod.rs");
-    let after = docs.split("ACL SETUSER app").nth(1).unwrap();
+    let after = README.split("ACL SETUSER app").nth(1).unwrap();
     let block = after.split("```").next().unwrap();
-    let words = block.split_whitespace().filter(|word| *word != "///");
-    let words = words.chain(more.split_whitespace());
+    let words = block.split_whitespace().chain(more.split_whitespace());
     let user = ["--user", "app"].into_iter().chain(words);
     user.map(str::to_owned).collect()
 }
