@@ -48,7 +48,7 @@
 //! | replay a request after a 401 | [`OfficeRndAuthLayer::with_retry`], [`RetryUnauthorized`] |
 //! | stack retry, timeout, redirects, tracing and limits in the right order | [guide::composition] |
 //! | serve several organizations through one client | [`OrganizationsLayer`](organizations::OrganizationsLayer) |
-//! | share one token between pods or processes | [`fleet`], [`SharedTokenProvider`] |
+//! | share one token between pods or processes | the crate [`officernd-auth-store`](https://docs.rs/officernd-auth-store) |
 //! | read settings from a file | [`Settings`] |
 //! | rotate a client secret that lies in a file | [`ClientCredentials`] |
 //! | answer a readiness probe | [`TokenStatus`], [`TokenCache::warm_up`], [`Builder::keep_warm`] |
@@ -93,9 +93,6 @@
 //! | `rustls-no-provider` | no | TLS by rustls with the cryptography provider that your program installs | 94 |
 //! | `native-tls` | no | TLS by the operating system, OpenSSL on Linux | 96 |
 //! | `reqwest-middleware` | no | the layer as a middleware of reqwest-middleware's client | 89 |
-//! | `store` | no | [`SharedTokenProvider`] over a [`TokenStore`](fleet::TokenStore) of your own | 64 |
-//! | `file` | no | [`FileStore`](fleet::FileStore): one token for the processes of a host | 65 |
-//! | `redis` | no | [`RedisStore`](fleet::RedisStore): one token for a fleet, over Redis or Valkey | 123 |
 //! | `metrics` | no | counters, gauges and histograms through the `metrics` facade | 45 |
 //! | `testing` | no | [`ScriptedProvider`](testing::ScriptedProvider) and [`ManualClock`](testing::ManualClock) for unit tests | 43 |
 //!
@@ -109,12 +106,7 @@
 //! [OfficeRnD]: https://www.officernd.com
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
-    not(all(
-        feature = "file",
-        feature = "redis",
-        feature = "reqwest",
-        feature = "testing"
-    )),
+    not(all(feature = "reqwest", feature = "testing")),
     allow(
         rustdoc::broken_intra_doc_links,
         reason = "the crate page links to every feature"
@@ -131,8 +123,6 @@ pub mod cookbook {
 }
 pub mod credentials;
 mod error;
-#[cfg(feature = "store")]
-pub mod fleet;
 mod future;
 #[cfg(doc)]
 pub mod guide;
@@ -163,9 +153,6 @@ pub use self::cache::{Phase, TokenCache, TokenStatus};
 #[doc(inline)]
 pub use self::credentials::ClientCredentials;
 pub use self::error::{BoxError, ConfigError, Error, ErrorKind};
-#[cfg(feature = "store")]
-#[doc(inline)]
-pub use self::fleet::SharedTokenProvider;
 pub use self::layer::OfficeRndAuthLayer;
 pub use self::message::{SkipAuth, TokenRejected};
 pub use self::oauth::HttpTokenProvider;

@@ -343,7 +343,12 @@ impl FetchContext {
     ///
     /// # Errors
     ///
-    /// Those of the wrapped provider, and `Timeout`.
+    /// Those of the wrapped provider, and `Timeout`. If the connection for its last request was never
+    /// made, [`backoff`](crate::backoff) for the error is 0.5 s, doubling to 5 s.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it drops the wrapped fetch. A request that was sent still counts.
     pub async fn fetch_from<P: TokenProvider>(
         &self,
         inner: &P,
@@ -355,7 +360,8 @@ impl FetchContext {
             ..self.clone()
         };
         let _nested = Nested::enter(self);
-        cx.run(inner.fetch(cx.clone())).await
+        let result = cx.run(inner.fetch(cx.clone())).await;
+        result.map_err(|error| error.mark_unsent(self.was_unsent()))
     }
 
     /// Takes the fetch out of the line's last class, for caches whose last fetch failed

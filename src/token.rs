@@ -144,14 +144,6 @@ impl AccessToken {
         self.inner.generation
     }
 
-    /// The same token with another life, as counted from elsewhere.
-    #[cfg(feature = "store")]
-    pub(crate) fn with_life(&self, life: Duration) -> Self {
-        let mut token = self.clone();
-        Arc::make_mut(&mut token.inner).expires_in = life.min(MAX_LIFE);
-        token
-    }
-
     pub(crate) fn with_generation(mut self, generation: u64) -> Self {
         Arc::make_mut(&mut self.inner).generation = generation;
         self

@@ -1,14 +1,16 @@
-//! What must hold of anything that a shared store returns: the fuzz targets and `tests/fleet/fuzz.rs` call these
+//! What must hold of anything that a shared store returns: the fuzz targets and `crates/store/tests/fleet/fuzz.rs` call these
 //! functions.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use officernd_auth::fleet::{
+use officernd_auth::testing::ScriptedProvider;
+use officernd_auth::{Error, ErrorKind, TokenCache};
+use officernd_auth_store::SharedTokenProvider;
+use officernd_auth_store::testing::MemoryStore;
+use officernd_auth_store::{
     Claim, Claimed, Finish, Limits, MAX_ENTRY_SIZE, Name, RedisStore, StoredEntry, TokenStore,
 };
-use officernd_auth::testing::{MemoryStore, ScriptedProvider};
-use officernd_auth::{Error, ErrorKind, SharedTokenProvider, TokenCache};
 use redis::aio::ConnectionLike;
 use redis::{Cmd, Pipeline, RedisFuture, RedisResult, Value};
 

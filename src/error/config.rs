@@ -46,13 +46,6 @@ pub enum ConfigError {
         /// What the client reported.
         problem: String,
     },
-    /// A token store cannot be used as it is set up.
-    #[cfg(feature = "store")]
-    #[non_exhaustive]
-    Store {
-        /// Why the store was rejected.
-        problem: String,
-    },
 }
 
 impl ConfigError {
@@ -74,8 +67,6 @@ impl fmt::Display for ConfigError {
             Self::Client { problem } => {
                 write!(f, "the HTTP client of the token endpoint: {problem}")
             }
-            #[cfg(feature = "store")]
-            Self::Store { problem } => write!(f, "the token store {problem}"),
         }
     }
 }

@@ -71,18 +71,6 @@ pub fn describe() {
         Unit::Seconds,
         "When the newest token expires, in seconds since 1970."
     );
-    #[cfg(feature = "store")]
-    describe_counter!(
-        "officernd_auth_store_refreshes_total",
-        Unit::Count,
-        "Refreshes of a provider with a token store, by where the token was looked for."
-    );
-    #[cfg(feature = "store")]
-    describe_counter!(
-        "officernd_auth_store_failures_total",
-        Unit::Count,
-        "Operations of the token store that failed: each takes it out of the path for 10 s."
-    );
 }
 
 /// Counts a request that waits for its token, and measures the wait.
@@ -164,15 +152,4 @@ pub(super) fn refreshed(cause: &'static str, outcome: &'static str, took: Option
 
 pub(super) fn rejected() {
     counter!("officernd_auth_token_rejections_total").increment(1);
-}
-
-/// A refresh took another process's token, or went to the endpoint.
-#[cfg(feature = "store")]
-pub(crate) fn store_served(source: &'static str) {
-    counter!("officernd_auth_store_refreshes_total", "source" => source).increment(1);
-}
-
-#[cfg(feature = "store")]
-pub(super) fn store_failed(operation: &'static str) {
-    counter!("officernd_auth_store_failures_total", "operation" => operation).increment(1);
 }

@@ -6,22 +6,14 @@ mod metrics;
 #[cfg(not(feature = "metrics"))]
 #[path = "no_metrics.rs"]
 mod metrics;
-#[cfg(feature = "store")]
-mod store;
 
 pub(crate) use self::events::{
     Refresh, TokenRequest, credentials_unreadable, rejected, scope_narrowed, unknown_variable,
 };
 #[cfg(feature = "metrics")]
 pub use self::metrics::describe as describe_metrics;
-#[cfg(feature = "store")]
-pub(crate) use self::metrics::store_served;
 pub(crate) use self::metrics::{
     WaitTimer, count_request, token_landed, token_replaced, token_request,
-};
-#[cfg(feature = "store")]
-pub(crate) use self::store::{
-    store_back, store_clock_differs, store_entry_unusable, store_failed, token_shared,
 };
 
 /// How a request that the layer was given got its token.

@@ -34,11 +34,3 @@ pub(super) fn refreshed(_cause: &'static str, _outcome: &'static str, _took: Opt
 
 #[inline(always)]
 pub(super) fn rejected() {}
-
-#[cfg(feature = "store")]
-#[inline(always)]
-pub(crate) fn store_served(_source: &'static str) {}
-
-#[cfg(feature = "store")]
-#[inline(always)]
-pub(super) fn store_failed(_operation: &'static str) {}

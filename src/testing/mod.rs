@@ -42,16 +42,8 @@
 //!
 //! [`officernd-simulator`]: https://docs.rs/officernd-simulator
 
-#[cfg(feature = "store")]
-mod conformance;
 mod manual_clock;
-#[cfg(feature = "store")]
-mod memory_store;
 mod scripted;
 
-#[cfg(feature = "store")]
-pub use self::conformance::check_store;
 pub use self::manual_clock::ManualClock;
-#[cfg(feature = "store")]
-pub use self::memory_store::MemoryStore;
 pub use self::scripted::{ScriptedProvider, Step};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use officernd_auth::testing::{ScriptedProvider, Step};
 use officernd_auth::{
     AccessToken, Builder, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit,
-    StaticToken, TokenCache, TokenProvider,
+    StaticToken, TokenCache, TokenProvider, backoff,
 };
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
@@ -194,6 +194,20 @@ async fn a_request_whose_connection_was_never_made_takes_no_place_and_is_not_cou
     assert_eq!(cache.status().token_requests, 0);
     let transport = (Some(ErrorKind::Transport), false);
     assert!(wrapper.finished().iter().all(|it| *it == transport));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrapper_can_tell_that_a_connection_was_never_made_by_the_backoff() {
+    let cx = FetchContext::default();
+    let place = cx.reserve().await.unwrap();
+    let result = cx.fetch_from(&Unreachable::default(), place).await;
+    assert_eq!(backoff(&result.unwrap_err(), 1, 1.0), ms(500));
+    assert_eq!(cx.sent_at(), None);
+
+    let failing = ScriptedProvider::new().then(Step::Fail(ErrorKind::Transport));
+    let place = cx.reserve().await.unwrap();
+    let result = cx.fetch_from(&failing, place).await;
+    assert_eq!(backoff(&result.unwrap_err(), 1, 1.0), s(1));
 }
 
 /// Never asks for a permit, and never ends.

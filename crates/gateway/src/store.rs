@@ -1,10 +1,9 @@
 //! The token store that gateways share, and the provider over it.
 
-use officernd_auth::fleet::{FileStore, RedisStore};
 use officernd_auth::{
-    AccessToken, Error, FetchContext, HttpTokenProvider, RateLimit, SharedTokenProvider,
-    TokenProvider,
+    AccessToken, Error, FetchContext, HttpTokenProvider, RateLimit, TokenProvider,
 };
+use officernd_auth_store::{FileStore, RedisStore, SharedTokenProvider};
 
 /// One store for all organizations: their tokens have keys of their own.
 #[derive(Clone)]

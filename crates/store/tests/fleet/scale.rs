@@ -1,0 +1,142 @@
+//! Two hundred pods: what they cost Redis and the token endpoint, and how soon
+//! the last of them is served. `OFFICERND_FLEET_PODS=1000` makes them a thousand.
+
+use std::time::Duration;
+
+use officernd_auth::{OfficeRndAuthLayer, RateLimit, TokenCache};
+use officernd_auth_store::RedisStore;
+use officernd_simulator::{Fault, Simulator};
+
+use crate::pods::{MINUTE, ask_all, now, provider};
+use testkit::redis::Server;
+
+fn count() -> usize {
+    std::env::var("OFFICERND_FLEET_PODS").map_or(200, |count| count.parse().unwrap())
+}
+
+fn pods(count: usize, officernd: &Simulator, url: &str) -> Vec<TokenCache> {
+    let pod = |_| {
+        let provider = provider(officernd, RedisStore::new(url).unwrap());
+        let layer = OfficeRndAuthLayer::builder(provider).rate_limit(RateLimit::new(5, MINUTE));
+        layer.build().unwrap().cache().clone()
+    };
+    (0..count).map(pod).collect()
+}
+
+/// When each pod had its token, or failed, after the first of them.
+async fn spread(pods: &[TokenCache]) -> (Duration, usize) {
+    let asked: Vec<_> = pods
+        .iter()
+        .map(|pod| {
+            let pod = pod.clone();
+            tokio::spawn(async move { (pod.token().await.is_ok(), now()) })
+        })
+        .collect();
+    let mut ends = Vec::new();
+    let mut failed = 0;
+    for asked in asked {
+        let (served, at) = asked.await.unwrap();
+        ends.push(at);
+        failed += usize::from(!served);
+    }
+    (
+        *ends.iter().max().unwrap() - *ends.iter().min().unwrap(),
+        failed,
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cold_start_costs_one_request_and_eight_commands_a_pod_however_slow_the_endpoint() {
+    for latency in [300, 3000] {
+        let server = Server::start();
+        let officernd = Simulator::start().await.unwrap();
+        officernd.set_latency(Duration::from_millis(latency));
+        let (count, start) = (count(), now());
+        let pods = pods(count, &officernd, &server.url());
+        let (spread, failed) = spread(&pods).await;
+        let late = (now() - start).as_secs_f64() - latency as f64 / 1000.0;
+        let commands = server.commands() as f64 / count as f64;
+        println!(
+            "{count} cold, endpoint {latency} ms: {commands:.1} commands a pod, last {spread:?} after the first"
+        );
+        assert_eq!((officernd.token_requests(), failed), (1, 0));
+        // On a busy machine the token is late, and a pod asks every 0.9 s.
+        let more = (late - 1.5).max(0.0) / 0.9;
+        assert!(commands <= 8.0 + more, "{commands}, {late} s late");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_a_full_window_a_pod_sends_ten_commands() {
+    let server = Server::start();
+    let officernd = Simulator::builder().no_rate_limit().start().await.unwrap();
+    let window = Duration::from_secs(12);
+    let pod = |_| {
+        let store = RedisStore::new(&server.url()).unwrap();
+        let layer = OfficeRndAuthLayer::builder(provider(&officernd, store));
+        let layer = layer.rate_limit(RateLimit::new(1, window));
+        layer.build().unwrap().cache().clone()
+    };
+    let first = pod(0);
+    first.token().await.unwrap();
+    // Another one wants a new token as soon as there is a place.
+    let count = count();
+    let pods: Vec<_> = (0..count).map(pod).collect();
+    ask_all(&pods).await;
+    server.ask_text(&["CONFIG", "RESETSTAT"]);
+    let start = now();
+    let asked = pods.iter().map(|pod| {
+        let pod = pod.clone();
+        tokio::spawn(async move { pod.refresh().await })
+    });
+    for asked in asked.collect::<Vec<_>>() {
+        asked.await.unwrap().unwrap();
+    }
+    let commands = server.commands() as f64 / count as f64;
+    println!(
+        "{count} behind a full window ({:?}): {commands:.1} commands a pod",
+        now() - start
+    );
+    assert!(commands <= 10.0, "{commands}");
+    assert_eq!(officernd.token_requests(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_reaches_all_at_once() {
+    let server = Server::start();
+    let officernd = Simulator::start().await.unwrap();
+    officernd.set_latency(Duration::from_millis(500));
+    officernd.token_faults().always(Fault::Status(403));
+    let count = count();
+    let pods = pods(count, &officernd, &server.url());
+    let (spread, failed) = spread(&pods).await;
+    println!("{count} cold, endpoint answers 403: last knows {spread:?} after the first");
+    assert_eq!((officernd.token_requests(), failed), (1, count));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_of_700_ms_under_a_cold_start_is_waited_out() {
+    let server = Server::start();
+    let officernd = Simulator::start().await.unwrap();
+    officernd.set_latency(Duration::from_millis(300));
+    let count = count();
+    let pods = pods(count, &officernd, &server.url());
+    server.stop();
+    let start = now();
+    let asking = {
+        let pods = pods.clone();
+        tokio::spawn(async move { ask_all(&pods).await })
+    };
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    server.go_on();
+    asking.await.unwrap();
+    println!(
+        "{count} cold, Redis paused for 700 ms: all served after {:?}",
+        now() - start
+    );
+    assert!(
+        officernd.token_requests() <= 6,
+        "{}",
+        officernd.token_requests()
+    );
+}

@@ -1,0 +1,296 @@
+//! A real `redis-server` on a free port, in a directory of its own.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// A running server, killed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    program: String,
+    process: Child,
+    /// The port on loopback.
+    pub port: u16,
+    /// The directory of its data.
+    pub dir: PathBuf,
+    args: Vec<String>,
+    tls: bool,
+}
+
+impl Server {
+    /// Starts a server with the default settings.
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// Starts a server with these arguments.
+    pub fn with(args: &[&str]) -> Self {
+        Self::run("redis-server", args)
+    }
+
+    /// Starts another program that understands the arguments of `redis-server`.
+    pub fn run(program: &str, args: &[&str]) -> Self {
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        Self::launch(program, scratch(), args, false)
+    }
+
+    /// With a certificate of its own making, for `localhost`, and only TLS.
+    pub fn with_tls(args: &[&str]) -> (Self, String) {
+        let dir = scratch();
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        Self::launch_with_tls(dir, args)
+    }
+
+    fn launch_with_tls(dir: PathBuf, mut args: Vec<String>) -> (Self, String) {
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        let pem = made.cert.pem();
+        std::fs::write(dir.join("cert.pem"), &pem).unwrap();
+        std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        args.extend(Self::tls_args(&dir));
+        (Self::launch("redis-server", dir, args, true), pem)
+    }
+
+    /// The certificate in this directory, for servers and for clients.
+    fn tls_args(dir: &Path) -> Vec<String> {
+        let mut args = Vec::new();
+        let cert = dir.join("cert.pem").to_str().unwrap().to_owned();
+        let key = dir.join("key.pem").to_str().unwrap().to_owned();
+        for (name, value) in [
+            ("--tls-cert-file", &*cert),
+            ("--tls-key-file", &*key),
+            ("--tls-ca-cert-file", &*cert),
+            ("--tls-auth-clients", "no"),
+        ] {
+            args.extend([name.to_owned(), value.to_owned()]);
+        }
+        args
+    }
+
+    /// A sentinel that watches this server as `mymaster`, over TLS if the
+    /// server has it, and with the same certificate.
+    pub fn sentinel(&self, settings: &str) -> Self {
+        let dir = scratch();
+        let config = dir.join("sentinel.conf");
+        let settings = format!(
+            "sentinel monitor mymaster 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds mymaster 1000\n\
+             sentinel failover-timeout mymaster 5000\n{settings}\n",
+            self.port
+        );
+        std::fs::write(&config, settings).unwrap();
+        let mut args = vec![config.to_str().unwrap().to_owned(), "--sentinel".to_owned()];
+        if self.tls {
+            args.extend(Self::tls_args(&self.dir));
+            args.extend(["--tls-replication".to_owned(), "yes".to_owned()]);
+        }
+        Self::launch("redis-server", dir, args, self.tls)
+    }
+
+    /// A node of a cluster that knows no other.
+    pub fn node(args: &[&str]) -> Self {
+        Self::with(&[&["--cluster-enabled", "yes"], args].concat())
+    }
+
+    /// On a free port; on another if that was taken meanwhile.
+    fn launch(program: &str, dir: PathBuf, args: Vec<String>, tls: bool) -> Self {
+        for _ in 0..5 {
+            let port = free_port();
+            let mut process = spawn(program, port, &dir, &args, tls);
+            if listens(port, &mut process) {
+                return Self {
+                    program: program.to_owned(),
+                    process,
+                    port,
+                    dir,
+                    args,
+                    tls,
+                };
+            }
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        panic!("redis-server does not listen");
+    }
+
+    /// Returns the URL, without TLS.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Stops the process without closing its connections.
+    pub fn stop(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Continues after [`stop`](Self::stop).
+    pub fn go_on(&self) {
+        self.signal("-CONT");
+    }
+
+    /// Kills the process.
+    pub fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    /// Comes back without its data.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.process = spawn(&self.program, self.port, &self.dir, &self.args, self.tls);
+        assert!(listens(self.port, &mut self.process), "its port is taken");
+    }
+
+    /// One command over a connection of its own; what it answered, raw.
+    pub fn ask(&self, words: &[&[u8]]) -> Vec<u8> {
+        let mut command = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words {
+            command.extend(format!("${}\r\n", word.len()).into_bytes());
+            command.extend_from_slice(word);
+            command.extend_from_slice(b"\r\n");
+        }
+        let quit = b"*1\r\n$4\r\nQUIT\r\n";
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
+        let timeout = Some(Duration::from_secs(5));
+        stream.set_read_timeout(timeout).unwrap();
+        stream.write_all(&[&command, &quit[..]].concat()).unwrap();
+        // A sentinel knows no QUIT, but closes when there is nothing to come.
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        answer
+    }
+
+    /// Sends one command and returns the reply as text.
+    pub fn ask_text(&self, words: &[&str]) -> String {
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        String::from_utf8_lossy(&self.ask(&words)).into_owned()
+    }
+
+    /// The names of all keys.
+    pub fn keys(&self) -> Vec<String> {
+        let answer = self.ask_text(&["KEYS", "*"]);
+        let lines = answer.split("\r\n").map(str::to_owned);
+        lines.filter(|line| line.contains('{')).collect()
+    }
+
+    /// How many commands clients have sent, without what scripts call and what
+    /// this test asks.
+    pub fn commands(&self) -> u64 {
+        const NOT_COUNTED: [&str; 19] = [
+            "time",
+            "get",
+            "set",
+            "del",
+            "pttl",
+            "pexpire",
+            "zadd",
+            "zrem",
+            "zscore",
+            "zcount",
+            "zrangebyscore",
+            "zremrangebyscore",
+            "quit",
+            "info",
+            "keys",
+            "save",
+            "config|set",
+            "client|kill",
+            "config|resetstat",
+        ];
+        let stats = self.ask_text(&["INFO", "commandstats"]);
+        let calls = stats.lines().filter_map(|line| {
+            let (name, values) = line.strip_prefix("cmdstat_")?.split_once(':')?;
+            let calls = values.strip_prefix("calls=")?.split(',').next()?;
+            let calls: u64 = calls.parse().ok()?;
+            (!NOT_COUNTED.contains(&name)).then_some(calls)
+        });
+        calls.sum()
+    }
+
+    fn signal(&self, signal: &str) {
+        kill(signal, self.process.id());
+    }
+}
+
+fn listens(port: u16, process: &mut Child) -> bool {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut listens = false;
+    eventually("it listens, or is gone", || {
+        let gone = process.try_wait().unwrap().is_some();
+        listens = !gone && TcpStream::connect(address).is_ok();
+        listens || gone
+    });
+    listens
+}
+
+/// Looks every 50 ms, for as long as a slow machine may take.
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..600 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("not within 30 s: {what}");
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Sends a signal, such as `-KILL`, to a process.
+pub fn kill(signal: &str, process: u32) {
+    let process = process.to_string();
+    let sent = Command::new("kill").args([signal, &process]).status();
+    assert!(sent.unwrap().success());
+}
+
+fn spawn(program: &str, port: u16, dir: &Path, args: &[String], tls: bool) -> Child {
+    let port = port.to_string();
+    let ports = if tls {
+        ["--port", "0", "--tls-port", &port]
+    } else {
+        ["--port", &port, "--tls-port", "0"]
+    };
+    // A file of settings, if there is one, comes first.
+    let spawned = Command::new(program)
+        .args(args.first().filter(|arg| !arg.starts_with('-')))
+        .args(ports)
+        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .arg("--dir")
+        .arg(dir)
+        .args(args.iter().skip_while(|arg| !arg.starts_with('-')))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    spawned.unwrap_or_else(|error| {
+        panic!(
+            "these tests start a redis-server and there is none ({error}); \
+             install it, as ./test does: apt-get install redis-server"
+        )
+    })
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// An empty directory, here alone.
+pub fn scratch() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("officernd-auth-{}-{number}", std::process::id());
+    let dir = std::env::temp_dir().join(name);
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
