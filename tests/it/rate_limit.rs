@@ -244,21 +244,23 @@ async fn a_429_shuts_the_window_to_everybody_at_the_url_for_one_window_at_most()
 
 #[test]
 fn a_test_that_advanced_a_day_leaves_nothing_behind() {
-    const URL: &str = "https://tomorrow.test/token";
+    const FULL: &str = "https://full-tomorrow.test/token";
+    const SHUT: &str = "https://shut-tomorrow.test/token";
     let runtime = |paused| {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         builder.enable_time().start_paused(paused).build().unwrap()
     };
     runtime(true).block_on(async {
         tokio::time::advance(24 * HOUR).await;
-        for id in ["a", "b"] {
-            client(URL, id, 1).0.token().await.unwrap_err();
+        for id in ["a", "b", "c", "d", "e"] {
+            client(FULL, id, 0).0.token().await.unwrap();
         }
-        for id in ["c", "d", "e", "f"] {
-            client(URL, id, 0).0.token().await.unwrap_err();
-        }
+        client(FULL, "f", 0).0.token().await.unwrap_err();
+        client(SHUT, "a", 1).0.token().await.unwrap_err();
+        client(SHUT, "b", 0).0.token().await.unwrap_err();
     });
     runtime(false).block_on(async {
-        client(URL, "a", 0).0.token().await.unwrap();
+        client(FULL, "f", 0).0.token().await.unwrap();
+        client(SHUT, "b", 0).0.token().await.unwrap();
     });
 }
