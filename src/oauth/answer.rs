@@ -243,6 +243,7 @@ mod tests {
 
     #[test]
     fn a_life_that_is_no_number_is_malformed() {
+        assert_eq!((life_of("1"), life_of("0.99")), (Some(1), None));
         for text in ["\" 3600 \"", "3.6e3", "\"+3600.9\""] {
             assert_eq!(life_of(text), Some(3600), "{text}");
         }

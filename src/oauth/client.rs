@@ -76,8 +76,8 @@ impl TokenClient {
 
     /// Takes a permit for a request with these credentials.
     ///
-    /// Credentials that the endpoint has refused are not sent again during their backoff. After it
-    /// they do not wait in the queue if the source can change, as it may have others any time.
+    /// Credentials that the endpoint has refused are not sent again during their backoff. After it they
+    /// do not wait in the queue, because the source may have others any time.
     async fn permit(
         &self,
         cx: &FetchContext,
@@ -90,22 +90,19 @@ impl TokenClient {
         if failed.error.kind() != ErrorKind::InvalidClient {
             return cx.permit().await;
         }
-        let can_change = self.loader.can_change();
+        let at_most = if self.loader.can_change() {
+            LOAD_AGAIN
+        } else {
+            Duration::MAX
+        };
         let refused = |left: Duration| {
-            let left = if can_change {
-                left.min(LOAD_AGAIN)
-            } else {
-                left
-            };
-            Err(failed.error.clone().not_attempted().with_retry_after(left))
+            let error = failed.error.clone().not_attempted();
+            Err(error.with_retry_after(left.min(at_most)))
         };
         let now = cx.clock().now();
         let left = failed.held_until.saturating_duration_since(now);
         if !left.is_zero() {
             return refused(left);
-        }
-        if !can_change {
-            return cx.permit().await;
         }
         let at_once = FetchContext {
             deadline: now,

@@ -338,16 +338,40 @@ async fn refused_credentials_are_not_sent_again_before_their_backoff() {
     }
     assert_eq!(secrets(&requests).len(), 6);
 
-    // A source may have others any time, so it is asked every 5 s.
-    let same = sourced(|| Ok(AppCredentials::new("the-id", "same")));
-    let (same, requests) = over(same, |_| unknown_client());
-    assert_eq!(refusal(&same).await, (InvalidClient, None, true));
-    assert_eq!(refusal(&same).await, (InvalidClient, Some(5), false));
-    advance(s(58)).await;
-    assert_eq!(refusal(&same).await, (InvalidClient, Some(2), false));
-    advance(s(2)).await;
-    assert_eq!(refusal(&same).await, (InvalidClient, None, true));
-    assert_eq!(secrets(&requests), ["same", "same"]);
+    // A source or a file may have others any time, so it is read every 5 s.
+    let source = sourced(|| Ok(AppCredentials::new("the-id", "hunter2")));
+    let file = credentials().id_from_file(scratch("http_provider_same_id", "the-id"));
+    for same in [source, file] {
+        let (same, requests) = over(same, |_| unknown_client());
+        assert_eq!(refusal(&same).await, (InvalidClient, None, true));
+        assert_eq!(refusal(&same).await, (InvalidClient, Some(5), false));
+        advance(s(58)).await;
+        assert_eq!(refusal(&same).await, (InvalidClient, Some(2), false));
+        advance(s(2)).await;
+        assert_eq!(refusal(&same).await, (InvalidClient, None, true));
+        assert_eq!(secrets(&requests).len(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_backoff_of_credentials_counts_their_refusals_in_a_row() {
+    let (provider, _) = over(credentials(), |nth| match nth {
+        1 => answer(503, ""),
+        3 => token(),
+        _ => unknown_client(),
+    });
+    let held = async || refusal(&provider).await.1;
+    assert!(refusal(&provider).await.2);
+    assert_eq!(held().await, Some(60));
+    advance(s(60)).await;
+    // A transient failure is none, and ends none.
+    assert_eq!(refusal(&provider).await.0, ErrorKind::Transport);
+    assert!(refusal(&provider).await.2);
+    assert_eq!(held().await, Some(120));
+    advance(s(120)).await;
+    minted(&provider).await;
+    assert!(refusal(&provider).await.2);
+    assert_eq!(held().await, Some(60));
 }
 
 #[tokio::test(start_paused = true)]
@@ -355,7 +379,7 @@ async fn other_credentials_than_the_refused_ones_are_sent_at_once() {
     let path = scratch("http_provider_changed", "old");
     let credentials = credentials().secret_from_file(&path);
     let (provider, requests) = over(credentials, |nth| match nth {
-        0 | 1 => unknown_client(),
+        0..=2 => unknown_client(),
         _ => token(),
     });
     for secret in ["old", "wrong"] {
@@ -364,32 +388,37 @@ async fn other_credentials_than_the_refused_ones_are_sent_at_once() {
             assert_eq!(refusal(&provider).await.2, sent);
         }
     }
+    // The refusals of another pair do not count.
+    advance(s(60)).await;
+    assert!(refusal(&provider).await.2);
     // Only the pair that was refused last is remembered.
     fs::write(&path, "old").unwrap();
     assert_eq!(minted(&provider).await, "Bearer minted");
-    assert_eq!(secrets(&requests), ["old", "wrong", "old"]);
+    assert_eq!(secrets(&requests), ["old", "wrong", "wrong", "old"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn refused_credentials_do_not_wait_for_a_turn() {
     let source = sourced(|| Ok(AppCredentials::new("the-id", "wrong")));
-    let (provider, requests) = over(source, |_| unknown_client());
-    let rate_limit = RateLimit::new(1, s(90));
-    let layer = OfficeRndAuthLayer::builder(provider).rate_limit(rate_limit);
-    let cache = layer.build().unwrap().cache().clone();
-    cache.token().await.unwrap_err();
-    // Their backoff is over, and the window is full for 30 s more: a caller would wait that long.
-    advance(s(60)).await;
-    let started = Stopwatch::start();
-    let error = cache.token().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidClient);
-    assert_eq!(error.retry_after(), Some(s(5)));
-    assert_eq!(started.elapsed(), s(0));
-    assert_eq!(cache.status().consecutive_failures, 1);
-    advance(s(30)).await;
-    cache.token().await.unwrap_err();
-    assert_eq!(cache.status().consecutive_failures, 2);
-    assert_eq!(secrets(&requests).len(), 2);
+    for credentials in [source, credentials()] {
+        let (provider, requests) = over(credentials, |_| unknown_client());
+        let rate_limit = RateLimit::new(1, s(90));
+        let layer = OfficeRndAuthLayer::builder(provider).rate_limit(rate_limit);
+        let cache = layer.build().unwrap().cache().clone();
+        cache.token().await.unwrap_err();
+        // Their backoff is over, and the window is full for 30 s more: a caller would wait that long.
+        advance(s(60)).await;
+        let started = Stopwatch::start();
+        let error = cache.token().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidClient);
+        assert_eq!(error.retry_after(), Some(s(5)));
+        assert_eq!(started.elapsed(), s(0));
+        assert_eq!(cache.status().consecutive_failures, 1);
+        advance(s(30)).await;
+        cache.token().await.unwrap_err();
+        assert_eq!(cache.status().consecutive_failures, 2);
+        assert_eq!(secrets(&requests).len(), 2);
+    }
 }
 
 /// Credentials of a source that answers at once.
@@ -449,6 +478,9 @@ fn a_secret_file_that_cannot_be_used_is_found_at_build_time() {
             "64 KiB",
         ),
     ];
+    let longest = scratch("http_provider_longest", vec![b'x'; 64 * 1024]);
+    let longest = credentials().secret_from_file(longest);
+    HttpTokenProvider::with_service(longest, Strict::default()).unwrap();
     for (path, problem) in files {
         let error = build(credentials().secret_from_file(&path));
         let text = error.to_string();
@@ -609,9 +641,12 @@ async fn the_last_good_pair_serves_while_the_source_fails_or_hangs() {
         }
     });
     let (provider, requests) = over(credentials.scope("a"), |_| token());
+    let started = Stopwatch::start();
     for _ in 0..5 {
         minted(&provider).await;
     }
+    // The one that hangs has half of the fetch timeout.
+    assert_eq!(started.elapsed(), s(5));
     let first = ("one", "first");
     let expected = [first, first, first, first, ("two", "second")];
     assert_eq!(pairs(&requests), owned(&expected));

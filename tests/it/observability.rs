@@ -120,6 +120,21 @@ async fn a_token_request_is_a_client_span_without_the_query() {
     officernd.token_faults().next(1, Fault::Status(503));
     let failed = provider.fetch(FetchContext::default()).await;
     assert!(failed.is_err());
+    let span_of_refresh = async |provider: ScriptedProvider| {
+        let _ = TokenCache::new(provider).token().await;
+        let text = page.text();
+        let mut refreshes = text.lines().filter(|line| line.contains("auth.refresh{"));
+        refreshes.next_back().unwrap().to_owned()
+    };
+    let denied = ScriptedProvider::new();
+    denied.push(Step::Fail(ErrorKind::Denied));
+    let span = span_of_refresh(denied).await;
+    assert!(span.contains("otel.status_code=\"ERROR\""), "{span}");
+    let span = span_of_refresh(ScriptedProvider::new()).await;
+    assert!(
+        span.contains("outcome=\"ok\"") && !span.contains("ERROR"),
+        "{span}"
+    );
 
     let text = log.text();
     let spans: Vec<_> = text

@@ -141,19 +141,30 @@ async fn a_rate_limit_of_none_fails_and_does_not_hang() {
 
 #[tokio::test(start_paused = true)]
 async fn the_rate_limit_of_the_settings_is_the_one_that_holds() {
-    let settings = r#"{ "rate_limit_requests": 2, "rate_limit_per": "20s" }"#;
-    let settings: Settings = serde_json::from_str(settings).unwrap();
-    let layer = settings.builder(ScriptedProvider::new()).build().unwrap();
-    for _ in 0..2 {
+    for (settings, wait) in [
+        (
+            r#"{ "rate_limit_requests": 2, "rate_limit_per": "20s" }"#,
+            20,
+        ),
+        (r#"{ "rate_limit_requests": 2 }"#, 60),
+    ] {
+        let settings: Settings = serde_json::from_str(settings).unwrap();
+        let builder = settings.builder(ScriptedProvider::new());
+        let layer = builder
+            .acquire_timeout(Duration::from_secs(90))
+            .build()
+            .unwrap();
+        for _ in 0..2 {
+            layer.cache().refresh().await.unwrap();
+        }
+        let start = Stopwatch::start();
         layer.cache().refresh().await.unwrap();
+        assert!(
+            start.elapsed() >= Duration::from_secs(wait - 1),
+            "{:?}",
+            start.elapsed()
+        );
     }
-    let start = Stopwatch::start();
-    layer.cache().refresh().await.unwrap();
-    assert!(
-        start.elapsed() >= Duration::from_secs(19),
-        "{:?}",
-        start.elapsed()
-    );
 }
 
 #[test]
