@@ -122,7 +122,7 @@ async fn a_token_request_is_a_client_span_without_the_query() {
     assert!(failed.is_err());
     let span_of_refresh = async |provider: ScriptedProvider| {
         let _ = TokenCache::new(provider).token().await;
-        let text = page.text();
+        let text = log.text();
         let mut refreshes = text.lines().filter(|line| line.contains("auth.refresh{"));
         refreshes.next_back().unwrap().to_owned()
     };
