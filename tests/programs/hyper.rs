@@ -1,5 +1,3 @@
-use bytes::Bytes;
-use http_body_util::Empty;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use officernd_auth::{ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer};
 use tower::{Service, ServiceBuilder, ServiceExt};
@@ -8,16 +6,14 @@ use tower::{Service, ServiceBuilder, ServiceExt};
 async fn main() -> Result<(), tower::BoxError> {
     let api = std::env::var("OFFICERND_API_URL")?; // https://app.officernd.com, or a proxy of yours
     let provider = HttpTokenProvider::new(ClientCredentials::from_env()?)?;
-    let layer = OfficeRndAuthLayer::builder(provider).allow_origin(&api);
+    let layer = OfficeRndAuthLayer::builder(provider).allow_origin(&api).build()?;
 
     let https = hyper_rustls::HttpsConnectorBuilder::new().with_native_roots()?;
     let https = https.https_only().enable_http1().build();
-    let http = Client::builder(TokioExecutor::new()).build::<_, Empty<Bytes>>(https);
-    let mut client = ServiceBuilder::new().layer(layer.build()?).service(http);
+    let mut client = ServiceBuilder::new().layer(layer).service(Client::builder(TokioExecutor::new()).build(https));
 
     let url = format!("{api}/api/v2/organizations/acme/locations");
-    let request = http::Request::get(url).body(Empty::new())?;
-    let response = client.ready().await?.call(request).await?;
-    println!("{}", response.status());
+    let request = http::Request::get(url).body(http_body_util::Empty::<bytes::Bytes>::new())?;
+    println!("{}", client.ready().await?.call(request).await?.status());
     Ok(())
 }
