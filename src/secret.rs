@@ -44,9 +44,3 @@ impl From<&str> for Secret {
         Self(text.into())
     }
 }
-
-impl From<SecretString> for Secret {
-    fn from(text: SecretString) -> Self {
-        Self(text)
-    }
-}

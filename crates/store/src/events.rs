@@ -72,7 +72,7 @@ fn count(_name: &'static str, _label: &'static str, _value: &'static str) {}
 /// Describes each metric of the store, with help text and unit, to the installed recorder of `metrics`. Call
 /// it once, after the recorder is installed. The metrics work without it.
 ///
-/// [`officernd_auth::observability::describe_metrics`] describes those of the layer.
+/// `officernd_auth::observability::describe_metrics` describes those of the layer.
 ///
 /// ```
 /// // ... install an exporter, such as metrics-exporter-prometheus, then:
