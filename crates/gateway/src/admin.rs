@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::extract::State;
+use axum::extract::State as Extract;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::from_fn;
@@ -11,54 +11,28 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::{Semaphore, watch};
 
-use crate::access;
-use crate::dashboard::Dashboard;
-use crate::tokens::{OrganizationState, Tokens};
-use crate::{metrics, page};
-
-/// Pages that are fed at once; probes and scrapes keep the other connections.
-const MAX_WATCHERS: usize = 16;
+use crate::apps::{App, State};
+use crate::problem::Failures;
+use crate::{access, metrics, page};
 
 #[derive(Clone)]
 pub(crate) struct Admin {
-    pub(crate) tokens: Tokens,
-    pub(crate) dashboard: Arc<Dashboard>,
+    pub(crate) apps: Arc<[App]>,
+    /// Of the API.
+    pub(crate) failures: Arc<Failures>,
+    pub(crate) upstream: String,
     pub(crate) exporter: PrometheusHandle,
-    pub(crate) watchers: Arc<Semaphore>,
     /// Set on SIGTERM.
     pub(crate) leaving: Arc<AtomicBool>,
-    /// Set when the last request has ended, and streams are to end too.
-    pub(crate) ended: watch::Receiver<bool>,
 }
 
 impl Admin {
-    pub(crate) fn new(
-        tokens: Tokens,
-        dashboard: Arc<Dashboard>,
-        exporter: PrometheusHandle,
-        leaving: Arc<AtomicBool>,
-        ended: watch::Receiver<bool>,
-    ) -> Self {
-        Self {
-            tokens,
-            dashboard,
-            exporter,
-            watchers: Arc::new(Semaphore::new(MAX_WATCHERS)),
-            leaving,
-            ended,
-        }
-    }
-
     /// On a loopback address, a web page must not read this by a name of its
     /// own for 127.0.0.1. Elsewhere, names are the network's affair.
     pub(crate) fn router(self, loopback: bool) -> Router {
         let router = Router::new()
-            .route("/", get(page::html))
-            .route("/page.css", get(page::css))
-            .route("/page.js", get(page::js))
-            .route("/events", get(page::events))
+            .route("/", get(page::page))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .route("/metrics", get(scrape))
@@ -73,37 +47,35 @@ impl Admin {
         self.leaving.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn states(&self) -> Vec<State> {
+        self.apps.iter().map(App::state).collect()
+    }
+
     /// Ready means that a request would go out with a token now. Of several
     /// organizations one is enough: the others' callers get their own errors.
-    fn is_ready(&self, states: &[OrganizationState]) -> bool {
-        !self.is_leaving() && states.iter().any(OrganizationState::has_token)
+    pub(crate) fn is_ready(&self, states: &[State]) -> bool {
+        !self.is_leaving() && states.iter().any(|state| state.status.has_token())
     }
 }
 
-async fn ready(State(admin): State<Admin>) -> Response {
-    let states = admin.tokens.states();
+async fn ready(Extract(admin): Extract<Admin>) -> Response {
+    let states = admin.states();
     let ready = admin.is_ready(&states);
     let code = match ready {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let organizations = states.iter().map(|state| {
-        serde_json::json!({
-            "organization": state.slug,
-            "status": state.status,
-            "store_problem": state.store_problem,
-        })
-    });
     let body = serde_json::json!({
         "ready": ready,
         "leaving": admin.is_leaving(),
-        "organizations": organizations.collect::<Vec<_>>(),
+        "organizations": states,
+        "last_api_failure": admin.failures.last(),
     });
     (code, Json(body)).into_response()
 }
 
-async fn scrape(State(admin): State<Admin>) -> impl IntoResponse {
-    let states = admin.tokens.states();
+async fn scrape(Extract(admin): Extract<Admin>) -> impl IntoResponse {
+    let states = admin.states();
     metrics::scraped(&states, admin.is_ready(&states));
     let format = "text/plain; version=0.0.4; charset=utf-8";
     ([(CONTENT_TYPE, format)], admin.exporter.render())

@@ -1,7 +1,6 @@
-//! Forwards a request: both bodies stream, and what belongs to one hop stays
-//! there.
+//! Forwards a request: both bodies stream, and what belongs to one hop stays there.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -10,82 +9,68 @@ use axum::extract::{Request, State};
 use axum::http::header::{ALLOW, VIA};
 use axum::http::uri::PathAndQuery;
 use axum::http::{Extensions, HeaderValue, Method, StatusCode, Uri, Version};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
-use http_body_util::Empty;
+use http_body_util::{BodyExt as _, Empty};
 use tower::ServiceExt as _;
 use tower_http::limit::RequestBodyLimitLayer;
-use tower_http::timeout::{RequestBodyTimeoutLayer, ResponseBodyTimeoutLayer, TimeoutLayer};
+use tower_http::timeout::{RequestBodyTimeoutLayer, ResponseBodyTimeoutLayer};
 
 use crate::access;
-use crate::config::Options;
-use crate::dashboard::Dashboard;
+use crate::apps::Upstream;
+use crate::config::Config;
 use crate::hop_by_hop;
 use crate::metrics;
-use crate::problem::{failure, problem};
-use crate::upstream::Upstream;
+use crate::problem::{Failures, problem};
 
 const VIA_GATEWAY: HeaderValue = HeaderValue::from_static("1.1 officernd-gateway");
 
-pub(crate) struct Proxy {
-    pub(crate) upstream: Upstream,
-    pub(crate) origin: Uri,
-    pub(crate) dashboard: Arc<Dashboard>,
+struct Proxy {
+    upstream: Upstream,
+    origin: Uri,
+    answer_timeout: Duration,
+    failures: Arc<Failures>,
 }
 
-impl Proxy {
-    /// `/api`, for programs on this machine.
-    pub(crate) fn router(self, options: &Options) -> Router {
-        let dashboard = Arc::clone(&self.dashboard);
-        Router::new()
-            .route("/api/{*path}", any(forward))
-            .with_state(Arc::new(self))
-            .layer(TimeoutLayer::with_status_code(
-                StatusCode::GATEWAY_TIMEOUT,
-                options.answer_timeout,
-            ))
-            .layer(ResponseBodyTimeoutLayer::new(options.body_timeout))
-            .layer(RequestBodyTimeoutLayer::new(options.body_timeout))
-            .layer(RequestBodyLimitLayer::new(options.body_limit))
-            // Around the limits and timeouts, so that their answers count too.
-            .layer(from_fn_with_state(dashboard, observe))
-            .fallback(|| async { problem(StatusCode::NOT_FOUND, "only /api/ is here") })
-            .layer(from_fn(access::local_only))
-    }
-
-    /// The same path and query, upstream.
-    fn target(&self, uri: &Uri) -> Option<Uri> {
-        let path = uri.path_and_query().cloned();
-        let path = path.unwrap_or(PathAndQuery::from_static("/"));
-        if hop_by_hop::has_dot_segments(path.path()) {
-            return None;
-        }
-        let mut parts = self.origin.clone().into_parts();
-        parts.path_and_query = Some(path);
-        Uri::from_parts(parts).ok()
-    }
+/// `/api`, for programs on this machine.
+pub(crate) fn router(config: &Config, upstream: Upstream, failures: Arc<Failures>) -> Router {
+    let proxy = Proxy {
+        upstream,
+        origin: config.upstream.0.clone(),
+        answer_timeout: config.answer_timeout,
+        failures,
+    };
+    Router::new()
+        .route("/api/{*path}", any(forward))
+        .with_state(Arc::new(proxy))
+        .layer(ResponseBodyTimeoutLayer::new(config.body_timeout))
+        .layer(RequestBodyTimeoutLayer::new(config.body_timeout))
+        .layer(RequestBodyLimitLayer::new(config.body_limit))
+        // Around the limits and timeouts, so that their answers count too.
+        .layer(from_fn(observe))
+        .fallback(|| async { problem(StatusCode::NOT_FOUND, "only /api/ is here") })
+        .layer(from_fn(access::local_only))
 }
 
-async fn observe(
-    State(dashboard): State<Arc<Dashboard>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let _in_flight = dashboard.enter();
+/// The same path and query, upstream.
+fn target(origin: &Uri, uri: &Uri) -> Option<Uri> {
+    let path = uri.path_and_query().cloned();
+    let path = path.unwrap_or(PathAndQuery::from_static("/"));
+    if hop_by_hop::has_dot_segments(path.path()) {
+        return None;
+    }
+    let mut parts = origin.clone().into_parts();
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).ok()
+}
+
+async fn observe(request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let started = Instant::now();
     let response = next.run(request).await;
-    record(&dashboard, &method, response.status(), started.elapsed());
+    metrics::answered(&method, response.status(), started.elapsed());
     response
-}
-
-fn record(dashboard: &Dashboard, method: &Method, status: StatusCode, took: Duration) {
-    dashboard.answered(status);
-    if status == StatusCode::GATEWAY_TIMEOUT {
-        dashboard.failed("OfficeRnD did not answer in time");
-    }
-    metrics::answered(method, status, took);
 }
 
 async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Response, Response> {
@@ -95,7 +80,7 @@ async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Re
         return Err((StatusCode::METHOD_NOT_ALLOWED, allow).into_response());
     }
     let (mut parts, body) = request.into_parts();
-    let Some(target) = proxy.target(&parts.uri) else {
+    let Some(target) = target(&proxy.origin, &parts.uri) else {
         let what = "the path has dot segments";
         return Err(problem(StatusCode::BAD_REQUEST, what));
     };
@@ -111,21 +96,54 @@ async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Re
     // What the server noted about the request is not for the client.
     parts.extensions = Extensions::new();
 
-    let response = if has_body {
-        let request = Request::from_parts(parts, body);
-        proxy.upstream.streaming.clone().oneshot(request).await
-    } else {
-        let request = Request::from_parts(parts, Empty::new());
-        proxy.upstream.replaying.clone().oneshot(request).await
+    let moved = Arc::new(Mutex::new(Instant::now()));
+    let upstream = proxy.upstream.clone();
+    let answer = async {
+        if !has_body {
+            let request = Request::from_parts(parts, Empty::new());
+            return upstream.replaying.oneshot(request).await;
+        }
+        let moved = Arc::clone(&moved);
+        let body = body.map_frame(move |frame| {
+            *moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            frame
+        });
+        let request = Request::from_parts(parts, Body::new(body));
+        upstream.streaming.oneshot(request).await
     };
-    let mut response = response.map_err(|error| failure(&proxy.dashboard, &error))?;
+    let Some(answer) = unless_idle(proxy.answer_timeout, &moved, answer).await else {
+        let cause = "the API did not answer in time";
+        proxy.failures.record(cause, cause.to_owned());
+        return Err(problem(StatusCode::GATEWAY_TIMEOUT, cause));
+    };
+    let mut response = answer.map_err(|error| proxy.failures.answer(&error))?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         // Not asked for: `Upgrade` is not forwarded.
-        let what = "OfficeRnD switched protocols";
-        proxy.dashboard.failed(what);
-        return Err(problem(StatusCode::BAD_GATEWAY, what));
+        let cause = "the API switched protocols";
+        proxy.failures.record(cause, cause.to_owned());
+        return Err(problem(StatusCode::BAD_GATEWAY, cause));
     }
     hop_by_hop::clean_response(response.headers_mut());
     response.headers_mut().append(VIA, VIA_GATEWAY);
     Ok(response.map(Body::new))
+}
+
+/// Runs a future until the time-out is over since the last move. `None` is that end.
+async fn unless_idle<T>(
+    timeout: Duration,
+    moved: &Mutex<Instant>,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    loop {
+        let last = *moved.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = tokio::time::Instant::from_std(last) + timeout;
+        if let Ok(output) = tokio::time::timeout_at(end, &mut future).await {
+            return Some(output);
+        }
+        let unmoved = last == *moved.lock().unwrap_or_else(PoisonError::into_inner);
+        if unmoved {
+            return None;
+        }
+    }
 }

@@ -114,7 +114,6 @@ fn every_variable_that_the_files_set_is_a_setting() {
         "deploy/officernd-gateway.service",
         "README.md",
     ] {
-        let mut command = gateway();
         let names = words(&read(file), &["GATEWAY_", "OFFICERND_"]);
         // What the example program reads, and the file itself.
         let others = ["OFFICERND_API", "GATEWAY_CONFIG"];
@@ -123,11 +122,12 @@ fn every_variable_that_the_files_set_is_a_setting() {
             .filter(|name| !others.contains(&name.as_str()) && !name.ends_with('_'))
             .collect();
         assert!(!names.is_empty(), "{file}");
-        // Wrong for every setting that is not a text.
-        command.envs(names.iter().map(|name| (name, "?")));
-        let said = String::from_utf8(command.output().unwrap().stderr).unwrap();
-        assert!(said.contains("mistake"), "{said}");
-        assert!(!said.contains("is not a setting"), "{file}: {said}");
+        for name in names {
+            let mut command = gateway();
+            command.env(name, "?");
+            let said = String::from_utf8(command.output().unwrap().stderr).unwrap();
+            assert!(!said.contains("is not a setting"), "{file}: {said}");
+        }
     }
 }
 
@@ -157,7 +157,11 @@ fn the_files_agree_on_ports_paths_and_times() {
         "readOnlyRootFilesystem: true",
         "runAsNonRoot: true",
         "drop: [ALL]",
+        "enableServiceLinks: false",
     ] {
         assert!(manifest.contains(part), "{part}");
     }
+    // Probes come over IPv6 only in some clusters.
+    assert!(dockerfile.contains("GATEWAY_ADMIN=[::]:8081"));
+    assert!(manifest.contains("value: \"[::]:8081\""));
 }

@@ -206,3 +206,39 @@ async fn answers_come_through_as_they_are() {
     assert_eq!(response.headers()["date"], "Thu, 01 Jan 2026 00:00:00 GMT");
     assert_eq!(response.text().await.unwrap(), "whole");
 }
+
+/// What upstream sends cannot act in a browser on this machine.
+#[tokio::test]
+async fn headers_for_browsers_do_not_pass() {
+    let simulator = Simulator::start().await.unwrap();
+    let hostile = [
+        ("content-security-policy", "script-src *"),
+        ("clear-site-data", "\"*\""),
+        ("service-worker-allowed", "/"),
+        ("access-control-allow-origin", "*"),
+        ("access-control-allow-credentials", "true"),
+        ("strict-transport-security", "max-age=1"),
+        ("refresh", "0; url=https://evil.example/"),
+        ("set-cookie", "a=b"),
+    ];
+    let api = upstream(move |_| async move {
+        let mut response = Response::builder().header("content-type", "text/html");
+        for (name, value) in hostile {
+            response = response.header(name, value);
+        }
+        response
+            .body(Body::from("<script>alert(1)</script>"))
+            .unwrap()
+    })
+    .await;
+    let gateway = Gateway::start(&simulator, &api, &[]);
+    let response = gateway.fetch("/api/v2/page").await;
+    let headers = response.headers();
+    let policies: Vec<_> = headers.get_all("content-security-policy").iter().collect();
+    assert_eq!(policies, ["sandbox; default-src 'none'"]);
+    assert_eq!(headers["x-content-type-options"], "nosniff");
+    assert_eq!(headers["cross-origin-resource-policy"], "same-origin");
+    for (name, _) in &hostile[1..] {
+        assert!(!headers.contains_key(*name), "{name}");
+    }
+}
