@@ -20,11 +20,11 @@ use tower::util::{BoxCloneSyncService, MapRequest};
 use tower::{Layer, Service};
 
 use crate::config::Config;
-use crate::out::{Out, Response, chain};
+use crate::out::{HttpClient, Out, Response, chain};
 use crate::store::{self, Shared, Store};
 
 type Bodiless = Request<Empty<Bytes>>;
-type BodilessOut = MapRequest<Out, fn(Bodiless) -> Request<Body>>;
+type BodilessClient = MapRequest<HttpClient, fn(Bodiless) -> Request<Body>>;
 
 /// The client of the API with the token layer over it.
 #[derive(Clone)]
@@ -72,17 +72,13 @@ pub(crate) fn build(
 ) -> Result<(Vec<App>, Upstream), String> {
     let store = Store::open(config).map_err(|error| format!("GATEWAY_STORE: {error}"))?;
     // One window for all apps, as without a setting.
-    let limit = (
+    let (requests, per) = (
         config.officernd.rate_limit_requests,
         config.officernd.rate_limit_per,
     );
-    let rate_limit = match limit {
-        (None, None) => None,
-        (requests, per) => Some(RateLimit::new(
-            requests.unwrap_or(5),
-            per.unwrap_or(Duration::from_secs(60)),
-        )),
-    };
+    let per_minute = Duration::from_secs(60);
+    let rate_limit = (requests.is_some() || per.is_some())
+        .then(|| RateLimit::new(requests.unwrap_or(5), per.unwrap_or(per_minute)));
     let mut apps = Vec::new();
     for (slug, mut settings) in config.apps() {
         settings.keep_warm = warm;
@@ -116,8 +112,8 @@ impl App {
         out: &Out,
     ) -> Result<Self, BoxError> {
         let credentials = settings.credentials()?;
-        let client: MapRequest<Out, fn(Request<Full<Bytes>>) -> Request<Body>> =
-            MapRequest::new(out.clone(), |request| request.map(Body::new));
+        let to_body = |request: Request<Full<Bytes>>| request.map(Body::new);
+        let client = MapRequest::new(out.client.clone(), to_body);
         let provider = HttpTokenProvider::with_service(credentials, client)?;
         let last_error = LastError::default();
         let shared = store.map(|store| store.share(provider.clone()));
@@ -163,7 +159,7 @@ struct Remembering<P>(P, LastError);
 impl<P: TokenProvider> TokenProvider for Remembering<P> {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
         let result = self.0.fetch(cx).await;
-        // What was held back says less than what it is held back for.
+        // An error that was not attempted would hide the one whose backoff it waits for.
         if let Err(error) = &result
             && (!error.is_not_attempted() || error.source().is_some())
         {
@@ -181,7 +177,7 @@ impl<P: TokenProvider> TokenProvider for Remembering<P> {
 impl Upstream {
     fn new<L, Streaming, Replaying>(layer: &L, out: &Out) -> Self
     where
-        L: Layer<Out, Service = Streaming> + Layer<BodilessOut, Service = Replaying>,
+        L: Layer<HttpClient, Service = Streaming> + Layer<BodilessClient, Service = Replaying>,
         Streaming: Service<Request<Body>, Response = Response, Error = BoxError>,
         Streaming: Clone + Send + Sync + 'static,
         Streaming::Future: Send,
@@ -189,10 +185,12 @@ impl Upstream {
         Replaying: Clone + Send + Sync + 'static,
         Replaying::Future: Send,
     {
-        let bodiless: BodilessOut = MapRequest::new(out.clone(), |request| request.map(Body::new));
+        let client = out.client.clone();
+        let bodiless: BodilessClient =
+            MapRequest::new(client.clone(), |request| request.map(Body::new));
         let retry = RetryLayer::new(RetryUnauthorized::new());
         Self {
-            streaming: BoxCloneSyncService::new(layer.layer(out.clone())),
+            streaming: BoxCloneSyncService::new(layer.layer(client)),
             replaying: BoxCloneSyncService::new(retry.layer(layer.layer(bodiless))),
         }
     }

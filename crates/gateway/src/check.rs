@@ -2,14 +2,13 @@
 //! request for each organization, two if the first fails in passing.
 
 use std::collections::BTreeSet;
-use std::error::Error as StdError;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderValue, Method, Request, StatusCode, Uri};
+use axum::http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use officernd_auth::{AccessToken, Error, ErrorKind, OfficeRndAuthLayer, StaticToken};
 use tower::ServiceExt as _;
@@ -24,18 +23,22 @@ const TOKEN_URL: &str = "https://identity.officernd.com/oauth/token";
 /// For an answer to begin.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
-
 /// The exit code names the step: 2 configuration, 3 connection, 4 token, 5 scope, 6 organization.
 struct Problem(u8, String);
 
+/// What the steps need.
+#[derive(Clone, Copy)]
+pub(crate) struct Check<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) upstream: &'a Upstream,
+    pub(crate) out: &'a Out,
+}
+
 /// Prints a line for each step that works, and one for each organization that does not. The exit
 /// code is the first problem's.
-pub(crate) async fn run(config: &Config, apps: &[App], upstream: &Upstream, out: &Out) -> ExitCode {
-    say(&format!(
-        "configuration: valid; API at {}",
-        config.upstream_text()
-    ));
+pub(crate) async fn run(check: Check<'_>, apps: &[App]) -> ExitCode {
+    let api = check.config.upstream_text();
+    say(&format!("configuration: valid; API at {api}"));
     let mut code = ExitCode::SUCCESS;
     let mut failed = |Problem(step, sentence)| {
         let _ = writeln!(std::io::stderr(), "failed: {sentence}");
@@ -44,20 +47,19 @@ pub(crate) async fn run(config: &Config, apps: &[App], upstream: &Upstream, out:
         }
     };
     // Both ways, even if the first fails: one may be blocked.
-    let token_urls = apps
-        .iter()
-        .map(|app| app.settings.token_url.as_deref().unwrap_or(TOKEN_URL));
+    let token_urls = apps.iter().map(|app| app.settings.token_url.as_deref());
+    let token_urls = token_urls.map(|url| url.unwrap_or(TOKEN_URL));
     let mut urls: BTreeSet<String> = token_urls.filter_map(origin).collect();
-    urls.insert(config.upstream_text());
+    urls.insert(api);
     let mut connected = true;
     for url in &urls {
-        if let Err(problem) = connection(url, out).await {
+        if let Err(problem) = connection(url, check.out).await {
             failed(problem);
             connected = false;
         }
     }
     for app in apps.iter().filter(|_| connected) {
-        if let Err(problem) = organization(config, app, upstream, out).await {
+        if let Err(problem) = organization(check, app).await {
             failed(problem);
         }
     }
@@ -67,9 +69,7 @@ pub(crate) async fn run(config: &Config, apps: &[App], upstream: &Upstream, out:
 /// Any answer will do, since it came through DNS, proxy, TCP and TLS.
 async fn connection(url: &str, out: &Out) -> Result<(), Problem> {
     let problem = |text: &str| Problem(3, format!("connection: {text}"));
-    let uri: Uri = url
-        .parse()
-        .map_err(|_| Problem(2, format!("{url}: is not a URL")))?;
+    let uri: Uri = url.parse().map_err(|_| problem("is not a URL"))?;
     let through = match out.proxy(&uri) {
         Some(proxy) => format!(" through the proxy {proxy}"),
         None => String::new(),
@@ -77,20 +77,15 @@ async fn connection(url: &str, out: &Out) -> Result<(), Problem> {
     let mut request = Request::new(Body::empty());
     *request.method_mut() = Method::HEAD;
     *request.uri_mut() = uri;
-    match tokio::time::timeout(ANSWER_TIMEOUT, out.clone().oneshot(request)).await {
+    match tokio::time::timeout(ANSWER_TIMEOUT, out.client.clone().oneshot(request)).await {
         Ok(Ok(_)) => say(&format!("connection: {url} answers{through}")),
-        Ok(Err(error)) => return Err(problem(&chain(&error))),
+        Ok(Err(error)) => return Err(problem(&chain(&*error))),
         Err(_) => return Err(problem(&format!("{url}: no answer within 10 s"))),
     }
     Ok(())
 }
 
-async fn organization(
-    config: &Config,
-    app: &App,
-    upstream: &Upstream,
-    out: &Out,
-) -> Result<(), Problem> {
+async fn organization(check: Check<'_>, app: &App) -> Result<(), Problem> {
     let slug = app.slug.as_str();
     let name = match slug {
         "" => String::new(),
@@ -98,10 +93,8 @@ async fn organization(
     };
     let token = app.layer.cache().token().await;
     let token = token.map_err(|error| refused(&name, &error))?;
-    say(&format!(
-        "token{name}: lives {} s",
-        token.expires_in().as_secs()
-    ));
+    let life = token.expires_in().as_secs();
+    say(&format!("token{name}: lives {life} s"));
     if let Some(problem) = app.state().store_problem {
         return Err(Problem(3, format!("the store cannot be used: {problem}")));
     }
@@ -110,15 +103,14 @@ async fn organization(
         say("organization: not checked, OFFICERND_ORG_SLUG is not set");
         return Ok(());
     }
-    let found = locations(config, slug, upstream).await;
+    let found = locations(check, slug).await;
     // Another host may serve the organization, and be why it was not found. A 401 has started a
     // token request, which must not be given the time to be sent.
     if !matches!(found, Err(Problem(5, _)))
-        && let Some(region) = region(config, slug, &token, out).await
+        && let Some(region) = region(check, slug, &token).await
     {
-        say(&format!(
-            "region: {region} serves {slug}: set GATEWAY_UPSTREAM={region}"
-        ));
+        say(&format!("region: {region} serves {slug}"));
+        say(&format!("region: set GATEWAY_UPSTREAM={region}"));
         say(&format!(
             "region: in a Rust program, OFFICERND_ALLOW_ORIGINS={region}"
         ));
@@ -132,24 +124,21 @@ fn granted(name: &str, token: &AccessToken, asked: &[String]) -> Result<(), Prob
         say(&format!("scope{name}: as asked for"));
         return Ok(());
     };
-    let granted: BTreeSet<&str> = scope.split_whitespace().collect();
-    let missing = asked.iter().map(String::as_str);
-    let missing: Vec<&str> = missing.filter(|scope| !granted.contains(scope)).collect();
-    if missing.is_empty() {
-        say(&format!("scope{name}: {scope}"));
-        return Ok(());
+    let granted = |asked: &&String| scope.split_whitespace().any(|granted| granted == *asked);
+    if let Some(missing) = asked.iter().find(|asked| !granted(asked)) {
+        let problem = format!("the app{name} was not granted {missing}: add the scope to the app");
+        return Err(Problem(5, problem));
     }
-    let missing = missing.join(" ");
-    let problem = format!("the app{name} was not granted {missing}: add the scope to the app");
-    Err(Problem(5, problem))
+    say(&format!("scope{name}: {scope}"));
+    Ok(())
 }
 
-async fn locations(config: &Config, slug: &str, upstream: &Upstream) -> Result<(), Problem> {
+async fn locations(check: Check<'_>, slug: &str) -> Result<(), Problem> {
     let problem = |code, what: &str| Problem(code, format!("organization {slug}: {what}"));
     let path = format!("/api/v2/organizations/{slug}/locations");
     let mut request = Request::new(Empty::new());
-    *request.uri_mut() = at(config, &path).ok_or_else(|| problem(2, "is not a slug"))?;
-    let response = upstream.replaying.clone().oneshot(request);
+    *request.uri_mut() = at(check.config, &path).ok_or_else(|| problem(2, "is not a slug"))?;
+    let response = check.upstream.replaying.clone().oneshot(request);
     let response = match tokio::time::timeout(ANSWER_TIMEOUT, response).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => return Err(problem(3, &format!("the API: {}", chain(&*error)))),
@@ -166,7 +155,7 @@ async fn locations(config: &Config, slug: &str, upstream: &Upstream) -> Result<(
         }
         StatusCode::NOT_FOUND | StatusCode::INTERNAL_SERVER_ERROR => (
             6,
-            "no such organization for this app: an app belongs to the one that made it",
+            "no such organization for this app: it belongs to the one that made it",
         ),
         StatusCode::TOO_MANY_REQUESTS => (6, "the API's requests are used up"),
         _ => (6, "the API did not serve the request"),
@@ -176,19 +165,19 @@ async fn locations(config: &Config, slug: &str, upstream: &Upstream) -> Result<(
 
 /// Asks API v1 which host serves the organization. No answer means none: the app may have no scope
 /// for it.
-async fn region(config: &Config, slug: &str, token: &AccessToken, out: &Out) -> Option<String> {
+async fn region(check: Check<'_>, slug: &str, token: &AccessToken) -> Option<String> {
     let mut request = Request::new(Body::empty());
-    *request.uri_mut() = at(config, &format!("/api/v1/organizations/{slug}"))?;
-    let bearer: HeaderValue = token.header_value().clone();
+    *request.uri_mut() = at(check.config, &format!("/api/v1/organizations/{slug}"))?;
+    let bearer = token.header_value().clone();
     request.headers_mut().insert(AUTHORIZATION, bearer);
     let body = async {
-        let response = out.clone().oneshot(request).await.ok()?;
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES);
+        let response = check.out.client.clone().oneshot(request).await.ok()?;
+        let body = Limited::new(response.into_body(), 64 * 1024);
         body.collect().await.ok()
     };
     let body = tokio::time::timeout(ANSWER_TIMEOUT, body).await.ok()??;
     let region = region_in(&body.to_bytes())?;
-    (region != config.upstream_text()).then_some(region)
+    (region != check.config.upstream_text()).then_some(region)
 }
 
 /// Finds the regional host in the answer: an https origin that the layer accepts, and nothing else
@@ -227,7 +216,6 @@ fn refused(name: &str, error: &Error) -> Problem {
         ErrorKind::InvalidScope => 5,
         _ => 4,
     };
-    let error: &(dyn StdError + 'static) = error;
     Problem(code, format!("token{name}: {}", chain(error)))
 }
 

@@ -1,6 +1,6 @@
 //! The configuration: one struct, from a TOML file under environment variables.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,6 @@ use axum::http::Uri;
 use officernd_auth::Settings;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use toml::{Table, Value};
-
-/// What names the app of an organization.
-const CREDENTIALS: [&str; 4] = [
-    "client_id",
-    "client_id_file",
-    "client_secret",
-    "client_secret_file",
-];
 
 /// README.md lists the settings. `Settings` and the paths of files hold secrets: there is no `Debug`.
 #[derive(Deserialize)]
@@ -84,62 +76,81 @@ impl Default for Config {
     }
 }
 
-/// The settings of the file and the environment as one table, and where each was written.
-#[derive(Default)]
-struct Sources {
-    file: Option<PathBuf>,
-    table: Table,
-    /// The variables that were read.
-    variables: BTreeSet<String>,
-}
+/// Where a mistake is, as `officernd.jitter`, and what it is.
+type Mistake = (String, String);
+
+/// The settings in the environment: each path with the variable and its value.
+type Variables = BTreeMap<String, (String, Value)>;
 
 impl Config {
-    /// Reads the file, if one is named here or by `GATEWAY_CONFIG`, and the environment.
+    /// Reads the file, if one is named here or by `GATEWAY_CONFIG`, and the environment over it.
     ///
     /// # Errors
     ///
     /// Says where the first mistake is, and shows no value that may be a secret.
     pub(crate) fn read(file: Option<PathBuf>) -> Result<Self, String> {
         let file = file.or_else(|| std::env::var_os("GATEWAY_CONFIG").map(PathBuf::from));
-        let mut sources = Sources::default();
-        if let Some(path) = file {
-            sources.table = read_file(&path)?;
-            sources.file = Some(path);
+        let mut table = match &file {
+            Some(path) => read_file(path)?,
+            None => Table::new(),
+        };
+        let variables = variables()?;
+        for (path, (_, value)) in &variables {
+            match path.split_once('.') {
+                None => drop(table.insert(path.clone(), value.clone())),
+                Some((section, key)) => {
+                    let section = table.entry(section).or_insert_with(|| Table::new().into());
+                    let Some(section) = section.as_table_mut() else {
+                        continue;
+                    };
+                    if key == "scopes" {
+                        // Its other name in the file.
+                        section.remove("scope");
+                    }
+                    section.insert(key.to_owned(), value.clone());
+                }
+            }
         }
-        sources.read_environment()?;
-        sources.share_with_organizations()?;
-        let table = Value::Table(sources.table.clone());
-        let config: Self = serde_path_to_error::deserialize(table).map_err(|error| {
-            let path = error.path().to_string();
-            let problem = error.into_inner().message().to_owned();
-            sources.problem(&path, &problem)
-        })?;
-        config.check(&sources)
+        let config = share_with_organizations(&mut table).and_then(|()| {
+            let read = serde_path_to_error::deserialize::<_, Self>(Value::Table(table));
+            let read = read
+                .map_err(|error| (error.path().to_string(), error.inner().message().to_owned()));
+            read?.check()
+        });
+        config.map_err(|(path, problem)| {
+            let variable = variables.get(&path).map(|(name, _)| name.as_str());
+            let place = match (variable, &file) {
+                (Some(name), _) => name.to_owned(),
+                (None, Some(file)) => format!("{}: {path}", file.display()),
+                (None, None) => path,
+            };
+            format!("{place}: {}", with_nearest(problem, variable))
+        })
     }
 
     /// Checks what no setting says alone, and sets what the gateway decides.
-    fn check(mut self, sources: &Sources) -> Result<Self, String> {
+    fn check(mut self) -> Result<Self, Mistake> {
+        let mistake = |path: &str, problem: String| Err((path.to_owned(), problem));
         if let Listen::Tcp(listen) = self.listen
             && listen.port() == self.admin.port()
             && listen.port() != 0
         {
-            let problem = format!("uses port {} too", listen.port());
-            return Err(sources.problem("admin", &problem));
+            return mistake("admin", format!("uses port {} too", listen.port()));
         }
         let slugs = self
             .organizations
             .keys()
             .map(|slug| ("organizations", slug));
-        let own = self.org_slug.iter().map(|slug| ("org_slug", slug));
-        if let Some((path, slug)) = slugs.chain(own).find(|(_, slug)| !is_slug(slug)) {
+        let mut slugs = slugs.chain(self.org_slug.iter().map(|slug| ("org_slug", slug)));
+        if let Some((path, slug)) = slugs.find(|(_, slug)| !is_slug(slug)) {
             let problem = format!("{slug:?} is no slug: letters, digits, '-' and '_', at most 63");
-            return Err(sources.problem(path, &problem));
+            return mistake(path, problem);
         }
-        if let Some(default) = &self.default_organization
-            && !self.organizations.contains_key(default)
+        if let Some(slug) = &self.default_organization
+            && !self.organizations.contains_key(slug)
         {
-            let problem = format!("[organizations.{default}] is missing");
-            return Err(sources.problem("default_organization", &problem));
+            let problem = format!("[organizations.{slug}] is missing");
+            return mistake("default_organization", problem);
         }
         let upstream = self.upstream.0.to_string();
         for settings in self.organizations.values_mut().chain([&mut self.officernd]) {
@@ -153,9 +164,9 @@ impl Config {
     /// Whether no app is configured at all.
     pub(crate) fn has_no_credentials(&self) -> bool {
         let settings = &self.officernd;
-        let id = settings.client_id.is_some() || settings.client_id_file.is_some();
-        let secret = settings.client_secret.is_some() || settings.client_secret_file.is_some();
-        self.organizations.is_empty() && !id && !secret
+        let values = settings.client_id.is_some() || settings.client_secret.is_some();
+        let files = [&settings.client_id_file, &settings.client_secret_file];
+        self.organizations.is_empty() && !values && files == [&None, &None]
     }
 
     /// The API's origin, as in the log.
@@ -176,7 +187,7 @@ impl Config {
 fn read_file(path: &Path) -> Result<Table, String> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).map_err(|error| format!("{shown}: {error}"))?;
-    text.parse().map_err(|error: toml::de::Error| {
+    text.parse::<Table>().map_err(|error| {
         // Not its `Display`, which quotes the line: that may hold a secret.
         let before = error.span().and_then(|span| text.get(..span.start));
         let line = before.unwrap_or_default().matches('\n').count() + 1;
@@ -184,125 +195,92 @@ fn read_file(path: &Path) -> Result<Table, String> {
     })
 }
 
-impl Sources {
-    /// Lays the variables over the file. They are text: a secret of digits is a secret.
-    fn read_environment(&mut self) -> Result<(), String> {
-        let mut officernd = Table::new();
-        for (name, value) in std::env::vars_os() {
-            let Some(name) = name.to_str().filter(|name| !is_from_kubernetes(name)) else {
-                continue;
-            };
-            let own = name.strip_prefix("GATEWAY_");
-            let library = name.strip_prefix("OFFICERND_");
-            let (Some(key), false) = (own.or(library), is_no_setting(name)) else {
-                continue;
-            };
-            let key = key.to_ascii_lowercase();
-            let Ok(value) = value.into_string() else {
-                return Err(format!("{name}: is not UTF-8"));
-            };
-            if value.trim().is_empty() {
-                let problem = "is set but empty; set it to a value or unset it";
-                return Err(format!("{name}: {problem}"));
+/// Reads the environment. Values are text: a secret of digits is a secret.
+fn variables() -> Result<Variables, String> {
+    let mut variables = Variables::new();
+    for (name, value) in std::env::vars_os() {
+        let Some(name) = name.to_str() else { continue };
+        let path = match name.split_once('_') {
+            // Of programs around the gateway.
+            _ if matches!(name, "GATEWAY_CONFIG" | "OFFICERND_API_URL") => continue,
+            _ if is_from_kubernetes(name) => continue,
+            Some(("OFFICERND", "ORG_SLUG")) => "org_slug".to_owned(),
+            Some(("OFFICERND", "SCOPE")) => "officernd.scopes".to_owned(),
+            Some(("OFFICERND", key)) => format!("officernd.{}", key.to_ascii_lowercase()),
+            Some(("GATEWAY", "OFFICERND" | "ORGANIZATIONS")) => {
+                return Err(format!("{name}: is a table, which only a file can have"));
             }
-            self.variables.insert(name.to_owned());
-            match key.as_str() {
-                "officernd" | "organizations" => {
-                    return Err(format!("{name}: is a table, which only a file can have"));
-                }
-                "connections" | "body_limit" if own.is_some() => {
-                    let number = value.parse().map_or(Value::String(value), Value::Integer);
-                    self.table.insert(key, number);
-                }
-                "org_slug" => drop(self.table.insert(key, value.into())),
-                _ if own.is_some() => drop(self.table.insert(key, value.into())),
-                _ => drop(officernd.insert(key, value.into())),
-            }
-        }
-        rename_scope(&mut officernd);
-        let table = self
-            .table
-            .entry("officernd")
-            .or_insert_with(|| Table::new().into());
-        if let Value::Table(table) = table {
-            rename_scope(table);
-            table.extend(officernd);
-        }
-        Ok(())
-    }
-
-    /// Completes each `[organizations.SLUG]` with what `[officernd]` says for all.
-    fn share_with_organizations(&mut self) -> Result<(), String> {
-        let shared = self
-            .table
-            .get("officernd")
-            .and_then(Value::as_table)
-            .cloned();
-        let shared = shared.unwrap_or_default();
-        let Some(Value::Table(organizations)) = self.table.get_mut("organizations") else {
-            return Ok(());
+            Some(("GATEWAY", key)) => key.to_ascii_lowercase(),
+            _ => continue,
         };
-        for own in organizations
-            .iter_mut()
-            .filter_map(|(_, own)| own.as_table_mut())
+        let value = value
+            .into_string()
+            .map_err(|_| format!("{name}: is not UTF-8"))?;
+        if value.trim().is_empty() {
+            return Err(format!(
+                "{name}: is set but empty; set it to a value or unset it"
+            ));
+        }
+        let number = matches!(path.as_str(), "connections" | "body_limit");
+        let value = match value.parse() {
+            Ok(integer) if number => Value::Integer(integer),
+            _ => Value::String(value),
+        };
+        if let Some((other, before)) = variables.insert(path, (name.to_owned(), value.clone()))
+            && before != value
         {
-            rename_scope(own);
-            for (key, value) in &shared {
+            return Err(format!(
+                "{name} and {other} are both set and differ; keep one"
+            ));
+        }
+    }
+    Ok(variables)
+}
+
+/// Completes each `[organizations.SLUG]` with what `[officernd]` says for all.
+fn share_with_organizations(table: &mut Table) -> Result<(), Mistake> {
+    let shared = table.get("officernd").and_then(Value::as_table);
+    let shared = shared.cloned().unwrap_or_default();
+    let organizations = table.get_mut("organizations").and_then(Value::as_table_mut);
+    let Some(organizations) = organizations.filter(|tables| !tables.is_empty()) else {
+        return Ok(());
+    };
+    if let Some(key) = shared.keys().find(|key| key.starts_with("client_")) {
+        let problem = "belongs into each [organizations.SLUG], as there are several";
+        return Err((format!("officernd.{key}"), problem.to_owned()));
+    }
+    for (_, own) in organizations.iter_mut() {
+        let Some(own) = own.as_table_mut() else {
+            continue;
+        };
+        for (key, value) in &shared {
+            let is_set = key.starts_with("scope")
+                && (own.contains_key("scope") || own.contains_key("scopes"));
+            if !is_set {
                 own.entry(key).or_insert_with(|| value.clone());
             }
         }
-        let credential = CREDENTIALS.iter().find(|key| shared.contains_key(**key));
-        match credential.filter(|_| !organizations.is_empty()) {
-            None => Ok(()),
-            Some(key) => {
-                let problem = "belongs into each [organizations.SLUG], as there are several";
-                Err(self.problem(&format!("officernd.{key}"), problem))
-            }
-        }
     }
-
-    /// Names the place of a mistake: the variable, or the key in the file.
-    fn problem(&self, path: &str, problem: &str) -> String {
-        let variable = variable(path);
-        let is_variable = variable
-            .as_ref()
-            .filter(|name| self.variables.contains(*name));
-        let place = match (is_variable, &self.file) {
-            (Some(name), _) => name.clone(),
-            (None, Some(file)) => format!("{}: {path}", file.display()),
-            (None, None) => variable.clone().unwrap_or_else(|| path.to_owned()),
-        };
-        // serde says: unknown field `a`, expected one of `b`, `c`.
-        let mut names = problem.split('`').skip(1).step_by(2);
-        match (problem.strip_prefix("unknown field"), names.next()) {
-            (Some(_), Some(unknown)) => {
-                let near = names.min_by_key(|known| strsim::damerau_levenshtein(unknown, known));
-                let near = near.map(|near| match (is_variable, path.rsplit_once('.')) {
-                    (None, _) => near.to_owned(),
-                    (Some(_), None) => format!("GATEWAY_{}", near.to_uppercase()),
-                    (Some(_), Some(_)) => format!("OFFICERND_{}", near.to_uppercase()),
-                });
-                let near = near.unwrap_or_default();
-                format!("{place}: is not a setting; did you mean {near}?")
-            }
-            _ => format!("{place}: {problem}"),
-        }
-    }
+    Ok(())
 }
 
-/// The variable of a setting, if it has one.
-fn variable(path: &str) -> Option<String> {
-    match path.split_once('.') {
-        None if path == "org_slug" => Some("OFFICERND_ORG_SLUG".to_owned()),
-        None => Some(format!("GATEWAY_{}", path.to_uppercase())),
-        Some(("officernd", key)) => Some(format!("OFFICERND_{}", key.to_uppercase())),
-        Some(_) => None,
-    }
-}
-
-/// Of programs around the gateway.
-fn is_no_setting(name: &str) -> bool {
-    matches!(name, "GATEWAY_CONFIG" | "OFFICERND_API_URL")
+/// Names the known setting that is nearest to an unknown one. serde says: unknown field `a`,
+/// expected one of `b`, `c`.
+fn with_nearest(problem: String, variable: Option<&str>) -> String {
+    let mut names = problem.split('`').skip(1).step_by(2);
+    let unknown = names
+        .next()
+        .filter(|_| problem.starts_with("unknown field"));
+    let Some(unknown) = unknown else {
+        return problem;
+    };
+    let nearest = names.min_by_key(|known| strsim::damerau_levenshtein(unknown, known));
+    let nearest = nearest.unwrap_or_default();
+    let nearest = match variable.and_then(|name| name.split_once('_')) {
+        Some((prefix, _)) => format!("{prefix}_{}", nearest.to_uppercase()),
+        None => nearest.to_owned(),
+    };
+    format!("is not a setting; did you mean {nearest}?")
 }
 
 /// Kubernetes makes these for a Service called `gateway` or `officernd`, as in `GATEWAY_PORT`,
@@ -310,15 +288,6 @@ fn is_no_setting(name: &str) -> bool {
 fn is_from_kubernetes(name: &str) -> bool {
     let name = format!("{name}_");
     name.contains("_PORT_") || name.contains("_SERVICE_")
-}
-
-/// `scope` is another name of `scopes`, which tables that lie over each other must share.
-fn rename_scope(table: &mut Table) {
-    if !table.contains_key("scopes")
-        && let Some(scope) = table.remove("scope")
-    {
-        table.insert("scopes".to_owned(), scope);
-    }
 }
 
 fn is_slug(text: &str) -> bool {

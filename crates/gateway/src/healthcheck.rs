@@ -1,7 +1,7 @@
 //! `healthcheck`: asks the running gateway, for probes that run a command.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,18 +15,15 @@ const MAX_ANSWER_BYTES: u64 = 1024;
 
 /// Succeeds if the admin address answers 200 to this path.
 pub(crate) fn run(admin: SocketAddr, path: &str) -> ExitCode {
-    // An address that stands for all of a host's is reached on loopback; `[::]` on a host without
-    // IPv6 stands for 0.0.0.0.
-    let addresses: &[IpAddr] = match admin.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => &[Ipv4Addr::LOCALHOST.into()],
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
-            &[Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()]
-        }
-        ip => &[ip],
+    // An address that stands for all of a host's is reached on loopback; without IPv6, `[::]`
+    // stands for 0.0.0.0.
+    let hosts = match admin.ip().is_unspecified() {
+        true => vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()],
+        false => vec![admin.ip()],
     };
     let mut why = String::new();
-    for ip in addresses {
-        let address = SocketAddr::new(*ip, admin.port());
+    for host in hosts {
+        let address = SocketAddr::new(host, admin.port());
         why = match ask(address, path) {
             Ok(status) if status == "200" => return ExitCode::SUCCESS,
             Ok(status) => format!("http://{address}{path} answered {status}"),

@@ -25,10 +25,10 @@ impl Listener {
     pub(crate) async fn bind(listen: &Listen) -> Result<Self, String> {
         match listen {
             Listen::Tcp(address) => Self::tcp(*address).await,
-            Listen::Unix(path) => bind_unix(path)
-                .await
-                .map(|(listener, file)| Self::Unix(listener, file))
-                .map_err(|error| format!("cannot listen on {}: {error}", path.display())),
+            Listen::Unix(path) => match bind_unix(path).await {
+                Ok((listener, file)) => Ok(Self::Unix(listener, file)),
+                Err(error) => Err(format!("cannot listen on {}: {error}", path.display())),
+            },
         }
     }
 
@@ -38,20 +38,17 @@ impl Listener {
         if bound.is_err() && address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
             bound = TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await;
         }
-        bound
-            .map(Self::Tcp)
-            .map_err(|error| format!("cannot listen on {address}: {error}"))
+        let bound = bound.map_err(|error| format!("cannot listen on {address}: {error}"));
+        Ok(Self::Tcp(bound?))
     }
 
     /// As a URL, or as curl's `--unix-socket` takes it.
     pub(crate) fn name(&self) -> String {
         match self {
-            Self::Tcp(listener) => {
-                let address = listener.local_addr();
-                address
-                    .map(|address| format!("http://{address}"))
-                    .unwrap_or_default()
-            }
+            Self::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => format!("http://{address}"),
+                Err(_) => String::new(),
+            },
             Self::Unix(_, file) => format!("unix:{}", file.path.display()),
         }
     }

@@ -77,63 +77,44 @@ Options:
   --help, --version
 ";
 
+const VERSION: &str = concat!("officernd-gateway ", env!("CARGO_PKG_VERSION"), "\n");
+
 const NO_CREDENTIALS: &str = "\
 Set OFFICERND_CLIENT_ID_FILE, OFFICERND_CLIENT_SECRET_FILE and OFFICERND_SCOPES. To try the gateway
 without an account, use the environment that officernd-simulator prints.";
 
 fn main() -> ExitCode {
-    let (words, file) = match arguments(std::env::args().skip(1)) {
-        Ok(arguments) => arguments,
-        Err(problem) => return fail(2, format_args!("{problem}\n\n{USAGE}")),
-    };
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    let option = words.iter().position(|word| word == "--config");
+    let file = option.map(|at| words.drain(at..words.len().min(at + 2)).nth(1));
+    if file == Some(None) {
+        return fail(2, format_args!("--config needs a file\n\n{USAGE}"));
+    }
+    let file = file.flatten().map(PathBuf::from);
     let read = |command: fn(Config) -> ExitCode| match Config::read(file) {
         Ok(config) => command(config),
         Err(problem) => fail(2, problem),
     };
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["help" | "--help" | "-h", ..] => print(USAGE),
-        ["version" | "--version" | "-V", ..] => print(concat!(
-            "officernd-gateway ",
-            env!("CARGO_PKG_VERSION"),
-            "\n"
-        )),
+        ["version" | "--version" | "-V", ..] => print(VERSION),
         [] | ["run"] => read(|config| start(config, false)),
         ["check"] => read(|config| start(config, true)),
         ["healthcheck"] => read(|config| healthcheck::run(config.admin, "/healthz")),
         ["healthcheck", "ready"] => read(|config| healthcheck::run(config.admin, "/readyz")),
-        words => fail(
-            2,
-            format_args!("unknown command {}\n\n{USAGE}", words.join(" ")),
-        ),
-    }
-}
-
-/// Takes `--config FILE` out of the arguments.
-fn arguments(
-    mut arguments: impl Iterator<Item = String>,
-) -> Result<(Vec<String>, Option<PathBuf>), &'static str> {
-    let (mut words, mut file) = (Vec::new(), None);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--config" => file = Some(arguments.next().ok_or("--config needs a file")?.into()),
-            _ => words.push(argument),
+        words => {
+            let words = words.join(" ");
+            fail(2, format_args!("unknown command {words}\n\n{USAGE}"))
         }
     }
-    Ok((words, file))
 }
 
 #[tokio::main]
 async fn start(config: Config, check: bool) -> ExitCode {
-    let level = LevelFilter::INFO.into();
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            EnvFilter::builder()
-                .with_default_directive(level)
-                .from_env_lossy(),
-        )
-        .with_writer(std::io::stderr)
-        .init();
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
+    let log = tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy());
+    log.with_writer(std::io::stderr).init();
     // Before the caches, which count from their start.
     let exporter = match metrics::install(&config) {
         Ok(exporter) => exporter,
@@ -149,14 +130,17 @@ async fn start(config: Config, check: bool) -> ExitCode {
         Err(error) => return fail(2, error),
     };
     if check {
-        return check::run(&config, &apps, &upstream, &out).await;
+        let (config, upstream, out) = (&config, &upstream, &out);
+        let check = check::Check {
+            config,
+            upstream,
+            out,
+        };
+        return check::run(check, &apps).await;
     }
     match run(config, apps, upstream, exporter).await {
         Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => fail(
-            1,
-            "requests were still in flight when shutdown_timeout ended",
-        ),
+        Ok(false) => fail(1, "shutdown_timeout ended with requests still in flight"),
         Err(error) => fail(1, error),
     }
 }
@@ -195,12 +179,8 @@ async fn run(
     let api = proxy::router(&config, upstream, failures).layer(close);
 
     let (api_name, admin_name) = (api_listener.name(), admin_listener.name());
-    tracing::info!(
-        upstream = config.upstream_text(),
-        api_name,
-        admin_name,
-        "starting"
-    );
+    let upstream = config.upstream_text();
+    tracing::info!(upstream, api_name, admin_name, "starting");
     let mut out = std::io::stdout();
     writeln!(out, "admin on {admin_name}")?;
     writeln!(out, "listening on {api_name}")?;
@@ -230,13 +210,12 @@ async fn run(
         }
     };
     let connections = serve(api_listener, api, limits, signaled).await;
-    tracing::info!(connections = connections.count(), "leaving");
     leaving.store(true, Ordering::Relaxed);
+    let open = connections.count();
+    tracing::info!(open, "leaving");
     tokio::time::sleep(FAREWELL).await;
-    tracing::info!(
-        connections = connections.count(),
-        "leaving: the last answers"
-    );
+    let open = connections.count();
+    tracing::info!(open, "leaving: the last answers");
     let drained = tokio::time::timeout(config.shutdown_timeout, connections.shutdown()).await;
 
     drop(warm);

@@ -33,21 +33,15 @@ pub(crate) fn install(config: &Config) -> Result<PrometheusHandle, BuildError> {
         ])?
         .install_recorder()?;
     officernd_auth::observability::describe_metrics();
-    describe_histogram!(
-        DURATION,
-        Unit::Seconds,
-        "From a request's head to its answer's, by method and status."
-    );
+    let text = "From a request's head to its answer's, by method and status.";
+    describe_histogram!(DURATION, Unit::Seconds, text);
     describe_gauge!(INFO, "1, with what the gateway is as labels.");
     describe_gauge!(READY, "1 while /readyz answers 200.");
-    describe_gauge!(
-        TOKEN_LEFT,
-        Unit::Seconds,
-        "How long an organization's token lives from now; 0 without one."
-    );
+    let text = "How long an organization's token is still valid; 0 without one.";
+    describe_gauge!(TOKEN_LEFT, Unit::Seconds, text);
     describe_gauge!(
         FETCH_FAILURES,
-        "Fetches of an organization's token that failed since the last success."
+        "Failed fetches of a token since the last success."
     );
     // Alerts count from 0: without a first sample of 0, `increase()` misses the first event.
     counter!("officernd_auth_token_requests_total").increment(0);

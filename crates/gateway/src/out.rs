@@ -4,9 +4,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -22,15 +20,18 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use officernd_auth::BoxError;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
-use tower::{Service, ServiceExt as _};
+use tower::util::BoxCloneSyncService;
+use tower::{ServiceExt as _, service_fn};
 
 pub(crate) type Response = hyper::Response<Incoming>;
-
-type BoxFuture<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
 /// For TCP, a proxy's tunnel and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 const TCP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// RFC 9110 section 9.2.2, without TRACE.
+#[rustfmt::skip]
+const IDEMPOTENT: [Method; 5] = [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS];
 
 /// Shorter than servers keep a connection: none is used while it closes.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -50,11 +51,15 @@ const WORDS: [(&str, &str); 10] = [
     ("invalid HTTP", "the answer is not HTTP"),
 ];
 
-/// The client. Sends a request byte for byte as it came, and follows no redirect.
+/// The client, without its type. Sends a request byte for byte as it came, and follows no redirect.
+pub(crate) type HttpClient = BoxCloneSyncService<Request<Body>, Response, BoxError>;
+
+type Stream = MaybeHttpsStream<MaybeHttpsStream<TokioIo<TcpStream>>>;
+
 #[derive(Clone)]
 pub(crate) struct Out {
-    http: Client<Connector, Body>,
-    connector: Connector,
+    pub(crate) client: HttpClient,
+    proxies: Arc<Matcher>,
 }
 
 impl Out {
@@ -79,116 +84,81 @@ impl Out {
             .and_then(ConfigBuilderExt::try_with_platform_verifier)
             .map_err(|error| format!("{error}; install ca-certificates or set SSL_CERT_FILE"))?;
         let tls = Arc::new(tls.with_no_client_auth());
-        let connector = Connector {
-            direct: HttpsConnector::from((tcp, Arc::clone(&tls))),
-            tls,
-            proxies: Arc::new(Matcher::from_env()),
-        };
+        let direct = HttpsConnector::from((tcp, Arc::clone(&tls)));
+        let proxies = Arc::new(Matcher::from_env());
+        let matcher = Arc::clone(&proxies);
+        let connector = service_fn(move |uri: Uri| {
+            let proxy = intercept(&matcher, &uri);
+            connect(uri, proxy, direct.clone(), Arc::clone(&tls))
+        });
         let http = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .build(connector.clone());
-        Ok(Self { http, connector })
+            .build(BoxCloneSyncService::new(connector));
+        let client = service_fn(move |request| send(http.clone(), request));
+        let client = BoxCloneSyncService::new(client);
+        Ok(Self { client, proxies })
     }
 
     /// The proxy on the way to this URL.
     pub(crate) fn proxy(&self, uri: &Uri) -> Option<Uri> {
-        self.connector.proxy(uri).map(|proxy| proxy.uri().clone())
+        intercept(&self.proxies, uri).map(|proxy| proxy.uri().clone())
     }
 }
 
-impl Service<Request<Body>> for Out {
-    type Response = Response;
-    type Error = Unanswered;
-    type Future = BoxFuture<Response, Unanswered>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Unanswered>> {
-        Poll::Ready(Ok(()))
+/// Sends a request, and once more if its connection closed and that is safe.
+async fn send(
+    http: Client<BoxCloneSyncService<Uri, Stream, BoxError>, Body>,
+    request: Request<Body>,
+) -> Result<Response, BoxError> {
+    let host = request.uri().authority().map(ToString::to_string);
+    let (parts, body) = request.into_parts();
+    // A body streams, and so cannot be sent twice.
+    let idempotent = body.is_end_stream() && IDEMPOTENT.contains(&parts.method);
+    let again = idempotent.then(|| parts.clone());
+    let mut answer = http.request(Request::from_parts(parts, body)).await;
+    if let (Err(error), Some(parts)) = (&answer, again)
+        && is_closed(error)
+    {
+        answer = http
+            .request(Request::from_parts(parts, Body::empty()))
+            .await;
     }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let http = self.http.clone();
-        Box::pin(async move {
-            let host = request.uri().authority().map(ToString::to_string);
-            let again = copy_if_idempotent(&request);
-            let mut answer = http.request(request).await;
-            if let (Err(error), Some(again)) = (&answer, again)
-                && is_closed(error)
-            {
-                answer = http.request(again).await;
-            }
-            answer.map_err(|error| Unanswered {
-                cause: cause(&error),
-                host: host.unwrap_or_default(),
-                source: error,
-            })
-        })
-    }
+    answer.map_err(|source| {
+        let (cause, host) = (cause(&source), host.unwrap_or_default());
+        let unanswered = Unanswered {
+            cause,
+            host,
+            source,
+        };
+        unanswered.into()
+    })
 }
 
-/// RFC 9110 section 9.2.2: may be sent again after the connection closed. A body streams, and so
-/// cannot.
-fn copy_if_idempotent(request: &Request<Body>) -> Option<Request<Body>> {
-    let idempotent = [
-        Method::GET,
-        Method::HEAD,
-        Method::PUT,
-        Method::DELETE,
-        Method::OPTIONS,
-    ];
-    if !request.body().is_end_stream() || !idempotent.contains(request.method()) {
-        return None;
-    }
-    let mut copy = Request::new(Body::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+/// Plain http is on this machine: a proxy would get the token in the clear.
+fn intercept(proxies: &Matcher, uri: &Uri) -> Option<Intercept> {
+    let https = uri.scheme() == Some(&Scheme::HTTPS);
+    proxies.intercept(uri).filter(|_| https)
 }
 
-/// Connects directly or through the proxy that the environment names.
-#[derive(Clone)]
-struct Connector {
+/// Connects directly or through a proxy's tunnel.
+async fn connect(
+    uri: Uri,
+    proxy: Option<Intercept>,
     direct: HttpsConnector<HttpConnector>,
     tls: Arc<ClientConfig>,
-    proxies: Arc<Matcher>,
-}
-
-impl Connector {
-    /// Plain http is on this machine: a proxy would get the token in the clear.
-    fn proxy(&self, uri: &Uri) -> Option<Intercept> {
-        let https = uri.scheme() == Some(&Scheme::HTTPS);
-        self.proxies.intercept(uri).filter(|_| https)
-    }
-}
-
-impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<MaybeHttpsStream<TokioIo<TcpStream>>>;
-    type Error = BoxError;
-    type Future = BoxFuture<Self::Response, BoxError>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let proxy = self.proxy(&uri);
-        let Self { direct, tls, .. } = self.clone();
-        Box::pin(async move {
-            let connecting = async {
-                let Some(proxy) = proxy else {
-                    return direct.oneshot(uri).await.map(MaybeHttpsStream::Http);
-                };
-                let mut tunnel = Tunnel::new(proxy.uri().clone(), direct);
-                if let Some(basic) = proxy.basic_auth() {
-                    tunnel = tunnel.with_auth(basic.clone());
-                }
-                HttpsConnector::from((tunnel, tls)).oneshot(uri).await
-            };
-            let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
-            connected.unwrap_or_else(|elapsed| Err(elapsed.into()))
-        })
-    }
+) -> Result<Stream, BoxError> {
+    let connecting = async {
+        let Some(proxy) = proxy else {
+            return direct.oneshot(uri).await.map(MaybeHttpsStream::Http);
+        };
+        let mut tunnel = Tunnel::new(proxy.uri().clone(), direct);
+        if let Some(basic) = proxy.basic_auth() {
+            tunnel = tunnel.with_auth(basic.clone());
+        }
+        HttpsConnector::from((tunnel, tls)).oneshot(uri).await
+    };
+    tokio::time::timeout(CONNECT_TIMEOUT, connecting).await?
 }
 
 /// The matcher ignores what it cannot parse, and requests would go past the proxy.

@@ -61,25 +61,17 @@ async fn a_regional_host_is_printed_with_the_setting_for_it() {
     let pass = || Fault::Delay(std::time::Duration::ZERO);
     let eu = "https://eu.officernd.com/api?key=hunter2";
     let own = network.url.as_str();
-    for (locations, answer, code, line) in [
-        (
-            pass(),
-            region(eu),
-            0,
-            "set GATEWAY_UPSTREAM=https://eu.officernd.com\n",
-        ),
+    #[rustfmt::skip]
+    let cases = [
+        (pass(), region(eu), 0, "set GATEWAY_UPSTREAM=https://eu.officernd.com\n"),
         // It may be why the first request failed.
-        (
-            Fault::Status(404),
-            region(eu),
-            6,
-            "OFFICERND_ALLOW_ORIGINS=https://eu.officernd.com\n",
-        ),
+        (Fault::Status(404), region(eu), 6, "OFFICERND_ALLOW_ORIGINS=https://eu.officernd.com\n"),
         // An app may have no scope of API v1, and the host may be the configured one.
         (pass(), Fault::Status(401), 0, ""),
         (pass(), region(own), 0, ""),
         (pass(), Fault::json(200, " ".repeat(65 * 1024)), 0, ""),
-    ] {
+    ];
+    for (locations, answer, code, line) in cases {
         faults.next(1, locations);
         faults.next(1, answer);
         let (exit, said) = check(&network, &[]).await;
@@ -88,65 +80,46 @@ async fn a_regional_host_is_printed_with_the_setting_for_it() {
         assert_eq!(said.contains("region: "), !line.is_empty(), "{said}");
     }
     assert_eq!(network.officernd.token_requests(), 5, "one for each run");
+    let long = format!("https://{}.example", ["a"; 60].concat().repeat(5));
+    #[rustfmt::skip]
+    let none = [
+        "http://eu.officernd.com", "eu.officernd.com", "https://me:hunter2@eu.officernd.com", "https://a;b.example",
+        "https://\u{430}pp.officernd.com", "https://*.officernd.com", "https://", "javascript:alert(1)", "", &long,
+    ];
+    for url in none {
+        faults.next(1, pass());
+        faults.next(1, region(url));
+        let (exit, said) = check(&network, &[]).await;
+        assert_eq!(exit, Some(0), "{said}");
+        assert!(!said.contains("region: "), "{url}: {said}");
+    }
 }
+
+/// Changed variables, faults of the token endpoint and the API, exit code and words.
+type Step<'a> = (
+    &'a [(&'a str, &'a str)],
+    Option<Fault>,
+    Option<Fault>,
+    i32,
+    &'a str,
+);
 
 #[tokio::test]
 async fn each_step_that_fails_has_its_exit_code_and_words() {
     let network = Network::start("steps").await;
     let narrowed =
         r#"{"access_token":"abc","token_type":"Bearer","expires_in":60,"scope":"other"}"#;
-    let steps: [(&[(&str, &str)], Option<Fault>, Option<Fault>, i32, &str); 9] = [
-        (
-            &[("OFFICERND_JITTER", "9.0")],
-            None,
-            None,
-            2,
-            "jitter is not between",
-        ),
-        (
-            &[("OFFICERND_CLIENT_SECRET", "")],
-            None,
-            None,
-            2,
-            "client_secret",
-        ),
-        (
-            &[("OFFICERND_CLIENT_SECRET", "wrong")],
-            None,
-            None,
-            4,
-            "client id and secret",
-        ),
+    #[rustfmt::skip]
+    let steps: [Step<'_>; 9] = [
+        (&[("OFFICERND_JITTER", "9.0")], None, None, 2, "jitter is not between"),
+        (&[("OFFICERND_CLIENT_SECRET", "")], None, None, 2, "client_secret"),
+        (&[("OFFICERND_CLIENT_SECRET", "wrong")], None, None, 4, "client id and secret"),
         (&[("OFFICERND_SCOPES", "no.such")], None, None, 5, "scope"),
-        (
-            &[("OFFICERND_ORG_SLUG", "other")],
-            None,
-            None,
-            6,
-            "no such organization",
-        ),
+        (&[("OFFICERND_ORG_SLUG", "other")], None, None, 6, "no such organization"),
         (&[], Some(Fault::Garbage), None, 4, "token"),
-        (
-            &[],
-            Some(Fault::json(200, narrowed)),
-            None,
-            5,
-            "not granted officernd.api.read",
-        ),
-        (
-            &[],
-            None,
-            Some(Fault::Status(403)),
-            5,
-            "scope that reads locations",
-        ),
-        (
-            &[],
-            None,
-            Some(Fault::Status(429)),
-            6,
-            "requests are used up",
-        ),
+        (&[], Some(Fault::json(200, narrowed)), None, 5, "not granted officernd.api.read"),
+        (&[], None, Some(Fault::Status(403)), 5, "scope that reads locations"),
+        (&[], None, Some(Fault::Status(429)), 6, "requests are used up"),
     ];
     for (changed, token, api, code, words) in steps {
         network.officernd.token_faults().clear();

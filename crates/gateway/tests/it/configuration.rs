@@ -23,88 +23,33 @@ const APP: [(&str, &str); 3] = [
 
 #[test]
 fn each_mistake_is_named_with_its_place() {
-    for (name, value, problem) in [
-        (
-            "GATEWAY_LISTEN",
-            "0.0.0.0:0",
-            "0.0.0.0:0 is not a loopback address",
-        ),
-        (
-            "GATEWAY_LISTEN",
-            "[::]:0",
-            "[::]:0 is not a loopback address",
-        ),
-        (
-            "GATEWAY_LISTEN",
-            "192.0.2.1:0",
-            "192.0.2.1:0 is not a loopback address",
-        ),
+    #[rustfmt::skip]
+    let cases = [
+        ("GATEWAY_LISTEN", "0.0.0.0:0", "0.0.0.0:0 is not a loopback address"),
+        ("GATEWAY_LISTEN", "[::]:0", "[::]:0 is not a loopback address"),
+        ("GATEWAY_LISTEN", "192.0.2.1:0", "192.0.2.1:0 is not a loopback address"),
         // Accepted by the kernel, refused by the check of `Host`.
-        (
-            "GATEWAY_LISTEN",
-            "127.0.0.2:0",
-            "127.0.0.2:0 is not a loopback address",
-        ),
-        (
-            "GATEWAY_LISTEN",
-            "localhost:0",
-            "localhost:0 is neither an address",
-        ),
-        (
-            "GATEWAY_LISTEN",
-            "unix:api.sock",
-            "unix:api.sock is not unix: and an absolute path",
-        ),
+        ("GATEWAY_LISTEN", "127.0.0.2:0", "127.0.0.2:0 is not a loopback address"),
+        ("GATEWAY_LISTEN", "localhost:0", "localhost:0 is neither an address"),
+        ("GATEWAY_LISTEN", "unix:api.sock", "unix:api.sock is not unix: and an absolute path"),
         ("GATEWAY_ADMIN", "8081", "invalid socket address"),
-        (
-            "GATEWAY_UPSTREAM",
-            "app.officernd.com",
-            "is not https://host",
-        ),
-        (
-            "GATEWAY_UPSTREAM",
-            "https://*.officernd.com",
-            "is not https://host",
-        ),
-        (
-            "GATEWAY_UPSTREAM",
-            "https://app.officernd.com/base",
-            "is not https://host",
-        ),
-        (
-            "GATEWAY_UPSTREAM",
-            "http://app.officernd.com",
-            "is not https://host",
-        ),
+        ("GATEWAY_UPSTREAM", "app.officernd.com", "is not https://host"),
+        ("GATEWAY_UPSTREAM", "https://*.officernd.com", "is not https://host"),
+        ("GATEWAY_UPSTREAM", "https://app.officernd.com/base", "is not https://host"),
+        ("GATEWAY_UPSTREAM", "http://app.officernd.com", "is not https://host"),
         ("GATEWAY_UPSTREAM", "", "is set but empty"),
         ("GATEWAY_CONNECTIONS", "0", "invalid value"),
         ("GATEWAY_BODY_LIMIT", "lots", "invalid type"),
         ("GATEWAY_BODY_TIMEOUT", "0s", "is zero"),
         ("GATEWAY_HEAD_TIMEOUT", "10", "is not a time"),
         ("GATEWAY_ANSWER_TIMEOUT", "2days", "is over a day"),
-        (
-            "GATEWAY_STORE",
-            "memcached://:hunter2@cache",
-            "is none of redis://",
-        ),
-        (
-            "GATEWAY_DEFAULT_ORGANIZATION",
-            "acme",
-            "[organizations.acme] is missing",
-        ),
-        (
-            "GATEWAY_ORGANIZATIONS",
-            "acme",
-            "is a table, which only a file can have",
-        ),
+        ("GATEWAY_STORE", "memcached://:hunter2@cache", "is none of redis://"),
+        ("GATEWAY_DEFAULT_ORGANIZATION", "acme", "[organizations.acme] is missing"),
+        ("GATEWAY_ORGANIZATIONS", "acme", "is a table, which only a file can have"),
         ("OFFICERND_FETCH_TIMEOUT", "10", "a duration has a unit"),
         ("OFFICERND_ORG_SLUG", "a/b", "\"a/b\" is no slug"),
-        (
-            "OFFICERND_SCOPE",
-            "other",
-            "and OFFICERND_SCOPES are both set and differ",
-        ),
-    ] {
+    ];
+    for (name, value, problem) in cases {
         let said = refusal(&[&APP[..], &[(name, value)]].concat());
         let problem = format!("{name}: {problem}");
         assert!(said.contains(&problem), "{problem} in {said}");
@@ -116,6 +61,11 @@ fn each_mistake_is_named_with_its_place() {
         let said = refusal(&[&APP[..], &[("GATEWAY_LISTEN", listen)]].concat());
         assert!(said.contains(why), "{said}");
     }
+    let said = refusal(&[&APP[..], &[("OFFICERND_SCOPE", "other")]].concat());
+    assert!(
+        said.contains("OFFICERND_SCOPE are both set and differ"),
+        "{said}"
+    );
     let both = [
         ("GATEWAY_LISTEN", "127.0.0.1:18080"),
         ("GATEWAY_ADMIN", "0.0.0.0:18080"),
@@ -141,39 +91,20 @@ fn an_unknown_name_is_refused_with_the_nearest_known_one() {
 #[test]
 fn mistakes_in_the_file_are_named_with_its_name_and_key() {
     let folder = Folder::new("mistakes");
-    for (text, problem) in [
-        (
-            "conections = 5",
-            "conections: is not a setting; did you mean connections?",
-        ),
-        (
-            "[oficernd]",
-            "oficernd: is not a setting; did you mean officernd?",
-        ),
-        (
-            "[officernd]\nclient_secret = 123",
-            "officernd.client_secret: this must be text",
-        ),
-        (
-            "[officernd]\nrefresh_ahed = '5m'",
-            "officernd.refresh_ahed: is not a setting; did you mean refresh_ahead?",
-        ),
-        (
-            "[organizations.acme]\nclient_idd = 'a'",
-            "organizations.acme.client_idd: is not a setting; did you mean client_id?",
-        ),
-        (
-            "[organizations.'a b']\nclient_id = 'a'",
-            "organizations: \"a b\" is no slug",
-        ),
-        (
-            "[officernd]\nclient_id = 'a'\n[organizations.acme]",
-            "officernd.client_id: belongs into each [organizations.SLUG]",
-        ),
+    #[rustfmt::skip]
+    let cases = [
+        ("conections = 5", "conections: is not a setting; did you mean connections?"),
+        ("[oficernd]", "oficernd: is not a setting; did you mean officernd?"),
+        ("[officernd]\nclient_secret = 123", "officernd.client_secret: this must be text"),
+        ("[officernd]\nrefresh_ahed = '5m'", "officernd.refresh_ahed: is not a setting; did you mean refresh_ahead?"),
+        ("[organizations.acme]\nclient_idd = 'a'", "organizations.acme.client_idd: is not a setting; did you mean client_id?"),
+        ("[organizations.'a b']\nclient_id = 'a'", "organizations: \"a b\" is no slug"),
+        ("[officernd]\nclient_id = 'a'\n[organizations.acme]", "officernd.client_id: belongs into each [organizations.SLUG]"),
         ("upstream = 8080", "upstream: invalid type"),
         // What stands on the line may be a secret.
         ("a = 1\nb = hunter2", "gateway.toml, line 2: "),
-    ] {
+    ];
+    for (text, problem) in cases {
         let file = folder.file("gateway.toml", text);
         let said = refusal(&[("GATEWAY_CONFIG", &file)]);
         let place = match problem.contains(", line") {

@@ -3,7 +3,6 @@
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, Response};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt as _, channel::Channel};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -79,33 +78,6 @@ pub(crate) async fn connection(
     let (client, connection) = http1::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     client
-}
-
-#[tokio::test]
-async fn bodies_stream_both_ways_at_once() {
-    let simulator = Simulator::start().await.unwrap();
-    let api = upstream(|request| async { Response::new(Body::new(request.into_body())) }).await;
-    let gateway = Gateway::start(&simulator, &api, &[]);
-    let mut client = connection(&gateway).await;
-    let (mut send, body) = Channel::<Bytes>::new(1);
-    let request = Request::post("/api/echo")
-        .header("host", "localhost")
-        .body(body.boxed())
-        .unwrap();
-    let response = tokio::spawn(client.send_request(request));
-    send.send_data("ping 0".into()).await.unwrap();
-    let mut echo = within(response).await.unwrap().unwrap().into_body();
-    for n in 1..20 {
-        let frame = within(echo.frame()).await.unwrap().unwrap();
-        // It came back before the next was sent.
-        assert_eq!(frame.into_data().unwrap(), format!("ping {}", n - 1));
-        send.send_data(format!("ping {n}").into()).await.unwrap();
-    }
-    drop(send);
-    assert_eq!(
-        within(echo.collect()).await.unwrap().to_bytes(),
-        Bytes::from("ping 19")
-    );
 }
 
 #[tokio::test]

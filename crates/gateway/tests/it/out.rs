@@ -92,43 +92,14 @@ async fn each_cause_has_its_words_in_the_log_in_check_and_in_readyz() {
     let nowhere = format!("https://{nowhere}");
     let lost = format!("http://{}", nowhere.trim_start_matches("https://"));
     let own = network.certificate.as_str();
+    #[rustfmt::skip]
     let cases = [
         ("DNS", APP, "", own, "its name does not resolve"),
-        (
-            "refused",
-            nowhere.as_str(),
-            "",
-            own,
-            "the connection was refused",
-        ),
-        (
-            "unknown CA",
-            network.url.as_str(),
-            "",
-            "",
-            "its certificate is of an unknown CA",
-        ),
-        (
-            "proxy: 407",
-            APP,
-            wants_password.url.as_str(),
-            own,
-            "user name and a password (407)",
-        ),
-        (
-            "proxy: 403",
-            APP,
-            forbids.url.as_str(),
-            own,
-            "the proxy refused the connection",
-        ),
-        (
-            "no proxy there",
-            APP,
-            lost.as_str(),
-            own,
-            "the proxy cannot be reached",
-        ),
+        ("refused", nowhere.as_str(), "", own, "the connection was refused"),
+        ("unknown CA", network.url.as_str(), "", "", "its certificate is of an unknown CA"),
+        ("proxy: 407", APP, wants_password.url.as_str(), own, "user name and a password (407)"),
+        ("proxy: 403", APP, forbids.url.as_str(), own, "the proxy refused the connection"),
+        ("no proxy there", APP, lost.as_str(), own, "the proxy cannot be reached"),
     ];
     for (name, server, proxy, certificate, words) in cases {
         let change = |command: &mut std::process::Command| {
