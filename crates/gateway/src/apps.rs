@@ -15,22 +15,30 @@ use officernd_auth::{
     RetryUnauthorized, Settings, TokenProvider, TokenStatus,
 };
 use serde::Serialize;
+use tower::Layer as _;
 use tower::retry::RetryLayer;
 use tower::util::{BoxCloneSyncService, MapRequest};
-use tower::{Layer, Service};
 
 use crate::config::Config;
 use crate::out::{HttpClient, Out, Response, chain};
-use crate::store::{self, Shared, Store};
+use crate::store::{Shared, Store};
 
 type Bodiless = Request<Empty<Bytes>>;
-type BodilessClient = MapRequest<HttpClient, fn(Bodiless) -> Request<Body>>;
+
+/// What the configuration describes.
+pub(crate) struct Setup {
+    pub(crate) config: Config,
+    pub(crate) out: Out,
+    /// By slug.
+    pub(crate) apps: Vec<App>,
+    pub(crate) upstream: Upstream,
+}
 
 /// The client of the API with the token layer over it.
 #[derive(Clone)]
 pub(crate) struct Upstream {
     /// For requests with a body, which streams and so cannot be sent twice.
-    pub(crate) streaming: BoxCloneSyncService<Request<Body>, Response, BoxError>,
+    pub(crate) streaming: HttpClient,
     /// For those without: a 401 is answered by a replay with the next token.
     pub(crate) replaying: BoxCloneSyncService<Bodiless, Response, BoxError>,
 }
@@ -59,48 +67,63 @@ pub(crate) struct State {
     pub(crate) status: TokenStatus,
 }
 
-/// Builds the apps, in the order of their slugs, and the client over them. `warm` fetches the first
-/// tokens now, and keeps them fresh without requests.
-///
-/// # Errors
-///
-/// Names the setting that is missing or cannot be used.
-pub(crate) fn build(
-    config: &Config,
-    out: &Out,
-    warm: bool,
-) -> Result<(Vec<App>, Upstream), String> {
-    let store = Store::open(config).map_err(|error| format!("GATEWAY_STORE: {error}"))?;
-    // One window for all apps, as without a setting.
-    let (requests, per) = (
-        config.officernd.rate_limit_requests,
-        config.officernd.rate_limit_per,
-    );
-    let per_minute = Duration::from_secs(60);
-    let rate_limit = (requests.is_some() || per.is_some())
-        .then(|| RateLimit::new(requests.unwrap_or(5), per.unwrap_or(per_minute)));
-    let mut apps = Vec::new();
-    for (slug, mut settings) in config.apps() {
-        settings.keep_warm = warm;
-        let place = match config.organizations.is_empty() {
-            true => String::new(),
-            false => format!("[organizations.{slug}]: "),
-        };
-        let app = App::new(slug, settings, rate_limit.clone(), store.as_ref(), out);
-        apps.push(app.map_err(|error| format!("{place}{error}"))?);
-    }
-    let upstream = match apps.as_slice() {
-        [app] if config.organizations.is_empty() => Upstream::new(&app.layer, out),
-        apps => {
-            let layers = apps.iter().map(|app| (app.slug.clone(), app.layer.clone()));
-            let mut layer = OrganizationsLayer::new(layers.collect::<HashMap<_, _>>());
-            if let Some(default) = &config.default_organization {
-                layer = layer.default_organization(default);
-            }
-            Upstream::new(&layer, out)
+impl Setup {
+    /// `warm` fetches the first tokens now, and keeps them fresh without requests.
+    ///
+    /// # Errors
+    ///
+    /// Names the setting that is missing or cannot be used.
+    pub(crate) fn new(config: Config, warm: bool) -> Result<Self, String> {
+        let out = Out::new(config.body_timeout)?;
+        let store = Store::open(&config).map_err(|error| format!("GATEWAY_STORE: {error}"))?;
+        let (requests, per) = (
+            config.officernd.rate_limit_requests,
+            config.officernd.rate_limit_per,
+        );
+        let per_minute = Duration::from_secs(60);
+        // One window for all apps, as without a setting.
+        let rate_limit = (requests.is_some() || per.is_some())
+            .then(|| RateLimit::new(requests.unwrap_or(5), per.unwrap_or(per_minute)));
+        let several = !config.organizations.is_empty();
+        let mut apps = Vec::new();
+        for (slug, mut settings) in config.apps() {
+            settings.keep_warm = warm;
+            let place = if several {
+                format!("[organizations.{slug}]: ")
+            } else {
+                String::new()
+            };
+            let app = App::new(slug, settings, rate_limit.clone(), store.as_ref(), &out);
+            apps.push(app.map_err(|error| format!("{place}{error}"))?);
         }
-    };
-    Ok((apps, upstream))
+        let client = out.client.clone();
+        let streaming = match apps.as_slice() {
+            [app] if !several => BoxCloneSyncService::new(app.layer.layer(client)),
+            apps => {
+                let layers = apps.iter().map(|app| (app.slug.clone(), app.layer.clone()));
+                let mut layer = OrganizationsLayer::new(layers.collect::<HashMap<_, _>>());
+                if let Some(default) = &config.default_organization {
+                    layer = layer.default_organization(default);
+                }
+                BoxCloneSyncService::new(layer.layer(client))
+            }
+        };
+        let bodiless = MapRequest::new(streaming.clone(), |request: Bodiless| {
+            request.map(Body::new)
+        });
+        let replaying = RetryLayer::new(RetryUnauthorized::new()).layer(bodiless);
+        let replaying = BoxCloneSyncService::new(replaying);
+        let upstream = Upstream {
+            streaming,
+            replaying,
+        };
+        Ok(Self {
+            config,
+            out,
+            apps,
+            upstream,
+        })
+    }
 }
 
 impl App {
@@ -136,18 +159,18 @@ impl App {
 
     pub(crate) fn state(&self) -> State {
         let status = self.layer.cache().status();
-        let last = self
-            .last_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let last = self.last_error.lock();
+        let last = last.unwrap_or_else(PoisonError::into_inner);
         let problem = status.last_error.map(|kind| match &*last {
             Some(error) if error.kind() == kind => chain(error),
             _ => kind.to_string(),
         });
+        let store = self.shared.as_ref().map(Shared::status);
+        let unavailable = store.filter(|store| !store.available);
         State {
             organization: self.slug.clone(),
             problem,
-            store_problem: self.shared.as_ref().and_then(store::problem),
+            store_problem: unavailable.map(|store| store.last_error.unwrap_or_default()),
             status,
         }
     }
@@ -171,27 +194,5 @@ impl<P: TokenProvider> TokenProvider for Remembering<P> {
 
     fn rate_limit(&self) -> Option<RateLimit> {
         self.0.rate_limit()
-    }
-}
-
-impl Upstream {
-    fn new<L, Streaming, Replaying>(layer: &L, out: &Out) -> Self
-    where
-        L: Layer<HttpClient, Service = Streaming> + Layer<BodilessClient, Service = Replaying>,
-        Streaming: Service<Request<Body>, Response = Response, Error = BoxError>,
-        Streaming: Clone + Send + Sync + 'static,
-        Streaming::Future: Send,
-        Replaying: Service<Bodiless, Response = Response, Error = BoxError>,
-        Replaying: Clone + Send + Sync + 'static,
-        Replaying::Future: Send,
-    {
-        let client = out.client.clone();
-        let bodiless: BodilessClient =
-            MapRequest::new(client.clone(), |request| request.map(Body::new));
-        let retry = RetryLayer::new(RetryUnauthorized::new());
-        Self {
-            streaming: BoxCloneSyncService::new(layer.layer(client)),
-            replaying: BoxCloneSyncService::new(retry.layer(layer.layer(bodiless))),
-        }
     }
 }

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use officernd_auth::{AccessToken, Error, ErrorKind, OfficeRndAuthLayer, StaticToken};
 use tower::ServiceExt as _;
 
-use crate::apps::{App, Upstream};
+use crate::apps::{App, Setup};
 use crate::config::Config;
 use crate::out::{Out, chain};
 
@@ -26,18 +26,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The exit code names the step: 2 configuration, 3 connection, 4 token, 5 scope, 6 organization.
 struct Problem(u8, String);
 
-/// What the steps need.
-#[derive(Clone, Copy)]
-pub(crate) struct Check<'a> {
-    pub(crate) config: &'a Config,
-    pub(crate) upstream: &'a Upstream,
-    pub(crate) out: &'a Out,
-}
-
 /// Prints a line for each step that works, and one for each organization that does not. The exit
 /// code is the first problem's.
-pub(crate) async fn run(check: Check<'_>, apps: &[App]) -> ExitCode {
-    let api = check.config.upstream_text();
+pub(crate) async fn run(setup: &Setup) -> ExitCode {
+    let api = setup.config.upstream_text();
     say(&format!("configuration: valid; API at {api}"));
     let mut code = ExitCode::SUCCESS;
     let mut failed = |Problem(step, sentence)| {
@@ -47,19 +39,22 @@ pub(crate) async fn run(check: Check<'_>, apps: &[App]) -> ExitCode {
         }
     };
     // Both ways, even if the first fails: one may be blocked.
-    let token_urls = apps.iter().map(|app| app.settings.token_url.as_deref());
+    let token_urls = setup
+        .apps
+        .iter()
+        .map(|app| app.settings.token_url.as_deref());
     let token_urls = token_urls.map(|url| url.unwrap_or(TOKEN_URL));
     let mut urls: BTreeSet<String> = token_urls.filter_map(origin).collect();
     urls.insert(api);
     let mut connected = true;
     for url in &urls {
-        if let Err(problem) = connection(url, check.out).await {
+        if let Err(problem) = connection(url, &setup.out).await {
             failed(problem);
             connected = false;
         }
     }
-    for app in apps.iter().filter(|_| connected) {
-        if let Err(problem) = organization(check, app).await {
+    for app in setup.apps.iter().filter(|_| connected) {
+        if let Err(problem) = organization(setup, app).await {
             failed(problem);
         }
     }
@@ -85,7 +80,7 @@ async fn connection(url: &str, out: &Out) -> Result<(), Problem> {
     Ok(())
 }
 
-async fn organization(check: Check<'_>, app: &App) -> Result<(), Problem> {
+async fn organization(setup: &Setup, app: &App) -> Result<(), Problem> {
     let slug = app.slug.as_str();
     let name = match slug {
         "" => String::new(),
@@ -103,11 +98,11 @@ async fn organization(check: Check<'_>, app: &App) -> Result<(), Problem> {
         say("organization: not checked, OFFICERND_ORG_SLUG is not set");
         return Ok(());
     }
-    let found = locations(check, slug).await;
+    let found = locations(setup, slug).await;
     // Another host may serve the organization, and be why it was not found. A 401 has started a
     // token request, which must not be given the time to be sent.
     if !matches!(found, Err(Problem(5, _)))
-        && let Some(region) = region(check, slug, &token).await
+        && let Some(region) = region(setup, slug, &token).await
     {
         say(&format!("region: {region} serves {slug}"));
         say(&format!("region: set GATEWAY_UPSTREAM={region}"));
@@ -133,12 +128,12 @@ fn granted(name: &str, token: &AccessToken, asked: &[String]) -> Result<(), Prob
     Ok(())
 }
 
-async fn locations(check: Check<'_>, slug: &str) -> Result<(), Problem> {
+async fn locations(setup: &Setup, slug: &str) -> Result<(), Problem> {
     let problem = |code, what: &str| Problem(code, format!("organization {slug}: {what}"));
     let path = format!("/api/v2/organizations/{slug}/locations");
     let mut request = Request::new(Empty::new());
-    *request.uri_mut() = at(check.config, &path).ok_or_else(|| problem(2, "is not a slug"))?;
-    let response = check.upstream.replaying.clone().oneshot(request);
+    *request.uri_mut() = at(&setup.config, &path).ok_or_else(|| problem(2, "is not a slug"))?;
+    let response = setup.upstream.replaying.clone().oneshot(request);
     let response = match tokio::time::timeout(ANSWER_TIMEOUT, response).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => return Err(problem(3, &format!("the API: {}", chain(&*error)))),
@@ -165,19 +160,19 @@ async fn locations(check: Check<'_>, slug: &str) -> Result<(), Problem> {
 
 /// Asks API v1 which host serves the organization. No answer means none: the app may have no scope
 /// for it.
-async fn region(check: Check<'_>, slug: &str, token: &AccessToken) -> Option<String> {
+async fn region(setup: &Setup, slug: &str, token: &AccessToken) -> Option<String> {
     let mut request = Request::new(Body::empty());
-    *request.uri_mut() = at(check.config, &format!("/api/v1/organizations/{slug}"))?;
+    *request.uri_mut() = at(&setup.config, &format!("/api/v1/organizations/{slug}"))?;
     let bearer = token.header_value().clone();
     request.headers_mut().insert(AUTHORIZATION, bearer);
     let body = async {
-        let response = check.out.client.clone().oneshot(request).await.ok()?;
+        let response = setup.out.client.clone().oneshot(request).await.ok()?;
         let body = Limited::new(response.into_body(), 64 * 1024);
         body.collect().await.ok()
     };
     let body = tokio::time::timeout(ANSWER_TIMEOUT, body).await.ok()??;
     let region = region_in(&body.to_bytes())?;
-    (region != check.config.upstream_text()).then_some(region)
+    (region != setup.config.upstream_text()).then_some(region)
 }
 
 /// Finds the regional host in the answer: an https origin that the layer accepts, and nothing else
@@ -205,7 +200,7 @@ fn origin(url: &str) -> Option<String> {
 }
 
 fn at(config: &Config, path: &str) -> Option<Uri> {
-    let mut parts = config.upstream.0.clone().into_parts();
+    let mut parts = config.upstream.clone().into_parts();
     parts.path_and_query = path.parse().ok();
     Uri::from_parts(parts).ok()
 }

@@ -20,7 +20,8 @@ pub(crate) struct Config {
     /// Where probes, Prometheus and the page are; never the API.
     pub(crate) admin: SocketAddr,
     /// The API.
-    pub(crate) upstream: Upstream,
+    #[serde(deserialize_with = "origin")]
+    pub(crate) upstream: Uri,
     /// The organization of the only app, for the page and for `check`.
     pub(crate) org_slug: Option<String>,
     /// The organization of paths that name none.
@@ -58,7 +59,7 @@ impl Default for Config {
         Self {
             listen: Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080))),
             admin: SocketAddr::from(([127, 0, 0, 1], 8081)),
-            upstream: Upstream(Uri::from_static("https://app.officernd.com")),
+            upstream: Uri::from_static("https://app.officernd.com"),
             org_slug: None,
             default_organization: None,
             store: None,
@@ -152,7 +153,7 @@ impl Config {
             let problem = format!("[organizations.{slug}] is missing");
             return mistake("default_organization", problem);
         }
-        let upstream = self.upstream.0.to_string();
+        let upstream = self.upstream.to_string();
         for settings in self.organizations.values_mut().chain([&mut self.officernd]) {
             settings.allow_origins.push(upstream.clone());
             // A gateway replaces its callers' credentials.
@@ -171,7 +172,7 @@ impl Config {
 
     /// The API's origin, as in the log.
     pub(crate) fn upstream_text(&self) -> String {
-        self.upstream.0.to_string().trim_end_matches('/').to_owned()
+        self.upstream.to_string().trim_end_matches('/').to_owned()
     }
 
     /// The apps by slug. The slug of a single app is `org_slug`, or empty.
@@ -328,27 +329,17 @@ impl TryFrom<String> for Listen {
 }
 
 /// An origin and no more: a path would be dropped, and a pattern names no host.
-#[derive(Clone, Deserialize)]
-#[serde(try_from = "String")]
-pub(crate) struct Upstream(pub(crate) Uri);
-
-impl TryFrom<String> for Upstream {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let valid = |uri: &Uri| {
-            let host = uri.host().unwrap_or_default();
-            let local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
-            let safe = match uri.scheme_str() {
-                Some("http") => local,
-                scheme => scheme == Some("https"),
-            };
-            let whole = uri.path() == "/" && uri.query().is_none() && !text.contains(['@', '*']);
-            safe && whole
-        };
-        let uri = text.parse().ok().filter(valid).map(Self);
-        uri.ok_or("is not https://host, or http:// to this machine, and nothing after it")
-    }
+fn origin<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uri, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let is_origin = |uri: &Uri| {
+        let local = matches!(uri.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
+        let scheme = uri.scheme_str();
+        let safe = scheme == Some("https") || (scheme == Some("http") && local);
+        safe && uri.path() == "/" && uri.query().is_none() && !text.contains(['@', '*'])
+    };
+    let uri = text.parse().ok().filter(is_origin);
+    let problem = "is not https://host, or http:// to this machine, and nothing after it";
+    uri.ok_or_else(|| D::Error::custom(problem))
 }
 
 /// "250ms", "10s", "5m"; more than nothing, at most a day.

@@ -94,23 +94,18 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 /// other's, and a socket that does not listen yet looks dead.
 async fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     let _lock = lock(path.parent().unwrap_or(Path::new("/"))).await?;
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            let problem = "there is something else than a socket";
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, problem));
+    if let Ok(metadata) = fs::symlink_metadata(path) {
+        if !metadata.file_type().is_socket() {
+            return Err(io::Error::other("there is something else than a socket"));
         }
-        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+        match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => return Err(io::Error::other("another process listens there")),
             // What a process left that was killed.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 fs::remove_file(path)?;
             }
-            Ok(_) => {
-                let problem = "another process listens there";
-                return Err(io::Error::new(io::ErrorKind::AddrInUse, problem));
-            }
             Err(error) => return Err(error),
-        },
-        Err(_) => {}
+        }
     }
     let socket = UnixSocket::new_stream()?;
     let owner = || Permissions::from_mode(0o600);
@@ -137,8 +132,7 @@ async fn lock(directory: &Path) -> io::Result<File> {
             Err(TryLockError::Error(error)) => return Err(error),
         }
     }
-    Err(io::Error::new(
-        io::ErrorKind::WouldBlock,
+    Err(io::Error::other(
         "another process holds a lock on its directory",
     ))
 }

@@ -39,28 +39,19 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use officernd_auth::BoxError;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use admin::Admin;
-use apps::{App, Upstream};
+use apps::Setup;
 use config::Config;
 use listen::Listener;
-use out::Out;
 use problem::Failures;
 use serve::{Limits, serve};
 
 /// How long after SIGTERM answers say `Connection: close` and open connections
 /// are still served: closing one under a request on its way would lose it.
 const FAREWELL: Duration = Duration::from_millis(500);
-
-/// Probes, scrapes and a few pages.
-const ADMIN_CONNECTIONS: usize = 64;
-const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// For answers on the admin address, after the last request of the API.
-const ADMIN_SHUTDOWN: Duration = Duration::from_secs(1);
 
 const USAGE: &str = "\
 Puts an OfficeRnD token on the requests of programs that have none.
@@ -120,25 +111,18 @@ async fn start(config: Config, check: bool) -> ExitCode {
         Ok(exporter) => exporter,
         Err(error) => return fail(1, error),
     };
-    let built = Out::new(config.body_timeout)
-        .and_then(|out| Ok((apps::build(&config, &out, !check)?, out)));
-    let ((apps, upstream), out) = match built {
-        Ok(built) => built,
-        Err(error) if config.has_no_credentials() => {
+    let no_credentials = config.has_no_credentials();
+    let setup = match Setup::new(config, !check) {
+        Ok(setup) => setup,
+        Err(error) if no_credentials => {
             return fail(2, format_args!("{error}\n\n{NO_CREDENTIALS}"));
         }
         Err(error) => return fail(2, error),
     };
     if check {
-        let (config, upstream, out) = (&config, &upstream, &out);
-        let check = check::Check {
-            config,
-            upstream,
-            out,
-        };
-        return check::run(check, &apps).await;
+        return check::run(&setup).await;
     }
-    match run(config, apps, upstream, exporter).await {
+    match run(setup, exporter).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => fail(1, "shutdown_timeout ended with requests still in flight"),
         Err(error) => fail(1, error),
@@ -146,12 +130,8 @@ async fn start(config: Config, check: bool) -> ExitCode {
 }
 
 /// Serves until a signal. Returns whether every request was served to its end.
-async fn run(
-    config: Config,
-    apps: Vec<App>,
-    upstream: Upstream,
-    exporter: PrometheusHandle,
-) -> Result<bool, BoxError> {
+async fn run(setup: Setup, exporter: PrometheusHandle) -> Result<bool, BoxError> {
+    let config = setup.config;
     let api_listener = Listener::bind(&config.listen).await?;
     let admin_listener = Listener::tcp(config.admin).await?;
     let mut signals = [
@@ -160,15 +140,10 @@ async fn run(
         signal(SignalKind::hangup())?,
     ];
 
-    // The caches' own timers do the rest.
-    let mut warm = JoinSet::new();
-    for cache in apps.iter().map(|app| app.layer.cache().clone()) {
-        warm.spawn(async move { cache.warm_up().await });
-    }
     let leaving = Arc::new(AtomicBool::new(false));
     let failures = Arc::new(Failures::default());
     let admin = Admin {
-        apps: apps.into(),
+        apps: setup.apps.into(),
         failures: Arc::clone(&failures),
         upstream: config.upstream_text(),
         exporter,
@@ -176,7 +151,7 @@ async fn run(
     };
     let admin = admin.router(config.admin.ip().is_loopback());
     let close = from_fn_with_state(Arc::clone(&leaving), access::close_when_leaving);
-    let api = proxy::router(&config, upstream, failures).layer(close);
+    let api = proxy::router(&config, setup.upstream, failures).layer(close);
 
     let (api_name, admin_name) = (api_listener.name(), admin_listener.name());
     let upstream = config.upstream_text();
@@ -190,10 +165,11 @@ async fn run(
         head_timeout: config.head_timeout,
         write_timeout: config.body_timeout,
     };
+    // Probes, scrapes and a few pages.
     let admin_limits = Limits {
-        connections: ADMIN_CONNECTIONS,
-        head_timeout: ADMIN_HEAD_TIMEOUT,
-        ..limits
+        connections: 64,
+        head_timeout: Duration::from_secs(10),
+        write_timeout: config.body_timeout,
     };
     let (stop_admin, admin_stopped) = oneshot::channel::<()>();
     let admin = tokio::spawn(serve(admin_listener, admin, admin_limits, async {
@@ -218,12 +194,11 @@ async fn run(
     tracing::info!(open, "leaving: the last answers");
     let drained = tokio::time::timeout(config.shutdown_timeout, connections.shutdown()).await;
 
-    drop(warm);
     // The receiver may have gone already.
     let _ = stop_admin.send(());
     if let Ok(connections) = admin.await {
         // What is left are probes.
-        let _ = tokio::time::timeout(ADMIN_SHUTDOWN, connections.shutdown()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), connections.shutdown()).await;
     }
     Ok(drained.is_ok())
 }

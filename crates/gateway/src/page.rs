@@ -82,9 +82,10 @@ fn organization(page: &mut String, state: &State) {
     };
     // `Phase` has its name in JSON only.
     let phase = serde_json::to_value(status.phase).unwrap_or_default();
-    let left = status.expires_in.map_or("no token".to_owned(), |left| {
-        format!("in {} min {} s", left.as_secs() / 60, left.as_secs() % 60)
-    });
+    let left = match status.expires_in.map(|left| left.as_secs()) {
+        Some(left) => format!("in {} min {} s", left / 60, left % 60),
+        None => "no token".to_owned(),
+    };
     let or_none = |text: &Option<String>| escape(text.as_deref().unwrap_or("none"));
     let _ = write!(
         page,

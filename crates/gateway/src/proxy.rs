@@ -26,6 +26,8 @@ use crate::problem::{Failures, problem};
 
 const VIA_GATEWAY: HeaderValue = HeaderValue::from_static("1.1 officernd-gateway");
 
+const GRACE: Duration = Duration::from_millis(500);
+
 struct Proxy {
     upstream: Upstream,
     origin: Uri,
@@ -37,7 +39,7 @@ struct Proxy {
 pub(crate) fn router(config: &Config, upstream: Upstream, failures: Arc<Failures>) -> Router {
     let proxy = Proxy {
         upstream,
-        origin: config.upstream.0.clone(),
+        origin: config.upstream.clone(),
         answer_timeout: config.answer_timeout,
         failures,
     };
@@ -128,21 +130,22 @@ async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Re
     Ok(response.map(Body::new))
 }
 
-/// Runs a future until the time-out is over since the last move. `None` is that end.
+/// Runs a future until the time-out is over since the last move. `None` is that end. The grace lets
+/// the time-out of a body that stands still answer first.
 async fn unless_idle<T>(
     timeout: Duration,
     moved: &Mutex<Instant>,
     future: impl Future<Output = T>,
 ) -> Option<T> {
     let mut future = std::pin::pin!(future);
+    let read = || *moved.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        let last = *moved.lock().unwrap_or_else(PoisonError::into_inner);
-        let end = tokio::time::Instant::from_std(last) + timeout;
+        let last = read();
+        let end = tokio::time::Instant::from_std(last) + timeout + GRACE;
         if let Ok(output) = tokio::time::timeout_at(end, &mut future).await {
             return Some(output);
         }
-        let unmoved = last == *moved.lock().unwrap_or_else(PoisonError::into_inner);
-        if unmoved {
+        if last == read() {
             return None;
         }
     }

@@ -16,11 +16,9 @@ use crate::listen::{Listener, Stream};
 /// How long to wait before accepting again after a failure.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
-/// More connections than a kernel keeps waiting, and how long none comes before the last.
+/// More connections than a kernel keeps waiting.
 const MAX_BACKLOG: usize = 8192;
-const DRAINED: Duration = Duration::from_millis(1);
 
-#[derive(Clone, Copy)]
 pub(crate) struct Limits {
     /// Connections at once; more wait to be accepted.
     pub(crate) connections: usize,
@@ -54,8 +52,7 @@ pub(crate) async fn serve(
         let connection = connections.watch(connection);
         tokio::spawn(async move {
             // A client that leaves is no event.
-            let _ = connection.await;
-            drop(place);
+            let _ = (connection.await, place);
         });
     };
 
@@ -76,10 +73,9 @@ pub(crate) async fn serve(
     }
     // The kernel has accepted more: their clients may have sent a request.
     for _ in 0..MAX_BACKLOG {
-        match tokio::time::timeout(DRAINED, listener.accept()).await {
-            Ok(Ok(stream)) => start(stream, None),
-            _ => break,
-        }
+        let waiting = tokio::time::timeout(Duration::from_millis(1), listener.accept());
+        let Ok(Ok(stream)) = waiting.await else { break };
+        start(stream, None);
     }
     connections
 }

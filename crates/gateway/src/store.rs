@@ -59,13 +59,6 @@ impl Store {
     }
 }
 
-/// What the last failure of the store was, while it is out of use.
-pub(crate) fn problem(shared: &Shared) -> Option<String> {
-    let status = shared.status();
-    let last = status.last_error.unwrap_or_default();
-    (!status.available).then_some(last)
-}
-
 fn read(file: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))
 }
