@@ -104,10 +104,6 @@ impl Config {
                     let Some(section) = section.as_table_mut() else {
                         continue;
                     };
-                    if key == "scopes" {
-                        // Its other name in the file.
-                        section.remove("scope");
-                    }
                     section.insert(key.to_owned(), value.clone());
                 }
             }
@@ -138,10 +134,8 @@ impl Config {
         {
             return mistake("admin", format!("uses port {} too", listen.port()));
         }
-        let slugs = self
-            .organizations
-            .keys()
-            .map(|slug| ("organizations", slug));
+        let organizations = self.organizations.keys();
+        let slugs = organizations.map(|slug| ("organizations", slug));
         let mut slugs = slugs.chain(self.org_slug.iter().map(|slug| ("org_slug", slug)));
         if let Some((path, slug)) = slugs.find(|(_, slug)| !is_slug(slug)) {
             let problem = format!("{slug:?} is no slug: letters, digits, '-' and '_', at most 63");
@@ -214,13 +208,12 @@ fn variables() -> Result<Variables, String> {
             Some(("GATEWAY", key)) => key.to_ascii_lowercase(),
             _ => continue,
         };
-        let value = value
-            .into_string()
-            .map_err(|_| format!("{name}: is not UTF-8"))?;
+        let Ok(value) = value.into_string() else {
+            return Err(format!("{name}: is not UTF-8"));
+        };
         if value.trim().is_empty() {
-            return Err(format!(
-                "{name}: is set but empty; set it to a value or unset it"
-            ));
+            let problem = "is set but empty; set it to a value or unset it";
+            return Err(format!("{name}: {problem}"));
         }
         let number = matches!(path.as_str(), "connections" | "body_limit");
         let value = match value.parse() {
@@ -230,9 +223,8 @@ fn variables() -> Result<Variables, String> {
         if let Some((other, before)) = variables.insert(path, (name.to_owned(), value.clone()))
             && before != value
         {
-            return Err(format!(
-                "{name} and {other} are both set and differ; keep one"
-            ));
+            let problem = "are both set and differ; keep one";
+            return Err(format!("{name} and {other} {problem}"));
         }
     }
     Ok(variables)
@@ -255,11 +247,7 @@ fn share_with_organizations(table: &mut Table) -> Result<(), Mistake> {
             continue;
         };
         for (key, value) in &shared {
-            let is_set = key.starts_with("scope")
-                && (own.contains_key("scope") || own.contains_key("scopes"));
-            if !is_set {
-                own.entry(key).or_insert_with(|| value.clone());
-            }
+            own.entry(key).or_insert_with(|| value.clone());
         }
     }
     Ok(())

@@ -140,25 +140,15 @@ async fn each_step_that_fails_has_its_exit_code_and_words() {
 async fn every_organization_is_tried() {
     let network = Network::start("two").await;
     let folder = Folder::new("check-two");
-    let file = folder.file(
-        "gateway.toml",
-        r#"
-            [organizations.acme]
-            [organizations.other]
-            client_id = "other"
-        "#,
-    );
     let (id, secret) = (
         network.officernd.client_id(),
         network.officernd.client_secret(),
     );
-    let text = std::fs::read_to_string(&file).unwrap();
-    let own = format!("client_id = \"{id}\"\nclient_secret = \"{secret}\"\n");
-    let text = text.replace(
-        "[organizations.acme]\n",
-        &format!("[organizations.acme]\n{own}"),
-    );
-    std::fs::write(&file, text + "client_secret = \"wrong\"\n").unwrap();
+    let app = |slug: &str, secret: &str| {
+        format!("[organizations.{slug}]\nclient_id = \"{id}\"\nclient_secret = \"{secret}\"\n")
+    };
+    let text = app("acme", &secret) + &app("other", "wrong");
+    let file = folder.file("gateway.toml", &text);
     let changed = [
         ("GATEWAY_CONFIG", file.as_str()),
         ("OFFICERND_CLIENT_ID", ""),

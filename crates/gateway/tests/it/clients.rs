@@ -14,43 +14,6 @@ use tokio::sync::Notify;
 
 use crate::child::{Gateway, LOCATIONS, raw_upstream, upstream, within};
 
-#[tokio::test]
-async fn a_slow_client_gets_all_of_it_and_delays_no_other() {
-    const SIZE: usize = 8 << 20;
-    let simulator = Simulator::start().await.unwrap();
-    let api = upstream(|request| async move {
-        let size = if request.uri().path() == "/api/big" {
-            SIZE
-        } else {
-            2
-        };
-        let chunks = (0..size.div_ceil(8192)).map(move |n| {
-            let chunk = vec![b'x'; 8192.min(size - n * 8192)];
-            Ok::<_, std::convert::Infallible>(Bytes::from(chunk))
-        });
-        Response::new(Body::from_stream(stream::iter(chunks)))
-    })
-    .await;
-    let gateway = Gateway::start(&simulator, &api, &[]);
-    let mut slow = gateway.connect().await;
-    let request = "GET /api/big HTTP/1.0\r\nhost: localhost\r\n\r\n";
-    slow.write_all(request.as_bytes()).await.unwrap();
-    let mut read = 0;
-    let mut buffer = vec![0; 256 * 1024];
-    for n in 0.. {
-        match within(slow.read(&mut buffer)).await.unwrap() {
-            0 => break,
-            some => read += some,
-        }
-        // Slow at first, so that every buffer on the way is full.
-        if n < 10 {
-            let small = gateway.get("/api/small").await;
-            assert_eq!(small, (StatusCode::OK, "xx".into()));
-        }
-    }
-    assert!(read > SIZE && read < SIZE + 1000, "{read} of {SIZE} bytes");
-}
-
 /// A body without an end, and word of when it was dropped.
 fn endless(report: Arc<Notify>) -> Response<Body> {
     struct Report(Arc<Notify>);

@@ -157,7 +157,7 @@ async fn a_secret_of_digits_is_text_and_the_environment_wins_over_the_file() {
     let folder = Folder::new("digits");
     let file = folder.file(
         "gateway.toml",
-        "body_limit = 5\nhead_timeout = '5s'\n[officernd]\nscope = 'no.such'\nclient_secret = 'hunter2'\n",
+        "body_limit = 5\nhead_timeout = '5s'\n[officernd]\nscopes = 'no.such'\nclient_secret = 'hunter2'\n",
     );
     let more = [
         ("GATEWAY_CONFIG", file.as_str()),

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use officernd_simulator::Simulator;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 use crate::child::{gateway, serve};
@@ -140,31 +140,26 @@ pub(crate) fn refusing() -> (TcpSocket, String) {
     (socket, address)
 }
 
-/// An API that plays a script: what each connection, counted from 0, does with each of its requests.
+/// An API that answers each request as a script says, and closes the connection if it says `None`.
 /// Returns its URL and the heads that it got.
 pub(crate) async fn scripted(
-    script: impl Fn(usize, &str) -> Option<&'static str> + Send + Sync + 'static,
+    script: impl Fn(&str) -> Option<&'static str> + Send + Sync + 'static,
 ) -> (String, Arc<Mutex<Vec<String>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
     let heads: Arc<Mutex<Vec<String>>> = Arc::default();
     let (script, got) = (Arc::new(script), Arc::clone(&heads));
-    tokio::spawn(async move {
-        for nth in 0.. {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let (script, got) = (Arc::clone(&script), Arc::clone(&got));
-            tokio::spawn(async move {
-                let mut buffer = vec![0; 4096];
-                while let Ok(read @ 1..) = stream.read(&mut buffer).await {
-                    let head = String::from_utf8_lossy(&buffer[..read]).into_owned();
-                    got.lock().unwrap().push(head.clone());
-                    let Some(answer) = script(nth, &head) else {
-                        return;
-                    };
-                    let _ = stream.write_all(answer.as_bytes()).await;
-                }
-            });
+    let url = serve(move |mut stream| {
+        let (script, got) = (Arc::clone(&script), Arc::clone(&got));
+        async move {
+            let mut buffer = vec![0; 4096];
+            while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+                let head = String::from_utf8_lossy(&buffer[..read]).into_owned();
+                got.lock().unwrap().push(head.clone());
+                let Some(answer) = script(&head) else {
+                    return;
+                };
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
         }
     });
-    (url, heads)
+    (url.await, heads)
 }

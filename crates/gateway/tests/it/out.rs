@@ -199,7 +199,7 @@ async fn what_a_closed_connection_swallowed_is_sent_once_more() {
     let simulator = Simulator::start().await.unwrap();
     // The first request for a path gets no answer, on a new connection or on a used one.
     let seen = std::sync::Mutex::new(std::collections::BTreeSet::new());
-    let (api, heads) = scripted(move |_, head| {
+    let (api, heads) = scripted(move |head| {
         let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
         let first = path != "/api/ok" && seen.lock().unwrap().insert(path);
         (!first).then_some(OK)
@@ -244,7 +244,7 @@ async fn what_a_closed_connection_swallowed_is_sent_once_more() {
 #[tokio::test]
 async fn a_server_that_always_closes_is_asked_twice_and_no_more() {
     let simulator = Simulator::start().await.unwrap();
-    let (api, heads) = scripted(|_, _| None).await;
+    let (api, heads) = scripted(|_| None).await;
     let gateway = Gateway::start(&simulator, &api, &[]);
     let (status, answer) = gateway.get("/api/x").await;
     assert_eq!(status, 502);
