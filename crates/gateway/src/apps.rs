@@ -68,11 +68,8 @@ pub(crate) struct State {
 }
 
 impl Setup {
-    /// `warm` fetches the first tokens now, and keeps them fresh without requests.
-    ///
-    /// # Errors
-    ///
-    /// Names the setting that is missing or cannot be used.
+    /// Builds it. `warm` fetches the first tokens now, and keeps them fresh without requests. The
+    /// error names the setting that is missing or cannot be used.
     pub(crate) fn new(config: Config, warm: bool) -> Result<Self, String> {
         let out = Out::new(config.body_timeout)?;
         let store = Store::open(&config).map_err(|error| format!("GATEWAY_STORE: {error}"))?;

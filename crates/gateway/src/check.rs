@@ -9,13 +9,13 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::header::AUTHORIZATION;
 use axum::http::{Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use officernd_auth::{AccessToken, Error, ErrorKind, OfficeRndAuthLayer, StaticToken};
 use tower::ServiceExt as _;
 
 use crate::apps::{App, Setup};
-use crate::config::Config;
 use crate::out::{Out, chain};
+use crate::proxy::at;
 
 /// The token endpoint without `OFFICERND_TOKEN_URL`.
 const TOKEN_URL: &str = "https://identity.officernd.com/oauth/token";
@@ -39,13 +39,11 @@ pub(crate) async fn run(setup: &Setup) -> ExitCode {
         }
     };
     // Both ways, even if the first fails: one may be blocked.
-    let token_urls = setup
-        .apps
-        .iter()
-        .map(|app| app.settings.token_url.as_deref());
-    let token_urls = token_urls.map(|url| url.unwrap_or(TOKEN_URL));
-    let mut urls: BTreeSet<String> = token_urls.filter_map(origin).collect();
-    urls.insert(api);
+    let mut urls = BTreeSet::from([api]);
+    for app in &setup.apps {
+        let url = app.settings.token_url.as_deref().unwrap_or(TOKEN_URL);
+        urls.extend(origin(url));
+    }
     let mut connected = true;
     for url in &urls {
         if let Err(problem) = connection(url, &setup.out).await {
@@ -107,7 +105,7 @@ async fn organization(setup: &Setup, app: &App) -> Result<(), Problem> {
         say(&format!("region: {region} serves {slug}"));
         say(&format!("region: set GATEWAY_UPSTREAM={region}"));
         say(&format!(
-            "region: in a Rust program, OFFICERND_ALLOW_ORIGINS={region}"
+            "region: or, in Rust, OFFICERND_ALLOW_ORIGINS={region}"
         ));
     }
     found
@@ -131,9 +129,11 @@ fn granted(name: &str, token: &AccessToken, asked: &[String]) -> Result<(), Prob
 async fn locations(setup: &Setup, slug: &str) -> Result<(), Problem> {
     let problem = |code, what: &str| Problem(code, format!("organization {slug}: {what}"));
     let path = format!("/api/v2/organizations/{slug}/locations");
-    let mut request = Request::new(Empty::new());
-    *request.uri_mut() = at(&setup.config, &path).ok_or_else(|| problem(2, "is not a slug"))?;
-    let response = setup.upstream.replaying.clone().oneshot(request);
+    let mut request = Request::new(Body::empty());
+    *request.uri_mut() =
+        at(&setup.config.upstream, &path).ok_or_else(|| problem(2, "is not a slug"))?;
+    // Not the replaying client: a 401 would spend another token request.
+    let response = setup.upstream.streaming.clone().oneshot(request);
     let response = match tokio::time::timeout(ANSWER_TIMEOUT, response).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => return Err(problem(3, &format!("the API: {}", chain(&*error)))),
@@ -162,7 +162,10 @@ async fn locations(setup: &Setup, slug: &str) -> Result<(), Problem> {
 /// for it.
 async fn region(setup: &Setup, slug: &str, token: &AccessToken) -> Option<String> {
     let mut request = Request::new(Body::empty());
-    *request.uri_mut() = at(&setup.config, &format!("/api/v1/organizations/{slug}"))?;
+    *request.uri_mut() = at(
+        &setup.config.upstream,
+        &format!("/api/v1/organizations/{slug}"),
+    )?;
     let bearer = token.header_value().clone();
     request.headers_mut().insert(AUTHORIZATION, bearer);
     let body = async {
@@ -197,12 +200,6 @@ fn origin(url: &str) -> Option<String> {
     let port = if scheme == "https" { ":443" } else { ":80" };
     let authority = authority.strip_suffix(port).unwrap_or(&authority);
     (!authority.contains(['@', '*'])).then(|| format!("{scheme}://{authority}"))
-}
-
-fn at(config: &Config, path: &str) -> Option<Uri> {
-    let mut parts = config.upstream.clone().into_parts();
-    parts.path_and_query = path.parse().ok();
-    Uri::from_parts(parts).ok()
 }
 
 fn refused(name: &str, error: &Error) -> Problem {

@@ -84,11 +84,8 @@ type Mistake = (String, String);
 type Variables = BTreeMap<String, (String, Value)>;
 
 impl Config {
-    /// Reads the file, if one is named here or by `GATEWAY_CONFIG`, and the environment over it.
-    ///
-    /// # Errors
-    ///
-    /// Says where the first mistake is, and shows no value that may be a secret.
+    /// Reads the file, if one is named here or by `GATEWAY_CONFIG`, and the environment over it. The
+    /// error says where the first mistake is, and shows no value that may be a secret.
     pub(crate) fn read(file: Option<PathBuf>) -> Result<Self, String> {
         let file = file.or_else(|| std::env::var_os("GATEWAY_CONFIG").map(PathBuf::from));
         let mut table = match &file {
@@ -154,14 +151,6 @@ impl Config {
             settings.if_not_present = false;
         }
         Ok(self)
-    }
-
-    /// Whether no app is configured at all.
-    pub(crate) fn has_no_credentials(&self) -> bool {
-        let settings = &self.officernd;
-        let values = settings.client_id.is_some() || settings.client_secret.is_some();
-        let files = [&settings.client_id_file, &settings.client_secret_file];
-        self.organizations.is_empty() && !values && files == [&None, &None]
     }
 
     /// The API's origin, as in the log.

@@ -60,7 +60,7 @@ Usage: officernd-gateway [--config FILE] [COMMAND]
 
 Commands:
   run          serve until SIGTERM (the default)
-  check        try the configuration: token, scopes, API; sends 1 token request
+  check        try the configuration: connections, token, scopes, organization
   healthcheck  ask the running gateway's /healthz; `healthcheck ready` asks /readyz
 
 Options:
@@ -111,10 +111,9 @@ async fn start(config: Config, check: bool) -> ExitCode {
         Ok(exporter) => exporter,
         Err(error) => return fail(1, error),
     };
-    let no_credentials = config.has_no_credentials();
     let setup = match Setup::new(config, !check) {
         Ok(setup) => setup,
-        Err(error) if no_credentials => {
+        Err(error) if error.ends_with("is not set") => {
             return fail(2, format_args!("{error}\n\n{NO_CREDENTIALS}"));
         }
         Err(error) => return fail(2, error),
@@ -155,7 +154,7 @@ async fn run(setup: Setup, exporter: PrometheusHandle) -> Result<bool, BoxError>
 
     let (api_name, admin_name) = (api_listener.name(), admin_listener.name());
     let upstream = config.upstream_text();
-    tracing::info!(upstream, api_name, admin_name, "starting");
+    tracing::info!(upstream, api = api_name, admin = admin_name, "starting");
     let mut out = std::io::stdout();
     writeln!(out, "admin on {admin_name}")?;
     writeln!(out, "listening on {api_name}")?;

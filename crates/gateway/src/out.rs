@@ -63,11 +63,8 @@ pub(crate) struct Out {
 }
 
 impl Out {
-    /// `write_timeout` ends a connection whose peer acknowledges nothing for that long.
-    ///
-    /// # Errors
-    ///
-    /// Names the variable whose proxy cannot be used, or says that there are no root certificates.
+    /// Creates the client. `write_timeout` ends a connection whose peer acknowledges nothing for that
+    /// long. The error names a proxy that cannot be used, or says that there are no roots.
     pub(crate) fn new(write_timeout: Duration) -> Result<Self, String> {
         check_proxies()?;
         let mut tcp = HttpConnector::new();
@@ -120,19 +117,10 @@ async fn send(
     if let (Err(error), Some(parts)) = (&answer, again)
         && is_closed(error)
     {
-        answer = http
-            .request(Request::from_parts(parts, Body::empty()))
-            .await;
+        let request = Request::from_parts(parts, Body::empty());
+        answer = http.request(request).await;
     }
-    answer.map_err(|source| {
-        let (cause, host) = (cause(&source), host.unwrap_or_default());
-        let unanswered = Unanswered {
-            cause,
-            host,
-            source,
-        };
-        unanswered.into()
-    })
+    answer.map_err(|error| Unanswered(cause(&error), host.unwrap_or_default(), error).into())
 }
 
 /// Plain http is on this machine: a proxy would get the token in the clear.
@@ -182,23 +170,20 @@ fn check_proxies() -> Result<(), String> {
     Ok(())
 }
 
-/// Why a request got no answer, in words for operators. The client's error is the source.
+/// Why a request got no answer: words for operators, the host, and the client's error.
 #[derive(Debug)]
-pub(crate) struct Unanswered {
-    pub(crate) cause: &'static str,
-    host: String,
-    source: Error,
-}
+pub(crate) struct Unanswered(pub(crate) &'static str, String, Error);
 
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.host, self.cause)
+        let Self(cause, host, _) = self;
+        write!(f, "{host}: {cause}")
     }
 }
 
 impl StdError for Unanswered {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&self.source)
+        Some(&self.2)
     }
 }
 

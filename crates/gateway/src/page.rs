@@ -24,17 +24,17 @@ const HEAD: &str = "<!doctype html><html lang=en><meta charset=utf-8>
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 46rem; margin: 1rem auto; padding: 0 1rem }
 section { border: 1px solid #888; border-radius: .5rem; padding: 0 1rem; margin: 1rem 0 }
 h1 { font-size: 1.4rem } h2 { font-size: 1.1rem }
-dl { display: grid; grid-template-columns: minmax(7rem, auto) 1fr; gap: .2rem 1rem }
-dd { margin: 0; overflow-wrap: anywhere } .bad { font-weight: bold }
+dl { display: grid; grid-template-columns: minmax(5rem, 30%) 1fr; gap: .2rem 1rem }
+dt, dd { margin: 0; overflow-wrap: anywhere } .bad { font-weight: bold }
 </style>
 ";
 
 const LEGEND: &str = "<section><h2>How to read this</h2><dl>
 <dt>fresh<dd>requests go out with this token
-<dt>refresh_due, refreshing<dd>so they do; the next token is being fetched, 15 minutes before the end
+<dt>refresh_due, refreshing<dd>requests go out with this token while the next one is fetched
 <dt>cold<dd>the first token is being fetched
 <dt>expired, failing<dd>there is no token: requests are answered 503, /readyz too
-<dt>last error<dd>of the newest token request, until one succeeds
+<dt>last error<dd>why the newest token request failed, until one succeeds
 </dl><p>The page loads itself every 5 s. <a href=/readyz>/readyz</a> has the same as JSON,
 <a href=/metrics>/metrics</a> for Prometheus; `officernd-gateway check` tries the configuration.
 </section>";
@@ -90,12 +90,12 @@ fn organization(page: &mut String, state: &State) {
     let _ = write!(
         page,
         "<section><h2>{name}</h2><dl><dt>state<dd{bad}>{}<dt>expires<dd>{left}\n\
-         <dt>number<dd>{}<dt>scope<dd>{}<dt>last error<dd>{}<dt>store<dd>{}</dl></section>\n",
+         <dt>number<dd>{}<dt>scope<dd>{}<dt>last error<dd>{}<dt>store error<dd>{}</dl></section>\n",
         phase.as_str().unwrap_or_default(),
         status.generation,
         or_none(&status.scope),
         or_none(&state.problem),
-        escape(state.store_problem.as_deref().unwrap_or("no problem")),
+        or_none(&state.store_problem),
     );
 }
 

@@ -71,7 +71,7 @@ impl Failures {
             );
         }
         let unanswered = causes(error.as_ref()).find_map(|error| error.downcast_ref());
-        let cause = unanswered.map_or("the request failed", |error: &Unanswered| error.cause);
+        let cause = unanswered.map_or("the request failed", |error: &Unanswered| error.0);
         self.record(cause, chain(error.as_ref()));
         problem(StatusCode::BAD_GATEWAY, &error.to_string())
     }

@@ -55,15 +55,10 @@ pub(crate) fn router(config: &Config, upstream: Upstream, failures: Arc<Failures
         .layer(from_fn(access::local_only))
 }
 
-/// The same path and query, upstream.
-fn target(origin: &Uri, uri: &Uri) -> Option<Uri> {
-    let path = uri.path_and_query().cloned();
-    let path = path.unwrap_or(PathAndQuery::from_static("/"));
-    if hop_by_hop::has_dot_segments(path.path()) {
-        return None;
-    }
+/// The path and query at an origin.
+pub(crate) fn at(origin: &Uri, path: &str) -> Option<Uri> {
     let mut parts = origin.clone().into_parts();
-    parts.path_and_query = Some(path);
+    parts.path_and_query = Some(path.parse().ok()?);
     Uri::from_parts(parts).ok()
 }
 
@@ -82,7 +77,9 @@ async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Re
         return Err((StatusCode::METHOD_NOT_ALLOWED, allow).into_response());
     }
     let (mut parts, body) = request.into_parts();
-    let Some(target) = target(&proxy.origin, &parts.uri) else {
+    let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let plain = !hop_by_hop::has_dot_segments(parts.uri.path());
+    let Some(target) = at(&proxy.origin, path).filter(|_| plain) else {
         let what = "the path has dot segments";
         return Err(problem(StatusCode::BAD_REQUEST, what));
     };

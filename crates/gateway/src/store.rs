@@ -16,11 +16,8 @@ pub(crate) enum Store {
 }
 
 impl Store {
-    /// Opens the store that is configured, if any. Does not connect yet.
-    ///
-    /// # Errors
-    ///
-    /// Does not show the URL, which may hold a password.
+    /// Opens the store that is configured, if any. Does not connect yet. The error does not show the
+    /// URL, which may hold a password.
     pub(crate) fn open(config: &Config) -> Result<Option<Self>, String> {
         let url = match (&config.store, &config.store_file) {
             (None, None) => return Ok(None),

@@ -118,7 +118,7 @@ async fn a_store_that_is_away_fails_no_request_and_is_shown() {
         assert_eq!(status, 200);
         assert!(!shown.contains("\"store_problem\":null"), "{shown}");
         assert!(
-            !shown.contains("no problem") && !shown.contains("hunter2"),
+            !shown.contains("store error<dd>none") && !shown.contains("hunter2"),
             "{shown}"
         );
     }
