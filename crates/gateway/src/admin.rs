@@ -1,7 +1,7 @@
 //! The admin address: health, readiness, metrics and the page. Never the API.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use axum::extract::State as Extract;
 use axum::http::StatusCode;
@@ -10,39 +10,27 @@ use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use metrics_exporter_prometheus::PrometheusHandle;
 
-use crate::apps::{App, State};
-use crate::problem::Failures;
+use crate::apps::{App, Gateway, State};
 use crate::{access, metrics, page};
 
-#[derive(Clone)]
-pub(crate) struct Admin {
-    pub(crate) apps: Arc<[App]>,
-    /// Of the API.
-    pub(crate) failures: Arc<Failures>,
-    pub(crate) upstream: String,
-    pub(crate) exporter: PrometheusHandle,
-    /// Set on SIGTERM.
-    pub(crate) leaving: Arc<AtomicBool>,
+/// On a loopback address, a web page must not read this by a name of its own for 127.0.0.1.
+/// Elsewhere, names are the network's affair.
+pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
+    let loopback = gateway.config.admin.ip().is_loopback();
+    let router = Router::new()
+        .route("/", get(page::page))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(scrape))
+        .with_state(gateway);
+    match loopback {
+        true => router.layer(from_fn(access::local_only)),
+        false => router,
+    }
 }
 
-impl Admin {
-    /// On a loopback address, a web page must not read this by a name of its
-    /// own for 127.0.0.1. Elsewhere, names are the network's affair.
-    pub(crate) fn router(self, loopback: bool) -> Router {
-        let router = Router::new()
-            .route("/", get(page::page))
-            .route("/healthz", get(|| async { "ok\n" }))
-            .route("/readyz", get(ready))
-            .route("/metrics", get(scrape))
-            .with_state(self);
-        match loopback {
-            true => router.layer(from_fn(access::local_only)),
-            false => router,
-        }
-    }
-
+impl Gateway {
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)
     }
@@ -58,25 +46,25 @@ impl Admin {
     }
 }
 
-async fn ready(Extract(admin): Extract<Admin>) -> Response {
-    let states = admin.states();
-    let ready = admin.is_ready(&states);
+async fn ready(Extract(gateway): Extract<Arc<Gateway>>) -> Response {
+    let states = gateway.states();
+    let ready = gateway.is_ready(&states);
     let code = match ready {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
     let body = serde_json::json!({
         "ready": ready,
-        "leaving": admin.is_leaving(),
+        "leaving": gateway.is_leaving(),
         "organizations": states,
-        "last_api_failure": admin.failures.last(),
+        "last_api_failure": gateway.failures.last(),
     });
     (code, Json(body)).into_response()
 }
 
-async fn scrape(Extract(admin): Extract<Admin>) -> impl IntoResponse {
-    let states = admin.states();
-    metrics::scraped(&states, admin.is_ready(&states));
+async fn scrape(Extract(gateway): Extract<Arc<Gateway>>) -> impl IntoResponse {
+    let states = gateway.states();
+    metrics::scraped(&states, gateway.is_ready(&states));
     let format = "text/plain; version=0.0.4; charset=utf-8";
-    ([(CONTENT_TYPE, format)], admin.exporter.render())
+    ([(CONTENT_TYPE, format)], gateway.exporter.render())
 }

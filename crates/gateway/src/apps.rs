@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::error::Error as _;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use axum::body::Body;
 use http_body_util::{Empty, Full};
 use hyper::Request;
 use hyper::body::Bytes;
+use metrics_exporter_prometheus::PrometheusHandle;
 use officernd_auth::organizations::OrganizationsLayer;
 use officernd_auth::{
     AccessToken, BoxError, Error, FetchContext, HttpTokenProvider, OfficeRndAuthLayer, RateLimit,
@@ -21,26 +23,25 @@ use tower::util::{BoxCloneSyncService, MapRequest};
 
 use crate::config::Config;
 use crate::out::{HttpClient, Out, Response, chain};
+use crate::problem::Failures;
 use crate::store::{Shared, Store};
 
 type Bodiless = Request<Empty<Bytes>>;
 
-/// What the configuration describes.
-pub(crate) struct Setup {
+/// What the configuration describes, and what happens to it.
+pub(crate) struct Gateway {
     pub(crate) config: Config,
     pub(crate) out: Out,
     /// By slug.
     pub(crate) apps: Vec<App>,
-    pub(crate) upstream: Upstream,
-}
-
-/// The client of the API with the token layer over it.
-#[derive(Clone)]
-pub(crate) struct Upstream {
     /// For requests with a body, which streams and so cannot be sent twice.
     pub(crate) streaming: HttpClient,
     /// For those without: a 401 is answered by a replay with the next token.
     pub(crate) replaying: BoxCloneSyncService<Bodiless, Response, BoxError>,
+    pub(crate) exporter: PrometheusHandle,
+    pub(crate) failures: Failures,
+    /// Set on SIGTERM.
+    pub(crate) leaving: AtomicBool,
 }
 
 /// One app: of an organization, or of all that the gateway serves.
@@ -67,31 +68,35 @@ pub(crate) struct State {
     pub(crate) status: TokenStatus,
 }
 
-impl Setup {
+impl Gateway {
     /// Builds it. `warm` fetches the first tokens now, and keeps them fresh without requests. The
     /// error names the setting that is missing or cannot be used.
-    pub(crate) fn new(config: Config, warm: bool) -> Result<Self, String> {
+    pub(crate) fn new(
+        config: Config,
+        exporter: PrometheusHandle,
+        warm: bool,
+    ) -> Result<Self, String> {
         let out = Out::new(config.body_timeout)?;
         let store = Store::open(&config).map_err(|error| format!("GATEWAY_STORE: {error}"))?;
-        let (requests, per) = (
-            config.officernd.rate_limit_requests,
-            config.officernd.rate_limit_per,
-        );
-        let per_minute = Duration::from_secs(60);
         // One window for all apps, as without a setting.
-        let rate_limit = (requests.is_some() || per.is_some())
-            .then(|| RateLimit::new(requests.unwrap_or(5), per.unwrap_or(per_minute)));
+        let shared = &config.officernd;
+        let rate_limit = match (shared.rate_limit_requests, shared.rate_limit_per) {
+            (None, None) => None,
+            (requests, per) => {
+                let per = per.unwrap_or(Duration::from_secs(60));
+                Some(RateLimit::new(requests.unwrap_or(5), per))
+            }
+        };
         let several = !config.organizations.is_empty();
         let mut apps = Vec::new();
         for (slug, mut settings) in config.apps() {
             settings.keep_warm = warm;
-            let place = if several {
-                format!("[organizations.{slug}]: ")
-            } else {
-                String::new()
-            };
+            let place = format!("[organizations.{slug}]: ");
             let app = App::new(slug, settings, rate_limit.clone(), store.as_ref(), &out);
-            apps.push(app.map_err(|error| format!("{place}{error}"))?);
+            apps.push(app.map_err(|error| match several {
+                true => format!("{place}{error}"),
+                false => error.to_string(),
+            })?);
         }
         let client = out.client.clone();
         let streaming = match apps.as_slice() {
@@ -110,15 +115,15 @@ impl Setup {
         });
         let replaying = RetryLayer::new(RetryUnauthorized::new()).layer(bodiless);
         let replaying = BoxCloneSyncService::new(replaying);
-        let upstream = Upstream {
-            streaming,
-            replaying,
-        };
         Ok(Self {
             config,
             out,
             apps,
-            upstream,
+            streaming,
+            replaying,
+            exporter,
+            failures: Failures::default(),
+            leaving: AtomicBool::new(false),
         })
     }
 }

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt as _, Limited};
 use officernd_auth::{AccessToken, Error, ErrorKind, OfficeRndAuthLayer, StaticToken};
 use tower::ServiceExt as _;
 
-use crate::apps::{App, Setup};
+use crate::apps::{App, Gateway};
 use crate::out::{Out, chain};
 use crate::proxy::at;
 
@@ -28,8 +28,8 @@ struct Problem(u8, String);
 
 /// Prints a line for each step that works, and one for each organization that does not. The exit
 /// code is the first problem's.
-pub(crate) async fn run(setup: &Setup) -> ExitCode {
-    let api = setup.config.upstream_text();
+pub(crate) async fn run(gateway: &Gateway) -> ExitCode {
+    let api = gateway.config.upstream_text();
     say(&format!("configuration: valid; API at {api}"));
     let mut code = ExitCode::SUCCESS;
     let mut failed = |Problem(step, sentence)| {
@@ -40,19 +40,19 @@ pub(crate) async fn run(setup: &Setup) -> ExitCode {
     };
     // Both ways, even if the first fails: one may be blocked.
     let mut urls = BTreeSet::from([api]);
-    for app in &setup.apps {
+    for app in &gateway.apps {
         let url = app.settings.token_url.as_deref().unwrap_or(TOKEN_URL);
         urls.extend(origin(url));
     }
     let mut connected = true;
     for url in &urls {
-        if let Err(problem) = connection(url, &setup.out).await {
+        if let Err(problem) = connection(url, &gateway.out).await {
             failed(problem);
             connected = false;
         }
     }
-    for app in setup.apps.iter().filter(|_| connected) {
-        if let Err(problem) = organization(setup, app).await {
+    for app in gateway.apps.iter().filter(|_| connected) {
+        if let Err(problem) = organization(gateway, app).await {
             failed(problem);
         }
     }
@@ -78,7 +78,7 @@ async fn connection(url: &str, out: &Out) -> Result<(), Problem> {
     Ok(())
 }
 
-async fn organization(setup: &Setup, app: &App) -> Result<(), Problem> {
+async fn organization(gateway: &Gateway, app: &App) -> Result<(), Problem> {
     let slug = app.slug.as_str();
     let name = match slug {
         "" => String::new(),
@@ -96,11 +96,11 @@ async fn organization(setup: &Setup, app: &App) -> Result<(), Problem> {
         say("organization: not checked, OFFICERND_ORG_SLUG is not set");
         return Ok(());
     }
-    let found = locations(setup, slug).await;
+    let found = locations(gateway, slug).await;
     // Another host may serve the organization, and be why it was not found. A 401 has started a
     // token request, which must not be given the time to be sent.
     if !matches!(found, Err(Problem(5, _)))
-        && let Some(region) = region(setup, slug, &token).await
+        && let Some(region) = region(gateway, slug, &token).await
     {
         say(&format!("region: {region} serves {slug}"));
         say(&format!("region: set GATEWAY_UPSTREAM={region}"));
@@ -126,14 +126,14 @@ fn granted(name: &str, token: &AccessToken, asked: &[String]) -> Result<(), Prob
     Ok(())
 }
 
-async fn locations(setup: &Setup, slug: &str) -> Result<(), Problem> {
+async fn locations(gateway: &Gateway, slug: &str) -> Result<(), Problem> {
     let problem = |code, what: &str| Problem(code, format!("organization {slug}: {what}"));
     let path = format!("/api/v2/organizations/{slug}/locations");
     let mut request = Request::new(Body::empty());
     *request.uri_mut() =
-        at(&setup.config.upstream, &path).ok_or_else(|| problem(2, "is not a slug"))?;
+        at(&gateway.config.upstream, &path).ok_or_else(|| problem(2, "is not a slug"))?;
     // Not the replaying client: a 401 would spend another token request.
-    let response = setup.upstream.streaming.clone().oneshot(request);
+    let response = gateway.streaming.clone().oneshot(request);
     let response = match tokio::time::timeout(ANSWER_TIMEOUT, response).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => return Err(problem(3, &format!("the API: {}", chain(&*error)))),
@@ -160,22 +160,22 @@ async fn locations(setup: &Setup, slug: &str) -> Result<(), Problem> {
 
 /// Asks API v1 which host serves the organization. No answer means none: the app may have no scope
 /// for it.
-async fn region(setup: &Setup, slug: &str, token: &AccessToken) -> Option<String> {
+async fn region(gateway: &Gateway, slug: &str, token: &AccessToken) -> Option<String> {
     let mut request = Request::new(Body::empty());
     *request.uri_mut() = at(
-        &setup.config.upstream,
+        &gateway.config.upstream,
         &format!("/api/v1/organizations/{slug}"),
     )?;
     let bearer = token.header_value().clone();
     request.headers_mut().insert(AUTHORIZATION, bearer);
     let body = async {
-        let response = setup.out.client.clone().oneshot(request).await.ok()?;
+        let response = gateway.out.client.clone().oneshot(request).await.ok()?;
         let body = Limited::new(response.into_body(), 64 * 1024);
         body.collect().await.ok()
     };
     let body = tokio::time::timeout(ANSWER_TIMEOUT, body).await.ok()??;
     let region = region_in(&body.to_bytes())?;
-    (region != setup.config.upstream_text()).then_some(region)
+    (region != gateway.config.upstream_text()).then_some(region)
 }
 
 /// Finds the regional host in the answer: an https origin that the layer accepts, and nothing else

@@ -31,22 +31,18 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::middleware::from_fn_with_state;
-use metrics_exporter_prometheus::PrometheusHandle;
 use officernd_auth::BoxError;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use admin::Admin;
-use apps::Setup;
+use apps::Gateway;
 use config::Config;
 use listen::Listener;
-use problem::Failures;
 use serve::{Limits, serve};
 
 /// How long after SIGTERM answers say `Connection: close` and open connections
@@ -111,17 +107,17 @@ async fn start(config: Config, check: bool) -> ExitCode {
         Ok(exporter) => exporter,
         Err(error) => return fail(1, error),
     };
-    let setup = match Setup::new(config, !check) {
-        Ok(setup) => setup,
+    let gateway = match Gateway::new(config, exporter, !check) {
+        Ok(gateway) => gateway,
         Err(error) if error.ends_with("is not set") => {
             return fail(2, format_args!("{error}\n\n{NO_CREDENTIALS}"));
         }
         Err(error) => return fail(2, error),
     };
     if check {
-        return check::run(&setup).await;
+        return check::run(&gateway).await;
     }
-    match run(setup, exporter).await {
+    match run(&Arc::new(gateway)).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => fail(1, "shutdown_timeout ended with requests still in flight"),
         Err(error) => fail(1, error),
@@ -129,8 +125,8 @@ async fn start(config: Config, check: bool) -> ExitCode {
 }
 
 /// Serves until a signal. Returns whether every request was served to its end.
-async fn run(setup: Setup, exporter: PrometheusHandle) -> Result<bool, BoxError> {
-    let config = setup.config;
+async fn run(gateway: &Arc<Gateway>) -> Result<bool, BoxError> {
+    let config = &gateway.config;
     let api_listener = Listener::bind(&config.listen).await?;
     let admin_listener = Listener::tcp(config.admin).await?;
     let mut signals = [
@@ -139,19 +135,10 @@ async fn run(setup: Setup, exporter: PrometheusHandle) -> Result<bool, BoxError>
         signal(SignalKind::hangup())?,
     ];
 
-    let leaving = Arc::new(AtomicBool::new(false));
-    let failures = Arc::new(Failures::default());
-    let admin = Admin {
-        apps: setup.apps.into(),
-        failures: Arc::clone(&failures),
-        upstream: config.upstream_text(),
-        exporter,
-        leaving: Arc::clone(&leaving),
-    };
-    let admin = admin.router(config.admin.ip().is_loopback());
-    let close = from_fn_with_state(Arc::clone(&leaving), access::close_when_leaving);
-    let api = proxy::router(&config, setup.upstream, failures).layer(close);
-
+    let (api, admin) = (
+        proxy::router(Arc::clone(gateway)),
+        admin::router(Arc::clone(gateway)),
+    );
     let (api_name, admin_name) = (api_listener.name(), admin_listener.name());
     let upstream = config.upstream_text();
     tracing::info!(upstream, api = api_name, admin = admin_name, "starting");
@@ -185,7 +172,7 @@ async fn run(setup: Setup, exporter: PrometheusHandle) -> Result<bool, BoxError>
         }
     };
     let connections = serve(api_listener, api, limits, signaled).await;
-    leaving.store(true, Ordering::Relaxed);
+    gateway.leaving.store(true, Ordering::Relaxed);
     let open = connections.count();
     tracing::info!(open, "leaving");
     tokio::time::sleep(FAREWELL).await;

@@ -1,6 +1,7 @@
 //! The page on the admin address, for people: rendered by the server, without a script.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use axum::extract::State as Extract;
 use axum::http::HeaderName;
@@ -10,8 +11,7 @@ use axum::http::header::{
 use axum::response::IntoResponse;
 use officernd_auth::Phase;
 
-use crate::admin::Admin;
-use crate::apps::State;
+use crate::apps::{Gateway, State};
 
 /// The page has a style of its own and loads nothing.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \
@@ -39,21 +39,21 @@ const LEGEND: &str = "<section><h2>How to read this</h2><dl>
 <a href=/metrics>/metrics</a> for Prometheus; `officernd-gateway check` tries the configuration.
 </section>";
 
-pub(crate) async fn page(Extract(admin): Extract<Admin>) -> impl IntoResponse {
-    let states = admin.states();
-    let ready = match (admin.is_ready(&states), admin.is_leaving()) {
+pub(crate) async fn page(Extract(gateway): Extract<Arc<Gateway>>) -> impl IntoResponse {
+    let states = gateway.states();
+    let ready = match (gateway.is_ready(&states), gateway.is_leaving()) {
         (_, true) => "shutting down",
         (true, _) => "ready",
         (false, _) => "not ready",
     };
-    let failure = admin.failures.last();
+    let failure = gateway.failures.last();
     let mut page = HEAD.to_owned();
     let version = env!("CARGO_PKG_VERSION");
     let _ = write!(
         page,
         "<h1>officernd-gateway {version}: {ready}</h1>\n\
          <dl><dt>API<dd>{}<dt>last API failure<dd>{}</dl>\n",
-        escape(&admin.upstream),
+        escape(&gateway.config.upstream_text()),
         escape(failure.as_deref().unwrap_or("none"))
     );
     for state in &states {

@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{ALLOW, VIA};
 use axum::http::uri::PathAndQuery;
 use axum::http::{Extensions, HeaderValue, Method, StatusCode, Uri, Version};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
 use http_body_util::{BodyExt as _, Empty};
@@ -18,41 +18,30 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::{RequestBodyTimeoutLayer, ResponseBodyTimeoutLayer};
 
 use crate::access;
-use crate::apps::Upstream;
-use crate::config::Config;
+use crate::apps::Gateway;
 use crate::hop_by_hop;
 use crate::metrics;
-use crate::problem::{Failures, problem};
+use crate::problem::problem;
 
 const VIA_GATEWAY: HeaderValue = HeaderValue::from_static("1.1 officernd-gateway");
 
 const GRACE: Duration = Duration::from_millis(500);
 
-struct Proxy {
-    upstream: Upstream,
-    origin: Uri,
-    answer_timeout: Duration,
-    failures: Arc<Failures>,
-}
-
 /// `/api`, for programs on this machine.
-pub(crate) fn router(config: &Config, upstream: Upstream, failures: Arc<Failures>) -> Router {
-    let proxy = Proxy {
-        upstream,
-        origin: config.upstream.clone(),
-        answer_timeout: config.answer_timeout,
-        failures,
-    };
+pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
+    let (body_timeout, body_limit) = (gateway.config.body_timeout, gateway.config.body_limit);
+    let leaving = from_fn_with_state(Arc::clone(&gateway), access::close_when_leaving);
     Router::new()
         .route("/api/{*path}", any(forward))
-        .with_state(Arc::new(proxy))
-        .layer(ResponseBodyTimeoutLayer::new(config.body_timeout))
-        .layer(RequestBodyTimeoutLayer::new(config.body_timeout))
-        .layer(RequestBodyLimitLayer::new(config.body_limit))
+        .with_state(gateway)
+        .layer(ResponseBodyTimeoutLayer::new(body_timeout))
+        .layer(RequestBodyTimeoutLayer::new(body_timeout))
+        .layer(RequestBodyLimitLayer::new(body_limit))
         // Around the limits and timeouts, so that their answers count too.
         .layer(from_fn(observe))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "only /api/ is here") })
         .layer(from_fn(access::local_only))
+        .layer(leaving)
 }
 
 /// The path and query at an origin.
@@ -70,7 +59,10 @@ async fn observe(request: Request, next: Next) -> Response {
     response
 }
 
-async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Response, Response> {
+async fn forward(
+    State(gateway): State<Arc<Gateway>>,
+    request: Request,
+) -> Result<Response, Response> {
     // TRACE would show the token to the caller.
     if request.method() == Method::TRACE || request.method() == Method::CONNECT {
         let allow = [(ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")];
@@ -79,7 +71,7 @@ async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Re
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let plain = !hop_by_hop::has_dot_segments(parts.uri.path());
-    let Some(target) = at(&proxy.origin, path).filter(|_| plain) else {
+    let Some(target) = at(&gateway.config.upstream, path).filter(|_| plain) else {
         let what = "the path has dot segments";
         return Err(problem(StatusCode::BAD_REQUEST, what));
     };
@@ -96,11 +88,10 @@ async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Re
     parts.extensions = Extensions::new();
 
     let moved = Arc::new(Mutex::new(Instant::now()));
-    let upstream = proxy.upstream.clone();
     let answer = async {
         if !has_body {
             let request = Request::from_parts(parts, Empty::new());
-            return upstream.replaying.oneshot(request).await;
+            return gateway.replaying.clone().oneshot(request).await;
         }
         let moved = Arc::clone(&moved);
         let body = body.map_frame(move |frame| {
@@ -108,18 +99,18 @@ async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Re
             frame
         });
         let request = Request::from_parts(parts, Body::new(body));
-        upstream.streaming.oneshot(request).await
+        gateway.streaming.clone().oneshot(request).await
     };
-    let Some(answer) = unless_idle(proxy.answer_timeout, &moved, answer).await else {
+    let Some(answer) = unless_idle(gateway.config.answer_timeout, &moved, answer).await else {
         let cause = "the API did not answer in time";
-        proxy.failures.record(cause, cause.to_owned());
+        gateway.failures.record(cause, cause.to_owned());
         return Err(problem(StatusCode::GATEWAY_TIMEOUT, cause));
     };
-    let mut response = answer.map_err(|error| proxy.failures.answer(&error))?;
+    let mut response = answer.map_err(|error| gateway.failures.answer(&error))?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         // Not asked for: `Upgrade` is not forwarded.
         let cause = "the API switched protocols";
-        proxy.failures.record(cause, cause.to_owned());
+        gateway.failures.record(cause, cause.to_owned());
         return Err(problem(StatusCode::BAD_GATEWAY, cause));
     }
     hop_by_hop::clean_response(response.headers_mut());
