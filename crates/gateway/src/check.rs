@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::AUTHORIZATION;
-use axum::http::{Method, Request, StatusCode, Uri};
+use axum::http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
 use officernd_auth::{AccessToken, Error, ErrorKind, OfficeRndAuthLayer, StaticToken};
 use tower::ServiceExt as _;
@@ -67,9 +67,8 @@ async fn connection(url: &str, out: &Out) -> Result<(), Problem> {
         Some(proxy) => format!(" through the proxy {proxy}"),
         None => String::new(),
     };
-    let mut request = Request::new(Body::empty());
-    *request.method_mut() = Method::HEAD;
-    *request.uri_mut() = uri;
+    let request = Request::head(uri).body(Body::empty());
+    let request = request.map_err(|_| problem("is not a URL"))?;
     match tokio::time::timeout(ANSWER_TIMEOUT, out.client.clone().oneshot(request)).await {
         Ok(Ok(_)) => say(&format!("connection: {url} answers{through}")),
         Ok(Err(error)) => return Err(problem(&chain(&*error))),
@@ -105,7 +104,7 @@ async fn organization(gateway: &Gateway, app: &App) -> Result<(), Problem> {
         say(&format!("region: {region} serves {slug}"));
         say(&format!("region: set GATEWAY_UPSTREAM={region}"));
         say(&format!(
-            "region: or, in Rust, OFFICERND_ALLOW_ORIGINS={region}"
+            "region: in Rust, OFFICERND_ALLOW_ORIGINS={region}"
         ));
     }
     found
@@ -129,9 +128,7 @@ fn granted(name: &str, token: &AccessToken, asked: &[String]) -> Result<(), Prob
 async fn locations(gateway: &Gateway, slug: &str) -> Result<(), Problem> {
     let problem = |code, what: &str| Problem(code, format!("organization {slug}: {what}"));
     let path = format!("/api/v2/organizations/{slug}/locations");
-    let mut request = Request::new(Body::empty());
-    *request.uri_mut() =
-        at(&gateway.config.upstream, &path).ok_or_else(|| problem(2, "is not a slug"))?;
+    let request = get(gateway, &path).ok_or_else(|| problem(2, "is not a slug"))?;
     // Not the replaying client: a 401 would spend another token request.
     let response = gateway.streaming.clone().oneshot(request);
     let response = match tokio::time::timeout(ANSWER_TIMEOUT, response).await {
@@ -150,7 +147,7 @@ async fn locations(gateway: &Gateway, slug: &str) -> Result<(), Problem> {
         }
         StatusCode::NOT_FOUND | StatusCode::INTERNAL_SERVER_ERROR => (
             6,
-            "no such organization for this app: it belongs to the one that made it",
+            "no such organization for this app, or it was made by another",
         ),
         StatusCode::TOO_MANY_REQUESTS => (6, "the API's requests are used up"),
         _ => (6, "the API did not serve the request"),
@@ -161,11 +158,7 @@ async fn locations(gateway: &Gateway, slug: &str) -> Result<(), Problem> {
 /// Asks API v1 which host serves the organization. No answer means none: the app may have no scope
 /// for it.
 async fn region(gateway: &Gateway, slug: &str, token: &AccessToken) -> Option<String> {
-    let mut request = Request::new(Body::empty());
-    *request.uri_mut() = at(
-        &gateway.config.upstream,
-        &format!("/api/v1/organizations/{slug}"),
-    )?;
+    let mut request = get(gateway, &format!("/api/v1/organizations/{slug}"))?;
     let bearer = token.header_value().clone();
     request.headers_mut().insert(AUTHORIZATION, bearer);
     let body = async {
@@ -200,6 +193,12 @@ fn origin(url: &str) -> Option<String> {
     let port = if scheme == "https" { ":443" } else { ":80" };
     let authority = authority.strip_suffix(port).unwrap_or(&authority);
     (!authority.contains(['@', '*'])).then(|| format!("{scheme}://{authority}"))
+}
+
+/// A request to the API.
+fn get(gateway: &Gateway, path: &str) -> Option<Request<Body>> {
+    let uri = at(&gateway.config.upstream, path)?;
+    Request::get(uri).body(Body::empty()).ok()
 }
 
 fn refused(name: &str, error: &Error) -> Problem {

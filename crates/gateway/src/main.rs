@@ -135,10 +135,8 @@ async fn run(gateway: &Arc<Gateway>) -> Result<bool, BoxError> {
         signal(SignalKind::hangup())?,
     ];
 
-    let (api, admin) = (
-        proxy::router(Arc::clone(gateway)),
-        admin::router(Arc::clone(gateway)),
-    );
+    let api = proxy::router(Arc::clone(gateway));
+    let admin = admin::router(Arc::clone(gateway));
     let (api_name, admin_name) = (api_listener.name(), admin_listener.name());
     let upstream = config.upstream_text();
     tracing::info!(upstream, api = api_name, admin = admin_name, "starting");

@@ -59,16 +59,12 @@ impl Failures {
             return no_token(error);
         }
         if has::<http_body_util::LengthLimitError>(error) {
-            return problem(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "the request's body is too large",
-            );
+            let what = "the request's body is too large";
+            return problem(StatusCode::PAYLOAD_TOO_LARGE, what);
         }
         if has::<tower_http::timeout::TimeoutError>(error) {
-            return problem(
-                StatusCode::REQUEST_TIMEOUT,
-                "the request's body stood still",
-            );
+            let what = "the request's body stood still";
+            return problem(StatusCode::REQUEST_TIMEOUT, what);
         }
         let unanswered = causes(error.as_ref()).find_map(|error| error.downcast_ref());
         let cause = unanswered.map_or("the request failed", |error: &Unanswered| error.0);

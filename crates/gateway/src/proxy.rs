@@ -21,6 +21,7 @@ use crate::access;
 use crate::apps::Gateway;
 use crate::hop_by_hop;
 use crate::metrics;
+use crate::out::chain;
 use crate::problem::problem;
 
 const VIA_GATEWAY: HeaderValue = HeaderValue::from_static("1.1 officernd-gateway");
@@ -115,7 +116,13 @@ async fn forward(
     }
     hop_by_hop::clean_response(response.headers_mut());
     response.headers_mut().append(VIA, VIA_GATEWAY);
-    Ok(response.map(Body::new))
+    Ok(response.map(|body| {
+        Body::new(body.map_err(move |error| {
+            let problem = format!("the answer broke off: {}", chain(&error));
+            gateway.failures.record("the answer broke off", problem);
+            error
+        }))
+    }))
 }
 
 /// Runs a future until the time-out is over since the last move. `None` is that end. The grace lets
