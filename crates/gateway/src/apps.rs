@@ -28,7 +28,7 @@ use crate::store::{Shared, Store};
 
 type Bodiless = Request<Empty<Bytes>>;
 
-/// What the configuration describes, and what happens to it.
+/// The gateway: its configuration, its clients and its state.
 pub(crate) struct Gateway {
     pub(crate) config: Config,
     pub(crate) out: Out,
@@ -69,7 +69,7 @@ pub(crate) struct State {
 }
 
 impl Gateway {
-    /// Builds it. `warm` fetches the first tokens now, and keeps them fresh without requests. The
+    /// Builds the apps and the clients. `warm` fetches the first tokens now and keeps them fresh. The
     /// error names the setting that is missing or cannot be used.
     pub(crate) fn new(
         config: Config,

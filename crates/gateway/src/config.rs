@@ -11,7 +11,7 @@ use officernd_auth::Settings;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use toml::{Table, Value};
 
-/// README.md lists the settings. `Settings` and the paths of files hold secrets: there is no `Debug`.
+/// All settings, as README.md lists them. Not `Debug`: it holds secrets.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {

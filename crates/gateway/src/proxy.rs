@@ -26,6 +26,7 @@ use crate::problem::problem;
 
 const VIA_GATEWAY: HeaderValue = HeaderValue::from_static("1.1 officernd-gateway");
 
+/// Lets the time-out of a body that stands still answer before the answer time-out.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// `/api`, for programs on this machine.
@@ -125,8 +126,7 @@ async fn forward(
     }))
 }
 
-/// Runs a future until the time-out is over since the last move. `None` is that end. The grace lets
-/// the time-out of a body that stands still answer first.
+/// Runs a future until the request's body has not moved for the time-out. Returns `None` then.
 async fn unless_idle<T>(
     timeout: Duration,
     moved: &Mutex<Instant>,

@@ -42,9 +42,8 @@ impl Store {
             Some(pem) => store.root_certificates(pem),
             None => Ok(store),
         });
-        store
-            .map(|store| Some(Self::Redis(store)))
-            .map_err(|error| error.to_string())
+        let store = store.map_err(|error| error.to_string())?;
+        Ok(Some(Self::Redis(store)))
     }
 
     /// Shares the tokens of one app.
