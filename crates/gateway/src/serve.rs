@@ -43,8 +43,7 @@ pub(crate) async fn serve(
     let connections = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(limits.connections));
     let start = |stream: Stream, place| {
-        // tower-http's body timeouts run only while hyper wants more of a body, which it does not
-        // while a caller doesn't read.
+        // The time-outs of bodies do not run while a caller does not read.
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(limits.write_timeout));
         let service = TowerToHyperService::new(router.clone());
