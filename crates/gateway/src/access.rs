@@ -1,13 +1,14 @@
 //! Decides which requests are served at all.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::{Request, State};
 use axum::http::header::{CONNECTION, FORWARDED, HOST, HeaderName, ORIGIN};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+
+use crate::apps::Gateway;
 
 /// Serves what this machine's programs send, refuses the rest.
 pub(crate) async fn local_only(request: Request, next: Next) -> Response {
@@ -19,12 +20,12 @@ pub(crate) async fn local_only(request: Request, next: Next) -> Response {
 
 /// After SIGTERM, each answer asks its client to close the connection.
 pub(crate) async fn close_when_leaving(
-    State(leaving): State<Arc<AtomicBool>>,
+    State(gateway): State<Arc<Gateway>>,
     request: Request,
     next: Next,
 ) -> Response {
     let mut response = next.run(request).await;
-    if leaving.load(Ordering::Relaxed) {
+    if gateway.is_leaving() {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }

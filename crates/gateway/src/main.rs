@@ -1,9 +1,9 @@
 //! `officernd-gateway`: a reverse proxy beside a program that puts an OfficeRnD
 //! token on the program's requests. README.md is for operators.
 //!
-//! `main` reads the configuration (`config`), builds the token layer (`setup`)
-//! and serves two addresses: the API (`proxy`) to this machine's programs, and
-//! health, metrics and a page (`admin`) to anyone who may look.
+//! `main` reads the configuration (`config`), builds the token layers (`apps`)
+//! over one client (`out`), and serves two addresses: the API (`proxy`) to this
+//! machine's programs, and health, metrics and a page (`admin`) to anyone who may look.
 
 #![expect(
     clippy::disallowed_methods,
@@ -12,178 +12,179 @@
 
 mod access;
 mod admin;
+mod apps;
 mod check;
-mod command;
 mod config;
-mod dashboard;
 mod healthcheck;
 mod hop_by_hop;
 mod listen;
 mod metrics;
+mod out;
 mod page;
 mod problem;
 mod proxy;
-mod recorded;
 mod serve;
-mod setup;
 mod store;
-mod tokens;
-mod upstream;
 
 use std::fmt::Display;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::middleware::from_fn_with_state;
 use officernd_auth::BoxError;
-use tokio::sync::{oneshot, watch};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
-use admin::Admin;
-use command::{Arguments, Command, USAGE};
+use apps::Gateway;
 use config::Config;
 use listen::Listener;
-use proxy::Proxy;
 use serve::{Limits, serve};
-use setup::Setup;
 
 /// How long after SIGTERM answers say `Connection: close` and open connections
 /// are still served: closing one under a request on its way would lose it.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Probes, scrapes and a few pages.
-const ADMIN_CONNECTIONS: usize = 64;
+const USAGE: &str = "\
+Puts an OfficeRnD token on the requests of programs that have none.
 
-/// For answers on the admin address, after the last request of the API.
-const ADMIN_SHUTDOWN: Duration = Duration::from_secs(1);
+Usage: officernd-gateway [--config FILE] [COMMAND]
+
+Commands:
+  run          serve until SIGTERM (the default)
+  check        try the configuration: connections, token, scopes, organization
+  healthcheck  ask the running gateway's /healthz; `healthcheck ready` asks /readyz
+
+Options:
+  --config FILE  a TOML file; GATEWAY_CONFIG names one too
+  --help, --version
+";
+
+const VERSION: &str = concat!("officernd-gateway ", env!("CARGO_PKG_VERSION"), "\n");
+
+const NO_CREDENTIALS: &str = "\
+Set OFFICERND_CLIENT_ID_FILE, OFFICERND_CLIENT_SECRET_FILE and OFFICERND_SCOPES. To try the gateway
+without an account, use the environment that officernd-simulator prints.";
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::parse(std::env::args().skip(1)) {
-        Ok(arguments) => arguments,
-        Err(problem) => return fail(2, format_args!("{problem}\n\n{USAGE}")),
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    let option = words.iter().position(|word| word == "--config");
+    let file = option.map(|at| words.drain(at..words.len().min(at + 2)).nth(1));
+    if file == Some(None) {
+        return fail(2, format_args!("--config needs a file\n\n{USAGE}"));
+    }
+    let file = file.flatten().map(PathBuf::from);
+    let read = |command: fn(Config) -> ExitCode| match Config::read(file) {
+        Ok(config) => command(config),
+        Err(problem) => fail(2, problem),
     };
-    match arguments.command {
-        Command::Help => print(USAGE),
-        Command::Version => print(concat!(
-            "officernd-gateway ",
-            env!("CARGO_PKG_VERSION"),
-            "\n"
-        )),
-        Command::Healthcheck { path } => match Config::read_options(arguments.config) {
-            Ok(options) => match healthcheck::run(options.admin, path) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(problem) => fail(1, problem),
-            },
-            Err(mistakes) => fail(2, mistakes),
-        },
-        Command::Run | Command::Check => {
-            tracing_subscriber::fmt()
-                .with_writer(std::io::stderr)
-                .init();
-            match Config::read(arguments.config) {
-                Ok(config) => start(arguments.command == Command::Check, config),
-                Err(mistakes) => fail(2, mistakes),
-            }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["help" | "--help" | "-h", ..] => print(USAGE),
+        ["version" | "--version" | "-V", ..] => print(VERSION),
+        [] | ["run"] => read(|config| start(config, false)),
+        ["check"] => read(|config| start(config, true)),
+        ["healthcheck"] => read(|config| healthcheck::run(config.admin, "/healthz")),
+        ["healthcheck", "ready"] => read(|config| healthcheck::run(config.admin, "/readyz")),
+        words => {
+            let words = words.join(" ");
+            fail(2, format_args!("unknown command {words}\n\n{USAGE}"))
         }
     }
 }
 
 #[tokio::main]
-async fn start(check: bool, config: Config) -> ExitCode {
+async fn start(config: Config, check: bool) -> ExitCode {
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
+    let log = tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy());
+    log.with_writer(std::io::stderr).init();
+    // Before the caches, which count from their start.
+    let exporter = match metrics::install(&config) {
+        Ok(exporter) => exporter,
+        Err(error) => return fail(1, error),
+    };
+    let gateway = match Gateway::new(config, exporter, !check) {
+        Ok(gateway) => gateway,
+        Err(error) if error.ends_with("is not set") => {
+            return fail(2, format_args!("{error}\n\n{NO_CREDENTIALS}"));
+        }
+        Err(error) => return fail(2, error),
+    };
     if check {
-        return check::run(config).await;
+        return check::run(&gateway).await;
     }
-    match run(config).await {
+    match run(&Arc::new(gateway)).await {
         Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => fail(
-            1,
-            "requests were still in flight when shutdown_timeout ended",
-        ),
+        Ok(false) => fail(1, "shutdown_timeout ended with requests still in flight"),
         Err(error) => fail(1, error),
     }
 }
 
 /// Serves until a signal. Returns whether every request was served to its end.
-async fn run(config: Config) -> Result<bool, BoxError> {
-    let options = config.options.clone();
-    let has_store = config.store.is_some();
-    let exporter = metrics::install()?;
-    let setup = Setup::new(config)?;
-    metrics::identified(&setup.identity);
-    if has_store {
-        metrics::count_store_failures();
-    }
-    let api_listener = Listener::bind(&options.listen).await?;
-    let admin_listener = Listener::tcp(options.admin).await?;
+async fn run(gateway: &Arc<Gateway>) -> Result<bool, BoxError> {
+    let config = &gateway.config;
+    let api_listener = Listener::bind(&config.listen).await?;
+    let admin_listener = Listener::tcp(config.admin).await?;
+    let mut signals = [
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::hangup())?,
+    ];
 
-    let leaving = Arc::new(AtomicBool::new(false));
-    let (end, ended) = watch::channel(false);
-    let admin = Admin::new(
-        setup.tokens.clone(),
-        Arc::clone(&setup.dashboard),
-        exporter,
-        Arc::clone(&leaving),
-        ended,
-    );
-    let admin = admin.router(options.admin.ip().is_loopback());
-    let proxy = Proxy {
-        upstream: setup.upstream.clone(),
-        origin: setup.origin.clone(),
-        dashboard: Arc::clone(&setup.dashboard),
-    };
-    let api = proxy.router(&options);
-    let api = api.layer(from_fn_with_state(
-        Arc::clone(&leaving),
-        access::close_when_leaving,
-    ));
-
-    tracing::info!(
-        upstream = setup.identity.upstream,
-        api = api_listener.name(),
-        admin = admin_listener.name(),
-        "starting"
-    );
+    let api = proxy::router(Arc::clone(gateway));
+    let admin = admin::router(Arc::clone(gateway));
+    let (api_name, admin_name) = (api_listener.name(), admin_listener.name());
+    let upstream = config.upstream_text();
+    tracing::info!(upstream, api = api_name, admin = admin_name, "starting");
     let mut out = std::io::stdout();
-    writeln!(out, "admin on {}", admin_listener.name())?;
-    writeln!(out, "listening on {}", api_listener.name())?;
+    writeln!(out, "admin on {admin_name}")?;
+    writeln!(out, "listening on {api_name}")?;
 
     let limits = Limits {
-        connections: options.connections,
-        head_timeout: options.head_timeout,
-        write_timeout: options.body_timeout,
+        connections: config.connections.get().into(),
+        head_timeout: config.head_timeout,
+        write_timeout: config.body_timeout,
     };
+    // Probes, scrapes and a few pages.
     let admin_limits = Limits {
-        connections: ADMIN_CONNECTIONS,
-        ..limits
+        connections: 64,
+        head_timeout: Duration::from_secs(10),
+        write_timeout: config.body_timeout,
     };
     let (stop_admin, admin_stopped) = oneshot::channel::<()>();
     let admin = tokio::spawn(serve(admin_listener, admin, admin_limits, async {
         // The sender sends, or this function has returned.
         let _ = admin_stopped.await;
     }));
-    let warm = tokio::spawn(setup.tokens.clone().warm_up());
 
-    let signal = serve::signaled()?;
-    let closed = serve(api_listener, api, limits, signal).await;
-    tracing::info!(connections = closed.connections(), "leaving");
-    leaving.store(true, Ordering::Relaxed);
+    let signaled = async {
+        let [terminate, interrupt, hangup] = &mut signals;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    };
+    let connections = serve(api_listener, api, limits, signaled).await;
+    gateway.leaving.store(true, Ordering::Relaxed);
+    let open = connections.count();
+    tracing::info!(open, "leaving");
     tokio::time::sleep(FAREWELL).await;
-    tracing::info!(
-        connections = closed.connections(),
-        "leaving: the last answers"
-    );
-    let drained = closed.drain(options.shutdown_timeout).await;
+    let open = connections.count();
+    tracing::info!(open, "leaving: the last answers");
+    let drained = tokio::time::timeout(config.shutdown_timeout, connections.shutdown()).await;
 
-    warm.abort();
-    // Both receivers may have gone already.
-    let _ = end.send(true);
+    // The receiver may have gone already.
     let _ = stop_admin.send(());
-    if let Ok(closed) = admin.await {
-        closed.drain(ADMIN_SHUTDOWN).await;
+    if let Ok(connections) = admin.await {
+        // What is left are probes.
+        let _ = tokio::time::timeout(Duration::from_secs(1), connections.shutdown()).await;
     }
-    Ok(drained)
+    Ok(drained.is_ok())
 }
 
 fn print(text: &str) -> ExitCode {

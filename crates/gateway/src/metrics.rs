@@ -7,8 +7,8 @@ use axum::http::{Method, StatusCode};
 use metrics::{Unit, counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::dashboard::Identity;
-use crate::tokens::OrganizationState;
+use crate::apps::State;
+use crate::config::Config;
 
 /// OpenTelemetry's name, as Prometheus spells it.
 const DURATION: &str = "http_server_request_duration_seconds";
@@ -20,34 +20,9 @@ const FETCH_FAILURES: &str = "officernd_gateway_consecutive_fetch_failures";
 /// How often the exporter drops what it has summed up.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Counters of the library that an alert counts from 0: without a first sample
-/// of 0, `increase()` misses the first event.
-const COUNTED_FROM_ZERO: [(&str, &[(&str, &str)]); 8] = [
-    ("officernd_auth_requests_total", &[("outcome", "hit")]),
-    ("officernd_auth_requests_total", &[("outcome", "failed")]),
-    ("officernd_auth_token_requests_total", &[]),
-    ("officernd_auth_token_rejections_total", &[]),
-    (
-        "officernd_auth_refreshes_total",
-        &[("cause", "cold"), ("outcome", "invalid_client")],
-    ),
-    (
-        "officernd_auth_refreshes_total",
-        &[("cause", "cold"), ("outcome", "invalid_scope")],
-    ),
-    (
-        "officernd_auth_refreshes_total",
-        &[("cause", "cold"), ("outcome", "denied")],
-    ),
-    (
-        "officernd_auth_refreshes_total",
-        &[("cause", "cold"), ("outcome", "ok")],
-    ),
-];
-
 /// Installs the exporter. Call inside a runtime, before the first token is
 /// fetched.
-pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
+pub(crate) fn install(config: &Config) -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(
             Matcher::Full("officernd_auth_token_age_seconds".to_owned()),
@@ -58,25 +33,34 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         ])?
         .install_recorder()?;
     officernd_auth::observability::describe_metrics();
-    describe_histogram!(
-        DURATION,
-        Unit::Seconds,
-        "From a request's head to its answer's, by method and status."
-    );
+    officernd_auth_store::describe_metrics();
+    let text = "From a request's head to its answer's, by method and status.";
+    describe_histogram!(DURATION, Unit::Seconds, text);
     describe_gauge!(INFO, "1, with what the gateway is as labels.");
     describe_gauge!(READY, "1 while /readyz answers 200.");
-    describe_gauge!(
-        TOKEN_LEFT,
-        Unit::Seconds,
-        "How long an organization's token lives from now; 0 without one."
-    );
+    let text = "How long an organization's token is still valid; 0 without one.";
+    describe_gauge!(TOKEN_LEFT, Unit::Seconds, text);
     describe_gauge!(
         FETCH_FAILURES,
-        "Fetches of an organization's token that failed since the last success."
+        "Failed fetches of a token since the last success."
     );
-    for (name, labels) in COUNTED_FROM_ZERO {
-        counter!(name, labels).increment(0);
+    // Alerts count from 0: without a first sample of 0, `increase()` misses the first event.
+    counter!("officernd_auth_token_requests_total").increment(0);
+    counter!("officernd_auth_token_rejections_total").increment(0);
+    for outcome in ["hit", "failed"] {
+        counter!("officernd_auth_requests_total", "outcome" => outcome).increment(0);
     }
+    for outcome in ["invalid_client", "invalid_scope", "denied", "ok"] {
+        let labels = [("cause", "cold"), ("outcome", outcome)];
+        counter!("officernd_auth_refreshes_total", &labels).increment(0);
+    }
+    if config.store.is_some() || config.store_file.is_some() {
+        for operation in ["claim", "finish"] {
+            counter!("officernd_auth_store_failures_total", "operation" => operation).increment(0);
+        }
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    gauge!(INFO, "version" => version, "upstream" => config.upstream_text()).set(1.0);
     let upkeep = handle.clone();
     tokio::spawn(async move {
         let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
@@ -88,29 +72,13 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
-/// Says what the gateway is.
-pub(crate) fn identified(identity: &Identity) {
-    let labels = [
-        ("version", identity.version.to_owned()),
-        ("upstream", identity.upstream.clone()),
-    ];
-    gauge!(INFO, &labels).set(1.0);
-}
-
-/// Counts the store's failures from 0, where there is a store.
-pub(crate) fn count_store_failures() {
-    for operation in ["claim", "finish"] {
-        counter!("officernd_auth_store_failures_total", "operation" => operation).increment(0);
-    }
-}
-
 /// Sets what is measured at each scrape.
-pub(crate) fn scraped(states: &[OrganizationState], ready: bool) {
+pub(crate) fn scraped(states: &[State], ready: bool) {
     gauge!(READY).set(if ready { 1.0 } else { 0.0 });
     for state in states {
         let left = state.status.expires_in;
         let failures = state.status.consecutive_failures;
-        let slug = state.slug.clone();
+        let slug = state.organization.clone();
         gauge!(TOKEN_LEFT, "organization" => slug.clone())
             .set(left.unwrap_or_default().as_secs_f64());
         gauge!(FETCH_FAILURES, "organization" => slug).set(failures);
@@ -118,24 +86,16 @@ pub(crate) fn scraped(states: &[OrganizationState], ready: bool) {
 }
 
 pub(crate) fn answered(method: &Method, status: StatusCode, took: Duration) {
-    histogram!(
-        DURATION,
-        "http_request_method" => label(method),
-        "http_response_status_code" => status.as_str().to_owned()
-    )
-    .record(took);
+    let labels = [
+        ("http_request_method", label(method).to_owned()),
+        ("http_response_status_code", status.as_str().to_owned()),
+    ];
+    histogram!(DURATION, &labels).record(took);
 }
 
 /// A label has a bounded number of values, whatever callers send.
 fn label(method: &Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "GET",
-        "HEAD" => "HEAD",
-        "POST" => "POST",
-        "PUT" => "PUT",
-        "PATCH" => "PATCH",
-        "DELETE" => "DELETE",
-        "OPTIONS" => "OPTIONS",
-        _ => "_OTHER",
-    }
+    let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    let known = known.into_iter().find(|known| *known == method.as_str());
+    known.unwrap_or("_OTHER")
 }

@@ -1,81 +1,106 @@
-//! The status page, and the server-sent events that feed it.
+//! The page on the admin address, for people: rendered by the server, without a script.
 
-use std::convert::Infallible;
+use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::State as Extract;
+use axum::http::HeaderName;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER,
-    X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderName, StatusCode};
-use axum::response::sse::{Event, Sse};
-use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use axum::response::IntoResponse;
+use officernd_auth::Phase;
 
-use crate::admin::Admin;
+use crate::apps::{Gateway, State};
 
-const INTERVAL: Duration = Duration::from_secs(1);
+/// The page has a style of its own and loads nothing.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \
+                      form-action 'none'; frame-ancestors 'none'";
 
-/// The page loads its own script, style and event stream, and nothing else.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
-                      connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
-                      frame-ancestors 'none'; require-trusted-types-for 'script'";
+const HEAD: &str = "<!doctype html><html lang=en><meta charset=utf-8>
+<meta name=viewport content=\"width=device-width\"><meta http-equiv=refresh content=5>
+<title>officernd-gateway</title><style>
+:root { color-scheme: light dark }
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 46rem; margin: 1rem auto; padding: 0 1rem }
+section { border: 1px solid #888; border-radius: .5rem; padding: 0 1rem; margin: 1rem 0 }
+h1 { font-size: 1.4rem } h2 { font-size: 1.1rem }
+dl { display: grid; grid-template-columns: minmax(5rem, 30%) 1fr; gap: .2rem 1rem }
+dt, dd { margin: 0; overflow-wrap: anywhere } .bad { font-weight: bold }
+</style>
+";
 
-pub(crate) async fn html() -> impl IntoResponse {
-    file("text/html; charset=utf-8", include_str!("page/page.html"))
-}
+const LEGEND: &str = "<section><h2>How to read this</h2><dl>
+<dt>fresh<dd>requests go out with this token
+<dt>refresh_due, refreshing<dd>requests go out with this token while the next one is fetched
+<dt>cold<dd>the first token is being fetched
+<dt>expired, failing<dd>there is no token: requests are answered 503, /readyz too
+<dt>last error<dd>why the newest token request failed, until one succeeds
+</dl><p>The page loads itself every 5 s. <a href=/readyz>/readyz</a> has the same as JSON,
+<a href=/metrics>/metrics</a> for Prometheus; `officernd-gateway check` tries the configuration.
+</section>";
 
-pub(crate) async fn css() -> impl IntoResponse {
-    file("text/css; charset=utf-8", include_str!("page/page.css"))
-}
-
-pub(crate) async fn js() -> impl IntoResponse {
-    file(
-        "text/javascript; charset=utf-8",
-        include_str!("page/page.js"),
-    )
-}
-
-fn file(kind: &'static str, text: &'static str) -> impl IntoResponse {
+pub(crate) async fn page(Extract(gateway): Extract<Arc<Gateway>>) -> impl IntoResponse {
+    let states = gateway.states();
+    let ready = match (gateway.is_ready(&states), gateway.is_leaving()) {
+        (_, true) => "shutting down",
+        (true, _) => "ready",
+        (false, _) => "not ready",
+    };
+    let failure = gateway.failures.last();
+    let mut page = HEAD.to_owned();
+    let version = env!("CARGO_PKG_VERSION");
+    let _ = write!(
+        page,
+        "<h1>officernd-gateway {version}: {ready}</h1>\n\
+         <dl><dt>API<dd>{}<dt>last API failure<dd>{}</dl>\n",
+        escape(&gateway.config.upstream_text()),
+        escape(failure.as_deref().unwrap_or("none"))
+    );
+    for state in &states {
+        organization(&mut page, state);
+    }
+    page.push_str(LEGEND);
     let headers: [(HeaderName, &str); 5] = [
-        (CONTENT_TYPE, kind),
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (REFERRER_POLICY, "no-referrer"),
         (CACHE_CONTROL, "no-store"),
     ];
-    (headers, text)
+    (headers, page)
 }
 
-/// The gateway's state now, at each change of a token, and once a second; until
-/// the gateway leaves.
-pub(crate) async fn events(State(admin): State<Admin>) -> Response {
-    let Ok(place) = Arc::clone(&admin.watchers).try_acquire_owned() else {
-        let later = [(RETRY_AFTER, "5")];
-        let why = "too many pages are open\n";
-        return (StatusCode::SERVICE_UNAVAILABLE, later, why).into_response();
+fn organization(page: &mut String, state: &State) {
+    let status = &state.status;
+    let name = match state.organization.as_str() {
+        "" => "Token".to_owned(),
+        slug => format!("Token of {}", escape(slug)),
     };
-    let ended = admin.ended.clone();
-    let stream = stream::unfold((admin, ended, true), move |state| {
-        // Released when the stream is dropped.
-        let _place = &place;
-        async move {
-            let (admin, mut ended, first) = state;
-            if !first {
-                tokio::select! {
-                    () = tokio::time::sleep(INTERVAL) => {}
-                    () = admin.tokens.changed() => {}
-                    _ = ended.wait_for(|ended| *ended) => return None,
-                }
-            }
-            let states = admin.tokens.states();
-            let snapshot = admin.dashboard.snapshot(states, admin.is_leaving());
-            let event = Event::default().json_data(snapshot).unwrap_or_default();
-            Some((Ok::<_, Infallible>(event), (admin, ended, false)))
-        }
-    });
-    let headers = [(X_CONTENT_TYPE_OPTIONS, "nosniff")];
-    (headers, Sse::new(stream)).into_response()
+    let bad = match status.phase {
+        Phase::Expired | Phase::Failing => " class=bad",
+        _ => "",
+    };
+    // `Phase` has its name in JSON only.
+    let phase = serde_json::to_value(status.phase).unwrap_or_default();
+    let left = match status.expires_in.map(|left| left.as_secs()) {
+        Some(left) => format!("in {} min {} s", left / 60, left % 60),
+        None => "no token".to_owned(),
+    };
+    let or_none = |text: &Option<String>| escape(text.as_deref().unwrap_or("none"));
+    let _ = write!(
+        page,
+        "<section><h2>{name}</h2><dl><dt>state<dd{bad}>{}<dt>expires<dd>{left}\n\
+         <dt>number<dd>{}<dt>scope<dd>{}<dt>last error<dd>{}<dt>store error<dd>{}</dl></section>\n",
+        phase.as_str().unwrap_or_default(),
+        status.generation,
+        or_none(&status.scope),
+        or_none(&state.problem),
+        or_none(&state.store_problem),
+    );
+}
+
+/// For text in HTML.
+fn escape(text: &str) -> String {
+    let text = text.replace('&', "&amp;").replace('<', "&lt;");
+    text.replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -1,76 +1,97 @@
-//! The gateway's own answers to requests that it could not forward.
+//! The gateway's own answers to requests that it could not forward, and the log of why.
 
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use officernd_auth::{BoxError, Error, ErrorKind};
 
-use crate::dashboard::Dashboard;
+use crate::out::{Unanswered, causes, chain};
+
+/// A line for each cause in this time; the others are counted.
+const LOG_EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) fn problem(status: StatusCode, what: &str) -> Response {
     (status, axum::Json(serde_json::json!({ "error": what }))).into_response()
 }
 
-/// The answer to a request that failed on its way.
-pub(crate) fn failure(dashboard: &Dashboard, error: &BoxError) -> Response {
-    if let Some(error) = Error::find(error) {
-        return no_token(dashboard, error);
-    }
-    let (status, what) = if contains::<http_body_util::LengthLimitError>(error) {
-        (
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "the request's body is too large",
-        )
-    } else if contains::<tower_http::timeout::TimeoutError>(error) {
-        (
-            StatusCode::REQUEST_TIMEOUT,
-            "the request's body stood still",
-        )
-    } else {
-        (
-            StatusCode::BAD_GATEWAY,
-            "OfficeRnD cannot be reached, or broke off",
-        )
-    };
-    if status == StatusCode::BAD_GATEWAY {
-        dashboard.failed(&format!("{what}: {}", root(error)));
-    }
-    problem(status, what)
+/// Failures of the API.
+#[derive(Default)]
+pub(crate) struct Failures(Mutex<Record>);
+
+#[derive(Default)]
+struct Record {
+    last: Option<(Instant, String)>,
+    /// By cause: when it was logged, and how often it came since. There are a dozen causes.
+    logged: BTreeMap<&'static str, (Instant, u64)>,
 }
 
-fn no_token(dashboard: &Dashboard, error: &Error) -> Response {
+impl Failures {
+    /// Logs a failure of the API with its causes, and keeps it.
+    pub(crate) fn record(&self, cause: &'static str, error: String) {
+        let mut record = self.lock();
+        let now = Instant::now();
+        match record.logged.get_mut(cause) {
+            Some((at, count)) if now.duration_since(*at) < LOG_EVERY => *count += 1,
+            logged => {
+                let not_logged = logged.map_or(0, |(_, count)| *count);
+                tracing::warn!(error, not_logged, "a request to the API failed");
+                record.logged.insert(cause, (now, 0));
+            }
+        }
+        record.last = Some((now, error));
+    }
+
+    /// Returns the last failure, as `/readyz` and the page show it.
+    pub(crate) fn last(&self) -> Option<String> {
+        let record = self.lock();
+        let (at, problem) = record.last.as_ref()?;
+        Some(format!("{} s ago: {problem}", at.elapsed().as_secs()))
+    }
+
+    /// The answer to a request that failed on its way.
+    pub(crate) fn answer(&self, error: &BoxError) -> Response {
+        if let Some(error) = Error::find(error) {
+            return no_token(error);
+        }
+        if has::<http_body_util::LengthLimitError>(error) {
+            let what = "the request's body is too large";
+            return problem(StatusCode::PAYLOAD_TOO_LARGE, what);
+        }
+        if has::<tower_http::timeout::TimeoutError>(error) {
+            let what = "the request's body stood still";
+            return problem(StatusCode::REQUEST_TIMEOUT, what);
+        }
+        let unanswered = causes(error.as_ref()).find_map(|error| error.downcast_ref());
+        let cause = unanswered.map_or("the request failed", |error: &Unanswered| error.0);
+        self.record(cause, chain(error.as_ref()));
+        problem(StatusCode::BAD_GATEWAY, &error.to_string())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The library has logged why.
+fn no_token(error: &Error) -> Response {
     if error.kind() == ErrorKind::Organization {
         // The path is the caller's mistake, not a failure of this gateway.
         return problem(StatusCode::NOT_FOUND, &error.to_string());
     }
-    dashboard.failed(&format!("no token: {error}"));
-    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
-    if let Some(after) = error.retry_after() {
-        // Rounded up: a caller that comes too early fails again.
-        let part = u64::from(after.subsec_nanos() > 0);
-        let seconds = after.as_secs().saturating_add(part).max(1);
-        response
-            .headers_mut()
-            .insert(RETRY_AFTER, HeaderValue::from(seconds));
+    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, &chain(error));
+    if let Some(seconds) = error.retry_after_seconds() {
+        let seconds = HeaderValue::from(seconds.max(1));
+        response.headers_mut().insert(RETRY_AFTER, seconds);
     }
     response
 }
 
 /// Whether an error of this type is among an error's causes.
-fn contains<E: StdError + 'static>(error: &BoxError) -> bool {
-    causes(error).any(|cause| cause.is::<E>())
-}
-
-fn root(error: &BoxError) -> String {
-    causes(error)
-        .last()
-        .map(ToString::to_string)
-        .unwrap_or_default()
-}
-
-fn causes(error: &BoxError) -> impl Iterator<Item = &(dyn StdError + 'static)> {
-    let first: &(dyn StdError + 'static) = error.as_ref();
-    std::iter::successors(Some(first), |&error| error.source())
+fn has<E: StdError + 'static>(error: &BoxError) -> bool {
+    causes(error.as_ref()).any(|cause| cause.is::<E>())
 }

@@ -1,96 +1,60 @@
-//! The token store that gateways share, and the provider over it.
+//! The token store that gateways share.
 
-use officernd_auth::{
-    AccessToken, Error, FetchContext, HttpTokenProvider, RateLimit, TokenProvider,
-};
+use std::path::Path;
+
+use officernd_auth::HttpTokenProvider;
 use officernd_auth_store::{FileStore, RedisStore, SharedTokenProvider};
 
+use crate::config::Config;
+
+pub(crate) type Shared = SharedTokenProvider<HttpTokenProvider>;
+
 /// One store for all organizations: their tokens have keys of their own.
-#[derive(Clone)]
-pub(crate) enum SharedStore {
+pub(crate) enum Store {
     Redis(RedisStore),
     File(FileStore),
 }
 
-impl SharedStore {
-    /// `redis://`, `rediss://` or `file:/directory`. The error does not show the
+impl Store {
+    /// Opens the store that is configured, if any. Does not connect yet. The error does not show the
     /// URL, which may hold a password.
-    pub(crate) fn open(url: &str, roots: Option<Vec<u8>>) -> Result<Self, String> {
+    pub(crate) fn open(config: &Config) -> Result<Option<Self>, String> {
+        let url = match (&config.store, &config.store_file) {
+            (None, None) => return Ok(None),
+            (Some(_), Some(_)) => return Err("store and store_file are both set".to_owned()),
+            (Some(url), None) => url.clone(),
+            (None, Some(file)) => String::from_utf8(read(file)?)
+                .map_err(|_| format!("{}: is not UTF-8", file.display()))?,
+        };
+        let url = url.trim();
+        let roots = config.store_ca_file.as_deref().map(read).transpose()?;
         if let Some(path) = url.strip_prefix("file:") {
             if !path.starts_with('/') || roots.is_some() {
                 return Err("file: needs an absolute path, and no store_ca_file".to_owned());
             }
             let store = FileStore::new(path).map_err(|error| error.to_string())?;
-            return Ok(Self::File(store));
+            return Ok(Some(Self::File(store)));
         }
         if !url.starts_with("redis://") && !url.starts_with("rediss://") {
             return Err("is none of redis://, rediss:// and file:/directory".to_owned());
         }
-        let store = RedisStore::new(url);
-        let store = match roots {
-            Some(pem) => store.and_then(|store| store.root_certificates(pem)),
-            None => store,
-        };
-        Ok(Self::Redis(store.map_err(|error| error.to_string())?))
+        let store = RedisStore::new(url).and_then(|store| match roots {
+            Some(pem) => store.root_certificates(pem),
+            None => Ok(store),
+        });
+        let store = store.map_err(|error| error.to_string())?;
+        Ok(Some(Self::Redis(store)))
+    }
+
+    /// Shares the tokens of one app.
+    pub(crate) fn share(&self, provider: HttpTokenProvider) -> Shared {
+        match self {
+            Self::Redis(store) => SharedTokenProvider::new(provider, store.clone()),
+            Self::File(store) => SharedTokenProvider::new(provider, store.clone()),
+        }
     }
 }
 
-/// Mints the tokens of one app, through the store if there is one.
-#[derive(Clone)]
-pub(crate) enum Provider {
-    Alone(HttpTokenProvider),
-    Redis(SharedTokenProvider<HttpTokenProvider>),
-    File(SharedTokenProvider<HttpTokenProvider>),
-}
-
-impl Provider {
-    pub(crate) fn new(http: HttpTokenProvider, store: Option<&SharedStore>) -> Self {
-        match store {
-            None => Self::Alone(http),
-            Some(SharedStore::Redis(store)) => {
-                Self::Redis(SharedTokenProvider::new(http, store.clone()))
-            }
-            Some(SharedStore::File(store)) => {
-                Self::File(SharedTokenProvider::new(http, store.clone()))
-            }
-        }
-    }
-
-    /// How many tokens came from another gateway, by way of the store.
-    pub(crate) fn taken(&self) -> u64 {
-        match self {
-            Self::Alone(_) => 0,
-            Self::Redis(shared) => shared.status().taken,
-            Self::File(shared) => shared.status().taken,
-        }
-    }
-
-    /// What the store's last failure was, while the store is out of use.
-    pub(crate) fn store_problem(&self) -> Option<String> {
-        let status = match self {
-            Self::Alone(_) => return None,
-            Self::Redis(shared) => shared.status(),
-            Self::File(shared) => shared.status(),
-        };
-        let last = status.last_error.unwrap_or_default();
-        (!status.available).then_some(last)
-    }
-}
-
-impl TokenProvider for Provider {
-    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
-        match self {
-            Self::Alone(provider) => provider.fetch(cx).await,
-            Self::Redis(provider) => provider.fetch(cx).await,
-            Self::File(provider) => provider.fetch(cx).await,
-        }
-    }
-
-    fn rate_limit(&self) -> Option<RateLimit> {
-        match self {
-            Self::Alone(provider) => provider.rate_limit(),
-            Self::Redis(provider) => provider.rate_limit(),
-            Self::File(provider) => provider.rate_limit(),
-        }
-    }
+fn read(file: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))
 }

@@ -14,7 +14,6 @@ use officernd_simulator::Simulator;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-pub(crate) const LOAD: &str = "TEST_IS_LOAD_GENERATOR";
 pub(crate) const LOCATIONS: &str = "/api/v2/organizations/simulated-org/locations";
 
 /// Long enough for a busy machine; a test that needs it all has failed.
@@ -37,19 +36,7 @@ pub(crate) async fn until(mut so: impl FnMut() -> bool) {
 /// The gateway, with nothing of this shell's: no credentials, no proxy, no log
 /// level.
 pub(crate) fn gateway() -> Command {
-    clean(Command::new(env!("CARGO_BIN_EXE_officernd-gateway")))
-}
-
-/// The load generator: this binary again.
-pub(crate) fn load_generator() -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "load_generator", "--nocapture"]);
-    let mut command = clean(command);
-    command.env(LOAD, "");
-    command
-}
-
-fn clean(mut command: Command) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_officernd-gateway"));
     command
         .env_clear()
         .env("GATEWAY_LISTEN", "127.0.0.1:0")
@@ -63,6 +50,15 @@ fn clean(mut command: Command) -> Command {
         }
     }
     command
+}
+
+/// Runs a command of the gateway to its end. Returns its exit code, and what it wrote.
+pub(crate) async fn output(mut command: Command) -> (Option<i32>, String) {
+    let output = tokio::task::spawn_blocking(move || command.output());
+    let output = within(output).await.unwrap().unwrap();
+    let mut said = String::from_utf8(output.stdout).unwrap();
+    said.push_str(&String::from_utf8(output.stderr).unwrap());
+    (output.status.code(), said)
 }
 
 pub(crate) struct Gateway {
@@ -170,8 +166,12 @@ impl Gateway {
     }
 
     pub(crate) fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status();
+        let sent = Command::new("kill").args([signal, &pid]).status();
         assert!(sent.unwrap().success());
     }
 
@@ -263,7 +263,7 @@ pub(crate) async fn raw_upstream(answer: fn(&str) -> (&'static [u8], bool)) -> S
     .await
 }
 
-async fn serve<F, Fut>(connection: F) -> String
+pub(crate) async fn serve<F, Fut>(connection: F) -> String
 where
     F: Fn(TcpStream) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,

@@ -13,31 +13,6 @@ use tokio::sync::Notify;
 use crate::child::{Gateway, LOCATIONS, gateway, upstream, within};
 
 #[tokio::test]
-async fn many_who_watch_the_page_take_no_place_from_those_who_work() {
-    let simulator = Simulator::start().await.unwrap();
-    let gateway = Gateway::start(&simulator, simulator.url(), &[]);
-    let mut watching = Vec::new();
-    let mut turned_away = 0;
-    for _ in 0..90 {
-        let mut events = gateway.fetch("/events").await;
-        match events.status().as_u16() {
-            200 => {
-                within(events.chunk()).await.unwrap().unwrap();
-                watching.push(events);
-            }
-            503 => turned_away += 1,
-            other => panic!("{other}"),
-        }
-    }
-    assert_eq!((watching.len(), turned_away), (16, 74));
-    assert_eq!(gateway.get("/readyz").await.0, 200);
-    assert_eq!(gateway.get(LOCATIONS).await.0, 200);
-    // Places come free when watchers leave.
-    watching.clear();
-    within(async { while gateway.fetch("/events").await.status() != 200 {} }).await;
-}
-
-#[tokio::test]
 async fn out_of_file_descriptors_it_goes_on_as_soon_as_some_are_free() {
     let simulator = Simulator::start().await.unwrap();
     let mut limited = Command::new("sh");
@@ -52,7 +27,7 @@ async fn out_of_file_descriptors_it_goes_on_as_soon_as_some_are_free() {
     let gateway = Gateway::over(limited, &simulator, simulator.url());
     assert_eq!(gateway.get("/healthz").await.0, 200);
     let mut crowd = Vec::new();
-    for _ in 0..200 {
+    for _ in 0..150 {
         crowd.push(gateway.connect().await);
     }
     // As many as there are descriptors for are served; the rest must wait.
@@ -69,7 +44,7 @@ async fn out_of_file_descriptors_it_goes_on_as_soon_as_some_are_free() {
             _ => break,
         }
     }
-    assert!(served < 200, "the limit did not hold");
+    assert!(served < 150, "the limit did not hold");
     drop(crowd);
     assert_eq!(gateway.get(LOCATIONS).await.0, 200);
 }

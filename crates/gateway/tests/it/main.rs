@@ -1,5 +1,4 @@
-//! The gateway as a process of its own, and a load generator as another: this
-//! binary, run again.
+//! The gateway as a process of its own, on loopback.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,8 +9,7 @@
     reason = "a test says what must hold, by a stopwatch"
 )]
 
-mod answers;
-mod browser;
+mod check;
 mod child;
 mod clients;
 mod configuration;
@@ -21,18 +19,10 @@ mod fleet;
 mod folder;
 mod forward;
 mod leaving;
-mod load;
+mod network;
 mod organizations;
-mod page;
+mod out;
 mod refuse;
 mod sockets;
 mod start;
 mod tricks;
-
-/// Not a test: what this binary is when it runs itself.
-#[test]
-fn load_generator() {
-    if std::env::var_os(child::LOAD).is_some() {
-        load::generate();
-    }
-}

@@ -3,7 +3,6 @@
 use officernd_simulator::{Fault, Simulator};
 use serde_json::Value;
 
-use crate::browser::Browser;
 use crate::child::{Gateway, gateway, until};
 use crate::folder::Folder;
 
@@ -77,15 +76,12 @@ async fn each_organization_has_a_token_of_its_own() {
         assert!(metrics.contains(&series), "{metrics}");
     }
 
-    if let Some(mut browser) = Browser::open(&gateway.url("/")).await {
-        let phase = "document.getElementById('phase').textContent === '2 of 2 tokens'";
-        browser.until(phase).await;
-        let slugs = "[...document.querySelectorAll('.token h2')].map(h => h.textContent).join()";
-        let slugs = browser.evaluate(slugs).await;
-        assert_eq!(slugs, "acme-london,acme-paris");
-        browser.screenshot("organizations").await;
-        assert_eq!(browser.complaints, Vec::<Value>::new());
-        browser.close().await;
+    let (_, page) = gateway.get("/").await;
+    for slug in ["acme-london", "acme-paris"] {
+        assert!(
+            page.contains(&format!("<h2>Token of {slug}</h2>")),
+            "{page}"
+        );
     }
 
     // A rotated secret is read from its file, without a restart.

@@ -99,11 +99,14 @@ async fn a_header_that_connection_names_is_dropped_whatever_stands_beside_it() {
     let (api, mut reports) = recorder().await;
     let gateway = Gateway::start(&simulator, &api, &SHORT);
     let head = b"GET /api/x HTTP/1.1\r\nhost: localhost\r\nx-mine: 1\r\nx-other: 1\r\n\
+                 x-end-to-end: 1\r\n\
                  connection: \xff, X-Mine\r\nconnection: close,, \tx-other \r\n\r\n";
     assert!(gateway.raw(head).await.starts_with("HTTP/1.1 200"));
     let got = within(reports.recv()).await.unwrap();
     assert!(!got.headers.contains_key("x-mine"), "{:?}", got.headers);
     assert!(!got.headers.contains_key("x-other"), "{:?}", got.headers);
+    assert_eq!(got.headers["x-end-to-end"], "1");
+    assert_eq!(got.headers["via"], "1.1 officernd-gateway");
 }
 
 #[tokio::test]
