@@ -140,6 +140,7 @@ mod retry;
 mod secret;
 mod service;
 mod settings;
+#[cfg_attr(shuttle, path = "sync/model.rs")]
 mod sync;
 mod syntax;
 #[cfg(feature = "testing")]

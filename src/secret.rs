@@ -1,4 +1,4 @@
-//! Text that cannot be printed by accident.
+//! A secret that cannot be printed by accident.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ use secrecy::{ExposeSecret, SecretString};
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// Returns the text itself. Keep it out of logs, errors and `Debug`.
+    /// Returns the secret. Keep it out of logs, errors and `Debug` output.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()

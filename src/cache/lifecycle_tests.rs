@@ -114,8 +114,10 @@ impl World {
         self.acquire(&mut caller);
     }
 
-    fn granted(&mut self) -> bool {
-        self.machine.granted(self.machine.newest, self.now)
+    /// Tells the machine that the newest fetch stops in this time.
+    fn stops_in(&mut self, time: Duration) -> bool {
+        let until = self.now.monotonic + time;
+        self.machine.stops_at(self.machine.newest, until)
     }
 
     fn lose(&mut self) -> bool {
@@ -212,10 +214,10 @@ fn decision_table() {
         ("no token", |_| {}, check, "start cold, second in line"),
         ("no token, fetch not begun", |w| w.fetch(), acquire, "wait 1 s"),
         ("no token, fetch not begun for 1 s", |w| { w.fetch(); w.pass(s(1)); }, acquire, "wait 1 s, start cold, first in line"),
-        ("no token, fetch in line", |w| { w.fetch(); w.machine.begun(1); }, acquire, "wait 30 s"),
-        ("no token, fetch in line", |w| { w.fetch(); w.machine.begun(1); }, check, "-"),
-        ("no token, fetch sent 9 s ago", |w| { w.fetch(); w.granted(); w.pass(s(9)); }, acquire, "wait 6 s"),
-        ("no token, fetch overdue", |w| { w.fetch(); w.granted(); w.pass(s(15)); }, acquire, "wait 1 s, start cold, first in line"),
+        ("no token, fetch in line", |w| { w.fetch(); w.stops_in(s(30)); }, acquire, "wait 30 s"),
+        ("no token, fetch in line", |w| { w.fetch(); w.stops_in(s(30)); }, check, "-"),
+        ("no token, fetch sent 9 s ago", |w| { w.fetch(); w.stops_in(s(10)); w.pass(s(9)); }, acquire, "wait 6 s"),
+        ("no token, fetch overdue", |w| { w.fetch(); w.stops_in(s(10)); w.pass(s(15)); }, acquire, "wait 1 s, start cold, first in line"),
         ("no token, first transient failure", |w| { w.fetch(); w.fail(Transport); }, acquire, "error transport, again in 1 s"),
         ("no token, first transient failure", |w| { w.fetch(); w.fail(Transport); }, check, "-"),
         ("no token, the backoff is over", |w| { w.fetch(); w.fail(Transport); w.pass(s(1)); }, acquire, "wait 1 s, start cold, first in line"),
@@ -313,31 +315,12 @@ fn a_fetch_that_was_given_up_gets_no_permit_and_its_result_is_dropped() {
     world.fetch();
     world.pass(s(1));
     assert!(world.check().is_some());
-    assert!(!world.machine.begun(1) && !world.machine.granted(1, world.now));
-    world.machine.answered(1, true, world.now);
+    assert!(!world.machine.stops_at(1, world.now.monotonic + s(10)));
     assert_eq!(due_in(&world), s(1), "of the second fetch");
     let token = AccessToken::bearer("late", s(60)).unwrap();
     assert!(world.end(1, Ok(token)).is_none());
     assert!(!world.machine.lost(1, world.now));
-    assert!(world.granted());
-}
-
-#[test]
-fn a_fetch_is_given_up_5_s_after_it_should_have_stopped() {
-    let mut world = World::new();
-    world.fetch();
-    assert_eq!(due_in(&world), s(1), "it has not begun");
-    world.machine.begun(1);
-    assert_eq!(due_in(&world), s(30 + 5), "its deadline");
-    world.pass(s(20));
-    assert!(world.granted());
-    assert_eq!(due_in(&world), s(10 + 5), "its request times out");
-    world.pass(s(10));
-    world.machine.answered(1, true, world.now);
-    assert_eq!(due_in(&world), s(10 + 5 + 5), "a wrapper goes on");
-    world.machine.granted(1, world.now);
-    world.machine.answered(1, false, world.now);
-    assert_eq!(due_in(&world), s(5), "the connection was never made");
+    assert!(world.stops_in(s(10)));
 }
 
 #[test]
@@ -508,18 +491,13 @@ impl Observer {
         }
     }
 
-    /// A task begins, gets a permit, or has its answer.
-    fn goes_on<R>(&mut self, event: impl FnOnce(&mut Lifecycle, u64, Now) -> R) {
-        let (world, Some((number, overdue))) = (&mut self.world, &mut self.in_flight) else {
-            return;
-        };
-        event(&mut world.machine, *number, world.now);
-        if world.machine.newest == *number && world.machine.is_in_flight() {
-            let now = world.now.monotonic;
-            *overdue = world.machine.next_check_at(world.now);
-            let deadline = world.born.monotonic + s(30);
-            assert!(*overdue >= deadline.min(now + s(10)) + s(5));
-            assert!(*overdue <= deadline.max(now + s(15)) + s(5));
+    /// The fetch says when it stops.
+    fn stops_in(&mut self, time: Duration) {
+        if let Some((number, overdue)) = &mut self.in_flight {
+            let until = self.world.now.monotonic + time;
+            if self.world.machine.stops_at(*number, until) {
+                *overdue = until + s(5);
+            }
         }
     }
 
@@ -575,9 +553,7 @@ impl Observer {
                 self.at_once[place] = 0;
                 self.ask(place);
             }
-            24 => self.goes_on(|machine, fetch, _| machine.begun(fetch)),
-            25..27 => self.goes_on(|machine, fetch, now| machine.granted(fetch, now)),
-            27 => self.goes_on(|machine, fetch, now| machine.answered(fetch, number & 1 == 0, now)),
+            24..28 => self.stops_in(within(40_000)),
             28..32 => {
                 let name = format!("token-{}", world.machine.newest);
                 self.brings(name, within(4_000_000) + ms(1));

@@ -5,9 +5,9 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, Sleep, TokioClock};
 
-/// A clock to step by hand. Clones are the same clock.
+/// A clock that a test advances. Clones are the same clock.
 ///
-/// What waits on it (holds, timeouts, backoff) wakes as it is stepped.
+/// Advancing it wakes the timeouts and backoffs that wait for it.
 ///
 /// ```
 /// use officernd_auth::testing::{ManualClock, ScriptedProvider};
@@ -21,7 +21,7 @@ use crate::clock::{Clock, Sleep, TokioClock};
 ///     .clock(clock.clone())
 ///     .build()?;
 /// layer.cache().warm_up().await?;
-/// clock.advance_wall(Duration::from_secs(3600)); // as after a suspend
+/// clock.advance_wall(Duration::from_secs(3600)); // like a suspended machine
 /// assert!(layer.cache().try_token().is_none());
 /// # Ok(())
 /// # }
@@ -32,7 +32,7 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// Makes a clock that shows the present time and stands still.
+    /// Creates a clock that is stopped at the current time.
     #[must_use]
     pub fn new() -> Self {
         let start = (TokioClock.now(), TokioClock.wall());
@@ -40,7 +40,7 @@ impl ManualClock {
         Self { time }
     }
 
-    /// Moves both clocks on, as time does.
+    /// Advances both clocks.
     pub fn advance(&self, by: Duration) {
         self.time.send_modify(|(now, wall)| {
             *now += by;
@@ -48,7 +48,7 @@ impl ManualClock {
         });
     }
 
-    /// Moves only the wall clock on, as a suspend or a correction does.
+    /// Advances only the wall clock, like a suspend or a correction of the clock.
     pub fn advance_wall(&self, by: Duration) {
         self.time.send_modify(|(_, wall)| *wall += by);
     }
@@ -78,7 +78,7 @@ impl Clock for ManualClock {
         let mut time = self.time.subscribe();
         Box::pin(async move {
             if time.wait_for(|(now, _)| *now >= until).await.is_err() {
-                // No clock is left that could be stepped.
+                // The last clock was dropped, so the time never comes.
                 std::future::pending().await
             }
         })

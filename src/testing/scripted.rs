@@ -7,15 +7,16 @@ use crate::clock::later;
 use crate::error::{Error, ErrorKind};
 use crate::provider::{Cause, FetchContext, KeyMaterial, KeyedProvider, TokenProvider};
 use crate::rate_limit::RateLimit;
+use crate::secret::Secret;
 use crate::token::AccessToken;
 
-/// The number of causes that are kept.
+/// The maximum number of causes in the log.
 const MAX_LOG: usize = 10_000;
 
-/// A provider that answers by a script. Clones share the script and the counts.
+/// A provider that follows a script. Clones share the script and the counts.
 ///
-/// Unless a step of the script says otherwise, the nth fetch brings the token
-/// `scripted-n`, at once, for 3,600 s.
+/// After the end of the script, the nth fetch returns the token `scripted-n` at once, valid for
+/// 3,600 s.
 ///
 /// ```
 /// use officernd_auth::testing::{ScriptedProvider, Step};
@@ -26,7 +27,7 @@ const MAX_LOG: usize = 10_000;
 /// let provider = ScriptedProvider::new().then(Step::Fail(ErrorKind::InvalidClient));
 /// let cache = TokenCache::new(provider.clone());
 /// assert_eq!(cache.token().await.unwrap_err().kind(), ErrorKind::InvalidClient);
-/// // No request goes out during the backoff.
+/// // During the backoff no request is sent.
 /// assert!(cache.token().await.is_err());
 /// assert_eq!(provider.calls(), 1);
 /// # }
@@ -46,11 +47,11 @@ pub struct ScriptedProvider {
 /// let provider = ScriptedProvider::new().then(Step::Token("first".into(), life)).then(Step::Hang);
 /// # drop(provider);
 /// ```
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Step {
-    /// Brings this token, for this long.
-    Token(String, Duration),
+    /// Returns this token with this lifetime.
+    Token(Secret, Duration),
     /// Fails with an error of this kind.
     Fail(ErrorKind),
     /// Fails with this error.
@@ -61,19 +62,7 @@ pub enum Step {
     Panic,
 }
 
-impl fmt::Debug for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            // A scripted token is treated as what it stands for.
-            Self::Token(_, life) => f.debug_tuple("Token").field(life).finish(),
-            Self::Fail(kind) => f.debug_tuple("Fail").field(kind).finish(),
-            Self::Error(error) => f.debug_tuple("Error").field(error).finish(),
-            Self::Hang => f.write_str("Hang"),
-            Self::Panic => f.write_str("Panic"),
-        }
-    }
-}
-
+#[derive(Default)]
 struct Script {
     steps: VecDeque<Step>,
     life: Duration,
@@ -85,17 +74,12 @@ struct Script {
 }
 
 impl ScriptedProvider {
-    /// Makes a provider with an empty script.
+    /// Creates a provider with an empty script.
     #[must_use]
     pub fn new() -> Self {
         let script = Script {
-            steps: VecDeque::new(),
             life: Duration::from_secs(3600),
-            latency: Duration::ZERO,
-            causes: VecDeque::new(),
-            calls: 0,
-            running: 0,
-            most_running: 0,
+            ..Script::default()
         };
         let script = Arc::new(Mutex::new(script));
         Self { script }
@@ -108,31 +92,31 @@ impl ScriptedProvider {
         self
     }
 
-    /// Sets the life of tokens without a step of their own. Default: 3,600 s.
+    /// Sets the lifetime of tokens after the end of the script. Default: 3,600 s.
     #[must_use]
     pub fn life(self, life: Duration) -> Self {
         self.script().life = life;
         self
     }
 
-    /// Sets how long each fetch takes. Default: no time.
+    /// Sets how long each fetch takes. Default: zero.
     #[must_use]
     pub fn latency(self, latency: Duration) -> Self {
         self.set_latency(latency);
         self
     }
 
-    /// Adds a step to the script of a provider in use.
+    /// Adds a step to the script.
     pub fn push(&self, step: Step) {
         self.script().steps.push_back(step);
     }
 
-    /// Changes how long each fetch takes, from the next on.
+    /// Sets how long each fetch takes, from the next on.
     pub fn set_latency(&self, latency: Duration) {
         self.script().latency = latency;
     }
 
-    /// Returns how many fetches were started.
+    /// Returns the number of fetches.
     #[must_use]
     pub fn calls(&self) -> usize {
         self.script().calls
@@ -144,7 +128,7 @@ impl ScriptedProvider {
         self.script().causes.iter().copied().collect()
     }
 
-    /// Returns the most fetches that ever ran at once.
+    /// Returns the highest number of fetches that ran at the same time.
     #[must_use]
     pub fn most_at_once(&self) -> usize {
         self.script().most_running
@@ -162,7 +146,7 @@ impl Default for ScriptedProvider {
 }
 
 impl TokenProvider for ScriptedProvider {
-    #[expect(clippy::panic, reason = "the script says so")]
+    #[expect(clippy::panic, reason = "a step of the script")]
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
         let _permit = cx.permit().await?;
         let (call, step, latency, life) = {
@@ -185,10 +169,10 @@ impl TokenProvider for ScriptedProvider {
         match step {
             None => AccessToken::bearer(format!("scripted-{call}"), life),
             Some(Step::Token(token, life)) => AccessToken::bearer(token, life),
-            Some(Step::Fail(kind)) => Err(Error::new(kind, "as the script says")),
+            Some(Step::Fail(kind)) => Err(Error::new(kind, "scripted failure")),
             Some(Step::Error(error)) => Err(error),
             Some(Step::Hang) => std::future::pending().await,
-            Some(Step::Panic) => panic!("as the script says"),
+            Some(Step::Panic) => panic!("scripted failure"),
         }
     }
 
@@ -197,7 +181,7 @@ impl TokenProvider for ScriptedProvider {
     }
 }
 
-/// All scripted providers ask for the same token.
+/// All scripted providers have the same key material.
 impl KeyedProvider for ScriptedProvider {
     async fn key_material(&self) -> Result<KeyMaterial, Error> {
         Ok(KeyMaterial::new(
@@ -216,7 +200,7 @@ impl fmt::Debug for ScriptedProvider {
     }
 }
 
-/// A fetch that runs, until it ends, panics or is dropped.
+/// Counts a running fetch until it ends, panics or is dropped.
 struct Running<'a>(&'a ScriptedProvider);
 
 impl Drop for Running<'_> {
