@@ -1,9 +1,55 @@
+//! A scripted provider and a manual clock for tests.
+//!
+//! The crate [`officernd-simulator`] is an OfficeRnD on loopback: a token endpoint with five requests a minute, an API
+//! that checks tokens, and faults to script. Add it as a dev-dependency to test a whole service:
+//!
+//! ```
+//! # #[cfg(feature = "reqwest")]
+//! # mod example {
+//! use officernd_auth::{BoxError, ClientCredentials, HttpTokenProvider, OfficeRndAuthLayer};
+//! use officernd_simulator::{Fault, Simulator};
+//! use reqwest::{Client, Method, Request};
+//! use tower::{Layer as _, ServiceExt as _};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # pub(super) async fn main() -> Result<(), BoxError> {
+//! let officernd = Simulator::builder().org_slug("acme").start().await?;
+//! let credentials = ClientCredentials::new(officernd.client_id(), officernd.client_secret())
+//!     .scope(officernd.scope())
+//!     .token_url(officernd.token_url());
+//! let layer = OfficeRndAuthLayer::builder(HttpTokenProvider::new(credentials)?)
+//!     .allow_origin(officernd.url())
+//!     .build()?;
+//! let client = layer.layer(Client::new());
+//!
+//! let url = format!("{}/api/v2/organizations/acme/locations", officernd.url()).parse()?;
+//! let request = || Request::new(Method::GET, reqwest::Url::clone(&url));
+//! assert_eq!(client.clone().oneshot(request()).await?.status(), 200);
+//!
+//! officernd.api_faults().next(1, Fault::Status(503));
+//! assert_eq!(client.clone().oneshot(request()).await?.status(), 503);
+//!
+//! // Both requests carried the same token.
+//! assert_eq!(officernd.token_requests(), 1);
+//! # Ok(())
+//! # }
+//! # }
+//! # #[cfg(feature = "reqwest")]
+//! # fn main() { example::main().unwrap() }
+//! # #[cfg(not(feature = "reqwest"))]
+//! # fn main() {}
+//! ```
+//!
+//! [`officernd-simulator`]: https://docs.rs/officernd-simulator
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::clock::later;
+use tokio::sync::watch;
+
+use crate::clock::{Clock, Sleep, TokioClock, later};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{Cause, FetchContext, KeyMaterial, KeyedProvider, TokenProvider};
 use crate::rate_limit::RateLimit;
@@ -206,5 +252,85 @@ struct Running<'a>(&'a ScriptedProvider);
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.script().running -= 1;
+    }
+}
+
+/// A clock that a test advances. Clones are the same clock.
+///
+/// Advancing it wakes the timeouts and backoffs that wait for it.
+///
+/// ```
+/// use officernd_auth::testing::{ManualClock, ScriptedProvider};
+/// use officernd_auth::OfficeRndAuthLayer;
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let clock = ManualClock::new();
+/// let layer = OfficeRndAuthLayer::builder(ScriptedProvider::new())
+///     .clock(clock.clone())
+///     .build()?;
+/// layer.cache().warm_up().await?;
+/// clock.advance_wall(Duration::from_secs(3600)); // like a suspended machine
+/// assert!(layer.cache().try_token().is_none());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct ManualClock {
+    time: Arc<watch::Sender<(Instant, SystemTime)>>,
+}
+
+impl ManualClock {
+    /// Creates a clock that is stopped at the current time.
+    #[must_use]
+    pub fn new() -> Self {
+        let start = (TokioClock.now(), TokioClock.wall());
+        let time = Arc::new(watch::Sender::new(start));
+        Self { time }
+    }
+
+    /// Advances both clocks.
+    pub fn advance(&self, by: Duration) {
+        self.time.send_modify(|(now, wall)| {
+            *now += by;
+            *wall += by;
+        });
+    }
+
+    /// Advances only the wall clock, like a suspend or a correction of the clock.
+    pub fn advance_wall(&self, by: Duration) {
+        self.time.send_modify(|(_, wall)| *wall += by);
+    }
+
+    /// Sets only the wall clock back.
+    pub fn rewind_wall(&self, by: Duration) {
+        self.time.send_modify(|(_, wall)| *wall -= by);
+    }
+}
+
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Instant {
+        self.time.borrow().0
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.time.borrow().1
+    }
+
+    fn sleep_until(&self, until: Instant) -> Sleep {
+        let mut time = self.time.subscribe();
+        Box::pin(async move {
+            if time.wait_for(|(now, _)| *now >= until).await.is_err() {
+                // The last clock was dropped, so the time never comes.
+                std::future::pending().await
+            }
+        })
     }
 }
