@@ -256,6 +256,17 @@ fn due_in(world: &World) -> Duration {
 }
 
 #[test]
+fn a_caller_that_joins_a_refresh_makes_it_urgent_but_a_replay_does_not() {
+    let mut world = World::new();
+    world.aged(s(2700));
+    let start = world.check().unwrap();
+    replay(&mut world);
+    assert_eq!(*start.urgency.borrow(), Urgency::Background);
+    refresh(&mut world);
+    assert_eq!(*start.urgency.borrow(), Urgency::Waiting);
+}
+
+#[test]
 fn a_transient_backoff_ends_with_the_token_unless_retry_after_is_longer() {
     for (asked, due) in [(None, s(2)), (Some(s(1)), s(2)), (Some(s(15)), s(15))] {
         let mut world = World::new();
