@@ -160,3 +160,17 @@ fn header_value(bytes: Zeroizing<Vec<u8>>) -> Result<HeaderValue, InvalidHeaderV
     header.set_sensitive(true);
     Ok(header)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copied_header_value_has_separate_bytes_and_is_sensitive() {
+        let token = AccessToken::bearer("t", MAX_LIFE).unwrap();
+        let (shared, copy) = (token.header_value(), token.copy_header_value());
+        assert_eq!(*shared, copy);
+        assert_ne!(shared.as_bytes().as_ptr(), copy.as_bytes().as_ptr());
+        assert!(copy.is_sensitive());
+    }
+}
