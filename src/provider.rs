@@ -471,7 +471,7 @@ impl FetchContext {
             return (self.deadline, "no token request could be sent in time");
         };
         let answered_by = later(at.monotonic, self.fetch_timeout);
-        if sent.is_by(self.depth) {
+        if sent.awaits_response_at(self.depth) {
             let message = "the token endpoint did not answer within the fetch timeout";
             return (answered_by, message);
         }
@@ -481,7 +481,7 @@ impl FetchContext {
 
     /// Extends the time of a wrapper: it continues after the provider that it has called.
     fn extended(&self, until: Instant, sent: Sent) -> Instant {
-        if sent.is_by(self.depth) {
+        if sent.awaits_response_at(self.depth) {
             return until;
         }
         let until = match sent.nested > self.depth {
@@ -513,13 +513,13 @@ pub(crate) struct Sent {
 
 impl Sent {
     /// Returns `true` if the provider at this depth waits for the response to its request.
-    fn is_by(self, depth: u32) -> bool {
+    fn awaits_response_at(self, depth: u32) -> bool {
         self.at.is_some() && self.out > 0 && self.depth == depth
     }
 }
 
 fn given_up() -> Error {
-    Error::new(ErrorKind::Runtime, "the fetch was given up").not_attempted()
+    Error::new(ErrorKind::Runtime, "the cache has given this fetch up").not_attempted()
 }
 
 /// A running call of `fetch_from`.
