@@ -1,5 +1,4 @@
-//! How long the token endpoint is left alone after a failure. Pure: chance is
-//! an argument.
+//! The backoff after a failed fetch.
 
 use std::time::Duration;
 
@@ -10,18 +9,18 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// Returns the backoff after this error, the last of `failures` in a row.
-/// `chance` in `0.0..=1.0` picks from half to all of a backoff that is spread.
+/// Returns the time until the next fetch after this error, the last of `failures` in a row. `chance`
+/// in `0.0..=1.0` picks from half to all of a randomized backoff.
 ///
-/// | failure | the first | then | at most | spread |
+/// | failure | first | then | at most | randomized |
 /// |---|--:|--:|--:|---|
-/// | 429 with `Retry-After` | that | that | 1 h | no |
-/// | 429 | 60 s | doubled | 15 min | yes |
+/// | 429 with `Retry-After` | `Retry-After` | `Retry-After` | 1 h | no |
+/// | other 429 | 60 s | doubled | 15 min | yes |
 /// | the connection was never made | 0.5 s | doubled | 5 s | yes |
-/// | another transient one | 1 s | 4 s, doubled | 30 s | from the second on |
-/// | a permanent one | 60 s | doubled | 10 min | no |
+/// | other transient failure | 1 s | 4 s, doubled | 30 s | from the second on |
+/// | permanent failure | 60 s | doubled | 10 min | no |
 ///
-/// A longer `Retry-After`, of 1 s to 1 h, is obeyed after any of them.
+/// A longer `Retry-After`, limited to 1 s to 1 h, takes precedence after every failure.
 ///
 /// ```
 /// use officernd_auth::{Error, ErrorKind, backoff};
@@ -38,15 +37,15 @@ pub fn backoff(error: &Error, failures: u32, chance: f32) -> Duration {
         true => 0.0,
         false => chance.clamp(0.0, 1.0),
     };
-    let spread = |whole: Duration| whole.mul_f32(0.5 + chance / 2.0);
+    let randomized = |whole: Duration| whole.mul_f32(0.5 + chance / 2.0);
     let asked = error.retry_after().map(|asked| asked.clamp(SECOND, HOUR));
     let own = match (error.kind(), asked) {
         (ErrorKind::RateLimited, Some(asked)) => return asked,
-        (ErrorKind::RateLimited, None) => spread(doubled(MINUTE, earlier, 15 * MINUTE)),
-        _ if error.is_unsent() => spread(doubled(SECOND / 2, earlier, 5 * SECOND)),
+        (ErrorKind::RateLimited, None) => randomized(doubled(MINUTE, earlier, 15 * MINUTE)),
+        _ if error.is_unsent() => randomized(doubled(SECOND / 2, earlier, 5 * SECOND)),
         _ if error.is_transient() => match earlier {
             0 => SECOND,
-            more => spread(doubled(4 * SECOND, more - 1, 30 * SECOND)),
+            more => randomized(doubled(4 * SECOND, more - 1, 30 * SECOND)),
         },
         _ => doubled(MINUTE, earlier, 10 * MINUTE),
     };
@@ -58,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_of_backoffs() {
+    fn backoffs_by_failure() {
         let error = |kind| Error::new(kind, "");
         let asked = |kind, seconds| error(kind).with_retry_after(Duration::from_secs(seconds));
         #[rustfmt::skip]
@@ -80,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn chance_picks_from_half_to_all() {
+    fn chance_picks_from_half_to_all_of_a_backoff() {
         let error = Error::new(ErrorKind::Timeout, "");
         let backoffs = [-1.0, f32::NAN, 0.0, 0.5, 1.0].map(|chance| backoff(&error, 2, chance));
         assert_eq!(backoffs, [2, 2, 2, 3, 4].map(Duration::from_secs));

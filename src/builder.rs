@@ -215,7 +215,7 @@ impl OfficeRndAuthLayer {
     /// # }
     /// ```
     pub fn from_cache(cache: TokenCache) -> Builder {
-        Settings::default().over(Source::Cache(cache))
+        Settings::default().over(Source::Cache(cache), None)
     }
 }
 
@@ -234,16 +234,17 @@ impl Settings {
     /// Returns a builder with these settings over a provider of your own. The
     /// [`credentials`](Self::credentials) in the settings are not used.
     pub fn builder(&self, provider: impl TokenProvider) -> Builder {
-        self.over(Source::Provider(Box::new(provider)))
+        let rate_limit = self.rate_limit().or_else(|| provider.rate_limit());
+        self.over(Source::Provider(Box::new(provider)), rate_limit)
     }
 
-    fn over(&self, source: Source) -> Builder {
+    fn over(&self, source: Source, rate_limit: Option<RateLimit>) -> Builder {
         let mut settings = self.clone();
         // A builder needs no credentials, and so keeps none.
         settings.client_id = None;
         settings.client_secret = None;
         Builder {
-            rate_limit: settings.rate_limit(),
+            rate_limit,
             settings,
             any_https_origin: false,
             clock: Arc::new(TokioClock),

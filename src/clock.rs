@@ -1,24 +1,21 @@
-//! The clock that a cache reads. No other module reads the time.
+//! The clock of a cache. No other module reads the time.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
-
-use pin_project_lite::pin_project;
 
 /// A future that completes when a [`Clock`] has reached an instant.
 pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Where a cache reads both clocks, and waits.
+/// The monotonic clock, the wall clock and the timers of a cache.
 ///
-/// Two clocks, because each fails in its own way: the monotonic one stands
-/// still while a machine is suspended, the wall clock can be set back. A token
-/// is dead as soon as either of them says so.
+/// A token has expired as soon as either clock says so: the monotonic clock stops while the machine
+/// is suspended, and the wall clock can be set back.
 ///
-/// The default is [`TokioClock`]. Tests step a
-/// [`ManualClock`](crate::testing::ManualClock) or pause tokio's.
+/// The default is [`TokioClock`]. Tests advance a [`ManualClock`](crate::testing::ManualClock) or
+/// pause tokio's.
 ///
 /// ```
 /// use officernd_auth::clock::{Clock, TokioClock};
@@ -27,23 +24,21 @@ pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// assert!(TokioClock.now() >= earlier);
 /// ```
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// The monotonic clock.
+    /// Returns the time of the monotonic clock.
     fn now(&self) -> Instant;
 
-    /// The wall clock.
+    /// Returns the time of the wall clock.
     fn wall(&self) -> SystemTime;
 
-    /// Completes when [`now`](Self::now) has reached `until`. Only called
-    /// inside a tokio runtime.
+    /// Completes when [`now`](Self::now) has reached `until`. Called inside a tokio runtime only.
     fn sleep_until(&self, until: Instant) -> Sleep;
 }
 
-/// tokio's monotonic clock, so that `tokio::time::pause` and `advance` drive a
-/// cache, and the system's wall clock.
+/// tokio's monotonic clock, which `tokio::time::pause` and `advance` control, and the system's wall
+/// clock.
 ///
-/// Release builds on Linux read both clocks once in 4 ms or so, as long as
-/// tokio's clock runs with the system's. Debug builds read both each time, so
-/// that a test that pauses time sees its effect at once.
+/// In release builds on Linux, a request that finds a token reads both clocks at most about every
+/// 4 ms, unless tokio's clock is paused or advanced. Debug builds read both for each request.
 ///
 /// ```
 /// use officernd_auth::clock::{Clock, TokioClock};
@@ -74,14 +69,13 @@ impl Clock for TokioClock {
     }
 }
 
-/// What [`tick`] returns where there is no cheap clock.
+/// The result of [`tick`] without a cheap clock.
 pub(crate) const NO_TICK: u64 = u64::MAX;
 
-/// The kernel's coarse monotonic clock, in nanoseconds: a quarter of the price of a
-/// full reading, and a few milliseconds behind.
+/// Reads the kernel's coarse monotonic clock, in nanoseconds. It is a few milliseconds behind, and
+/// costs a quarter of a precise reading.
 ///
-/// [`NO_TICK`] where the system is not Linux, and in debug builds, where tests pause
-/// the clock.
+/// Returns [`NO_TICK`] if the system is not Linux, and in debug builds, where tests pause the clock.
 #[inline(always)]
 pub(crate) fn tick() -> u64 {
     #[cfg(all(target_os = "linux", not(debug_assertions)))]
@@ -95,8 +89,8 @@ pub(crate) fn tick() -> u64 {
     NO_TICK
 }
 
-/// Whether a clock runs with the system's. One that a test has paused or moved
-/// does not, and has no say in ticks.
+/// Returns `true` if the clock agrees with the system's. A clock that a test has paused or advanced
+/// does not, so the system's ticks do not apply to it.
 #[expect(clippy::disallowed_methods, reason = "the module that reads the time")]
 pub(crate) fn runs_with_the_system(clock: &dyn Clock) -> bool {
     let before = Instant::now();
@@ -104,56 +98,32 @@ pub(crate) fn runs_with_the_system(clock: &dyn Clock) -> bool {
     before <= now && now <= Instant::now()
 }
 
-/// Polls `future` until `clock` has reached `until`; `None` is too late.
+/// Polls `future` until `clock` reaches `until`; then returns `None`.
 ///
-/// The future is polled first: what is ready at the last moment counts, and what is ready at once
-/// needs no timer and works outside a runtime, too.
+/// The future is polled first. So a result that is ready at the last moment counts, and one that is
+/// ready at once needs no timer and no runtime.
 pub(crate) fn timeout_at<F: Future>(
     clock: &dyn Clock,
     until: Instant,
-    future: F,
-) -> Timeout<'_, F> {
-    Timeout {
-        future,
-        sleep: None,
-        clock,
-        until,
-    }
-}
-
-pin_project! {
-    // A type, since an `async fn` keeps what it is given twice, and thousands
-    // may wait for one token.
-    pub(crate) struct Timeout<'a, F> {
-        #[pin]
-        future: F,
-        sleep: Option<Sleep>,
-        clock: &'a dyn Clock,
-        until: Instant,
-    }
-}
-
-impl<F: Future> Future for Timeout<'_, F> {
-    type Output = Option<F::Output>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        if let Poll::Ready(output) = this.future.poll(cx) {
+    mut future: Pin<&mut F>,
+) -> impl Future<Output = Option<F::Output>> {
+    let mut sleep = None;
+    poll_fn(move |cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
             return Poll::Ready(Some(output));
         }
-        let sleep = || this.clock.sleep_until(*this.until);
-        let sleep = this.sleep.get_or_insert_with(sleep);
+        let sleep = sleep.get_or_insert_with(|| clock.sleep_until(until));
         sleep.as_mut().poll(cx).map(|()| None)
-    }
+    })
 }
 
-/// `now + after`, or far in the future where that overflows.
+/// Returns `now + after`, with `after` limited to ten years.
 pub(crate) fn later(now: Instant, after: Duration) -> Instant {
     const MAX_WAIT: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
     now.checked_add(after.min(MAX_WAIT)).unwrap_or(now)
 }
 
-/// `base`, doubled `times` times, at most `cap`.
+/// Returns `base`, doubled `times` times, at most `cap`.
 pub(crate) fn doubled(base: Duration, times: u32, cap: Duration) -> Duration {
     base.saturating_mul(2u32.saturating_pow(times)).min(cap)
 }
@@ -173,7 +143,7 @@ impl Now {
         }
     }
 
-    /// The time since then, by whichever clock has advanced further.
+    /// Returns the time since `then`, by the clock that has advanced further.
     pub(crate) fn since(self, then: Self) -> Duration {
         let by_monotonic = self.monotonic.saturating_duration_since(then.monotonic);
         let by_wall = self.wall.duration_since(then.wall).unwrap_or_default();

@@ -87,14 +87,14 @@
 //!
 //! | feature | default | brings | crates |
 //! |---|---|---|--:|
-//! | none | | the layer, the cache, [`HttpTokenProvider`] over any tower HTTP service | 43 |
-//! | `reqwest` | yes | the layer over `reqwest::Client`, and the ready-made client of [`HttpTokenProvider::new`] | 84 |
-//! | `rustls` | yes | TLS for both, by rustls with aws-lc-rs | 96 |
-//! | `rustls-no-provider` | no | TLS by rustls with the cryptography provider that your program installs | 94 |
-//! | `native-tls` | no | TLS by the operating system, OpenSSL on Linux | 96 |
-//! | `reqwest-middleware` | no | the layer as a middleware of reqwest-middleware's client | 89 |
-//! | `metrics` | no | counters, gauges and histograms through the `metrics` facade | 45 |
-//! | `testing` | no | [`ScriptedProvider`](testing::ScriptedProvider) and [`ManualClock`](testing::ManualClock) for unit tests | 43 |
+//! | none | | the layer, the cache, [`HttpTokenProvider`] over any tower HTTP service | 42 |
+//! | `reqwest` | yes | the layer over `reqwest::Client`, and the ready-made client of [`HttpTokenProvider::new`] | 83 |
+//! | `rustls` | yes | TLS for both, by rustls with aws-lc-rs | 95 |
+//! | `rustls-no-provider` | no | TLS by rustls with the cryptography provider that your program installs | 93 |
+//! | `native-tls` | no | TLS by the operating system, OpenSSL on Linux | 95 |
+//! | `reqwest-middleware` | no | the layer as a middleware of reqwest-middleware's client | 88 |
+//! | `metrics` | no | counters, gauges and histograms through the `metrics` facade | 44 |
+//! | `testing` | no | [`ScriptedProvider`](testing::ScriptedProvider) and [`ManualClock`](testing::ManualClock) for unit tests | 42 |
 //!
 //! For tests over HTTP, the crate [`officernd-simulator`](https://docs.rs/officernd-simulator) is an OfficeRnD on
 //! loopback: token endpoint, rate limit, API and faults.
@@ -140,6 +140,7 @@ mod retry;
 mod secret;
 mod service;
 mod settings;
+#[cfg_attr(shuttle, path = "sync/model.rs")]
 mod sync;
 mod syntax;
 #[cfg(feature = "testing")]

@@ -1,10 +1,11 @@
-//! Providers fetch tokens. They know neither caches nor requests.
+//! Token providers, and the context of a fetch.
 
 mod key;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,24 +16,22 @@ use tokio::sync::watch;
 pub use self::key::{KeyMaterial, KeyedProvider};
 use crate::clock::{Clock, Now, TokioClock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
-use crate::rate_limit::{Class, Flight, Permit, RateLimit, Urgency};
+use crate::rate_limit::{Class, Permit, RateLimit, Urgency};
 use crate::secret::Secret;
 use crate::token::{AccessToken, MAX_LIFE};
 
-/// After the last token request was granted, a provider may go on for the `fetch_timeout` and
-/// this long, and a wrapper for this long after the wrapped provider: it stores what the request
-/// brought, or releases its lease.
-pub(crate) const AFTER_REQUEST: Duration = Duration::from_secs(5);
+/// The time that a provider has after its last token request has ended or timed out, and a wrapper
+/// after the wrapped provider. A store uses it to store the token and to release its lease.
+const AFTER_REQUEST: Duration = Duration::from_secs(5);
 
-/// A task that has not stopped so long after it should have is given up.
+/// A fetch that is this late to stop is given up.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// Fetches tokens, one per call.
 ///
-/// A cache calls [`fetch`](Self::fetch) at most once at a time, in a task of its own that no
-/// caller can cancel. A provider need not retry, remember or limit anything. It calls
-/// [`FetchContext::permit`] right before it sends a token request, and holds the permit until the
-/// answer has arrived.
+/// A cache runs at most one [`fetch`](Self::fetch) at a time, in a separate task that no caller can
+/// cancel. A provider does not retry, cache or limit requests. It calls [`FetchContext::permit`]
+/// right before it sends a token request, and holds the permit until the response has arrived.
 ///
 /// ```
 /// use officernd_auth::{AccessToken, Error, FetchContext, RateLimit, TokenCache, TokenProvider};
@@ -43,7 +42,7 @@ pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// impl TokenProvider for Vault {
 ///     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
 ///         let _permit = cx.permit().await?;
-///         // ... ask the vault ...
+///         // ... read it from the vault ...
 ///         AccessToken::bearer("from-the-vault", Duration::from_secs(600))
 ///     }
 ///
@@ -62,34 +61,32 @@ pub(crate) const GRACE: Duration = Duration::from_secs(5);
 ///
 /// # Time limits
 ///
-/// While a permit is held, the future is dropped `fetch_timeout` after the permit was granted, and
-/// the fetch fails with [`Timeout`](ErrorKind::Timeout). Without a permit the future is dropped at
-/// the [`deadline`](FetchContext::deadline). After the permit was dropped, the provider may go on
-/// until 5 s after that `fetch_timeout`, or until the deadline if that is later. A wrapper may
-/// always go on for 5 s after [`FetchContext::fetch_from`].
+/// While the provider holds a permit, the fetch ends `fetch_timeout` after the permit was granted:
+/// the future is dropped, and the fetch fails with [`Timeout`](ErrorKind::Timeout). Without a permit
+/// the future is dropped at the [`deadline`](FetchContext::deadline). After its request, a provider
+/// has until 5 s after that `fetch_timeout`, or until the deadline if that is later.
 ///
 /// # Wrapping providers
 ///
-/// A provider that wraps another one forwards both methods, so that the wrapped provider shares
-/// its rate limit and takes its permits.
-///
-/// A wrapper that does more after the token request, such as storing the token for other
-/// processes, calls the wrapped provider through [`FetchContext::fetch_from`].
+/// A wrapper forwards both methods, so that the wrapped provider shares its rate limit and takes its
+/// permits. A wrapper that does more after the token request, such as storing the token for other
+/// processes, calls the wrapped provider through [`FetchContext::fetch_from`]. It always has 5 s
+/// after that.
 pub trait TokenProvider: Send + Sync + 'static {
     /// Fetches a new token.
     ///
-    /// The life of the token counts from the last [`permit`](FetchContext::permit), or from the
-    /// start of the fetch if there was none.
+    /// The lifetime of the token counts from the last [`permit`](FetchContext::permit), or from the
+    /// start of the fetch without a permit.
     ///
     /// # Errors
     ///
-    /// The kind decides the backoff; see [`backoff`](crate::backoff) for the table. A longer
-    /// [`Error::retry_after`] is obeyed.
+    /// The kind of the error decides the backoff, as in the table of [`backoff`](crate::backoff). A
+    /// longer [`Error::retry_after`] takes precedence.
     fn fetch(&self, cx: FetchContext) -> impl Future<Output = Result<AccessToken, Error>> + Send;
 
-    /// Returns the rate limit that this provider shares with others in the process. With `None`
-    /// each cache has its own limit of 5 requests per 60 s. A rate limit that is set on the
-    /// builder is used instead.
+    /// Returns the rate limit that this provider shares with others in the process. With `None`,
+    /// each cache has its own limit of 5 requests per 60 s. A rate limit on the builder replaces
+    /// either.
     fn rate_limit(&self) -> Option<RateLimit>;
 }
 
@@ -103,14 +100,12 @@ impl<P: TokenProvider> TokenProvider for Arc<P> {
     }
 }
 
-/// [`TokenProvider`] as an object: a cache has no type parameter. The box is
-/// paid once a token, not once a request.
+/// The object-safe form of [`TokenProvider`].
 pub(crate) trait DynProvider: Send + Sync {
     fn fetch(
         &self,
         cx: FetchContext,
     ) -> Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send + '_>>;
-    fn rate_limit(&self) -> Option<RateLimit>;
 }
 
 impl<P: TokenProvider> DynProvider for P {
@@ -119,10 +114,6 @@ impl<P: TokenProvider> DynProvider for P {
         cx: FetchContext,
     ) -> Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send + '_>> {
         Box::pin(TokenProvider::fetch(self, cx))
-    }
-
-    fn rate_limit(&self) -> Option<RateLimit> {
-        TokenProvider::rate_limit(self)
     }
 }
 
@@ -139,18 +130,18 @@ impl<P: TokenProvider> DynProvider for P {
 pub enum Cause {
     /// There was no token yet.
     Cold,
-    /// The token nears its expiry.
+    /// The token is due for its refresh ahead of its expiry.
     Ahead,
-    /// The token is expired, or within its margin.
+    /// The token has expired, or is within `expiry_margin` of its expiry.
     Expired,
     /// A server answered 401 to the token.
     Rejected,
-    /// Somebody called [`TokenCache::refresh`](crate::TokenCache::refresh).
+    /// [`TokenCache::refresh`](crate::TokenCache::refresh) was called.
     Manual,
 }
 
 impl Cause {
-    /// The cause's stable name, as in logs and metrics.
+    /// Returns the stable name of the cause in logs and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -163,11 +154,10 @@ impl Cause {
     }
 }
 
-/// The context of one fetch: its cause, urgency and deadline, and access to the
-/// [`RateLimit`].
+/// The context of one fetch: its cause, urgency and deadline, and access to the [`RateLimit`].
 ///
-/// A clone belongs to the same fetch. [`Default`] gives a context for trying out a provider by
-/// hand: no rate limit, a deadline in 30 s, and a `fetch_timeout` of 10 s.
+/// A clone belongs to the same fetch. [`Default`] creates a context for calling a provider directly:
+/// without a rate limit, with a deadline in 30 s and a `fetch_timeout` of 10 s.
 ///
 /// ```
 /// use officernd_auth::{FetchContext, StaticToken, TokenProvider};
@@ -186,18 +176,21 @@ pub struct FetchContext {
     pub(crate) deadline: Instant,
     pub(crate) fetch_timeout: Duration,
     pub(crate) rate_limit: RateLimit,
-    /// The place in line until a time, where the urgency does not decide it.
+    /// The priority until the given time. Without it the urgency decides.
     pub(crate) class: Option<(Class, Instant)>,
     pub(crate) clock: Arc<dyn Clock>,
-    /// The token that is to be replaced, and when its life ends.
+    /// The token to replace, and its expiry.
     pub(crate) previous: Option<(AccessToken, Instant)>,
-    /// What the cache knows of the fetch; `None` without a cache.
-    pub(crate) flight: Option<Arc<dyn Flight>>,
-    /// The token requests of one try of a fetch, which all its contexts share.
+    /// Tells the cache when the fetch stops at the latest. Returns `false` if the cache has given the
+    /// fetch up.
+    pub(crate) stops: Option<Arc<dyn Fn(Instant) -> bool + Send + Sync>>,
+    /// Counts the token requests of the cache.
+    pub(crate) requests: Arc<AtomicU64>,
+    /// The token requests of one attempt, shared with the contexts of wrapped providers.
     pub(crate) sent: watch::Sender<Sent>,
-    /// The place that a wrapper has reserved for the next request, and how many wrappers are
-    /// around the provider.
+    /// The permit that a wrapper has reserved for the next request.
     pub(crate) reserved: Arc<Mutex<Option<Permit>>>,
+    /// The number of wrappers around the provider.
     pub(crate) depth: u32,
 }
 
@@ -208,99 +201,125 @@ impl FetchContext {
         self.cause
     }
 
-    /// Returns whether requests wait for the token now. A request that joins makes a
-    /// background fetch urgent.
+    /// Returns whether requests wait for the token now. A request that joins a background fetch
+    /// makes it urgent.
     #[must_use]
     pub fn urgency(&self) -> Urgency {
         *self.urgency.borrow()
     }
 
-    /// Returns when the fetch is given up if it holds no permit, on the cache's [`Clock`].
+    /// Returns when the fetch ends if it holds no permit, on the cache's [`Clock`].
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// Returns how long one request to the token endpoint may take. The cache enforces it from
-    /// the [`permit`](Self::permit) on.
+    /// Returns how long one token request may take. The cache enforces it from the
+    /// [`permit`](Self::permit) on.
     #[must_use]
     pub fn fetch_timeout(&self) -> Duration {
         self.fetch_timeout
     }
 
-    /// Returns the cache's clock. A provider reads no other, so that tests can pause time.
+    /// Returns the cache's clock. Use no other clock, so that tests can pause time.
     #[must_use]
     pub fn clock(&self) -> &dyn Clock {
         &*self.clock
     }
 
-    /// Returns the token that the cache has and wants replaced: expired, about to be,
-    /// or, if the [`cause`](Self::cause) says so, rejected by a server. A
-    /// provider that keeps tokens must not answer with a rejected one.
+    /// Returns the token to replace: expired, about to expire, or rejected by a server, depending on
+    /// the [`cause`](Self::cause). A provider that stores tokens must not return a rejected one.
     #[must_use]
     pub fn previous(&self) -> Option<&AccessToken> {
         self.previous.as_ref().map(|(token, _)| token)
     }
 
-    /// Returns what is left of the life of the [`previous`](Self::previous) token.
+    /// Returns the time until the [`previous`](Self::previous) token expires.
     #[must_use]
     pub fn previous_left(&self) -> Option<Duration> {
         let (_, ends_at) = self.previous.as_ref()?;
         Some(ends_at.saturating_duration_since(self.clock.now()))
     }
 
-    /// Returns requests and window of the rate limit. `None` is unlimited.
+    /// Returns the number of requests and the window of the rate limit. `None` is unlimited.
     #[must_use]
     pub fn limit(&self) -> Option<(u32, Duration)> {
         self.rate_limit.limit()
     }
 
-    /// Takes one token request of the [`RateLimit`], waiting for its turn if need be.
+    /// Takes a permit for one token request, waiting for the [`RateLimit`] if needed.
     ///
-    /// Call it right before sending: the life of the token and the `fetch_timeout` count from
-    /// here. Hold the permit until the answer has arrived: the request counts until a whole window
-    /// after that. If the connection was never made, give the permit back with
-    /// [`Permit::unsent`].
+    /// Call it right before sending: the lifetime of the token and the `fetch_timeout` count from
+    /// here. Hold the permit until the response has arrived: the request counts until one window
+    /// after that. If the connection was never made, call [`Permit::unsent`].
     ///
-    /// Inside [`fetch_from`](Self::fetch_from) the first permit takes the place that the wrapper
-    /// has reserved.
+    /// Inside [`fetch_from`](Self::fetch_from) the first call takes the permit that the wrapper has
+    /// reserved.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::RateLimited`], at once, if no request frees before the deadline;
-    /// `retry_after` says when. [`ErrorKind::Runtime`] if the cache has given the fetch up: it must
-    /// send nothing.
+    /// [`ErrorKind::RateLimited`], at once, if no permit is available before the deadline;
+    /// `retry_after` says when. [`ErrorKind::Runtime`] if the cache has given the fetch up, which then
+    /// must not send anything.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, it has taken nothing.
+    /// If the future is dropped early, no permit is taken.
     pub async fn permit(&self) -> Result<Permit, Error> {
-        let place = self.reserve().await?;
-        place
-            .sent(Arc::new(self.clone()))
-            .ok_or_else(|| Error::new(ErrorKind::Runtime, "the fetch was given up").not_attempted())
+        let permit = self.reserve().await?;
+        let now = Now::read(&*self.clock);
+        if !self.tell_cache(later(now.monotonic, self.fetch_timeout)) {
+            return Err(given_up());
+        }
+        self.sent.send_modify(|sent| {
+            sent.at = Some(now);
+            sent.out += 1;
+            sent.depth = self.depth;
+            sent.unsent = false;
+        });
+        let cx = self.clone();
+        Ok(permit.sent(move |is_sent| cx.request_ended(is_sent)))
     }
 
-    /// Reserves a place for one token request without counting it. Dropped, the place is free
-    /// again.
+    fn request_ended(&self, is_sent: bool) {
+        self.sent.send_modify(|sent| {
+            sent.out -= 1;
+            sent.any |= is_sent;
+            sent.unsent = !is_sent;
+            if sent.out == 0 && !sent.any {
+                // Nothing was sent: the deadline applies again.
+                sent.at = None;
+            }
+        });
+        if is_sent {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells the cache when the fetch stops at the latest. Returns `false` if it was given up.
+    fn tell_cache(&self, until: Instant) -> bool {
+        self.stops.as_ref().is_none_or(|stops| stops(until))
+    }
+
+    /// Reserves a permit for one token request without counting the request. Dropping it releases it.
     ///
-    /// A wrapper that must have a place before it asks a store passes it to
-    /// [`fetch_from`](Self::fetch_from). To look for a free place without waiting, poll the
-    /// future once.
+    /// A wrapper that needs a permit before it uses a store passes it to
+    /// [`fetch_from`](Self::fetch_from). To check for a free permit without waiting, poll the future
+    /// once.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::RateLimited`], at once, if no place frees before the deadline.
+    /// [`ErrorKind::RateLimited`], at once, if no permit is available before the deadline.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, it has taken nothing.
+    /// If the future is dropped early, no permit is taken.
     pub async fn reserve(&self) -> Result<Permit, Error> {
-        // An option is whole between any two statements.
+        // An option is consistent even after a panic.
         let reserved = self.reserved.lock();
         let reserved = reserved.unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(place) = reserved {
-            return Ok(place);
+        if let Some(permit) = reserved {
+            return Ok(permit);
         }
         let (urgency, timeout) = (self.urgency.clone(), self.fetch_timeout);
         self.rate_limit
@@ -308,12 +327,12 @@ impl FetchContext {
             .await
     }
 
-    /// Fetches from a wrapped provider, which takes the [reserved](Self::reserve) place for its
-    /// first request.
+    /// Fetches from a wrapped provider, which takes the [reserved](Self::reserve) permit for its first
+    /// request.
     ///
-    /// The `fetch_timeout` or the deadline ends the wrapped provider, and not the wrapper: that goes
-    /// on with the [`Timeout`](ErrorKind::Timeout), for up to 5 s more, and can release a lease or
-    /// store the failure. If the wrapped provider sends nothing, the place is free again.
+    /// The `fetch_timeout` or the deadline ends the wrapped provider, but not the wrapper. The wrapper
+    /// gets the [`Timeout`](ErrorKind::Timeout), and has 5 s more to release a lease or store the
+    /// failure. If the wrapped provider sends nothing, the permit is released.
     ///
     /// ```
     /// use officernd_auth::{AccessToken, Error, FetchContext, RateLimit, TokenProvider};
@@ -322,9 +341,9 @@ impl FetchContext {
     ///
     /// impl<P: TokenProvider> TokenProvider for Stored<P> {
     ///     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
-    ///         let place = cx.reserve().await?;
+    ///         let permit = cx.reserve().await?;
     ///         // ... take a lease, or return the token that the store has ...
-    ///         let result = cx.fetch_from(&self.0, place).await;
+    ///         let result = cx.fetch_from(&self.0, permit).await;
     ///         // ... store the token or the failure, and release the lease ...
     ///         result
     ///     }
@@ -343,19 +362,19 @@ impl FetchContext {
     ///
     /// # Errors
     ///
-    /// Those of the wrapped provider, and `Timeout`. If the connection for its last request was never
-    /// made, [`backoff`](crate::backoff) for the error is 0.5 s, doubling to 5 s.
+    /// The error of the wrapped provider, or `Timeout`. If the connection for its last request was
+    /// never made, the [`backoff`](crate::backoff) of the error is 0.5 s, doubling to 5 s.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it drops the wrapped fetch. A request that was sent still counts.
+    /// Dropping the future drops the wrapped fetch. A request that was sent still counts.
     pub async fn fetch_from<P: TokenProvider>(
         &self,
         inner: &P,
-        place: Permit,
+        permit: Permit,
     ) -> Result<AccessToken, Error> {
         let cx = Self {
-            reserved: Arc::new(Mutex::new(Some(place))),
+            reserved: Arc::new(Mutex::new(Some(permit))),
             depth: self.depth + 1,
             ..self.clone()
         };
@@ -364,8 +383,8 @@ impl FetchContext {
         result.map_err(|error| error.mark_unsent(self.was_unsent()))
     }
 
-    /// Takes the fetch out of the line's last class, for caches whose last fetch failed
-    /// permanently: the credentials are others than those that failed.
+    /// Removes the fetch from the queue's last class, which is for caches whose last fetch failed
+    /// permanently. Use it when the credentials have changed since.
     #[must_use]
     pub fn not_failing(mut self) -> Self {
         self.class = self.class.filter(|(class, _)| *class != Class::Failing);
@@ -373,7 +392,7 @@ impl FetchContext {
     }
 
     /// Returns when the last token request of this fetch was sent, by the monotonic and the wall
-    /// clock. `None` if nothing was sent: no permit was taken, or its connection was never made.
+    /// clock. `None` if no permit was taken, or if its connection was never made.
     #[must_use]
     pub fn sent_at(&self) -> Option<(Instant, SystemTime)> {
         self.last_sent().map(|at| (at.monotonic, at.wall))
@@ -388,8 +407,8 @@ impl FetchContext {
         self.sent.borrow().unsent
     }
 
-    /// Runs a provider with this context: ends its token request after the `fetch_timeout`, and
-    /// the whole when it should have stopped by itself.
+    /// Runs the provider of this context. Ends its token request after the `fetch_timeout`, and the
+    /// provider when it should have stopped.
     pub(crate) async fn run(
         &self,
         fetch: impl Future<Output = Result<AccessToken, Error>>,
@@ -399,6 +418,10 @@ impl FetchContext {
         loop {
             let state = *sent.borrow_and_update();
             let (until, message) = self.stops_at(state);
+            if self.depth == 0 && !self.tell_cache(until) {
+                return Err(given_up());
+            }
+            let until = self.extended(until, state);
             let given_up_at = later(until, GRACE);
             let timed_out = || {
                 let error = Error::new(ErrorKind::Timeout, message);
@@ -410,8 +433,8 @@ impl FetchContext {
             let mut changed = pin!(sent.changed());
             let next = poll_fn(|cx| {
                 if self.clock.now() >= given_up_at {
-                    // The runtime stood still, and the cache has given the fetch up: a provider
-                    // that goes on could send.
+                    // The runtime was blocked, and the cache may have given the fetch up: a provider
+                    // that continues could send.
                     return Poll::Ready(Some(Err(timed_out())));
                 }
                 match fetch.as_mut().poll(cx) {
@@ -420,7 +443,7 @@ impl FetchContext {
                     Poll::Pending => changed.as_mut().poll(cx).map(|_| None),
                 }
             });
-            match timeout_at(&*self.clock, until, next).await {
+            match timeout_at(&*self.clock, until, pin!(next)).await {
                 Some(Some(result)) => {
                     self.close_if_refused(&result);
                     return result;
@@ -431,8 +454,8 @@ impl FetchContext {
         }
     }
 
-    /// Closes the window if the server has answered 429 to a request of this provider: before a
-    /// wrapper goes on, and by the server's own `Retry-After`.
+    /// Closes the window if the server has answered 429 to a request of this provider. Done before a
+    /// wrapper continues, and with the server's own `Retry-After`.
     fn close_if_refused(&self, result: &Result<AccessToken, Error>) {
         let Err(error) = result else { return };
         let sent = *self.sent.borrow();
@@ -442,85 +465,64 @@ impl FetchContext {
         }
     }
 
-    /// When the provider is stopped, and the message of the error.
+    /// Returns when the provider stops, and the message of the error.
     fn stops_at(&self, sent: Sent) -> (Instant, &'static str) {
-        let answered_by = sent.at.map(|at| later(at.monotonic, self.fetch_timeout));
-        let (until, message) = match answered_by {
-            None => (self.deadline, "no token request could be sent in time"),
-            // A wrapper goes on when the request of its wrapped provider has timed out.
-            Some(until) if sent.out > 0 && sent.depth == self.depth => {
-                let message = "the token endpoint did not answer within the fetch timeout";
-                return (until, message);
-            }
-            Some(until) => {
-                let until = later(until, AFTER_REQUEST).max(self.deadline);
-                (until, "the provider did not return in time")
-            }
+        let Some(at) = sent.at else {
+            return (self.deadline, "no token request could be sent in time");
         };
-        // What a wrapper has called stops by itself, and then the wrapper goes on.
+        let answered_by = later(at.monotonic, self.fetch_timeout);
+        if sent.awaits_response_at(self.depth) {
+            let message = "the token endpoint did not answer within the fetch timeout";
+            return (answered_by, message);
+        }
+        let until = later(answered_by, AFTER_REQUEST).max(self.deadline);
+        (until, "the provider did not return in time")
+    }
+
+    /// Extends the time of a wrapper: it continues after the provider that it has called.
+    fn extended(&self, until: Instant, sent: Sent) -> Instant {
+        if sent.awaits_response_at(self.depth) {
+            return until;
+        }
         let until = match sent.nested > self.depth {
             true => later(until, AFTER_REQUEST),
             false => until,
         };
-        (
-            sent.goes_on_until.map_or(until, |it| it.max(until)),
-            message,
-        )
+        sent.wrapper_until.map_or(until, |at| at.max(until))
     }
 }
 
-/// What is known of the token requests of a fetch.
+/// The token requests of an attempt.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Sent {
     /// When the last permit was granted.
     at: Option<Now>,
-    /// Permits that are out.
+    /// The number of permits that are held.
     out: u32,
-    /// A request was sent, and is over.
+    /// Whether a request was sent and has ended.
     any: bool,
-    /// The last permit was given back unsent.
+    /// Whether the connection for the last request was never made.
     unsent: bool,
-    /// How many wrappers are around the provider that took the last permit.
+    /// The number of wrappers around the provider that took the last permit.
     depth: u32,
-    /// Calls of `fetch_from` that run.
+    /// The number of calls of `fetch_from` that run.
     nested: u32,
-    /// 5 s after the last of them has ended.
-    goes_on_until: Option<Instant>,
+    /// 5 s after the end of the last of them.
+    wrapper_until: Option<Instant>,
 }
 
-/// What a permit tells the fetch.
-impl Flight for FetchContext {
-    fn granted(&self) -> bool {
-        if self.flight.as_ref().is_some_and(|flight| !flight.granted()) {
-            return false;
-        }
-        let now = Now::read(&*self.clock);
-        self.sent.send_modify(|sent| {
-            sent.at = Some(now);
-            sent.out += 1;
-            sent.depth = self.depth;
-            sent.unsent = false;
-        });
-        true
-    }
-
-    fn answered(&self, is_sent: bool) {
-        self.sent.send_modify(|sent| {
-            sent.out -= 1;
-            sent.any |= is_sent;
-            sent.unsent = !is_sent;
-            if sent.out == 0 && !sent.any {
-                // Nothing was sent: the deadline counts again.
-                sent.at = None;
-            }
-        });
-        if let Some(flight) = &self.flight {
-            flight.answered(is_sent);
-        }
+impl Sent {
+    /// Returns `true` if the provider at this depth waits for the response to its request.
+    fn awaits_response_at(self, depth: u32) -> bool {
+        self.at.is_some() && self.out > 0 && self.depth == depth
     }
 }
 
-/// A call of `fetch_from` that runs.
+fn given_up() -> Error {
+    Error::new(ErrorKind::Runtime, "the cache has given this fetch up").not_attempted()
+}
+
+/// A running call of `fetch_from`.
 struct Nested<'a>(&'a FetchContext);
 
 impl<'a> Nested<'a> {
@@ -532,10 +534,10 @@ impl<'a> Nested<'a> {
 
 impl Drop for Nested<'_> {
     fn drop(&mut self) {
-        let goes_on_until = later(self.0.clock.now(), AFTER_REQUEST);
+        let until = later(self.0.clock.now(), AFTER_REQUEST);
         self.0.sent.send_modify(|sent| {
             sent.nested -= 1;
-            sent.goes_on_until = Some(goes_on_until);
+            sent.wrapper_until = Some(until);
         });
     }
 }
@@ -552,7 +554,8 @@ impl Default for FetchContext {
             class: None,
             clock: Arc::new(TokioClock),
             previous: None,
-            flight: None,
+            stops: None,
+            requests: Arc::default(),
             sent: watch::Sender::default(),
             reserved: Arc::default(),
             depth: 0,
@@ -570,8 +573,8 @@ impl fmt::Debug for FetchContext {
     }
 }
 
-/// Makes a provider from an async closure. It takes a [`permit`](FetchContext::permit) before
-/// each call of the closure.
+/// Creates a provider from an async closure. It takes a [`permit`](FetchContext::permit) before each
+/// call of the closure.
 ///
 /// ```
 /// use officernd_auth::{AccessToken, TokenCache, provider_fn};
@@ -607,7 +610,7 @@ where
     }
 }
 
-/// A fixed token, which every fetch returns. It sends no request, so it takes no permit.
+/// A provider that returns a fixed token. It sends no request, so it takes no permit.
 ///
 /// ```
 /// use officernd_auth::{OfficeRndAuthLayer, StaticToken};
@@ -624,7 +627,7 @@ pub struct StaticToken {
 }
 
 impl StaticToken {
-    /// Makes a provider of this one token.
+    /// Creates a provider of this token.
     ///
     /// # Errors
     ///

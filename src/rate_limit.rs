@@ -1,7 +1,6 @@
-//! The rate limit on token requests: a sliding window, and one line of caches that wait for it.
+//! The rate limit on token requests: a sliding window, and a queue of fetches that wait for it.
 //!
-//! `State` decides, on plain data and with the time as an argument; [`RateLimit`] waits.
-//! Neither knows caches or providers.
+//! `State` is pure: it decides on plain data, with the time as an argument. [`RateLimit`] waits.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -21,18 +20,18 @@ use crate::observability;
 /// (<https://developer.officernd.com/reference/post_generate-token>).
 pub(crate) const OFFICERND: (u32, Duration) = (5, Duration::from_secs(60));
 
-/// The shortest wait, and the wait while a place is only reserved.
+/// The shortest wait, and the wait while another permit is only reserved.
 const SOON: Duration = Duration::from_millis(100);
 
-/// Places that caches with a permanent failure leave free for the others.
-const SPARE_PLACES: usize = 2;
+/// The permits that caches with a permanent failure leave for the others.
+const SPARE: usize = 2;
 
 /// The maximum number of token URLs with a window of their own. Further URLs share one window.
 const MAX_URLS: usize = 1024;
 
 /// Whether requests wait for the token.
 ///
-/// The [`RateLimit`] serves waiting fetches before background fetches.
+/// The [`RateLimit`] grants permits to waiting fetches before background fetches.
 ///
 /// ```
 /// use officernd_auth::rate_limit::Urgency;
@@ -44,19 +43,19 @@ const MAX_URLS: usize = 1024;
 pub enum Urgency {
     /// At least one request waits.
     Waiting,
-    /// The old token still serves.
+    /// The old token is still valid.
     Background,
 }
 
-/// The place of a fetch in line. Within a class: first come, first served.
+/// The priority of a fetch in the queue. Within a class: first come, first served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Class {
     /// Requests wait for the token.
     Waiting,
-    /// The old token is due for its refresh, and still serves.
+    /// The old token is still valid, and due for its refresh.
     Background,
-    /// The old token was answered 401, and is not due yet. A scope that is missing everywhere
-    /// makes every cache ask for such replacements, so they go after the refreshes.
+    /// The old token was rejected with 401, and is not due for its refresh. A scope that is missing
+    /// everywhere makes every cache fetch such replacements, so they come after the refreshes.
     Rejected,
     /// The cache's last fetch failed permanently.
     Failing,
@@ -65,28 +64,28 @@ pub(crate) enum Class {
 /// A limit on token requests: at most a number of requests in any window of time.
 ///
 /// A clone shares the window. Every request counts, failed or successful, from before it is sent
-/// until one window after its answer. So a server that counts arrivals never sees more than the
+/// until one window after its response. So a server that counts arrivals never sees more than the
 /// limit, however long the network takes.
 ///
-/// Caches wait in one line of four classes, first come, first served within a class:
+/// Fetches wait in one queue with four classes, first come, first served within a class:
 ///
 /// 1. fetches that requests wait for;
 /// 2. refreshes in the background;
-/// 3. replacements of tokens that were answered 401 and are not due for a refresh yet;
-/// 4. caches whose last fetch failed permanently (a revoked secret, for example). They leave two
-///    places of the window free for the other classes (fewer if the limit is below 3).
+/// 3. replacements of tokens that were rejected with 401 and are not due for a refresh yet;
+/// 4. fetches of caches whose last fetch failed permanently, as with a revoked secret. They leave
+///    two requests of the window to the other classes (fewer if the limit is below 3).
 ///
 /// A fetch whose turn comes after its deadline fails at once with
 /// [`ErrorKind::RateLimited`]; its [`retry_after`](Error::retry_after) is the earliest time at
 /// which a new attempt can succeed.
 ///
-/// A 429 from the token endpoint closes the window to all for its `Retry-After` (RFC 9110
-/// section 10.2.3), at most for the length of one window; without `Retry-After` for one window.
+/// A 429 from the token endpoint closes the window for all fetches, for its `Retry-After` (RFC 9110
+/// section 10.2.3) but at most for one window. Without `Retry-After` it is closed for one window.
 ///
 /// The default is 5 requests per 60 s, the limit that OfficeRnD
-/// [documents](https://developer.officernd.com/reference/post_generate-token). Caches whose
-/// provider talks to the same token URL share one window in the process. A custom provider's cache
-/// has its own window, unless [`TokenProvider::rate_limit`](crate::TokenProvider::rate_limit) or the
+/// [documents](https://developer.officernd.com/reference/post_generate-token). In a process, all
+/// caches with the same token URL share one window. The cache of a custom provider has its own
+/// window, unless [`TokenProvider::rate_limit`](crate::TokenProvider::rate_limit) or the
 /// builder sets one.
 ///
 /// ```
@@ -104,18 +103,18 @@ pub(crate) enum Class {
 #[derive(Clone)]
 pub struct RateLimit {
     state: Arc<Mutex<State>>,
-    /// Wakes the line after each change.
+    /// Wakes the queue after each change.
     changed: Arc<Notify>,
 }
 
-/// A token request that may be sent. Hold it until the answer has arrived.
+/// The permission to send one token request. Hold it until the response has arrived.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), officernd_auth::Error> {
 /// let cx = officernd_auth::FetchContext::default();
 /// let permit: officernd_auth::rate_limit::Permit = cx.permit().await?;
-/// // ... send, and read the answer ...
+/// // ... send, and read the response ...
 /// drop(permit);
 /// # Ok(())
 /// # }
@@ -125,33 +124,25 @@ pub struct Permit {
     rate_limit: RateLimit,
     clock: Arc<dyn Clock>,
     fetch_timeout: Duration,
-    /// Its place in line, and then in the window.
+    /// The number in the queue, and then in the window.
     number: u64,
-    /// The fetch that sends the request. `None`: the place is only reserved.
-    flight: Option<Arc<dyn Flight>>,
+    /// Called at the end of the request, with `false` if its connection was never made. `None`: the
+    /// permit is only reserved.
+    on_end: Option<Box<dyn FnOnce(bool) + Send + Sync>>,
     /// The connection was never made.
     unsent: bool,
 }
 
-/// A fetch that sends token requests.
-pub(crate) trait Flight: Send + Sync {
-    /// A request is about to be sent. Returns `false` if the fetch was given up and must send
-    /// nothing.
-    fn granted(&self) -> bool;
-
-    /// A granted request is over. `sent` is `false` if its connection was never made.
-    fn answered(&self, sent: bool);
-}
-
 impl RateLimit {
-    /// Allows at most `requests` token requests in any window of `per`. With zero requests every
-    /// fetch fails as rate limited.
+    /// Allows at most `requests` token requests in any window of `per`. With zero requests, every
+    /// fetch fails with [`ErrorKind::RateLimited`].
     #[must_use]
     pub fn new(requests: u32, per: Duration) -> Self {
         Self::limited(Some((requests, per)))
     }
 
-    /// Sets no limit, for token endpoints without one. A 429 still closes it, for at most 60 s.
+    /// Sets no limit, for token endpoints without one. A 429 still stops all requests, for at most
+    /// 60 s.
     #[must_use]
     pub fn unlimited() -> Self {
         Self::limited(None)
@@ -168,10 +159,10 @@ impl RateLimit {
         }
     }
 
-    /// Returns the process's window for this token URL.
+    /// Returns the window of the process for this token URL.
     ///
-    /// It outlives its caches: a service that builds a client for each request must not get five
-    /// more token requests each time.
+    /// The window outlives its caches: a program that builds a client for each request must not get
+    /// five more token requests each time.
     pub(crate) fn for_url(token_url: &str) -> Self {
         static WINDOWS: LazyLock<Mutex<HashMap<String, RateLimit>>> = LazyLock::new(Mutex::default);
 
@@ -181,27 +172,23 @@ impl RateLimit {
         windows.entry(key.to_owned()).or_default().clone()
     }
 
-    /// Returns requests and window; `None` is unlimited.
+    /// Returns the number of requests and the length of the window. `None` is unlimited.
     pub(crate) fn limit(&self) -> Option<(u32, Duration)> {
         self.lock().limit
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // The state is whole between any two of its statements.
+        // No statement leaves the state inconsistent if it panics.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reserves one request, waiting for its turn until `deadline`. `class` is its place in line
-    /// until a time; without one the urgency decides, and a change of it moves the fetch in line.
+    /// Reserves a permit, waiting until `deadline` at most. `class` is the priority until the given
+    /// time. Without it the urgency decides, and a change of the urgency moves the fetch in the queue.
     ///
-    /// # Errors
+    /// Fails at once with [`ErrorKind::RateLimited`] if its turn comes after the deadline. Its
+    /// `retry_after` is a lower bound: fetches that join the queue later may go first.
     ///
-    /// [`ErrorKind::RateLimited`], at once, if its turn comes after the deadline. `retry_after`
-    /// says "not before": fetches that join the line later may go first.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe. A future that is dropped early leaves the line and takes no place.
+    /// Cancel safe: a future that is dropped early leaves the queue.
     pub(crate) async fn acquire(
         &self,
         class: Option<(Class, Instant)>,
@@ -210,17 +197,17 @@ impl RateLimit {
         fetch_timeout: Duration,
         clock: &Arc<dyn Clock>,
     ) -> Result<Permit, Error> {
-        // Leaves the line, or the window, when dropped.
+        // Leaves the queue, or the window, when dropped.
         let permit = Permit {
             rate_limit: self.clone(),
             clock: Arc::clone(clock),
             fetch_timeout,
             number: self.lock().next_number(),
-            flight: None,
+            on_end: None,
             unsent: false,
         };
         loop {
-            // Made before the decision, so that it hears of every change after that.
+            // Created before the decision, so that it misses no later change.
             let mut changed = pin!(self.changed.notified());
             let by_urgency = match *urgency.borrow_and_update() {
                 Urgency::Waiting => Class::Waiting,
@@ -238,12 +225,17 @@ impl RateLimit {
                     Some(at) => return Err(rate_limited(at.saturating_duration_since(now))),
                 }
             };
-            let mut promoted = pin!(promotion(&mut urgency));
+            let mut promoted = pin!(async {
+                if urgency.changed().await.is_err() {
+                    // There is no cache, or it has given the fetch up.
+                    pending().await
+                }
+            });
             let woken = poll_fn(|cx| match changed.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(()),
                 Poll::Pending => promoted.as_mut().poll(cx),
             });
-            timeout_at(&**clock, until, woken).await;
+            timeout_at(&**clock, until, pin!(woken)).await;
         }
         Ok(permit)
     }
@@ -251,12 +243,12 @@ impl RateLimit {
     /// Records a 429 with this `Retry-After`.
     pub(crate) fn refused(&self, retry_after: Option<Duration>, clock: &dyn Clock) {
         self.lock().refused(retry_after, clock.now());
-        // Some learn that their turn comes after their deadline.
+        // Fetches whose turn now comes after their deadline fail at once.
         self.changed.notify_waiters();
     }
 }
 
-/// 5 requests per 60 s, as OfficeRnD documents. Each call makes a window of its own.
+/// 5 requests per 60 s, as OfficeRnD documents. Each call creates a new window.
 impl Default for RateLimit {
     fn default() -> Self {
         Self::new(OFFICERND.0, OFFICERND.1)
@@ -264,34 +256,31 @@ impl Default for RateLimit {
 }
 
 impl Permit {
-    /// Gives the place back, because the connection was never made: the server cannot have
-    /// counted the request.
+    /// Returns the permit to the window, because the connection was never made: the server cannot
+    /// have counted the request.
     pub fn unsent(mut self) {
         self.unsent = true;
     }
 
-    /// Takes the place: from now on the request counts. Returns `None` if the fetch was given up.
-    pub(crate) fn sent(mut self, flight: Arc<dyn Flight>) -> Option<Self> {
-        if !flight.granted() {
-            return None;
-        }
+    /// Counts the request from now on.
+    pub(crate) fn sent(mut self, on_end: impl FnOnce(bool) + Send + Sync + 'static) -> Self {
         let mut state = self.rate_limit.lock();
         state.take(self.number, true, self.fetch_timeout, self.clock.now());
         drop(state);
-        self.flight = Some(flight);
-        Some(self)
+        self.on_end = Some(Box::new(on_end));
+        self
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let sent = self.flight.is_some() && !self.unsent;
+        let sent = self.on_end.is_some() && !self.unsent;
         let mut state = self.rate_limit.lock();
-        state.over(self.number, sent, self.clock.now());
+        state.end(self.number, sent, self.clock.now());
         drop(state);
         self.rate_limit.changed.notify_waiters();
-        if let Some(flight) = &self.flight {
-            flight.answered(sent);
+        if let Some(on_end) = self.on_end.take() {
+            on_end(sent);
         }
         if sent {
             observability::token_request();
@@ -299,16 +288,7 @@ impl Drop for Permit {
     }
 }
 
-/// Completes when a request begins to wait for the fetch.
-async fn promotion(urgency: &mut watch::Receiver<Urgency>) {
-    if urgency.changed().await.is_err() {
-        // The cache gave the fetch up, or there is none.
-        pending().await
-    }
-}
-
-/// The error of a request that was not sent because its turn comes too late.
-pub(crate) fn rate_limited(retry_after: Duration) -> Error {
+fn rate_limited(retry_after: Duration) -> Error {
     Error::new(
         ErrorKind::RateLimited,
         "the rate limit on token requests is used up; nothing was sent",
@@ -317,27 +297,27 @@ pub(crate) fn rate_limited(retry_after: Duration) -> Error {
     .not_attempted()
 }
 
-/// The window and the line. Pure.
+/// The window and the queue.
 #[derive(Default)]
 struct State {
-    /// Requests, and the length of the window. `None` is unlimited.
+    /// The number of requests and the length of the window. `None` is unlimited.
     limit: Option<(u32, Duration)>,
     in_flight: Vec<InFlight>,
     /// When each answered request stops counting, in order.
     frees: Vec<Instant>,
     /// Waiting fetches by number, with their class and deadline.
-    line: BTreeMap<u64, (Class, Instant)>,
+    queue: BTreeMap<u64, (Class, Instant)>,
     /// Set by a 429.
-    shut_until: Option<Instant>,
+    closed_until: Option<Instant>,
     last_number: u64,
 }
 
-/// A request that was granted and is not over.
+/// A permit that is held.
 struct InFlight {
     number: u64,
-    /// `false`: the place is only reserved.
+    /// `false`: it is only reserved.
     sent: bool,
-    /// When a permit that is still held belongs to a runtime that no longer runs.
+    /// A permit that is held longer belongs to a runtime that no longer runs.
     forgotten_at: Instant,
 }
 
@@ -347,8 +327,8 @@ impl State {
         self.last_number
     }
 
-    /// Grants the fetch a request, or gives it a place in line and returns the earliest time of
-    /// its turn, which is at least 100 ms away. A change may bring it forward.
+    /// Reserves a permit, or puts the fetch in the queue and returns the earliest time of its turn,
+    /// at least 100 ms from now. A change may bring the turn forward.
     fn turn(
         &mut self,
         number: u64,
@@ -362,27 +342,26 @@ impl State {
             Some(limit) => self.turn_of((class, number), limit, now),
             None => now,
         };
-        let at = self.shut_until.map_or(turn, |until| until.max(turn));
+        let at = self.closed_until.map_or(turn, |until| until.max(turn));
         if at > now {
-            self.line.insert(number, (class, deadline));
+            self.queue.insert(number, (class, deadline));
             return Some(at.max(later(now, SOON)));
         }
-        self.line.remove(&number);
+        self.queue.remove(&number);
         self.take(number, false, fetch_timeout, now);
         None
     }
 
-    /// Returns the earliest turn of a fetch with this rank, if everything ahead of it takes its
-    /// turn.
+    /// Returns the earliest turn of a fetch with this rank, if all fetches ahead of it take theirs.
     fn turn_of(&self, rank: (Class, u64), limit: (u32, Duration), now: Instant) -> Instant {
         let (requests, per) = (usize::try_from(limit.0).unwrap_or(usize::MAX), limit.1);
         let ranks = self
-            .line
+            .queue
             .iter()
             .map(|(&number, &(class, _))| (class, number));
         let ahead = ranks.filter(|other| *other < rank).count();
         let spare = match rank.0 {
-            Class::Failing => SPARE_PLACES.min(requests.saturating_sub(1)),
+            Class::Failing => SPARE.min(requests.saturating_sub(1)),
             Class::Waiting | Class::Background | Class::Rejected => 0,
         };
         let taken = self.in_flight.len() + self.frees.len();
@@ -395,14 +374,14 @@ impl State {
         let rounds = missing.checked_div(requests).unwrap_or(0);
         let first = self.frees.get(missing - rounds * requests).copied();
         let rounds = u32::try_from(rounds).unwrap_or(u32::MAX);
-        // A request in flight may be answered now, and counts for one window after that.
+        // A request in flight may be answered now, and then counts for one more window.
         later(
             first.unwrap_or_else(|| later(now, per)),
             per.saturating_mul(rounds),
         )
     }
 
-    /// Takes a place, or counts a reserved one anew from now on.
+    /// Records a permit, or that a reserved one is used now.
     fn take(&mut self, number: u64, sent: bool, fetch_timeout: Duration, now: Instant) {
         self.in_flight.retain(|request| request.number != number);
         self.in_flight.push(InFlight {
@@ -412,10 +391,10 @@ impl State {
         });
     }
 
-    /// The request is over: answered, failed, or not sent.
-    fn over(&mut self, number: u64, sent: bool, now: Instant) {
+    /// Records the end of a request, or of a wait in the queue.
+    fn end(&mut self, number: u64, sent: bool, now: Instant) {
         self.forget(now);
-        self.line.remove(&number);
+        self.queue.remove(&number);
         let before = self.in_flight.len();
         self.in_flight.retain(|request| request.number != number);
         if sent && self.limit.is_some() && self.in_flight.len() < before {
@@ -426,18 +405,18 @@ impl State {
     fn refused(&mut self, retry_after: Option<Duration>, now: Instant) {
         let per = self.per();
         let until = later(now, retry_after.unwrap_or(per).min(per));
-        self.shut_until = self.shut_until.max(Some(until));
+        self.closed_until = self.closed_until.max(Some(until));
     }
 
-    /// Drops what no longer counts, and what no clock that only goes forward can have left.
+    /// Drops what no longer counts, and times beyond one window: a test has set the clock back.
     fn forget(&mut self, now: Instant) {
         let latest = later(now, self.per());
         let counts = |at: &Instant| now < *at && *at <= latest;
         self.frees.retain(counts);
-        self.shut_until = self.shut_until.filter(counts);
+        self.closed_until = self.closed_until.filter(counts);
         self.in_flight.retain(|request| now < request.forgotten_at);
-        // A fetch past its deadline belongs to a runtime that no longer runs.
-        self.line.retain(|_, (_, deadline)| now <= *deadline);
+        // A fetch that waits past its deadline belongs to a runtime that no longer runs.
+        self.queue.retain(|_, (_, deadline)| now <= *deadline);
     }
 
     fn per(&self) -> Duration {

@@ -1,8 +1,8 @@
-//! Text that cannot be printed by accident.
+//! A secret that cannot be printed by accident.
 
 use std::fmt;
 
-use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
 
 /// A client secret or a token: wiped when dropped, never printed.
 ///
@@ -17,13 +17,13 @@ use secrecy::{ExposeSecret, SecretString};
 /// assert_eq!(secret.expose(), "hunter2");
 /// ```
 #[derive(Clone)]
-pub struct Secret(SecretString);
+pub struct Secret(Zeroizing<Box<str>>);
 
 impl Secret {
-    /// Returns the text itself. Keep it out of logs, errors and `Debug`.
+    /// Returns the secret. Keep it out of logs, errors and `Debug` output.
     #[must_use]
     pub fn expose(&self) -> &str {
-        self.0.expose_secret()
+        &self.0
     }
 }
 
@@ -35,12 +35,12 @@ impl fmt::Debug for Secret {
 
 impl From<String> for Secret {
     fn from(text: String) -> Self {
-        Self(text.into())
+        Self(text.into_boxed_str().into())
     }
 }
 
 impl From<&str> for Secret {
     fn from(text: &str) -> Self {
-        Self(text.into())
+        Self(Box::<str>::from(text).into())
     }
 }

@@ -1,6 +1,6 @@
-//! Which characters the OAuth RFCs allow.
+//! The characters that the OAuth RFCs allow.
 
-/// RFC 6750 section 2.1 `b64token`: what may follow `Bearer ` in a header.
+/// Checks a token for RFC 6750 section 2.1 `b64token`.
 #[must_use]
 pub(crate) fn valid_b64token(token: &[u8]) -> bool {
     let padding = token.iter().rev().take_while(|&&byte| byte == b'=').count();
@@ -9,8 +9,8 @@ pub(crate) fn valid_b64token(token: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(is_b64)
 }
 
-/// RFC 6749 section 3.3 `scope`: tokens of printable ASCII without `"` and `\`,
-/// with one space between two.
+/// Checks a list of scopes for RFC 6749 section 3.3: tokens of printable ASCII without `"` and `\`,
+/// separated by single spaces.
 #[must_use]
 pub(crate) fn valid_scope(scope: &str) -> bool {
     scope.split(' ').all(|token| {
@@ -21,7 +21,7 @@ pub(crate) fn valid_scope(scope: &str) -> bool {
     })
 }
 
-/// The words of a list in one text: separated by white space or commas.
+/// Splits a list that is separated by whitespace or commas.
 pub(crate) fn words(list: &str) -> impl Iterator<Item = &str> {
     list.split(|c: char| c == ',' || c.is_whitespace())
         .filter(|word| !word.is_empty())

@@ -1,4 +1,4 @@
-//! A token, ready to be put on a request.
+//! An access token.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,22 +6,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
+use http::header::InvalidHeaderValue;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind};
 use crate::secret::Secret;
 use crate::syntax;
 
-/// No token is trusted for longer, whatever its answer says.
+/// The longest lifetime of a token, even if the server grants more.
 pub(crate) const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// No token is longer: 16 KiB are more than most servers take in all headers.
-pub(crate) const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// The longest token. 16 KiB is more than most servers accept in all headers.
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 /// An access token, with its `Authorization` value marked sensitive.
 ///
-/// Cheap to clone. Its bytes are wiped when the last clone, and the last
-/// header value made of it, is dropped. `Debug` never shows them.
+/// Cheap to clone. Its bytes are wiped when its last clone and its last header value are dropped.
+/// `Debug` never shows them.
 ///
 /// ```
 /// use officernd_auth::AccessToken;
@@ -49,14 +50,13 @@ struct Inner {
 }
 
 impl AccessToken {
-    /// Makes a bearer token (RFC 6750) that lives for `expires_in` from the start of
-    /// the request that brought it. A life over 24 hours is clamped.
+    /// Creates a bearer token (RFC 6750) that is valid for `expires_in` from the start of its request,
+    /// at most 24 hours.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Malformed`] if the token has characters outside RFC 6750's
-    /// `b64token`, is longer than 16 KiB, or has no life left. The error does
-    /// not show the token.
+    /// [`ErrorKind::Malformed`] if the token has characters outside RFC 6750's `b64token`, is longer
+    /// than 16 KiB, or if `expires_in` is zero. The error does not show the token.
     pub fn bearer(token: impl Into<Secret>, expires_in: Duration) -> Result<Self, Error> {
         const PREFIX: &[u8] = b"Bearer ";
 
@@ -71,15 +71,14 @@ impl AccessToken {
             return Err(malformed(message));
         }
         if expires_in.is_zero() {
-            let message = "the access token has no life left (expires_in is zero)";
+            let message = "the access token has already expired (expires_in is zero)";
             return Err(malformed(message));
         }
         let mut value = Zeroizing::new(Vec::with_capacity(PREFIX.len() + token.len()));
         value.extend_from_slice(PREFIX);
         value.extend_from_slice(token);
-        let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(value))
-            .map_err(|_| malformed("the access token is no header value"))?;
-        header.set_sensitive(true);
+        let header = header_value(value)
+            .map_err(|_| malformed("the access token is not a valid header value"))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 header,
@@ -103,30 +102,15 @@ impl AccessToken {
         &self.inner.header
     }
 
-    /// The same value in bytes of its own, alone on their cache lines.
-    pub(crate) fn fresh_header_value(&self) -> HeaderValue {
-        #[repr(align(128))]
-        struct Alone(Zeroizing<Vec<u8>>);
-
-        impl AsRef<[u8]> for Alone {
-            fn as_ref(&self) -> &[u8] {
-                &self.0
-            }
-        }
-
+    /// Copies the header value, with separate bytes and reference count.
+    pub(crate) fn copy_header_value(&self) -> HeaderValue {
         let header = &self.inner.header;
-        let bytes = Alone(Zeroizing::new(header.as_bytes().to_vec()));
-        match HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)) {
-            Ok(mut copy) => {
-                copy.set_sensitive(true);
-                copy
-            }
-            Err(_) => header.clone(),
-        }
+        let bytes = Zeroizing::new(header.as_bytes().to_vec());
+        header_value(bytes).unwrap_or_else(|_| header.clone())
     }
 
-    /// Returns the life of the token as it was granted, not what is left of it
-    /// ([`TokenStatus`](crate::TokenStatus) has that).
+    /// Returns the granted lifetime of the token. [`TokenStatus`](crate::TokenStatus) has the time
+    /// until its expiry.
     #[must_use]
     pub fn expires_in(&self) -> Duration {
         self.inner.expires_in
@@ -157,5 +141,36 @@ impl fmt::Debug for AccessToken {
             .field("expires_in", &self.inner.expires_in)
             .field("scope", &self.inner.scope)
             .finish_non_exhaustive()
+    }
+}
+
+/// Creates a sensitive header value whose bytes are wiped, and whose reference count shares no cache
+/// line with other data.
+fn header_value(bytes: Zeroizing<Vec<u8>>) -> Result<HeaderValue, InvalidHeaderValue> {
+    #[repr(align(128))]
+    struct Alone(Zeroizing<Vec<u8>>);
+
+    impl AsRef<[u8]> for Alone {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(Alone(bytes)))?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copied_header_value_has_separate_bytes_and_is_sensitive() {
+        let token = AccessToken::bearer("t", MAX_LIFE).unwrap();
+        let (shared, copy) = (token.header_value(), token.copy_header_value());
+        assert_eq!(*shared, copy);
+        assert_ne!(shared.as_bytes().as_ptr(), copy.as_bytes().as_ptr());
+        assert!(copy.is_sensitive());
     }
 }

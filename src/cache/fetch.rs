@@ -1,11 +1,11 @@
-//! One fetch, in a task of its own: callers that wait may leave, and others may
-//! join them.
+//! One fetch, in a separate task: a caller that waits for it may leave, and others may join.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::keep_warm;
 use super::lifecycle::{Lifecycle, Start};
 use super::state::State;
 use super::token::Token;
@@ -13,13 +13,13 @@ use crate::clock::{Now, later};
 use crate::error::{Error, ErrorKind};
 use crate::observability::Refresh;
 use crate::provider::FetchContext;
-use crate::rate_limit::Flight;
-use crate::sync::{Ordering, Runtime};
+use crate::sync::Handle;
 use crate::token::AccessToken;
 
-/// Starts the fetch. Call it without the cache's lock: a runtime that shuts
-/// down drops the task at once, and with it the fetch.
-pub(super) fn spawn(state: &Arc<State>, start: Start, runtime: &Runtime) {
+/// Starts the fetch. Must be called without the cache's lock: a runtime that shuts down drops the
+/// task at once, and the drop takes the lock.
+pub(super) fn spawn(state: &Arc<State>, start: Start, runtime: &Handle) {
+    keep_warm::ensure(state);
     let refresh = Refresh {
         cause: start.cause.as_str(),
         attempt: start.attempt,
@@ -34,10 +34,11 @@ pub(super) fn spawn(state: &Arc<State>, start: Start, runtime: &Runtime) {
     runtime.spawn(tracing::Instrument::instrument(fetch.run(), span));
 }
 
-/// Starts what is due in the background, if there is a runtime to carry it.
+/// Starts the fetch that is due in the background. Outside a runtime, the next call inside one
+/// starts it.
+#[cold]
 pub(super) fn start_due(state: &Arc<State>) {
-    // Outside a runtime the next call inside one starts it.
-    if let Ok(runtime) = Runtime::current() {
+    if let Ok(runtime) = Handle::try_current() {
         if let Some(start) = state.with(Lifecycle::check) {
             spawn(state, start, &runtime);
         }
@@ -50,6 +51,11 @@ fn context(state: &Arc<State>, start: Start) -> FetchContext {
         let ends_at = later(now.monotonic, token.left(now));
         (token.access().clone(), ends_at)
     };
+    let cache = Arc::downgrade(state);
+    let stops = move |until| {
+        let state = cache.upgrade();
+        state.is_some_and(|state| state.with(|it, _| it.stops_at(start.number, until)))
+    };
     FetchContext {
         cause: start.cause,
         urgency: start.urgency,
@@ -59,38 +65,13 @@ fn context(state: &Arc<State>, start: Start) -> FetchContext {
         class: start.class,
         clock: Arc::clone(&state.clock),
         previous: start.previous.map(previous),
-        flight: Some(Arc::new(InCache {
-            state: Arc::downgrade(state),
-            number: start.number,
-        })),
+        stops: Some(Arc::new(stops)),
+        requests: Arc::clone(&state.token_requests),
         ..FetchContext::default()
     }
 }
 
-/// The cache's side of the token requests of a fetch.
-struct InCache {
-    state: Weak<State>,
-    number: u64,
-}
-
-impl Flight for InCache {
-    fn granted(&self) -> bool {
-        let state = self.state.upgrade();
-        state.is_some_and(|state| state.with(|it, now| it.granted(self.number, now)))
-    }
-
-    fn answered(&self, sent: bool) {
-        let Some(state) = self.state.upgrade() else {
-            return;
-        };
-        if sent {
-            state.sent.fetch_add(1, Ordering::Relaxed);
-        }
-        state.with(|lifecycle, now| lifecycle.answered(self.number, sent, now));
-    }
-}
-
-/// Ends exactly once: with a result, or by being dropped without one.
+/// A running fetch. Ends exactly once: with a result, or by being dropped without one.
 struct Fetch {
     state: Arc<State>,
     number: u64,
@@ -114,8 +95,8 @@ impl Fetch {
         }
     }
 
-    /// Fetches, and tries once more after a first transient failure. A failure of another process
-    /// that was only read is waited out as well.
+    /// Fetches, and retries once after a first transient failure. An error that was not attempted,
+    /// such as another process's failure in a store, is waited out too.
     async fn fetch(&self) -> Result<(AccessToken, Now), Error> {
         let mut failed = false;
         let mut result = self.once().await;
@@ -130,7 +111,7 @@ impl Fetch {
             let clock = self.cx.clock();
             clock.sleep_until(later(clock.now(), pause)).await;
             match self.once().await {
-                // There was no place for it.
+                // The rate limit has no permit for the retry.
                 Err(again) if again.is_not_attempted() && is_rate_limited(&again) => break,
                 again => result = again,
             }
@@ -138,8 +119,8 @@ impl Fetch {
         result
     }
 
-    /// In how long the fetch is tried again after this error, if it is. `failed`: a request of
-    /// this fetch has failed before.
+    /// Returns the pause before a retry after this error, or `None` for no retry. `failed`: a request
+    /// of this fetch has failed before.
     fn retries_in(&self, error: &Error, failed: bool) -> Option<Duration> {
         const MOST: Duration = Duration::from_secs(1);
 
@@ -151,22 +132,17 @@ impl Fetch {
         (first && hiccup && in_time).then_some(pause)
     }
 
-    /// Returns the token, and when it was requested.
+    /// Makes one attempt. Returns the token, and when it was requested.
     async fn once(&self) -> Result<(AccessToken, Now), Error> {
-        let state = &self.state;
-        if !state.with(|lifecycle, _| lifecycle.begun(self.number)) {
-            let given_up = Error::new(ErrorKind::Runtime, "the fetch was given up");
-            return Err(given_up.not_attempted());
-        }
-        // Each try knows of its own requests only.
+        // Each attempt has its own record of token requests.
         let cx = FetchContext {
             sent: watch::Sender::default(),
             ..self.cx.clone()
         };
-        let started = state.now();
-        let result = cx.run(state.provider.fetch(cx.clone())).await;
+        let started = self.state.now();
+        let result = cx.run(self.state.provider.fetch(cx.clone())).await;
         match result {
-            // Counted from before the request: what the network takes is not life.
+            // From before the request, so that time on the network shortens the lifetime.
             Ok(access) => Ok((access, cx.last_sent().unwrap_or(started))),
             Err(error) => Err(error.mark_unsent(cx.was_unsent())),
         }
@@ -179,7 +155,7 @@ fn is_rate_limited(error: &Error) -> bool {
 
 impl Drop for Fetch {
     fn drop(&mut self) {
-        // Without effect after an end with a result.
+        // Does nothing after an end with a result.
         if self.state.with(|it, now| it.lost(self.number, now)) {
             self.refresh.lost();
         }

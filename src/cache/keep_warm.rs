@@ -1,26 +1,26 @@
-//! A timer that refreshes the token of a service that idles.
+//! A timer that refreshes the token without requests.
 
+use std::pin::pin;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use super::fetch::start_due;
 use super::state::State;
 use crate::clock::{later, timeout_at};
-use crate::sync::{Ordering, Runtime};
+use crate::sync::{Handle, Ordering};
 
-/// How often the timer looks at its cache: so it notices a machine that was
-/// suspended.
+/// The longest sleep of the timer. Timers stop while the machine is suspended.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Starts the timer, if the cache is to be kept warm and none runs. At set-up,
-/// and again with each fetch, since its runtime may be gone.
+/// Starts the timer, if the cache is kept warm and has none. Called when the cache is created, and
+/// with each fetch, because the runtime of the last timer may have ended.
 ///
 /// The timer holds no handle of the cache and ends with the last one.
 pub(super) fn ensure(state: &Arc<State>) {
     if !state.keep_warm.load(Ordering::Relaxed) {
         return;
     }
-    let Ok(runtime) = Runtime::current() else {
+    let Ok(runtime) = Handle::try_current() else {
         return;
     };
     let mut timer = state.timer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,8 +48,8 @@ async fn keep_warm(state: Weak<State>) {
         let clock = Arc::clone(&strong.clock);
         let until = strong.next_check_at().min(later(clock.now(), INTERVAL));
         drop(strong);
-        // Closed is the last handle gone.
-        if let Some(Err(_)) = timeout_at(&*clock, until, changes.changed()).await {
+        // An error: the last handle was dropped.
+        if let Some(Err(_)) = timeout_at(&*clock, until, pin!(changes.changed())).await {
             return;
         }
     }

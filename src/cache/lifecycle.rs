@@ -1,13 +1,11 @@
 //! Every decision about one token, as a pure state machine.
 //!
-//! It has no lock, task, clock or randomness of its own: time, chance and the
-//! results of fetches come in as arguments, decisions go out as values, and
-//! [`TokenCache`](super::TokenCache) acts on them. A caller that waits carries
-//! no result: when anything has changed it asks again.
+//! It has no lock, task, clock or randomness: time, chance and the results of fetches are arguments,
+//! and decisions are return values. [`TokenCache`](super::TokenCache) acts on them. No result is sent
+//! to a waiting caller: after each change it asks for a new decision.
 //!
-//! Invariants: at most one fetch is in flight; no token is served after its
-//! end; a wait ends by the caller's deadline; no fetch starts right after another
-//! has failed (except once after a fetch that was lost).
+//! Invariants: at most one fetch is in flight. No token is used after its end. A wait ends by the
+//! caller's deadline. No fetch starts right after another has failed, except once after a lost one.
 
 use std::mem;
 use std::sync::{Arc, Weak};
@@ -21,23 +19,23 @@ use super::token::{Settings, Token};
 use crate::backoff::backoff;
 use crate::clock::{Now, doubled, later};
 use crate::error::{Error, ErrorKind};
-use crate::provider::{AFTER_REQUEST, Cause, GRACE};
+use crate::provider::{Cause, GRACE};
 use crate::rate_limit::{Class, Urgency};
 use crate::token::AccessToken;
 
-/// A task that has not begun by then does not run.
+/// A fetch whose task has not begun by then is given up.
 const BEGINS_WITHIN: Duration = Duration::from_secs(1);
-/// The shortest time from a fetch that failed to the next.
+/// The shortest time from a failed fetch to the next.
 const MIN_HOLD: Duration = Duration::from_millis(100);
 
-/// A token that served for so long without a 401 was a cure for the 401 before
-/// it. Just below 5 min: tokens that die after 5 min are replaced at once, and a
-/// path that is forbidden every 5 min costs fewer than 300 token requests a day.
+/// A token that was in use for so long without a 401 has cured the 401 before it. Just below 5 min:
+/// tokens that are invalid after 5 min are replaced at once, and a path that is forbidden every 5 min
+/// costs fewer than 300 token requests a day.
 const CURED: Duration = Duration::from_secs(290);
-/// Minutes until a token that was answered 401 is replaced, by how many tokens in a row were.
+/// Minutes until a rejected token is replaced, by the number of tokens in a row that were rejected.
 const SCHEDULE: [u64; 6] = [0, 1, 2, 4, 8, 10];
 
-/// One token: the current one, the fetch of the next, and the 401s to it.
+/// The current token, the fetch of the next, and the 401s.
 #[derive(Debug)]
 pub(super) struct Lifecycle {
     settings: Settings,
@@ -48,10 +46,10 @@ pub(super) struct Lifecycle {
     newest: u64,
     /// The last failure since the last success.
     failure: Option<Failure>,
-    /// The last fetch that ended without a result, and how many did in a row.
+    /// The last fetch that ended without a result, and the number of those in a row.
     lost: (u64, u32),
     rejection: Rejection,
-    /// Counts the changes that a status shows.
+    /// Counts the changes that subscribers of the status see.
     pub(super) events: u64,
 }
 
@@ -61,12 +59,10 @@ enum Fetch {
     Idle,
     InFlight {
         urgency: watch::Sender<Urgency>,
-        /// When it stops if it sends nothing.
-        deadline: Instant,
         /// When it is given up.
         overdue: Instant,
     },
-    /// The last fetch brought no token; the next starts later.
+    /// The last fetch returned no token. The next starts later.
     Held {
         error: Error,
         until: Instant,
@@ -74,14 +70,15 @@ enum Fetch {
     },
 }
 
-/// Whom a hold keeps from starting a fetch.
+/// Who must wait for the end of a hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whom {
-    /// Callers get the error.
+    /// Everyone; callers get the error.
     Everyone,
-    /// Nothing was sent: callers wait for the end of the hold, if that is before their deadline.
-    InLine,
-    /// A caller starts a fetch at once, unless it is a replay.
+    /// Everyone, because the rate limit is used up. Callers wait if the hold ends before their
+    /// deadline.
+    Queue,
+    /// Background fetches and replays. Other callers start a fetch at once.
     Background,
 }
 
@@ -92,40 +89,39 @@ struct Failure {
     in_a_row: u32,
 }
 
-/// The 401s to the current token and to those before it.
+/// The 401s to the current token and its predecessors.
 #[derive(Debug)]
 struct Rejection {
-    /// When the current token is replaced, if it was answered 401.
+    /// When the current token is replaced, if it was rejected.
     replace_at: Option<Instant>,
-    /// Since when the current token serves.
+    /// When the current token arrived.
     since: Instant,
-    /// Tokens in a row that were answered 401.
+    /// The number of tokens in a row that were rejected.
     in_a_row: usize,
-    /// The newest fetch at the last 401 that counted. A token of that fetch was
-    /// requested before the 401 and cannot be the answer to it.
+    /// The newest fetch at the last 401 that counted. Its token was requested before that 401, so a
+    /// 401 to it says nothing about the replacement.
     newest: u64,
 }
 
-/// A caller that wants a token, and all that it remembers while it waits.
+/// A caller that wants a token, and its state while it waits.
 #[derive(Debug)]
 pub(super) struct Caller {
     pub(super) deadline: Instant,
-    /// Only a token of a later generation will do; 0 takes any.
+    /// The caller needs a token of a later generation; 0 accepts any.
     pub(super) newer_than: u64,
-    /// Leaves the fetch in its place in line.
+    /// The caller does not raise the priority of a fetch.
     quiet: bool,
     /// The fetch that it waits for; 0 is none.
     joined: u64,
-    /// Fetches that it joined and that ended with neither an error nor a token to use.
+    /// The number of fetches that it joined and that ended with neither an error nor a usable token.
     lost: u32,
 }
 
-/// What a caller does next.
+/// The next action of a caller.
 #[derive(Debug)]
 pub(super) enum Decision {
     Ready(Arc<Token>),
-    /// Start the fetch, if there is one; ask again after the next change, and
-    /// at `until` at the latest.
+    /// Start the fetch, if there is one. Ask again after the next change, or at `until`.
     Wait {
         until: Instant,
         start: Option<Start>,
@@ -141,15 +137,15 @@ pub(super) struct Start {
     /// Counted from 1 since the last success.
     pub(super) attempt: u32,
     pub(super) urgency: watch::Receiver<Urgency>,
-    /// The place in line until a time, where the urgency does not decide it.
+    /// The priority until the given time. Without it the urgency decides.
     pub(super) class: Option<(Class, Instant)>,
     pub(super) deadline: Instant,
-    /// The token to be replaced.
+    /// The token to replace.
     pub(super) previous: Option<Arc<Token>>,
 }
 
 impl Caller {
-    /// A caller that takes only a token of a later generation, and waits for it until `deadline`.
+    /// Creates a caller that waits for a token of a later generation until `deadline`.
     pub(super) fn new(newer_than: u64, deadline: Instant) -> Self {
         Self {
             deadline,
@@ -160,7 +156,7 @@ impl Caller {
         }
     }
 
-    /// A replay, which waits for a later generation, but does not hurry the fetch.
+    /// Creates the caller of a replay, which does not raise the priority of a fetch.
     pub(super) fn replay(generation: u64, deadline: Instant) -> Self {
         Self {
             quiet: true,
@@ -189,13 +185,13 @@ impl Lifecycle {
         }
     }
 
-    /// A caller wants a token, or asks again.
+    /// Decides for a caller that wants a token.
     pub(super) fn acquire(&mut self, caller: &mut Caller, now: Now) -> Decision {
         if let Some(token) = self.usable(caller.newer_than, now) {
             return Decision::Ready(Arc::clone(token));
         }
         self.give_up_overdue(now);
-        if let Some(error) = self.answer(caller, now) {
+        if let Some(error) = self.error_for(caller, now) {
             return Decision::Failed(error);
         }
         if caller.deadline <= now.monotonic {
@@ -216,7 +212,7 @@ impl Lifecycle {
                 }
                 return Decision::Failed(self.held(now));
             }
-            // A replay does not bring a later replacement forward.
+            // A replay does not start a replacement that is due later.
             Fetch::Held { .. } | Fetch::Idle
                 if caller.quiet && now.monotonic < self.next_check_at(now) =>
             {
@@ -235,51 +231,52 @@ impl Lifecycle {
         Decision::Wait { until, start }
     }
 
-    /// The token, if a caller may use it.
+    /// Returns the token if a caller may use it.
     pub(super) fn usable(&self, newer_than: u64, now: Now) -> Option<&Arc<Token>> {
         let token = self.token.as_ref()?;
         (token.generation() > newer_than && token.is_live(now)).then_some(token)
     }
 
-    /// The error for a caller whose fetch has brought nothing.
-    fn answer(&self, caller: &mut Caller, now: Now) -> Option<Error> {
+    /// Returns the error for a caller whose fetch has ended without a usable token.
+    fn error_for(&self, caller: &mut Caller, now: Now) -> Option<Error> {
         if caller.joined == 0 {
             return None;
         }
         let failed = self.failure.as_ref();
         if let Some(failure) = failed.filter(|failure| failure.number == caller.joined) {
-            // Also if the hold is over: this is the answer to its fetch.
+            // Even after the end of the hold: this is the result of the caller's fetch.
             let left = self.held_until(now).unwrap_or(now.monotonic);
             let left = left.saturating_duration_since(now.monotonic);
             return Some(failure.error.clone().with_retry_after(left));
         }
-        let brought = self.token.as_ref().map(|token| token.fetch);
-        let expired = brought == Some(caller.joined);
+        let expired = self
+            .token
+            .as_ref()
+            .is_some_and(|token| token.fetch == caller.joined);
         if !expired && self.lost.0 < caller.joined {
             return None;
         }
         caller.joined = 0;
         caller.lost += 1;
-        // One more is fetched for it.
+        // The first time, the caller starts another fetch.
         (caller.lost > 1).then(|| match expired {
             true => Error::new(
                 ErrorKind::Timeout,
                 "each new token had expired before it could be used: the machine was suspended, \
-                 or the tokens live too short",
+                 or the tokens expire too soon",
             ),
             false => lost_error(),
         })
     }
 
-    /// A request looks at its token, or the timer has fired: the fetch that is
-    /// due in the background.
+    /// Returns the fetch that is due in the background. Called by requests and by the timer.
     pub(super) fn check(&mut self, now: Now) -> Option<Start> {
         self.give_up_overdue(now);
         let due = !self.is_in_flight() && self.next_check_at(now) <= now.monotonic;
         due.then(|| self.start(Urgency::Background, false, now))
     }
 
-    /// Before this, nothing is due in the background.
+    /// Returns the time before which no background fetch is due.
     pub(super) fn next_check_at(&self, now: Now) -> Instant {
         if let Fetch::InFlight { overdue, .. } = self.fetch {
             return overdue;
@@ -293,7 +290,7 @@ impl Lifecycle {
         matches!(self.fetch, Fetch::InFlight { .. })
     }
 
-    /// Gives up a fetch whose runtime is gone or blocked.
+    /// Gives up a fetch whose runtime has ended or is blocked.
     fn give_up_overdue(&mut self, now: Now) {
         if matches!(self.fetch, Fetch::InFlight { overdue, .. } if overdue <= now.monotonic) {
             self.fetch = Fetch::Idle;
@@ -311,11 +308,11 @@ impl Lifecycle {
             Some(_) => Cause::Expired,
         };
         let is_failing = |failure: &Failure| !failure.error.is_transient();
-        // Also if a replay waits for it.
+        // Even if a replay waits for it.
         let early = token.filter(|token| cause == Cause::Rejected && !token.is_due(now));
         let class = match self.failure.as_ref().is_some_and(is_failing) {
             true => Some((Class::Failing, later(now.monotonic, Duration::MAX))),
-            // Requests wait for the replacement from the end of the token on.
+            // Until the end of the token. After that, requests wait for the replacement.
             false => early.map(|token| (Class::Rejected, token.ends_at(now))),
         };
         let (sender, receiver) = watch::channel(urgency);
@@ -324,7 +321,6 @@ impl Lifecycle {
         self.events += 1;
         self.fetch = Fetch::InFlight {
             urgency: sender,
-            deadline,
             overdue: later(now.monotonic, BEGINS_WITHIN),
         };
         Start {
@@ -338,43 +334,20 @@ impl Lifecycle {
         }
     }
 
-    /// The task of the fetch runs. `false`: the fetch was given up.
-    pub(super) fn begun(&mut self, number: u64) -> bool {
-        self.stops(number, |deadline| deadline)
-    }
-
-    /// The fetch has a permit. `false`: it was given up and must send nothing.
-    pub(super) fn granted(&mut self, number: u64, now: Now) -> bool {
-        let timeout = self.settings.fetch_timeout;
-        self.stops(number, |_| later(now.monotonic, timeout))
-    }
-
-    /// The request is over, and the provider may go on. `sent` is `false` if the
-    /// connection was never made.
-    pub(super) fn answered(&mut self, number: u64, sent: bool, now: Now) {
-        let goes_on = self.settings.fetch_timeout.saturating_add(AFTER_REQUEST);
-        self.stops(number, |deadline| match sent {
-            true => later(now.monotonic, goes_on).max(deadline),
-            false => deadline,
-        });
-    }
-
-    /// Sets when the fetch should stop, by its deadline. `false`: it was given up.
-    fn stops(&mut self, number: u64, at: impl FnOnce(Instant) -> Instant) -> bool {
+    /// Records when the fetch stops at the latest. Returns `false` if it was given up: then it must
+    /// not send anything.
+    pub(super) fn stops_at(&mut self, number: u64, until: Instant) -> bool {
         match &mut self.fetch {
-            Fetch::InFlight {
-                deadline, overdue, ..
-            } if self.newest == number => {
-                *overdue = later(at(*deadline), GRACE);
+            Fetch::InFlight { overdue, .. } if self.newest == number => {
+                *overdue = later(until, GRACE);
                 true
             }
             _ => false,
         }
     }
 
-    /// The fetch has ended: with the token that serves now, or with an error
-    /// that says when the next fetch may start. `None`: it was given up, its
-    /// result is dropped.
+    /// Records the result of the fetch. Returns the new current token, or the error with the time
+    /// until the next fetch. Returns `None` if the fetch was given up; its result is then dropped.
     pub(super) fn ended(
         &mut self,
         number: u64,
@@ -417,7 +390,7 @@ impl Lifecycle {
         token
     }
 
-    /// Until when no fetch starts after this error, and for whom.
+    /// Records the error. Returns the end of the hold, and who must wait for it.
     fn hold(
         &mut self,
         number: u64,
@@ -428,12 +401,12 @@ impl Lifecycle {
         if error.is_not_attempted() {
             let wait = error.retry_after().unwrap_or(MIN_HOLD).max(MIN_HOLD);
             let whom = match urgency {
-                // A failure, though not of a request of this process.
+                // A failure, although no request of this process has failed.
                 _ if error.max_backoff().is_some() => Whom::Everyone,
                 _ if error.kind() == ErrorKind::InvalidClient => Whom::Everyone,
-                // A request that waits has an earlier turn than a refresh.
+                // A waiting request gets a permit before a refresh does.
                 Urgency::Background => Whom::Background,
-                Urgency::Waiting => Whom::InLine,
+                Urgency::Waiting => Whom::Queue,
             };
             return (later(now.monotonic, wait), whom);
         }
@@ -450,14 +423,14 @@ impl Lifecycle {
         let asked = error.retry_after().unwrap_or_default();
         let token = self.usable(0, now);
         if let Some(token) = token.filter(|_| error.is_transient()) {
-            // When the token ends, requests begin to wait for the next.
+            // At the end of the token, requests start to wait for the next.
             let left = token.ends_at(now).saturating_duration_since(now.monotonic);
             wait = wait.min(left.max(asked));
         }
         (later(now.monotonic, wait.max(MIN_HOLD)), Whom::Everyone)
     }
 
-    /// The fetch has ended without a result. Whether it was in flight still.
+    /// Records that the fetch has ended without a result. Returns `false` if it was given up.
     pub(super) fn lost(&mut self, number: u64, now: Now) -> bool {
         let was_in_flight = self.newest == number && self.is_in_flight();
         if was_in_flight {
@@ -478,8 +451,8 @@ impl Lifecycle {
         was_in_flight
     }
 
-    /// A server answered 401 to this token. If that is its first 401: the age of
-    /// the token, and in how long it is replaced.
+    /// Records a 401 to this token. Returns the age of the token and the time until its replacement
+    /// if this is the first 401 to the current token.
     pub(super) fn rejected(&mut self, generation: u64, now: Now) -> Option<(Duration, Duration)> {
         let newest = self.newest;
         let token = self.token.as_ref()?;
@@ -502,7 +475,7 @@ impl Lifecycle {
         Some((token.age(now), delay))
     }
 
-    /// Whether a newer token than this serves, or is on its way.
+    /// Returns `true` if there is a newer token than this generation, or a fetch in flight.
     pub(super) fn is_replacing(&self, generation: u64, now: Now) -> bool {
         self.usable(generation, now).is_some() || self.is_in_flight()
     }
@@ -538,12 +511,12 @@ impl Lifecycle {
         }
     }
 
-    /// Failures since the last success.
+    /// Returns the number of failures since the last success.
     fn failures(&self) -> u32 {
         self.failure.as_ref().map_or(0, |failure| failure.in_a_row)
     }
 
-    /// The end of the hold, if it is not over.
+    /// Returns the end of the hold, if it has not ended.
     fn held_until(&self, now: Now) -> Option<Instant> {
         match self.fetch {
             Fetch::Held { until, .. } if now.monotonic < until => Some(until),
@@ -551,7 +524,7 @@ impl Lifecycle {
         }
     }
 
-    /// The error of the hold, with what is left of it as its `retry_after`.
+    /// Returns the error of the hold. Its `retry_after` is the time until the hold ends.
     fn held(&self, now: Now) -> Error {
         match &self.fetch {
             Fetch::Held { error, until, .. } => {
@@ -562,7 +535,7 @@ impl Lifecycle {
         }
     }
 
-    /// The error of a caller whose time is up.
+    /// Returns the error of a caller whose deadline has passed.
     fn too_late(&self) -> Error {
         let error = Error::new(
             ErrorKind::Timeout,
@@ -576,19 +549,19 @@ impl Lifecycle {
 }
 
 impl Rejection {
-    /// Whether this token, the current one, has shown that its predecessor's
-    /// replacement was a cure: it served long enough without a 401.
+    /// Returns `true` if the current token was in use long enough without a 401, so the replacement
+    /// of its predecessor was a cure.
     fn is_cure(&self, token: &Token, now: Now) -> bool {
-        let served = now.monotonic.saturating_duration_since(self.since);
-        self.replace_at.is_none() && (served >= CURED || token.is_due(now))
+        let used = now.monotonic.saturating_duration_since(self.since);
+        self.replace_at.is_none() && (used >= CURED || token.is_due(now))
     }
 }
 
 fn lost_error() -> Error {
     Error::new(
         ErrorKind::Runtime,
-        "the token fetch ended without a result, again and again: the provider panics, or its \
-         runtime shuts down",
+        "the token fetch ended repeatedly without a result: the provider panics, or its runtime \
+         shuts down",
     )
 }
 

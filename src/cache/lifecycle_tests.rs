@@ -1,8 +1,7 @@
 //! The decision table, and the invariants under random events.
 //!
-//! `LIFECYCLE_EVENTS=10000000 cargo test --all-features --lib lifecycle` drives
-//! ten million events through the machine, in less than a minute on one core;
-//! without it there are 50,000.
+//! `LIFECYCLE_EVENTS=10000000 cargo test --all-features --lib lifecycle` runs ten million events, in
+//! less than a minute on one core. The default is 50,000.
 #![expect(clippy::disallowed_methods, reason = "any starting point will do")]
 
 use std::time::SystemTime;
@@ -98,7 +97,7 @@ impl World {
         self.complete(Err(Error::new(kind, "failed")));
     }
 
-    /// Fails with an error that says that nothing was sent.
+    /// Fails without a request.
     fn refuse(&mut self, kind: ErrorKind, after: Duration) {
         let error = Error::new(kind, "refused").with_retry_after(after);
         self.complete(Err(error.not_attempted()));
@@ -114,28 +113,30 @@ impl World {
         self.acquire(&mut caller);
     }
 
-    fn granted(&mut self) -> bool {
-        self.machine.granted(self.machine.newest, self.now)
+    /// Tells the machine that the newest fetch stops in this time.
+    fn stops_in(&mut self, time: Duration) -> bool {
+        let until = self.now.monotonic + time;
+        self.machine.stops_at(self.machine.newest, until)
     }
 
     fn lose(&mut self) -> bool {
         self.machine.lost(self.machine.newest, self.now)
     }
 
-    /// A 401 to the current token. In how long it is replaced, if that is its first.
+    /// Rejects the current token. Returns the time until its replacement if that is its first 401.
     fn reject(&mut self) -> Option<Duration> {
         let (_, delay) = self.machine.rejected(self.generation(), self.now)?;
         Some(delay)
     }
 
-    /// A token of 3,600 s, this old: due at 2,700 s, not sent from 3,590 s on.
+    /// Adds a token of 3,600 s with this age. It is due at 2,700 s and not used from 3,590 s on.
     fn aged(&mut self, age: Duration) {
         self.fetch();
         self.token(s(3600));
         self.pass(age);
     }
 
-    /// The token is answered 401 and replaced.
+    /// Rejects and replaces the token.
     fn replaced(&mut self) {
         self.reject();
         self.check();
@@ -149,16 +150,13 @@ fn seconds(duration: Duration) -> String {
 
 fn started(start: &Start) -> String {
     let cause = start.cause.as_str();
-    let place = match (start.class, *start.urgency.borrow()) {
-        (Some((Class::Failing, _)), _) => "last",
-        (Some(_), _) => "third",
-        (None, Urgency::Background) => "second",
-        (None, Urgency::Waiting) => "first",
-    };
-    format!("start {cause}, {place} in line")
+    match start.class {
+        Some((class, _)) => format!("start {cause} as {class:?}"),
+        None => format!("start {cause} as {:?}", *start.urgency.borrow()),
+    }
 }
 
-/// A decision in one line, as ARCHITECTURE.md has it.
+/// Describes a decision, as in ARCHITECTURE.md.
 fn described(decision: &Decision, now: Now) -> String {
     match decision {
         Decision::Ready(token) => format!("token {}", token.generation()),
@@ -176,27 +174,27 @@ fn described(decision: &Decision, now: Now) -> String {
     }
 }
 
-fn asks(world: &mut World, mut caller: Caller) -> String {
+fn decision(world: &mut World, mut caller: Caller) -> String {
     described(&world.acquire(&mut caller), world.now)
 }
 
-/// A new caller asks for a token.
+/// A new caller wants a token.
 fn acquire(world: &mut World) -> String {
-    asks(world, world.caller())
+    decision(world, world.caller())
 }
 
-/// A new caller asks for a newer token than the current one.
+/// A new caller wants a newer token than the current one.
 fn refresh(world: &mut World) -> String {
-    asks(world, world.refresher())
+    decision(world, world.refresher())
 }
 
-/// A replay asks for a newer token than the current one.
+/// A replay wants a newer token than the current one.
 fn replay(world: &mut World) -> String {
     let deadline = world.now.monotonic + s(30);
-    asks(world, Caller::replay(world.generation(), deadline))
+    decision(world, Caller::replay(world.generation(), deadline))
 }
 
-/// A request looks at its token, or the timer has fired.
+/// A request with a token, or the timer.
 fn check(world: &mut World) -> String {
     let start = world.check();
     start.map_or_else(|| "-".to_owned(), |start| started(&start))
@@ -208,57 +206,57 @@ fn decision_table() {
     use ErrorKind::{Denied, InvalidClient, RateLimited, Transport};
 
     let table: [(&str, Act, Act<String>, &str); 36] = [
-        ("no token", |_| {}, acquire, "wait 1 s, start cold, first in line"),
-        ("no token", |_| {}, check, "start cold, second in line"),
+        ("no token", |_| {}, acquire, "wait 1 s, start cold as Waiting"),
+        ("no token", |_| {}, check, "start cold as Background"),
         ("no token, fetch not begun", |w| w.fetch(), acquire, "wait 1 s"),
-        ("no token, fetch not begun for 1 s", |w| { w.fetch(); w.pass(s(1)); }, acquire, "wait 1 s, start cold, first in line"),
-        ("no token, fetch in line", |w| { w.fetch(); w.machine.begun(1); }, acquire, "wait 30 s"),
-        ("no token, fetch in line", |w| { w.fetch(); w.machine.begun(1); }, check, "-"),
-        ("no token, fetch sent 9 s ago", |w| { w.fetch(); w.granted(); w.pass(s(9)); }, acquire, "wait 6 s"),
-        ("no token, fetch overdue", |w| { w.fetch(); w.granted(); w.pass(s(15)); }, acquire, "wait 1 s, start cold, first in line"),
+        ("no token, fetch not begun for 1 s", |w| { w.fetch(); w.pass(s(1)); }, acquire, "wait 1 s, start cold as Waiting"),
+        ("no token, fetch waits for a permit", |w| { w.fetch(); w.stops_in(s(30)); }, acquire, "wait 30 s"),
+        ("no token, fetch waits for a permit", |w| { w.fetch(); w.stops_in(s(30)); }, check, "-"),
+        ("no token, fetch sent 9 s ago", |w| { w.fetch(); w.stops_in(s(10)); w.pass(s(9)); }, acquire, "wait 6 s"),
+        ("no token, fetch overdue", |w| { w.fetch(); w.stops_in(s(10)); w.pass(s(15)); }, acquire, "wait 1 s, start cold as Waiting"),
         ("no token, first transient failure", |w| { w.fetch(); w.fail(Transport); }, acquire, "error transport, again in 1 s"),
         ("no token, first transient failure", |w| { w.fetch(); w.fail(Transport); }, check, "-"),
-        ("no token, the backoff is over", |w| { w.fetch(); w.fail(Transport); w.pass(s(1)); }, acquire, "wait 1 s, start cold, first in line"),
-        ("no token, the backoff after a lasting failure is over", |w| { w.fetch(); w.fail(Denied); w.pass(s(60)); }, acquire, "wait 1 s, start cold, last in line"),
-        ("no token, no turn for 20 s", |w| { w.fetch(); w.refuse(RateLimited, s(20)); }, acquire, "wait 20 s"),
-        ("no token, no turn for 40 s", |w| { w.fetch(); w.refuse(RateLimited, s(40)); }, acquire, "error rate_limited, again in 40 s"),
-        ("no token, no turn for a refresh for 40 s", |w| { w.check(); w.refuse(RateLimited, s(40)); }, acquire, "wait 1 s, start cold, first in line"),
-        ("no token, the credentials are known as refused", |w| { w.fetch(); w.refuse(InvalidClient, s(5)); }, acquire, "error invalid_client, again in 5 s"),
-        ("no token, a fetch was lost", |w| { w.fetch(); w.lose(); }, check, "start cold, second in line"),
+        ("no token, backoff has ended", |w| { w.fetch(); w.fail(Transport); w.pass(s(1)); }, acquire, "wait 1 s, start cold as Waiting"),
+        ("no token, backoff after a permanent failure has ended", |w| { w.fetch(); w.fail(Denied); w.pass(s(60)); }, acquire, "wait 1 s, start cold as Failing"),
+        ("no token, no permit for 20 s", |w| { w.fetch(); w.refuse(RateLimited, s(20)); }, acquire, "wait 20 s"),
+        ("no token, no permit for 40 s", |w| { w.fetch(); w.refuse(RateLimited, s(40)); }, acquire, "error rate_limited, again in 40 s"),
+        ("no token, no permit for a refresh for 40 s", |w| { w.check(); w.refuse(RateLimited, s(40)); }, acquire, "wait 1 s, start cold as Waiting"),
+        ("no token, refused credentials are not sent again", |w| { w.fetch(); w.refuse(InvalidClient, s(5)); }, acquire, "error invalid_client, again in 5 s"),
+        ("no token, a fetch was lost", |w| { w.fetch(); w.lose(); }, check, "start cold as Background"),
         ("no token, two fetches were lost", |w| { for _ in 0..2 { w.fetch(); w.lose(); } }, check, "-"),
-        ("no token, two fetches were lost", |w| { for _ in 0..2 { w.fetch(); w.lose(); } }, acquire, "wait 1 s, start cold, first in line"),
+        ("no token, two fetches were lost", |w| { for _ in 0..2 { w.fetch(); w.lose(); } }, acquire, "wait 1 s, start cold as Waiting"),
         ("fresh", |w| w.aged(s(2699)), acquire, "token 1"),
         ("fresh", |w| w.aged(s(2699)), check, "-"),
-        ("fresh", |w| w.aged(s(2699)), refresh, "wait 1 s, start manual, first in line"),
+        ("fresh", |w| w.aged(s(2699)), refresh, "wait 1 s, start manual as Waiting"),
         ("fresh, 401", |w| { w.aged(s(0)); w.reject(); }, acquire, "token 1"),
-        ("fresh, 401", |w| { w.aged(s(0)); w.reject(); }, check, "start rejected, third in line"),
-        ("fresh, 401", |w| { w.aged(s(0)); w.reject(); }, replay, "wait 1 s, start rejected, third in line"),
-        ("fresh, 401, no turn for 20 s", |w| { w.aged(s(0)); w.reject(); w.check(); w.refuse(RateLimited, s(20)); }, replay, "wait 20 s"),
-        ("fresh, 401, as its predecessor", |w| { w.aged(s(0)); w.replaced(); w.reject(); }, check, "-"),
-        ("fresh, 401, as its predecessor", |w| { w.aged(s(0)); w.replaced(); w.reject(); }, replay, "error timeout"),
-        ("fresh, 401, as its predecessor a minute ago", |w| { w.aged(s(0)); w.replaced(); w.reject(); w.pass(s(60)); }, check, "start rejected, third in line"),
+        ("fresh, 401", |w| { w.aged(s(0)); w.reject(); }, check, "start rejected as Rejected"),
+        ("fresh, 401", |w| { w.aged(s(0)); w.reject(); }, replay, "wait 1 s, start rejected as Rejected"),
+        ("fresh, 401, no permit for 20 s", |w| { w.aged(s(0)); w.reject(); w.check(); w.refuse(RateLimited, s(20)); }, replay, "wait 20 s"),
+        ("fresh, 401 like its predecessor", |w| { w.aged(s(0)); w.replaced(); w.reject(); }, check, "-"),
+        ("fresh, 401 like its predecessor", |w| { w.aged(s(0)); w.replaced(); w.reject(); }, replay, "error timeout"),
+        ("fresh, 401 like its predecessor 1 min ago", |w| { w.aged(s(0)); w.replaced(); w.reject(); w.pass(s(60)); }, check, "start rejected as Rejected"),
         ("refresh due", |w| w.aged(s(2700)), acquire, "token 1"),
-        ("refresh due", |w| w.aged(s(2700)), check, "start ahead, second in line"),
-        ("refresh due, 401", |w| { w.aged(s(2700)); w.reject(); }, check, "start rejected, second in line"),
+        ("refresh due", |w| w.aged(s(2700)), check, "start ahead as Background"),
+        ("refresh due, 401", |w| { w.aged(s(2700)); w.reject(); }, check, "start rejected as Background"),
         ("refresh due, last fetch failed", |w| { w.aged(s(2700)); w.check(); w.fail(Transport); }, check, "-"),
-        ("in its last 10 s", |w| w.aged(s(3590)), acquire, "wait 1 s, start expired, first in line"),
-        ("expired by the wall clock", |w| { w.aged(s(0)); w.now.wall += s(3590); }, acquire, "wait 1 s, start expired, first in line"),
+        ("in its last 10 s", |w| w.aged(s(3590)), acquire, "wait 1 s, start expired as Waiting"),
+        ("expired by the wall clock", |w| { w.aged(s(0)); w.now.wall += s(3590); }, acquire, "wait 1 s, start expired as Waiting"),
         ("expired, last fetch failed", |w| { w.aged(s(3580)); w.check(); w.fail(Denied); w.pass(s(10)); }, acquire, "error denied, again in 50 s"),
     ];
-    for (state, set_up, asks, expected) in table {
+    for (state, set_up, call, expected) in table {
         let mut world = World::new();
         set_up(&mut world);
-        assert_eq!(asks(&mut world), expected, "{state}");
+        assert_eq!(call(&mut world), expected, "{state}");
     }
 }
 
-/// How long until something is due in the background.
+/// Returns the time until a background fetch is due.
 fn due_in(world: &World) -> Duration {
     world.machine.next_check_at(world.now) - world.now.monotonic
 }
 
 #[test]
-fn a_caller_that_joins_a_refresh_makes_it_urgent_and_a_replay_does_not() {
+fn a_caller_that_joins_a_refresh_makes_it_urgent_but_a_replay_does_not() {
     let mut world = World::new();
     world.aged(s(2700));
     let start = world.check().unwrap();
@@ -269,7 +267,7 @@ fn a_caller_that_joins_a_refresh_makes_it_urgent_and_a_replay_does_not() {
 }
 
 #[test]
-fn a_transient_backoff_ends_with_the_token_unless_the_server_asks_for_longer() {
+fn a_transient_backoff_ends_with_the_token_unless_retry_after_is_longer() {
     for (asked, due) in [(None, s(2)), (Some(s(1)), s(2)), (Some(s(15)), s(15))] {
         let mut world = World::new();
         world.aged(s(3587));
@@ -278,7 +276,7 @@ fn a_transient_backoff_ends_with_the_token_unless_the_server_asks_for_longer() {
         assert_eq!(due_in(&world), s(1));
         world.pass(s(1));
         world.check();
-        // By itself a second failure holds for 4 s, and the token ends in 2 s.
+        // The backoff of a second failure is 4 s, and the token ends in 2 s.
         let mut error = Error::new(ErrorKind::Transport, "down");
         if let Some(asked) = asked {
             error = error.with_retry_after(asked);
@@ -289,22 +287,22 @@ fn a_transient_backoff_ends_with_the_token_unless_the_server_asks_for_longer() {
 }
 
 #[test]
-fn a_failure_is_the_answer_to_those_who_waited_for_its_fetch_and_to_no_others() {
+fn a_failure_is_returned_to_the_callers_that_joined_its_fetch() {
     let mut world = World::new();
     let mut early = world.caller();
     world.acquire(&mut early);
-    // The runtime of the first fetch is gone.
+    // The first fetch does not begin.
     world.pass(s(1));
     let mut late = world.caller();
     world.acquire(&mut late);
     assert_eq!(world.machine.newest, 2);
     world.fail(ErrorKind::Denied);
-    // Both ask when the backoff is over.
+    // The backoff has ended.
     world.pass(s(60));
     early.deadline += s(90);
-    assert_eq!(asks(&mut world, late), "error denied, again in 0 s");
-    let starts = "wait 1 s, start cold, last in line";
-    assert_eq!(asks(&mut world, early), starts);
+    assert_eq!(decision(&mut world, late), "error denied, again in 0 s");
+    let starts = "wait 1 s, start cold as Failing";
+    assert_eq!(decision(&mut world, early), starts);
 }
 
 #[test]
@@ -313,35 +311,16 @@ fn a_fetch_that_was_given_up_gets_no_permit_and_its_result_is_dropped() {
     world.fetch();
     world.pass(s(1));
     assert!(world.check().is_some());
-    assert!(!world.machine.begun(1) && !world.machine.granted(1, world.now));
-    world.machine.answered(1, true, world.now);
+    assert!(!world.machine.stops_at(1, world.now.monotonic + s(10)));
     assert_eq!(due_in(&world), s(1), "of the second fetch");
     let token = AccessToken::bearer("late", s(60)).unwrap();
     assert!(world.end(1, Ok(token)).is_none());
     assert!(!world.machine.lost(1, world.now));
-    assert!(world.granted());
+    assert!(world.stops_in(s(10)));
 }
 
 #[test]
-fn a_fetch_is_given_up_5_s_after_it_should_have_stopped() {
-    let mut world = World::new();
-    world.fetch();
-    assert_eq!(due_in(&world), s(1), "it has not begun");
-    world.machine.begun(1);
-    assert_eq!(due_in(&world), s(30 + 5), "its deadline");
-    world.pass(s(20));
-    assert!(world.granted());
-    assert_eq!(due_in(&world), s(10 + 5), "its request times out");
-    world.pass(s(10));
-    world.machine.answered(1, true, world.now);
-    assert_eq!(due_in(&world), s(10 + 5 + 5), "a wrapper goes on");
-    world.machine.granted(1, world.now);
-    world.machine.answered(1, false, world.now);
-    assert_eq!(due_in(&world), s(5), "the connection was never made");
-}
-
-#[test]
-fn only_fetches_in_a_row_without_a_result_delay_the_next() {
+fn only_consecutive_lost_fetches_delay_the_next() {
     let ends: [Act; 2] = [|w| w.token(s(60)), |w| w.fail(ErrorKind::Transport)];
     for end in ends {
         let mut world = World::new();
@@ -360,7 +339,7 @@ fn only_fetches_in_a_row_without_a_result_delay_the_next() {
 }
 
 #[test]
-fn a_token_that_was_requested_before_the_last_401_adds_no_step() {
+fn a_token_requested_before_the_last_401_adds_no_step() {
     let mut world = World::new();
     world.aged(s(2700));
     // Its refresh is in flight when the 401 comes.
@@ -374,10 +353,10 @@ fn a_token_that_was_requested_before_the_last_401_adds_no_step() {
 }
 
 #[test]
-fn a_token_that_is_issued_again_is_a_new_one_if_it_brings_more_life() {
+fn a_reissued_token_is_new_if_it_is_valid_for_longer() {
     #[rustfmt::skip]
     let table = [
-        // left before, life now, on its way -> due after, not sent after
+        // left before, lifetime now, time on its way -> due after, not used after
         (s(900), s(3600), s(0), s(2700), s(3590)),
         (s(300), s(600), s(0), s(300), s(590)),
         (s(300), s(302), s(0), s(151), s(292)),
@@ -403,17 +382,17 @@ fn a_token_that_is_issued_again_is_a_new_one_if_it_brings_more_life() {
     }
 }
 
-/// Draws random events, and knows what an observer of them and of the decisions knows.
+/// Applies random events, and records only what is visible from outside the machine.
 struct Observer {
     world: World,
     callers: [Option<Caller>; 4],
-    /// The fetch that was started last and has not ended, and when it may be given up.
+    /// The last fetch, if it has not ended, and when it may be given up.
     in_flight: Option<(u64, Instant)>,
     /// When the newest token expires by each clock.
     ends: Option<(u64, Instant, SystemTime)>,
     /// Fetches started since time last passed, by callers and by checks.
     at_once: [u32; 5],
-    /// Before this no fetch starts.
+    /// The time before which no fetch starts.
     held_until: Option<Instant>,
     /// The delay of the last first 401.
     delay: Duration,
@@ -444,29 +423,29 @@ impl Observer {
         self.in_flight = Some((start.number, now + s(1)));
     }
 
-    fn ask(&mut self, place: usize) {
-        let Some(mut caller) = self.callers[place].take() else {
+    fn ask(&mut self, caller_index: usize) {
+        let Some(mut caller) = self.callers[caller_index].take() else {
             return;
         };
         let now = self.world.now;
         match self.world.acquire(&mut caller) {
-            Decision::Ready(token) => self.serves(&token, caller.newer_than),
+            Decision::Ready(token) => self.uses(&token, caller.newer_than),
             Decision::Failed(error) => {
-                // An event asks for a place at most 4,000 s away.
+                // The longest `retry_after` of an event.
                 assert!(error.retry_after().unwrap_or_default() <= s(4000));
             }
             Decision::Wait { until, start } => {
-                assert!(until > now.monotonic, "waits for what is over");
+                assert!(until > now.monotonic, "waits for a time in the past");
                 assert!(until <= caller.deadline, "waits beyond the deadline");
                 if let Some(start) = &start {
-                    self.started(start, place);
+                    self.started(start, caller_index);
                 }
-                self.callers[place] = Some(caller);
+                self.callers[caller_index] = Some(caller);
             }
         }
     }
 
-    fn serves(&self, token: &Token, newer_than: u64) {
+    fn uses(&self, token: &Token, newer_than: u64) {
         let now = self.world.now;
         let (generation, ends, ends_by_wall) = self.ends.expect("a token was published");
         assert_eq!(token.generation(), generation, "not the newest token");
@@ -477,7 +456,7 @@ impl Observer {
         assert!(generation > newer_than);
     }
 
-    fn brings(&mut self, token: String, life: Duration) {
+    fn returns(&mut self, token: String, life: Duration) {
         self.ended(Ok(AccessToken::bearer(token, life).unwrap()));
     }
 
@@ -498,8 +477,8 @@ impl Observer {
                 self.in_flight = None;
             }
             Some(Err(error)) => {
-                let after = error.retry_after().expect("says when to ask again");
-                // A place in line may be hours away.
+                let after = error.retry_after().expect("the time until the next fetch");
+                // The turn of a fetch in the queue may be hours away.
                 assert!(after >= ms(100) && (error.is_not_attempted() || after <= s(3600)));
                 self.in_flight = None;
                 let until = self.world.now.monotonic + after;
@@ -508,18 +487,13 @@ impl Observer {
         }
     }
 
-    /// A task begins, gets a permit, or has its answer.
-    fn goes_on<R>(&mut self, event: impl FnOnce(&mut Lifecycle, u64, Now) -> R) {
-        let (world, Some((number, overdue))) = (&mut self.world, &mut self.in_flight) else {
-            return;
-        };
-        event(&mut world.machine, *number, world.now);
-        if world.machine.newest == *number && world.machine.is_in_flight() {
-            let now = world.now.monotonic;
-            *overdue = world.machine.next_check_at(world.now);
-            let deadline = world.born.monotonic + s(30);
-            assert!(*overdue >= deadline.min(now + s(10)) + s(5));
-            assert!(*overdue <= deadline.max(now + s(15)) + s(5));
+    /// Records when the fetch stops.
+    fn stops_in(&mut self, time: Duration) {
+        if let Some((number, overdue)) = &mut self.in_flight {
+            let until = self.world.now.monotonic + time;
+            if self.world.machine.stops_at(*number, until) {
+                *overdue = until + s(5);
+            }
         }
     }
 
@@ -532,14 +506,13 @@ impl Observer {
             assert!(delay <= self.delay * 2 + s(60), "a step left out");
             self.delay = delay;
         }
-        // What a server says may start a fetch at once.
+        // A 401 may start a fetch at once.
         self.at_once = [0; 5];
     }
 
-    /// Picks an event by two numbers, which proptest draws, and shrinks, faster than a choice
-    /// among strategies.
+    /// Applies the event of two numbers. proptest draws and shrinks numbers faster than strategies.
     fn happens(&mut self, (kind, number): (u8, u32)) {
-        let place = number as usize % 4;
+        let caller_index = number as usize % 4;
         let within = |most: u32| ms((number % most).into());
         let world = &mut self.world;
         match kind % 44 {
@@ -557,7 +530,7 @@ impl Observer {
                     self.at_once = [0; 5];
                 }
             }
-            6..14 => self.ask(place),
+            6..14 => self.ask(caller_index),
             14..18 => {
                 if let Some(start) = world.check() {
                     assert_eq!(*start.urgency.borrow(), Urgency::Background);
@@ -567,22 +540,20 @@ impl Observer {
             18..24 => {
                 let deadline = world.now.monotonic + within(40_000);
                 let generation = world.generation();
-                self.callers[place] = Some(match (number & 64 == 0, number & 128 == 0) {
+                self.callers[caller_index] = Some(match (number & 64 == 0, number & 128 == 0) {
                     (true, true) => Caller::replay(generation, deadline),
                     (true, false) => Caller::new(generation, deadline),
                     (false, _) => Caller::new(0, deadline),
                 });
-                self.at_once[place] = 0;
-                self.ask(place);
+                self.at_once[caller_index] = 0;
+                self.ask(caller_index);
             }
-            24 => self.goes_on(|machine, fetch, _| machine.begun(fetch)),
-            25..27 => self.goes_on(|machine, fetch, now| machine.granted(fetch, now)),
-            27 => self.goes_on(|machine, fetch, now| machine.answered(fetch, number & 1 == 0, now)),
+            24..28 => self.stops_in(within(40_000)),
             28..32 => {
                 let name = format!("token-{}", world.machine.newest);
-                self.brings(name, within(4_000_000) + ms(1));
+                self.returns(name, within(4_000_000) + ms(1));
             }
-            32 => self.brings("same".to_owned(), within(4_000_000) + ms(1)),
+            32 => self.returns("same".to_owned(), within(4_000_000) + ms(1)),
             kind @ 33..37 => {
                 let of = [
                     ErrorKind::Transport,
@@ -608,24 +579,24 @@ impl Observer {
                 }
             }
         }
-        self.holds();
+        self.check_invariants();
     }
 
-    /// What holds after each event.
-    fn holds(&self) {
+    /// Checks what holds after each event.
+    fn check_invariants(&self) {
         let (machine, now) = (&self.world.machine, self.world.now);
         let status = machine.status(0, now);
         let usable = machine.usable(0, now);
         assert_eq!(status.has_token(), usable.is_some());
         if let Some(token) = usable {
-            self.serves(token, 0);
+            self.uses(token, 0);
         }
         assert!(status.next_attempt_in.is_none_or(|wait| wait <= s(4000)));
         assert_eq!(status.last_error.is_some(), status.consecutive_failures > 0);
     }
 }
 
-/// Cases of 100 events each.
+/// Returns the number of cases, of 100 events each.
 fn cases() -> u32 {
     let events = std::env::var("LIFECYCLE_EVENTS").ok();
     let events = events.and_then(|text| text.parse().ok());
@@ -635,7 +606,7 @@ fn cases() -> u32 {
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), ..Default::default() })]
     #[test]
-    fn invariants_hold_whatever_happens(
+    fn invariants_hold_after_random_events(
         events in proptest::collection::vec((any::<u8>(), any::<u32>()), 100),
     ) {
         let mut observer = Observer::new();

@@ -1,7 +1,6 @@
-//! A cache keeps one token ready. It knows the provider trait and the clock;
-//! it knows no requests.
+//! A cache keeps one token ready.
 //!
-//! [`lifecycle`] takes every decision, and is pure; `state` acts on them.
+//! [`lifecycle`] is pure and makes every decision. [`TokenCache`] and `fetch` act on them.
 
 mod fetch;
 mod keep_warm;
@@ -12,6 +11,7 @@ mod status;
 mod token;
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,18 +24,18 @@ pub use self::status::{Phase, TokenStatus};
 pub(crate) use self::token::{Settings, Token};
 use crate::clock::{Clock, Now, TokioClock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
+use crate::observability;
 use crate::provider::{DynProvider, TokenProvider};
 use crate::rate_limit::RateLimit;
 use crate::settings as config;
-use crate::sync::{Ordering, Runtime};
+use crate::sync::{Handle, Ordering};
 use crate::token::AccessToken;
 
-/// The handle of a token cache. Clones share the cache.
+/// A handle of a token cache. Clones share the cache.
 ///
-/// It holds one token and fetches the next: in the background while the old
-/// one serves, at most one fetch at a time, each in a task of its own that no
-/// caller can cancel. It needs no task between fetches, so it may be made
-/// outside a runtime and moved between runtimes.
+/// The cache holds one token and fetches the next in the background while the old one is valid. At
+/// most one fetch runs at a time, in a separate task that no caller can cancel. Between fetches there
+/// is no task, so the cache can be created outside a runtime and moved between runtimes.
 ///
 /// ```
 /// use officernd_auth::{AccessToken, TokenCache, provider_fn};
@@ -58,12 +58,18 @@ pub struct TokenCache {
 }
 
 impl TokenCache {
-    /// Makes a cache of this provider's tokens, with every setting at its default.
-    /// The [builder](crate::OfficeRndAuthLayer::builder) has the settings.
+    /// Creates a cache with default settings. Use
+    /// [`OfficeRndAuthLayer::builder`](crate::OfficeRndAuthLayer::builder) to change them.
     #[must_use]
     pub fn new(provider: impl TokenProvider) -> Self {
         let settings = Settings::from(&config::Settings::default());
-        Self::with_settings(Box::new(provider), None, settings, Arc::new(TokioClock))
+        let rate_limit = provider.rate_limit();
+        Self::with_settings(
+            Box::new(provider),
+            rate_limit,
+            settings,
+            Arc::new(TokioClock),
+        )
     }
 
     pub(crate) fn with_settings(
@@ -77,19 +83,18 @@ impl TokenCache {
         Self { state }
     }
 
-    /// Returns the cached token without waiting, if requests can carry it now;
-    /// starts a refresh in the background when one is due.
+    /// Returns the cached token without waiting, and starts a refresh in the background if one is due.
     ///
-    /// Returns `None` if there is no token yet, or if it expires within the `expiry_margin` (10 s).
+    /// Returns `None` if there is no token, or if it expires within the `expiry_margin` (10 s).
     #[must_use]
     pub fn try_token(&self) -> Option<AccessToken> {
         let token = self.state.slot.load();
         let token = token.as_ref()?;
-        self.serves(token).then(|| token.access().clone())
+        self.is_usable(token).then(|| token.access().clone())
     }
 
-    /// Gives the token to `carry`, if requests can carry it now. With a reader,
-    /// the token is its own copy from the second request on.
+    /// Calls `carry` with the token if it is usable. With a reader, that is the reader's own copy from
+    /// the second request on.
     #[inline(always)]
     pub(crate) fn try_carry<R>(
         &self,
@@ -105,56 +110,47 @@ impl TokenCache {
                 loaded.as_ref()?
             }
         };
-        self.serves(token).then(|| carry(token))
+        self.is_usable(token).then(|| carry(token))
     }
 
     #[inline(always)]
-    fn serves(&self, token: &Token) -> bool {
-        token.serves(&*self.state.clock, || self.look(token))
+    fn is_usable(&self, token: &Token) -> bool {
+        token.is_usable(&*self.state.clock, || self.look(token))
     }
 
-    /// Reads both clocks, and starts what is due. `None`: requests cannot carry
-    /// the token.
+    /// Reads both clocks, and starts the fetch that is due. Returns `None` if the token has expired.
     fn look(&self, token: &Token) -> Option<Now> {
         let now = self.state.now();
         if !token.is_live(now) {
             return None;
         }
         if self.state.is_check_due(now) {
-            self.start_due();
+            fetch::start_due(&self.state);
         }
         Some(now)
     }
 
-    #[cold]
-    fn start_due(&self) {
-        keep_warm::ensure(&self.state);
-        fetch::start_due(&self.state);
-    }
-
-    /// Returns the token, and waits for one if there is none to use.
+    /// Returns the token, waiting for a fetch if needed.
     ///
-    /// In the last part of its life, the `expiry_margin` (10 s), a token is not
-    /// used any more. The first transient failure of a fetch is not reported: the
-    /// cache tries once more within 1 s.
+    /// A token within the `expiry_margin` (10 s) of its expiry is not used. The first transient failure
+    /// of a fetch is not reported: the cache retries once within 1 s.
     ///
     /// # Errors
     ///
-    /// The error of the fetch, shared by all who waited for it. During the
-    /// backoff after a failed fetch the same error at once. Both say when the
-    /// next fetch may start ([`retry_after`](Error::retry_after)).
+    /// The error of the fetch, for every caller that waited for it, and at once during the backoff
+    /// that follows. [`retry_after`](Error::retry_after) says when the next fetch may start.
     /// [`ErrorKind::Timeout`] after the `acquire_timeout` (30 s).
     /// [`ErrorKind::Runtime`] outside a tokio runtime.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe. The fetch goes on in its own task and serves later callers.
+    /// Cancel safe. The fetch continues in its own task, and later callers get its token.
     pub async fn token(&self) -> Result<AccessToken, Error> {
         let token = self.token_until(self.deadline()).await?;
         Ok(token.access().clone())
     }
 
-    /// Returns the token, and waits for one until `deadline` at most.
+    /// Returns the token, waiting until `deadline` at most.
     pub(crate) async fn token_until(&self, deadline: Instant) -> Result<Arc<Token>, Error> {
         match self.try_carry(None, Arc::clone) {
             Some(token) => Ok(token),
@@ -162,32 +158,28 @@ impl TokenCache {
         }
     }
 
-    /// Asks the [lifecycle], acts on what it decides, and asks again after each
-    /// change. Cancel safe: the fetch goes on.
+    /// Acts on the [lifecycle]'s decision for this caller, until it is a token or an error. Waits for
+    /// a change in between.
     async fn acquire(&self, mut caller: Caller) -> Result<Arc<Token>, Error> {
         let state = &self.state;
         let mut changes = state.status.subscribe();
         loop {
-            // Before the decision: a change after it ends the wait.
+            // Before the decision, so that any later change ends the wait.
             changes.mark_unchanged();
-            let runtime = match Runtime::current() {
-                Ok(runtime) => runtime,
-                Err(error) => {
-                    let newer_than = caller.newer_than;
-                    let usable = state.with(|it, now| it.usable(newer_than, now).cloned());
-                    return usable.ok_or(error);
-                }
+            let Ok(runtime) = Handle::try_current() else {
+                let newer_than = caller.newer_than;
+                let usable = state.with(|it, now| it.usable(newer_than, now).cloned());
+                return usable.ok_or_else(no_runtime);
             };
             match state.with(|lifecycle, now| lifecycle.acquire(&mut caller, now)) {
                 Decision::Ready(token) => return Ok(token),
                 Decision::Failed(error) => return Err(error),
                 Decision::Wait { until, start } => {
                     if let Some(start) = start {
-                        keep_warm::ensure(state);
                         fetch::spawn(state, start, &runtime);
                     }
-                    timeout_at(&*state.clock, until, changes.changed()).await;
-                    // Thousands wake at once for one token: no lock for them.
+                    timeout_at(&*state.clock, until, pin!(changes.changed())).await;
+                    // Thousands of callers may wake for one token, so they take no lock for it.
                     let token = state.slot.newer_than(caller.newer_than);
                     if let Some(token) = token.filter(|token| token.is_live(state.now())) {
                         return Ok(token);
@@ -197,16 +189,16 @@ impl TokenCache {
         }
     }
 
-    /// Fetches a new token now, or joins the fetch that is in flight. Returns
-    /// a token newer than the one at the call, or an error.
+    /// Fetches a new token, or joins the fetch that is in flight. The result is newer than the token
+    /// at the time of the call.
     ///
     /// # Errors
     ///
-    /// Those of [`token`](Self::token). On an error the old token stays in use.
+    /// Like [`token`](Self::token). After an error the old token stays in use.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe; the fetch goes on.
+    /// Cancel safe; the fetch continues.
     pub async fn refresh(&self) -> Result<AccessToken, Error> {
         let token = self.state.slot.get();
         let generation = token.map_or(0, |token| token.generation());
@@ -214,23 +206,22 @@ impl TokenCache {
         Ok(self.acquire(caller).await?.access().clone())
     }
 
-    /// Waits until there is a token, and keeps the cache warm from then on, as
-    /// `keep_warm` does: for start-up and readiness.
+    /// Waits until there is a token, and keeps the cache warm from then on, like the setting
+    /// `keep_warm`. For startup and readiness.
     ///
-    /// Failures are not reported before the `acquire_timeout` (30 s) ends: the
-    /// cache tries again, and the timer goes on trying after that. So a service
-    /// that is not ready becomes ready without a request.
+    /// The cache retries failed fetches until the `acquire_timeout` (30 s) ends. After that, this
+    /// returns the error, and the timer continues to retry. So a service that is not ready becomes
+    /// ready without a request.
     ///
     /// # Errors
     ///
-    /// The error of the last fetch. [`ErrorKind::Runtime`] at once outside a
-    /// tokio runtime.
+    /// The error of the last fetch. [`ErrorKind::Runtime`] at once outside a tokio runtime.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe; the fetch goes on, and the cache is kept warm.
+    /// Cancel safe; the fetch continues, and the cache is kept warm.
     pub async fn warm_up(&self) -> Result<(), Error> {
-        /// How soon credentials that were put right are noticed.
+        /// The longest wait between attempts, so that corrected credentials are noticed soon.
         const INTERVAL: Duration = Duration::from_secs(5);
 
         self.state.keep_warm.store(true, Ordering::Relaxed);
@@ -253,19 +244,18 @@ impl TokenCache {
         }
     }
 
-    /// Reports that a server answered 401 to this very token: its replacement is
-    /// fetched in the background. Until that is there, requests go on with the
-    /// old one.
+    /// Reports that a server answered 401 to this token. The cache fetches a replacement in the
+    /// background; until it arrives, requests use the old token.
     ///
-    /// Returns whether this was the first 401 to the current token: `false` for a
-    /// token that was replaced, or that is known as rejected. A token whose
-    /// predecessor was rejected too is replaced after 1 min, the next ones after
-    /// 2, 4, 8 and then each 10 min. A token that served 290 s, or until its refresh
-    /// was due, without a 401 starts the schedule again: it is replaced at once.
-    /// Outside a runtime, the next call inside one starts the fetch.
+    /// Returns `true` for the first 401 to the current token, `false` for a token that was replaced.
+    ///
+    /// The first rejected token is replaced at once. If its replacement is rejected too, that one is
+    /// replaced after 1 min, and the next after 2, 4, 8 and then every 10 min. A token that was in use
+    /// for 290 s, or until its refresh was due, without a 401 resets this schedule. Outside a runtime,
+    /// the next call inside one starts the fetch.
     #[expect(clippy::must_use_candidate, reason = "most callers only report")]
     pub fn reject(&self, token: &AccessToken) -> bool {
-        // Another cache's token may have the same generation.
+        // A token of another cache may have the same generation.
         let is_ours = |current: Arc<Token>| current.value() == token.header_value();
         let ours = self.state.slot.get().is_some_and(is_ours);
         ours && self.reject_generation(token.generation())
@@ -273,26 +263,30 @@ impl TokenCache {
 
     /// Reports a 401 to the token of this generation.
     pub(crate) fn reject_generation(&self, generation: u64) -> bool {
-        let first = self.state.rejected(generation);
-        // Under the lock: a replay asks next whether the fetch is on its way.
-        if self.state.next_check_at() <= self.state.now().monotonic {
-            self.start_due();
+        let state = &self.state;
+        let rejected = state.with(|lifecycle, now| lifecycle.rejected(generation, now));
+        if let Some((age, replace_in)) = rejected {
+            observability::rejected(generation, age, replace_in);
         }
-        first
+        // Waits for the lock, because a replay checks next whether the fetch has started.
+        if state.next_check_at() <= state.now().monotonic {
+            fetch::start_due(state);
+        }
+        rejected.is_some()
     }
 
-    /// Returns what the cache is doing now.
+    /// Returns the state of the cache.
     #[must_use]
     pub fn status(&self) -> TokenStatus {
         self.state.status()
     }
 
-    /// Follows the status: a value at each event (a fetch starts or ends, a
-    /// token is rejected), with the durations of that moment.
+    /// Returns a receiver that gets a new status whenever a fetch starts or ends or a token is
+    /// rejected. Its durations count from that event.
     ///
-    /// Do not hold a [`borrow`](watch::Receiver::borrow) while calling the cache: the cache waits
-    /// for it when it changes the status, which is a deadlock in the same thread and stops all
-    /// others. Clone the status instead.
+    /// Do not hold a [`borrow`](watch::Receiver::borrow) while calling the cache: a change of the
+    /// status waits for the borrow, which deadlocks in the same thread and blocks all other callers.
+    /// Clone the status instead.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<TokenStatus> {
         self.state.status.subscribe()
@@ -302,28 +296,27 @@ impl TokenCache {
         &*self.state.clock
     }
 
-    /// Returns until when a caller that comes now waits.
+    /// Returns the deadline of a caller that starts to wait now.
     pub(crate) fn deadline(&self) -> Instant {
         later(self.clock().now(), self.state.settings.acquire_timeout)
     }
 
-    /// Returns the cache of a token, while it lives.
+    /// Returns the cache of a token, unless it was dropped.
     pub(crate) fn of(token: &Token) -> Option<Self> {
         let state = token.home()?;
         Some(Self { state })
     }
 
-    /// Returns whether a newer token than the rejected one is there, or on its way.
+    /// Returns whether there is a newer token than the rejected one, or a fetch for it.
     pub(crate) fn replacement_pending(&self, rejected: u64) -> bool {
         self.state
             .with(|lifecycle, now| lifecycle.is_replacing(rejected, now))
     }
 
-    /// Waits until the fetch of a newer token has ended, at most for the `acquire_timeout`.
+    /// Waits for a newer token than the rejected one, at most for the `acquire_timeout`.
     pub(crate) async fn replacement(&self, rejected: u64) {
         let caller = Caller::replay(rejected, self.deadline());
-        // Without a newer token, the replay carries the old one: the 401 may
-        // have been a passing fault.
+        // On failure the replay carries the old token, because the 401 may have been transient.
         let _ = self.acquire(caller).await;
     }
 }
@@ -332,4 +325,11 @@ impl fmt::Debug for TokenCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.state.fmt(f)
     }
+}
+
+fn no_runtime() -> Error {
+    Error::new(
+        ErrorKind::Runtime,
+        "no token is cached, and there is no tokio runtime to fetch one on; call inside a runtime",
+    )
 }

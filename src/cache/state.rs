@@ -1,4 +1,4 @@
-//! The state that all handles of a cache share: acts on what [`Lifecycle`] decides.
+//! The state that all handles of a cache share.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64 as Count;
@@ -25,14 +25,15 @@ pub(crate) struct State {
     pub(super) rate_limit: RateLimit,
     pub(super) settings: Settings,
     pub(super) clock: Arc<dyn Clock>,
-    /// Whether a timer keeps the cache warm, and the life of that timer.
+    /// Whether a timer keeps the cache warm.
     pub(super) keep_warm: AtomicBool,
+    /// Alive while the timer runs.
     pub(super) timer: Mutex<Weak<()>>,
     lifecycle: Mutex<Lifecycle>,
-    /// Sent at each event: it wakes those who wait for a token.
+    /// Sent at each event, which wakes the callers that wait for a token.
     pub(super) status: watch::Sender<TokenStatus>,
-    /// Token requests that are over.
-    pub(super) sent: Count,
+    /// The number of token requests that have ended.
+    pub(super) token_requests: Arc<Count>,
 }
 
 impl State {
@@ -42,7 +43,6 @@ impl State {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
-        let rate_limit = rate_limit.or_else(|| provider.rate_limit());
         let now = Now::read(&*clock);
         Arc::new_cyclic(|this| {
             let lifecycle = Lifecycle::new(settings, Weak::clone(this), now);
@@ -56,7 +56,7 @@ impl State {
                 timer: Mutex::default(),
                 status: watch::Sender::new(lifecycle.status(0, now)),
                 lifecycle: Mutex::new(lifecycle),
-                sent: Count::default(),
+                token_requests: Arc::default(),
             }
         })
     }
@@ -65,7 +65,8 @@ impl State {
         Now::read(&*self.clock)
     }
 
-    /// Whether a check may have something to start. Waits for no lock: whoever holds it looks.
+    /// Returns whether a fetch may be due. Does not wait for the lock, so that a request with a token
+    /// never blocks; the next request checks again.
     pub(super) fn is_check_due(&self, now: Now) -> bool {
         let lifecycle = match self.lifecycle.try_lock() {
             Ok(lifecycle) => lifecycle,
@@ -79,8 +80,8 @@ impl State {
         self.with(|lifecycle, now| lifecycle.next_check_at(now))
     }
 
-    /// Ends the fetch. The slot has the token before any waiting caller is woken. `None`: it was
-    /// given up, its result is dropped.
+    /// Ends the fetch. Waiting callers wake after the slot has the token. Returns `None` if the fetch
+    /// was given up; its result is then dropped.
     pub(super) fn ended(
         &self,
         number: u64,
@@ -94,7 +95,7 @@ impl State {
             }
             (ended, old.map(|old| old.age(now)))
         });
-        // Recorders are other people's code: none runs under the lock.
+        // Outside the lock, because metrics recorders are foreign code.
         if let Some(Ok(token)) = &ended {
             let now = self.now();
             let issued = now.wall.checked_sub(token.age(now)).unwrap_or(now.wall);
@@ -106,22 +107,15 @@ impl State {
         ended
     }
 
-    /// Records a 401 to this token. Returns whether that was its first.
-    pub(super) fn rejected(&self, generation: u64) -> bool {
-        let rejected = self.with(|lifecycle, now| lifecycle.rejected(generation, now));
-        if let Some((age, replace_in)) = rejected {
-            observability::rejected(generation, age, replace_in);
-        }
-        rejected.is_some()
-    }
-
     pub(super) fn status(&self) -> TokenStatus {
-        self.with(|lifecycle, now| lifecycle.status(self.sent.load(Ordering::Relaxed), now))
+        self.with(|lifecycle, now| {
+            lifecycle.status(self.token_requests.load(Ordering::Relaxed), now)
+        })
     }
 
-    /// Lets the lifecycle decide, and sends the status if it has changed.
+    /// Runs `act` on the lifecycle under the lock, and sends the status if it has changed.
     pub(super) fn with<R>(&self, act: impl FnOnce(&mut Lifecycle, Now) -> R) -> R {
-        // The lifecycle is whole between any two of its events.
+        // A panic between two events leaves the lifecycle consistent.
         let lifecycle = self.lifecycle.lock();
         let mut lifecycle = lifecycle.unwrap_or_else(PoisonError::into_inner);
         // Read under the lock, so that the lifecycle sees time in order.
@@ -130,8 +124,9 @@ impl State {
         let result = act(&mut lifecycle, now);
         if lifecycle.events != events {
             // Under the lock, so that the last status is the newest.
-            let sent = self.sent.load(Ordering::Relaxed);
-            self.status.send_replace(lifecycle.status(sent, now));
+            let token_requests = self.token_requests.load(Ordering::Relaxed);
+            self.status
+                .send_replace(lifecycle.status(token_requests, now));
         }
         result
     }

@@ -1,4 +1,4 @@
-//! The state of a cache, as data.
+//! The state of a cache.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use serde::{Serialize, Serializer};
 
 use crate::error::ErrorKind;
 
-/// What a cache is doing.
+/// The state of a cache.
 ///
-/// A readiness probe asks [`has_token`](Self::has_token). Call
-/// [`warm_up`](super::TokenCache::warm_up) or set `keep_warm` as well: a pod that is not ready gets
-/// no requests, so nothing else would start a fetch.
+/// For a readiness probe, use [`has_token`](Self::has_token), and call
+/// [`warm_up`](super::TokenCache::warm_up) or set `keep_warm`: a pod that is not ready gets no
+/// requests, so nothing else would start a fetch.
 ///
-/// It holds no token and no secret. As JSON, durations are seconds.
+/// Contains no token and no secret. Durations are serialized as seconds.
 ///
 /// ```
 /// use officernd_auth::{Phase, StaticToken, TokenCache};
@@ -29,32 +29,32 @@ use crate::error::ErrorKind;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct TokenStatus {
-    /// Where the token is in its life.
+    /// The phase of the token.
     pub phase: Phase,
-    /// How many tokens there have been; 0 is none yet.
+    /// The number of tokens so far; 0 before the first.
     pub generation: u64,
-    /// The rest of the token's life.
+    /// The time until the token expires.
     #[serde(serialize_with = "seconds")]
     pub expires_in: Option<Duration>,
-    /// The scope that the server granted, where it named one.
+    /// The scope that the server granted, if its response named one.
     pub scope: Option<String>,
-    /// Whether a server rejected the token that is in use.
+    /// Whether a server answered 401 to the current token.
     pub rejected: bool,
-    /// Why the last fetch failed; `None` after a success.
+    /// The kind of the last fetch's error; `None` after a success.
     pub last_error: Option<ErrorKind>,
-    /// Fetches failed since the last success.
+    /// The number of failed fetches since the last success.
     pub consecutive_failures: u32,
-    /// When the next fetch may start: during a backoff, while the rate limit is
-    /// used up, or while a rejected token waits for its replacement.
+    /// The time until the next fetch may start: during a backoff, while the rate limit is used up, or
+    /// before a rejected token is replaced.
     #[serde(serialize_with = "seconds")]
     pub next_attempt_in: Option<Duration>,
-    /// Token requests that are over, counted by their permits. A provider that takes no permit
-    /// counts none.
+    /// The number of token requests that were sent and have ended. Requests without a permit are not
+    /// counted.
     pub token_requests: u64,
 }
 
 impl TokenStatus {
-    /// Returns whether there is a token that requests can carry now.
+    /// Returns `true` if there is a token that requests can use now.
     #[must_use]
     pub fn has_token(&self) -> bool {
         match self.phase {
@@ -64,7 +64,7 @@ impl TokenStatus {
     }
 }
 
-/// Where a cache's token is in its life.
+/// The phase of a cache's token.
 ///
 /// ```
 /// use officernd_auth::{Phase, StaticToken, TokenCache};
@@ -81,16 +81,15 @@ impl TokenStatus {
 pub enum Phase {
     /// There was no token yet.
     Cold,
-    /// The token serves; nothing to do.
+    /// The token is valid, and no refresh is due.
     Fresh,
-    /// The token serves, and is to be refreshed, or was rejected.
+    /// The token is valid, but is due for its refresh or was rejected.
     RefreshDue,
-    /// The token serves; the next one is being fetched.
+    /// The token is valid, and the next one is being fetched.
     Refreshing,
-    /// The token is expired, or within its `expiry_margin`; the next request
-    /// fetches one.
+    /// The token has expired, or is within `expiry_margin` of its expiry. The next request fetches one.
     Expired,
-    /// There is no token to serve, and the last fetch failed.
+    /// There is no valid token, and the last fetch failed.
     Failing,
 }
 

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::future::Future;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -169,7 +169,7 @@ impl Loader {
         clock: &dyn Clock,
         until: Instant,
     ) -> Result<AppCredentials, Error> {
-        let loaded = match timeout_at(clock, until, self.source.load()).await {
+        let loaded = match timeout_at(clock, until, pin!(self.source.load())).await {
             Some(loaded) => loaded,
             None => Err(BoxError::from("the source did not answer in time")),
         };

@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -45,7 +45,7 @@ where
             // before the fetch timeout, which would not show the cause.
             let until = later(cx.clock().now(), cx.fetch_timeout() / 10 * 9);
             let ready = poll_fn(|cx| service.poll_ready(cx).map_err(|error| failed(error.into())));
-            let ready = timeout_at(cx.clock(), until, ready).await;
+            let ready = timeout_at(cx.clock(), until, pin!(ready)).await;
             // Nothing is sent before `call`.
             ready
                 .unwrap_or_else(|| Err(not_ready()))

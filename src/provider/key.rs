@@ -1,4 +1,4 @@
-//! What tells one token from another.
+//! The key material of a token, by which processes share it.
 
 use std::fmt;
 use std::future::Future;
@@ -10,11 +10,9 @@ use super::TokenProvider;
 use crate::error::Error;
 use crate::secret::Secret;
 
-/// A provider that knows what its tokens depend on, so that processes that ask
-/// for the same token can share it.
+/// A provider with key material, so that processes with equal material can share a token.
 ///
-/// [`HttpTokenProvider`](crate::HttpTokenProvider) implements it. For a
-/// provider of your own:
+/// [`HttpTokenProvider`](crate::HttpTokenProvider) implements it. For your own provider:
 ///
 /// ```
 /// use officernd_auth::provider::{KeyMaterial, KeyedProvider};
@@ -46,13 +44,12 @@ use crate::secret::Secret;
 /// # drop(Gateway { secret: Secret::from("hunter2") });
 /// ```
 pub trait KeyedProvider: TokenProvider {
-    /// Returns what the token of the next fetch depends on. Called before each
-    /// fetch and, for up to 1 s, after it, because credentials may be rotated: a
-    /// token is shared only if they are the same before and after.
+    /// Returns the key material of the next fetch. Called before each fetch, and after it for up to
+    /// 1 s, because credentials may be rotated: a token is shared only if both are equal.
     ///
     /// # Errors
     ///
-    /// If the credentials cannot be read. The fetch then fails.
+    /// An error if the credentials cannot be read. The fetch then fails.
     fn key_material(&self) -> impl Future<Output = Result<KeyMaterial, Error>> + Send;
 }
 
@@ -62,10 +59,10 @@ impl<P: KeyedProvider> KeyedProvider for Arc<P> {
     }
 }
 
-/// Everything that a token depends on: the endpoint, the client and its secret,
-/// the scopes as a set, every other parameter.
+/// Everything that a token depends on: the endpoint, the client id and secret, the set of scopes, and
+/// all other parameters.
 ///
-/// The secret also seals what is shared; `Debug` does not show it.
+/// The secret also encrypts shared tokens. `Debug` does not show it.
 ///
 /// ```
 /// use officernd_auth::provider::KeyMaterial;
@@ -82,13 +79,13 @@ pub struct KeyMaterial {
     secret: Secret,
     scopes: Vec<String>,
     params: Vec<(String, String)>,
-    /// Whether the credentials may be replaced while the process runs.
+    /// Whether the credentials may change while the process runs.
     may_change: bool,
 }
 
 impl KeyMaterial {
-    /// Describes the token of this client at this endpoint. Spell the endpoint the same everywhere:
-    /// its spelling decides who shares the rate limit.
+    /// Creates the material of a client at an endpoint. Clients share a rate limit only if their
+    /// endpoints are spelled the same.
     #[must_use]
     pub fn new(
         endpoint: impl Into<String>,
@@ -105,7 +102,7 @@ impl KeyMaterial {
         }
     }
 
-    /// The scopes asked for, separated by spaces, in any order.
+    /// Adds the requested scopes, separated by spaces, in any order.
     #[must_use]
     pub fn scope(mut self, scope: &str) -> Self {
         let words = scope.split(' ').filter(|word| !word.is_empty());
@@ -115,7 +112,7 @@ impl KeyMaterial {
         self
     }
 
-    /// Adds a parameter of the token request. Their order does not matter.
+    /// Adds a parameter of the token request. The order of parameters does not matter.
     #[must_use]
     pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.params.push((name.into(), value.into()));
@@ -123,14 +120,14 @@ impl KeyMaterial {
         self
     }
 
-    /// Says that the credentials stay the same for as long as the process runs.
+    /// Declares that the credentials do not change while the process runs.
     #[must_use]
     pub fn fixed(mut self) -> Self {
         self.may_change = false;
         self
     }
 
-    /// Returns whether the credentials may be replaced while the process runs.
+    /// Returns `true` if the credentials may change while the process runs.
     #[must_use]
     pub fn may_change(&self) -> bool {
         self.may_change
@@ -148,17 +145,8 @@ impl KeyMaterial {
         &self.secret
     }
 
-    /// Without the query: some gateways take a key there.
-    pub(crate) fn shown_endpoint(&self) -> &str {
-        let end = self.endpoint.find(['?', '#']);
-        self.endpoint
-            .get(..end.unwrap_or(self.endpoint.len()))
-            .unwrap_or_default()
-    }
-
-    /// Encodes everything but the secret. Encodes each part with its length in front, so different
-    /// materials encode differently. The bytes may hold parameters that are secrets too, and are
-    /// overwritten when dropped.
+    /// Encodes everything but the secret. Different materials have different encodings, because each
+    /// part follows its length. The bytes may contain secret parameters, and are wiped when dropped.
     #[must_use]
     pub fn context(&self) -> impl AsRef<[u8]> + use<> {
         let mut context = Zeroizing::new(Vec::new());
@@ -178,7 +166,7 @@ impl KeyMaterial {
     }
 }
 
-/// Equal material mints the same token.
+/// Equal materials get the same token.
 impl PartialEq for KeyMaterial {
     fn eq(&self, other: &Self) -> bool {
         let (ours, theirs) = (self.context(), other.context());
@@ -191,8 +179,10 @@ impl Eq for KeyMaterial {}
 impl fmt::Debug for KeyMaterial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.params.iter().map(|(name, _)| &**name).collect();
+        // Without the query: some gateways expect a key there.
+        let endpoint = self.endpoint.split(['?', '#']).next();
         f.debug_struct("KeyMaterial")
-            .field("endpoint", &self.shown_endpoint())
+            .field("endpoint", &endpoint.unwrap_or_default())
             .field("client_id", &self.client_id)
             .field("scopes", &self.scopes)
             .field("params", &names)
@@ -205,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_part_makes_another_token_and_order_makes_none() {
+    fn every_part_of_the_material_counts_and_order_does_not() {
         let material = || KeyMaterial::new("e", "c", "s").scope("a b").param("x", "1");
         let same = KeyMaterial::new("e", "c", "s")
             .param("x", "1")

@@ -1,9 +1,7 @@
-//! The rules of the window and the line.
+//! The rules of the window and the queue.
 #![expect(clippy::disallowed_methods, reason = "any starting point will do")]
 
 use proptest::prelude::*;
-
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::clock::TokioClock;
@@ -11,17 +9,6 @@ use crate::clock::TokioClock;
 const MINUTE: Duration = Duration::from_secs(60);
 const TIMEOUT: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Counts the requests that were sent.
-impl Flight for AtomicU64 {
-    fn granted(&self) -> bool {
-        true
-    }
-
-    fn answered(&self, sent: bool) {
-        self.fetch_add(sent.into(), Ordering::Relaxed);
-    }
-}
 
 /// A window on a clock that is set by hand.
 struct Scene {
@@ -48,7 +35,7 @@ impl Scene {
         self
     }
 
-    /// Asks. `Err`: the second of the turn.
+    /// Takes a permit. `Err`: the second of the turn.
     fn ask(&mut self, number: u64, class: Class) -> Result<(), u64> {
         let deadline = self.now + PATIENCE;
         match self.state.turn(number, class, deadline, TIMEOUT, self.now) {
@@ -66,13 +53,13 @@ impl Scene {
     /// Sends a request that is answered at once.
     fn spend(&mut self, number: u64, class: Class) {
         self.ask(number, class).unwrap();
-        self.state.over(number, true, self.now);
+        self.state.end(number, true, self.now);
     }
 
-    /// Returns the fetches of the line that are granted a request.
-    fn granted(&mut self, line: &[(u64, Class)]) -> Vec<u64> {
+    /// Returns the fetches of the queue that get a permit.
+    fn granted(&mut self, queue: &[(u64, Class)]) -> Vec<u64> {
         let mut granted = Vec::new();
-        for &(number, class) in line {
+        for &(number, class) in queue {
             granted.extend(self.ask(number, class).map(|()| number));
         }
         granted
@@ -80,7 +67,7 @@ impl Scene {
 }
 
 #[test]
-fn five_a_window_and_then_the_first_that_frees() {
+fn five_requests_per_window_then_the_next_free_permit() {
     let mut scene = Scene::new(5);
     for second in 1..=5 {
         scene.at(second).spend(second, Class::Waiting);
@@ -89,44 +76,44 @@ fn five_a_window_and_then_the_first_that_frees() {
     for (number, turn) in [(6, 61), (7, 62), (8, 63), (9, 64), (10, 65), (11, 121)] {
         assert_eq!(scene.at(6).ask(number, Class::Waiting), Err(turn));
     }
-    // Nobody came back in time, so their places in line are gone.
+    // All waiting fetches are past their deadlines, so they have left the queue.
     assert_eq!(scene.at(61).ask(12, Class::Waiting), Ok(()));
     assert_eq!(scene.ask(13, Class::Waiting), Err(62));
 }
 
 #[test]
-fn the_classes_go_in_order_and_within_a_class_the_first_that_came() {
+fn classes_are_granted_in_order_and_fetches_of_a_class_by_arrival() {
     let mut scene = Scene::new(1);
     scene.ask(1, Class::Waiting).unwrap();
-    let mut line = vec![
+    let mut queue = vec![
         (2, Class::Failing),
         (3, Class::Rejected),
         (4, Class::Background),
         (5, Class::Background),
         (6, Class::Waiting),
     ];
-    assert_eq!(scene.granted(&line), [0u64; 0]);
-    // A request begins to wait for the second refresh, which came before the caller.
-    line[3].1 = Class::Waiting;
-    assert_eq!(scene.granted(&line), [0u64; 0]);
+    assert_eq!(scene.granted(&queue), [0u64; 0]);
+    // A request begins to wait for the second refresh, which is older than the waiting fetch.
+    queue[3].1 = Class::Waiting;
+    assert_eq!(scene.granted(&queue), [0u64; 0]);
     let mut out = 1;
     for next in [5, 6, 4, 3, 2] {
-        scene.state.over(out, false, scene.now);
-        assert_eq!(scene.granted(&line), [next]);
-        line.retain(|(number, _)| *number != next);
+        scene.state.end(out, false, scene.now);
+        assert_eq!(scene.granted(&queue), [next]);
+        queue.retain(|(number, _)| *number != next);
         out = next;
     }
 }
 
 #[test]
-fn failing_caches_leave_two_places_free_and_go_in_an_idle_window() {
+fn failing_caches_leave_two_permits_free_and_use_an_idle_window() {
     for (requests, allowed) in [(1, 1), (2, 1), (3, 1), (5, 3)] {
         let mut scene = Scene::new(requests);
         for number in 0..allowed {
             scene.spend(number, Class::Failing);
         }
         assert_eq!(scene.at(1).ask(10, Class::Failing), Err(60), "{requests}");
-        // The other classes have what is left.
+        // The other classes get the rest.
         for number in allowed..u64::from(requests) {
             scene.spend(20 + number, Class::Rejected);
         }
@@ -142,23 +129,23 @@ fn a_limit_of_zero_grants_nothing() {
 }
 
 #[test]
-fn a_429_shuts_the_window_to_all_for_one_window_at_most() {
+fn a_429_closes_the_window_for_one_window_at_most() {
     let seconds = |seconds| Some(Duration::from_secs(seconds));
-    for (retry_after, shut) in [(None, 60), (seconds(600), 60), (seconds(7), 7)] {
+    for (retry_after, closed) in [(None, 60), (seconds(600), 60), (seconds(7), 7)] {
         for limit in [Some((5, MINUTE)), None] {
             let mut scene = Scene::new(5);
             scene.state.limit = limit;
             scene.state.refused(retry_after, scene.now);
-            // A shorter time does not open it earlier.
+            // A shorter `Retry-After` does not open it earlier.
             scene.state.refused(seconds(1), scene.now);
-            assert_eq!(scene.at(shut - 1).ask(1, Class::Waiting), Err(shut));
-            assert_eq!(scene.at(shut).ask(1, Class::Waiting), Ok(()));
+            assert_eq!(scene.at(closed - 1).ask(1, Class::Waiting), Err(closed));
+            assert_eq!(scene.at(closed).ask(1, Class::Waiting), Ok(()));
         }
     }
 }
 
 #[test]
-fn beside_a_reserved_place_nobody_is_refused_for_want_of_room() {
+fn while_a_permit_is_only_reserved_the_turn_of_others_is_soon() {
     let mut scene = Scene::new(2);
     scene.spend(1, Class::Waiting);
     let (now, state) = (scene.now, &mut scene.state);
@@ -170,7 +157,7 @@ fn beside_a_reserved_place_nobody_is_refused_for_want_of_room() {
 }
 
 #[test]
-fn what_a_parked_runtime_holds_is_forgotten() {
+fn permits_of_a_parked_runtime_are_forgotten() {
     let mut scene = Scene::new(1);
     scene.ask(1, Class::Waiting).unwrap();
     scene.at(39).ask(2, Class::Waiting).unwrap_err();
@@ -178,19 +165,19 @@ fn what_a_parked_runtime_holds_is_forgotten() {
     assert_eq!(scene.at(69).ask(3, Class::Waiting), Err(189));
     // The second one's deadline was at 69 s.
     assert_eq!(scene.at(70).ask(3, Class::Waiting), Ok(()));
-    // The answer of the first one comes after all, and counts no more.
-    scene.state.over(1, true, scene.now);
-    scene.state.over(3, false, scene.now);
+    // The late response to the first request no longer counts.
+    scene.state.end(1, true, scene.now);
+    scene.state.end(3, false, scene.now);
     assert_eq!(scene.ask(4, Class::Waiting), Ok(()));
 }
 
 proptest! {
     #[test]
-    fn no_server_counts_more_than_five_in_any_minute(
+    fn no_server_counts_more_than_five_requests_in_any_minute(
         events in prop::collection::vec((0..10u8, 0..12u64, 0..4u8, 0..20_000u64), 0..300),
     ) {
         let mut scene = Scene::new(5);
-        // Numbers and times of grants; then when the server sees the request.
+        // Permits with their numbers and times, and when the server sees each request.
         let (mut out, mut seen): (Vec<(u64, Instant)>, Vec<Instant>) = (Vec::new(), Vec::new());
         for (event, number, class, millis) in events {
             let class = [Class::Waiting, Class::Background, Class::Rejected, Class::Failing]
@@ -204,10 +191,10 @@ proptest! {
                     let (number, granted) = out.remove(at);
                     let part = f64::from(u32::try_from(millis).unwrap()) / 20_000.0;
                     seen.push(granted + (scene.now - granted).mul_f64(part));
-                    scene.state.over(number, true, scene.now);
+                    scene.state.end(number, true, scene.now);
                 }
-                7 if at < out.len() => scene.state.over(out.remove(at).0, false, scene.now),
-                8 => drop(scene.state.line.remove(&number)),
+                7 if at < out.len() => scene.state.end(out.remove(at).0, false, scene.now),
+                8 => drop(scene.state.queue.remove(&number)),
                 _ => {
                     let until = scene.now + Duration::from_millis(millis);
                     // No request outlives its fetch timeout.
@@ -215,7 +202,7 @@ proptest! {
                         let (number, granted) = out.remove(0);
                         scene.now = granted + TIMEOUT;
                         seen.push(scene.now);
-                        scene.state.over(number, true, scene.now);
+                        scene.state.end(number, true, scene.now);
                     }
                     scene.now = until;
                 }
@@ -243,40 +230,37 @@ async fn acquire(limit: &RateLimit, patience: Duration) -> Result<Permit, Error>
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_that_is_given_back_goes_to_the_waiting_fetch_at_once_and_is_not_counted() {
-    let (limit, sent) = (RateLimit::new(1, MINUTE), Arc::new(AtomicU64::new(0)));
-    let start = TokioClock.now();
+async fn an_unsent_permit_goes_to_the_next_fetch_at_once_and_is_not_counted() {
+    let (limit, start) = (RateLimit::new(1, MINUTE), TokioClock.now());
     let first = acquire(&limit, Duration::ZERO).await.unwrap();
-    let first = first.sent(sent.clone()).unwrap();
+    let first = first.sent(|sent| assert!(!sent));
     let (second, ()) = tokio::join!(acquire(&limit, 2 * MINUTE), async { first.unsent() });
     assert_eq!(TokioClock.now() - start, Duration::ZERO);
-    assert_eq!(sent.load(Ordering::Relaxed), 0);
-    drop(second.unwrap().sent(sent.clone()));
-    assert_eq!(sent.load(Ordering::Relaxed), 1);
+    drop(second.unwrap().sent(|sent| assert!(sent)));
     let error = acquire(&limit, PATIENCE).await.unwrap_err();
     assert_eq!(error.retry_after(), Some(MINUTE));
-    // Its turn is at the deadline.
+    // A turn at the deadline is in time.
     drop(acquire(&limit, MINUTE).await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_that_is_given_up_leaves_its_turn_to_the_next() {
+async fn a_canceled_wait_leaves_its_turn_to_the_next_fetch() {
     let (limit, start) = (RateLimit::new(1, MINUTE), TokioClock.now());
     let first = acquire(&limit, Duration::ZERO).await.unwrap();
-    drop(first.sent(Arc::new(AtomicU64::new(0))));
+    drop(first.sent(drop));
     let leaves = tokio::time::timeout(PATIENCE, acquire(&limit, 2 * MINUTE));
     let (left, next) = tokio::join!(leaves, acquire(&limit, 2 * MINUTE));
     left.unwrap_err();
     drop(next.unwrap());
     assert_eq!(TokioClock.now() - start, MINUTE);
-    assert!(limit.lock().line.is_empty());
+    assert!(limit.lock().queue.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_429_tells_those_in_line_at_once_that_their_turn_comes_too_late() {
+async fn a_429_fails_a_waiting_fetch_at_once_if_its_turn_comes_too_late() {
     let (limit, start) = (RateLimit::new(1, MINUTE), TokioClock.now());
     let first = acquire(&limit, Duration::ZERO).await.unwrap();
-    drop(first.sent(Arc::new(AtomicU64::new(0))));
+    drop(first.sent(drop));
     let (waits, ()) = tokio::join!(acquire(&limit, MINUTE + TIMEOUT), async {
         tokio::time::sleep(PATIENCE).await;
         limit.refused(None, &TokioClock);
@@ -286,7 +270,7 @@ async fn a_429_tells_those_in_line_at_once_that_their_turn_comes_too_late() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rejected_token_that_has_ended_is_replaced_before_a_refresh_that_came_first() {
+async fn an_expired_rejected_token_is_replaced_before_an_earlier_refresh() {
     let limit = RateLimit::new(1, MINUTE);
     let clock: Arc<dyn Clock> = Arc::new(TokioClock);
     let first = acquire(&limit, Duration::ZERO).await.unwrap();

@@ -1,15 +1,14 @@
-//! shuttle's types. tokio's `watch` and `Notify` stay as they are: each of
-//! their operations is one step here.
+//! The types of `sync.rs` from shuttle, which schedules each of their operations.
+//!
+//! tokio's `watch` and `Notify` are not replaced: each of their operations is one step.
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use shuttle::future::JoinHandle;
 pub(crate) use shuttle::sync::Mutex;
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use crate::error::Error;
 
 #[derive(Debug)]
 pub(crate) struct Swap<T>(Mutex<Option<Arc<T>>>);
@@ -28,42 +27,45 @@ impl<T> Swap<T> {
     }
 
     pub(crate) fn load_full(&self) -> Option<Arc<T>> {
-        let value = self.0.lock().unwrap_or_else(|poison| poison.into_inner());
-        value.clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn store(&self, value: Option<Arc<T>>) {
-        *self.0.lock().unwrap_or_else(|poison| poison.into_inner()) = value;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = value;
     }
 }
 
-pub(crate) struct Runtime;
+/// The only runtime.
+pub(crate) struct Handle;
 
-impl Runtime {
-    pub(crate) fn current() -> Result<Self, Error> {
+impl Handle {
+    pub(crate) fn try_current() -> Result<Self, std::convert::Infallible> {
         Ok(Self)
     }
 
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let flight = shuttle::future::spawn(task);
-        FLIGHTS.with_borrow_mut(|flights| flights.push(flight));
+        let fetch = shuttle::future::spawn(task);
+        FETCHES.with_borrow_mut(|fetches| fetches.push(fetch));
     }
 }
 
 thread_local! {
-    /// The flights of this run. A run and all its tasks stay on one thread.
-    static FLIGHTS: RefCell<Vec<JoinHandle<()>>> = const { RefCell::new(Vec::new()) };
+    /// The fetches of this run. A run and all its tasks stay on one thread.
+    static FETCHES: RefCell<Vec<JoinHandle<()>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What a runtime does to its tasks when it shuts down.
+/// Aborts all fetches, as a runtime does when it shuts down.
 pub fn kill_flights() {
-    FLIGHTS.with_borrow(|flights| flights.iter().for_each(JoinHandle::abort));
+    FETCHES.with_borrow(|fetches| fetches.iter().for_each(JoinHandle::abort));
 }
 
-/// Waits until no flight is left: a run must not end over their heads.
+/// Aborts all fetches and waits for their ends, because a run must end after its tasks.
 pub fn settle_flights() {
     kill_flights();
-    for flight in FLIGHTS.take() {
-        let _ = shuttle::future::block_on(flight);
+    for fetch in FETCHES.take() {
+        let _ = shuttle::future::block_on(fetch);
     }
 }

@@ -37,10 +37,10 @@ async fn whatever_callers_do_at_once_there_is_one_fetch_at_a_time() {
     let provider = ScriptedProvider::new().latency(Duration::from_micros(300));
     for n in 0..200 {
         provider.push(match n % 5 {
-            0 => Step::Token(format!("t{n}"), ms(3)),
+            0 => Step::Token(format!("t{n}").into(), ms(3)),
             1 => Step::Panic,
             2 => Step::Error(Error::new(ErrorKind::Transport, "down")),
-            _ => Step::Token(format!("t{n}"), s(3600)),
+            _ => Step::Token(format!("t{n}").into(), s(3600)),
         });
     }
     let cache = cache_with(&provider, |builder| builder);

@@ -70,7 +70,7 @@ impl MakeWriter<'_> for Page {
 }
 
 fn token(n: u32) -> Step {
-    Step::Token(format!("{SECRET}-{n}"), Duration::from_secs(3600))
+    Step::Token(format!("{SECRET}-{n}").into(), Duration::from_secs(3600))
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,8 +127,11 @@ async fn no_token_is_ever_shown() {
     for step in [
         Step::Fail(ErrorKind::Transport),
         Step::Hang,
-        Step::Token(format!("{SECRET} not a token"), Duration::from_secs(60)),
-        Step::Token(format!("{SECRET}-3"), Duration::ZERO),
+        Step::Token(
+            format!("{SECRET} not a token").into(),
+            Duration::from_secs(60),
+        ),
+        Step::Token(format!("{SECRET}-3").into(), Duration::ZERO),
         Step::Error(Error::new(ErrorKind::Store, "outer").with_source(io::Error::other("inner"))),
         Step::Panic,
     ] {

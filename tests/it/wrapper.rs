@@ -97,6 +97,20 @@ async fn an_answer_that_was_just_in_time_is_not_lost_though_its_callers_are_late
     assert_eq!(cache.status().token_requests, 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_wrapper_may_continue_until_the_deadline_after_its_request() {
+    let wrapper = Wrapper::new(ScriptedProvider::new(), s(0), s(29));
+    let cache = cache(wrapper, |builder| builder);
+    // Another caller would replace the fetch if it were overdue.
+    let late = async {
+        sleep(s(28)).await;
+        cache.token().await
+    };
+    let (first, late) = tokio::join!(cache.token(), late);
+    assert_eq!(served(&first), "Bearer scripted-1");
+    assert_eq!(served(&late), "Bearer scripted-1");
+}
+
 /// Notes when it is dropped.
 struct Dropped(Stopwatch, watch::Sender<Option<Duration>>);
 
