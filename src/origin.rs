@@ -12,7 +12,7 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, HOST};
 
 use crate::error::{ConfigError, Error, ErrorKind};
-use crate::message::{AuthRequest, SkipAuth};
+use crate::message::{AuthRequest, skips_auth};
 
 /// OfficeRnD's API hosts, which are always allowed.
 ///
@@ -67,8 +67,7 @@ impl Policy {
     /// Returns why the request must not be sent.
     #[inline(always)]
     pub(crate) fn check<Req: AuthRequest>(&self, request: &Req) -> Result<bool, Error> {
-        let extensions = request.extensions();
-        if extensions.is_some_and(|all| all.get::<SkipAuth>().is_some()) {
+        if skips_auth(request) {
             return Ok(false);
         }
         let origin = match (request.scheme(), request.authority()) {
