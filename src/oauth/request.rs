@@ -9,7 +9,7 @@ use crate::credentials::AppCredentials;
 use crate::error::{Error, ErrorKind};
 use crate::message::SkipAuth;
 
-/// Returns the token URL in its one spelling: equal ones share a rate limit.
+/// Returns the normalized token URL. Equal ones share a rate limit.
 pub(super) fn endpoint(url: &Uri) -> String {
     let scheme = url.scheme_str().unwrap_or_default();
     let host = url.host().unwrap_or_default().to_ascii_lowercase();
@@ -22,15 +22,15 @@ pub(super) fn endpoint(url: &Uri) -> String {
 /// Builds the request for a token with this scope.
 pub(super) fn build(
     token_url: &Uri,
-    pair: &AppCredentials,
+    app: &AppCredentials,
     scope: Option<&str>,
     form_params: &[(String, String)],
 ) -> Result<Request<Bytes>, Error> {
     let more = form_params.iter();
     // In the order of OfficeRnD's documentation.
     let fields = [
-        ("client_id", &*pair.client_id),
-        ("client_secret", pair.client_secret.expose()),
+        ("client_id", &*app.client_id),
+        ("client_secret", app.client_secret.expose()),
         ("grant_type", "client_credentials"),
     ]
     .into_iter()
@@ -44,7 +44,7 @@ pub(super) fn build(
             USER_AGENT,
             concat!("officernd-auth/", env!("CARGO_PKG_VERSION")),
         )
-        // A client that carries the layer would wait for the token that it is to fetch.
+        // A client with the layer would wait for this very token.
         .extension(SkipAuth)
         .body(form_body(fields))
         .map_err(|_| Error::new(ErrorKind::Denied, "the token request cannot be built"))
@@ -52,7 +52,7 @@ pub(super) fn build(
 
 /// Encodes an `application/x-www-form-urlencoded` body that is wiped with its last handle.
 fn form_body<'a>(fields: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Bytes {
-    // Room for the worst case: a buffer that grows leaves its old bytes behind.
+    // Allocated in full: a buffer that grows would leave bytes of the secret in freed memory.
     let lengths = fields
         .clone()
         .map(|(name, value)| 3 * (name.len() + value.len()) + 2);

@@ -158,7 +158,9 @@ async fn the_request_is_the_one_that_officernd_documents() {
 
 #[tokio::test]
 async fn without_a_scope_the_field_is_left_out() {
-    let (provider, requests) = over(ClientCredentials::new("i", "s").scope(" "), |_| token());
+    let credentials = ClientCredentials::new("i", "s").scope(" ");
+    let elsewhere = credentials.token_url("https://identity.example/token");
+    let (provider, requests) = over(elsewhere, |_| token());
     minted(&provider).await;
     let requests = requests.lock().unwrap();
     let body = &requests[0].1[..];
@@ -496,12 +498,10 @@ fn each_mistake_in_credentials_has_its_own_error() {
     let url = |url: &str| credentials().token_url(url);
     let twice = credentials().form_param("a", "1").form_param("a", "2");
     for (credentials, message) in [
+        (credentials().scope(" "), "scopes is missing"),
         (credentials().scope("a\"b"), "RFC 6749 section 3.3"),
         (credentials().scope("a\tb"), "RFC 6749 section 3.3"),
-        (
-            credentials().form_param("scope", "x"),
-            "filled in by this crate",
-        ),
+        (credentials().form_param("scope", "x"), "set by this crate"),
         (credentials().form_param("", "1"), "no name"),
         (twice, "given twice"),
         (url("identity.officernd.com"), "is relative"),
