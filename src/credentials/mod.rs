@@ -39,7 +39,8 @@ const OWN_FIELDS: [&str; 4] = ["client_id", "client_secret", "grant_type", "scop
 #[derive(Clone)]
 pub struct ClientCredentials {
     pub(crate) source: Source,
-    scope: Option<String>,
+    /// The scopes, separated by single spaces.
+    pub(crate) scope: Option<String>,
     token_url: String,
     pub(crate) form_params: Vec<(String, String)>,
 }
@@ -91,7 +92,10 @@ impl ClientCredentials {
     /// `officernd.api.read` and `officernd.api.write` belong to v1.
     #[must_use]
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
-        self.scope = Some(scope.into());
+        let scope = scope.into();
+        let scopes = scope.split(' ').filter(|scope| !scope.is_empty());
+        let scopes = scopes.collect::<Vec<_>>().join(" ");
+        self.scope = (!scopes.is_empty()).then_some(scopes);
         self
     }
 
@@ -102,9 +106,12 @@ impl ClientCredentials {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        let scopes: Vec<I::Item> = scopes.into_iter().collect();
-        let scopes: Vec<&str> = scopes.iter().map(AsRef::as_ref).collect();
-        self.scope(scopes.join(" "))
+        let mut all = String::new();
+        for scope in scopes {
+            all += scope.as_ref();
+            all += " ";
+        }
+        self.scope(all)
     }
 
     /// Sets the token endpoint, such as OfficeRnD's staging
@@ -156,19 +163,12 @@ impl ClientCredentials {
         self
     }
 
-    /// Returns the scopes to request, separated by single spaces, if there are any.
-    pub(crate) fn requested_scope(&self) -> Option<String> {
-        let words = self.scope.as_deref()?.split(' ');
-        let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
-        (!words.is_empty()).then(|| words.join(" "))
-    }
-
     /// Checks everything but id and secret. Returns the parsed token URL.
     pub(crate) fn check(&self) -> Result<Uri, ConfigError> {
         let token_url = parse_token_url(&self.token_url)
             .map_err(|problem| ConfigError::setting("token_url", problem))?;
-        match self.requested_scope() {
-            Some(scope) if !syntax::valid_scope(&scope) => {
+        match &self.scope {
+            Some(scope) if !syntax::valid_scope(scope) => {
                 let problem = format!(
                     "{scope:?} has characters that RFC 6749 section 3.3 does not allow; use \
                      printable ASCII without quotes and backslashes, {SCOPE_EXAMPLES}"

@@ -187,7 +187,7 @@ fn flaw(value: &str) -> Option<&'static str> {
     if value.is_empty() {
         Some("is empty")
     } else if value.chars().any(char::is_control) {
-        Some("contains control characters; remove them, such as a newline at its end")
+        Some("has control characters; remove them, such as a newline at its end")
     } else if value.trim().is_empty() {
         Some("is blank")
     } else {

@@ -4,15 +4,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::{Response, Uri};
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
+use http::{Request, Response, Uri};
 use tracing::Instrument as _;
+use zeroize::Zeroizing;
 
+use super::response;
 use super::transport::Transport;
-use super::{request, response};
 use crate::backoff::backoff;
 use crate::clock::{Clock, later, timeout_at};
 use crate::credentials::{AppCredentials, ClientCredentials, LOAD_AGAIN};
 use crate::error::{BoxError, ConfigError, Error, ErrorKind};
+use crate::message::SkipAuth;
 use crate::observability;
 use crate::provider::{FetchContext, KeyMaterial};
 use crate::rate_limit::{Permit, RateLimit};
@@ -22,7 +26,6 @@ pub(super) struct TokenClient {
     pub(super) credentials: ClientCredentials,
     pub(super) token_url: Uri,
     pub(super) rate_limit: RateLimit,
-    scope: Option<String>,
     transport: Transport,
     /// The credentials that were loaded last.
     last: Mutex<Option<AppCredentials>>,
@@ -51,8 +54,7 @@ impl TokenClient {
         Ok(Self {
             // Read now, so that errors show at setup.
             last: Mutex::new(credentials.source.read()?),
-            rate_limit: RateLimit::for_url(&request::endpoint(&token_url)),
-            scope: credentials.requested_scope(),
+            rate_limit: RateLimit::for_url(&endpoint(&token_url)),
             credentials,
             token_url,
             transport,
@@ -171,9 +173,8 @@ impl TokenClient {
         app: &AppCredentials,
         cx: &FetchContext,
     ) -> Result<AccessToken, Error> {
-        let scope = self.scope.as_deref();
-        let params = &self.credentials.form_params;
-        let request = request::build(&self.token_url, app, scope, params)?;
+        let scope = self.credentials.scope.as_deref();
+        let request = self.request(app)?;
         let span = observability::token_request_span(&self.token_url);
         let response = (self.transport)(request, cx.clone());
         let response = response.instrument(span.clone()).await;
@@ -186,11 +187,35 @@ impl TokenClient {
         Ok(token)
     }
 
+    /// Builds the request (RFC 6749 section 4.4.2), with the fields in the order of OfficeRnD's documentation.
+    fn request(&self, app: &AppCredentials) -> Result<Request<Bytes>, Error> {
+        let scope = self.credentials.scope.as_deref();
+        let params = self.credentials.form_params.iter();
+        let fields = [
+            ("client_id", &*app.client_id),
+            ("client_secret", app.client_secret.expose()),
+            ("grant_type", "client_credentials"),
+        ]
+        .into_iter()
+        .chain(scope.map(|scope| ("scope", scope)))
+        .chain(params.map(|(name, value)| (&**name, &**value)));
+        let user_agent = concat!("officernd-auth/", env!("CARGO_PKG_VERSION"));
+        Request::post(self.token_url.clone())
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(ACCEPT, "application/json")
+            .header(ACCEPT_ENCODING, "identity")
+            .header(USER_AGENT, user_agent)
+            // A client with the layer would wait for this very token.
+            .extension(SkipAuth)
+            .body(form_body(fields))
+            .map_err(|_| Error::new(ErrorKind::Denied, "the token request cannot be built"))
+    }
+
     /// Returns everything that a token of these credentials depends on.
     pub(super) fn material(&self, app: AppCredentials) -> KeyMaterial {
-        let url = request::endpoint(&self.token_url);
+        let url = endpoint(&self.token_url);
         let mut material = KeyMaterial::new(url, app.client_id, app.client_secret)
-            .scope(self.scope.as_deref().unwrap_or_default());
+            .scope(self.credentials.scope.as_deref().unwrap_or_default());
         for (name, value) in &self.credentials.form_params {
             material = material.param(name, value);
         }
@@ -204,4 +229,25 @@ impl TokenClient {
 /// Locks a value that is complete between any two statements, so that a panic cannot damage it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the normalized token URL. Equal ones share a rate limit.
+pub(super) fn endpoint(url: &Uri) -> String {
+    let scheme = url.scheme_str().unwrap_or_default();
+    let host = url.host().unwrap_or_default().to_ascii_lowercase();
+    let default_port = if scheme == "https" { 443 } else { 80 };
+    let port = url.port_u16().unwrap_or(default_port);
+    let path = url.path_and_query().map_or("/", |path| path.as_str());
+    format!("{scheme}://{host}:{port}{path}")
+}
+
+/// Encodes an `application/x-www-form-urlencoded` body that is wiped with its last handle.
+fn form_body<'a>(fields: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Bytes {
+    // Allocated in full: a buffer that grows would leave bytes of the secret in freed memory.
+    let lengths = fields
+        .clone()
+        .map(|(name, value)| 3 * (name.len() + value.len()) + 2);
+    let mut form = form_urlencoded::Serializer::new(String::with_capacity(lengths.sum()));
+    form.extend_pairs(fields);
+    Bytes::from_owner(Zeroizing::new(form.finish().into_bytes()))
 }

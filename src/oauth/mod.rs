@@ -1,7 +1,6 @@
 //! The provider that fetches tokens from OfficeRnD, or from any OAuth 2.0 token endpoint.
 
 mod client;
-mod request;
 mod response;
 mod retry_after;
 mod transport;
@@ -16,7 +15,7 @@ use http_body::Body;
 use http_body_util::Full;
 use tower_service::Service;
 
-use self::client::TokenClient;
+use self::client::{TokenClient, endpoint};
 use crate::clock::{Clock, TokioClock, later};
 use crate::credentials::ClientCredentials;
 use crate::error::{BoxError, ConfigError, Error};
@@ -203,7 +202,7 @@ impl KeyedProvider for HttpTokenProvider {
 impl fmt::Debug for HttpTokenProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Without the query, which may contain a key.
-        let token_url = request::endpoint(&self.client.token_url);
+        let token_url = endpoint(&self.client.token_url);
         let token_url = token_url.split('?').next().unwrap_or_default();
         f.debug_struct("HttpTokenProvider")
             .field("credentials", &self.client.credentials)

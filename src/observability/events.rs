@@ -47,13 +47,12 @@ impl Refresh {
     }
 
     pub(crate) fn done(&self, generation: u64, expires_in: Duration, took: Duration) {
-        let Self { cause, attempt } = *self;
         Span::current().record("generation", generation);
         self.end("ok", Some(took));
         debug!(
             name: "officernd_auth.refreshed",
-            cause,
-            attempt,
+            cause = self.cause,
+            attempt = self.attempt,
             outcome = "ok",
             generation,
             expires_in = expires_in.as_secs(),
@@ -63,14 +62,13 @@ impl Refresh {
     }
 
     pub(crate) fn failed(&self, error: &Error, took: Duration) {
-        let Self { cause, attempt } = *self;
         let outcome = error.kind().as_str();
         if error.is_not_attempted() {
             Span::current().record("outcome", outcome);
             debug!(
                 name: "officernd_auth.refresh_deferred",
-                cause,
-                attempt,
+                cause = self.cause,
+                attempt = self.attempt,
                 outcome,
                 error = %WithCauses(error),
                 "token refresh deferred; nothing was sent"
@@ -81,8 +79,8 @@ impl Refresh {
         self.end(outcome, Some(took));
         warn!(
             name: "officernd_auth.refresh_failed",
-            cause,
-            attempt,
+            cause = self.cause,
+            attempt = self.attempt,
             outcome,
             error.type = outcome,
             error = %WithCauses(error),
@@ -94,11 +92,10 @@ impl Refresh {
 
     /// Reports a first failure, after which the fetch makes a second attempt.
     pub(crate) fn retried(&self, error: &Error, retry_in: Duration) {
-        let Self { cause, attempt } = *self;
         info!(
             name: "officernd_auth.refresh_retried",
-            cause,
-            attempt,
+            cause = self.cause,
+            attempt = self.attempt,
             error.type = error.kind().as_str(),
             error = %WithCauses(error),
             retry_in = retry_in.as_secs_f64(),
@@ -107,12 +104,11 @@ impl Refresh {
     }
 
     pub(crate) fn abandoned(&self) {
-        let Self { cause, attempt } = *self;
         self.end("abandoned", None);
         warn!(
             name: "officernd_auth.refresh_abandoned",
-            cause,
-            attempt,
+            cause = self.cause,
+            attempt = self.attempt,
             outcome = "abandoned",
             "a token refresh ended after another had been started in its place; its result is dropped"
         );
@@ -120,12 +116,11 @@ impl Refresh {
 
     /// Reports that the task of the fetch was dropped, or panicked.
     pub(crate) fn lost(&self) {
-        let Self { cause, attempt } = *self;
         self.end("lost", None);
         warn!(
             name: "officernd_auth.refresh_lost",
-            cause,
-            attempt,
+            cause = self.cause,
+            attempt = self.attempt,
             outcome = "lost",
             "a token refresh ended without a result: its runtime was dropped, or the provider panicked"
         );

@@ -15,7 +15,7 @@ use super::resolver::OrganizationResolver;
 use super::slug::{OrganizationSlug, of_path, refusal};
 use crate::clock::{Clock, TokioClock};
 use crate::future::BoxFuture;
-use crate::{Error, ErrorKind, OfficeRndAuthLayer, TokenStatus, backoff};
+use crate::{Error, ErrorKind, OfficeRndAuthLayer, backoff};
 
 /// How long an organization without credentials is remembered.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
@@ -42,7 +42,7 @@ type Resolver =
 
 #[derive(Default)]
 pub(super) struct Entry {
-    layer: OnceCell<OfficeRndAuthLayer>,
+    pub(super) layer: OnceCell<OfficeRndAuthLayer>,
     /// Why there is no layer, when the resolver may be called again, and how often it has failed.
     refused: Mutex<Option<(Error, Instant, u32)>>,
     /// Whether a request has come since idle organizations were last dropped.
@@ -198,15 +198,6 @@ impl Map {
 
     fn dropper(&self) -> MutexGuard<'_, JoinSet<()>> {
         self.dropper.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn statuses(&self) -> Vec<(String, TokenStatus)> {
-        let entries = self.entries.load();
-        let known = entries.iter().filter_map(|(slug, entry)| {
-            let layer = entry.layer.get()?;
-            Some((slug.to_string(), layer.cache().status()))
-        });
-        known.collect()
     }
 }
 

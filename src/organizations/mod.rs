@@ -100,7 +100,12 @@ impl OrganizationsLayer {
     /// Returns the slug and the status of every organization in use.
     #[must_use]
     pub fn statuses(&self) -> Vec<(String, TokenStatus)> {
-        self.map.statuses()
+        let entries = self.map.entries.load();
+        let known = entries.iter().filter_map(|(slug, entry)| {
+            let layer = entry.layer.get()?;
+            Some((slug.to_string(), layer.cache().status()))
+        });
+        known.collect()
     }
 
     /// Stacks [`RetryUnauthorized`] above this layer: a request that is answered 401 is replayed

@@ -149,77 +149,59 @@ fn the_url_of_a_reqwest_request_is_checked() {
 
 #[test]
 fn the_error_of_an_invalid_origin_says_why_and_shows_no_secret() {
-    let cut = "\"https://a.example/...\" has more";
-    let table: [(&str, &[&str]); 15] = [
-        ("has no scheme", &["", "app.example"]),
-        ("\"...\" has no scheme", &["me:hunter2@a.example"]),
-        ("neither https nor http", &["ftp://app.example"]),
-        ("no host", &["https://", "https://:443", "https:///"]),
+    for (wanted, origins) in [
+        ("has no scheme", "app.example"),
+        ("\"...\" has no scheme", "me:hunter2@a.example"),
+        ("neither https nor http", "ftp://app.example"),
+        ("no host", "https:// https://:443 https:///"),
         (
-            cut,
-            &["https://a.example/hunter2", "https://a.example?key=hunter2"],
+            "\"https://a.example/...\" has more",
+            "https://a.example/hunter2",
         ),
-        ("has more", &["https://a.example//"]),
         (
-            "\"https://...\" has more",
-            &["https://me:hunter2/@a.example"],
+            "\"https://a.example/...\" has more",
+            "https://a.example?key=hunter2",
         ),
+        ("has more", "https://a.example//"),
+        ("\"https://...\" has more", "https://me:hunter2/@a.example"),
         (
             "\"https://...\" has user info",
-            &["https://me:hunter2@a.example"],
+            "https://me:hunter2@a.example",
         ),
-        ("ends in a dot", &["https://a.example.", "https://*."]),
-        (
-            "invalid host",
-            &[
-                "https://a..example",
-                "https:// a.example",
-                "https://a.example\n",
-                "https://[::g]",
-            ],
-        ),
-        ("xn--", &["https://bücher.example"]),
+        ("ends in a dot", "https://a.example. https://*."),
+        ("invalid host", "https://a..example https://[::g]"),
+        ("xn--", "https://bücher.example"),
         (
             "first label",
-            &[
-                "https://*",
-                "https://a.*.example",
-                "https://*a.example",
-                "https://*.*.a",
-            ],
+            "https://* https://a.*.example https://*a.example https://*.*.a",
         ),
-        ("IP address", &["https://*.0.0.1", "https://*.[::1]"]),
+        ("IP address", "https://*.0.0.1 https://*.[::1]"),
         (
-            " port",
-            &[
-                "https://a:",
-                "https://a:x",
-                "https://a:99999",
-                "https://a:+1",
-                "https://a:0",
-                "https://[::1",
-                "https://[::1]x",
-            ],
+            "invalid port",
+            "https://a: https://a:x https://a:99999 https://a:+1",
+        ),
+        ("invalid port", "https://[::1 https://[::1]x"),
+        ("the port 0", "https://a:0"),
+        (
+            "would expose the token",
+            "http://a.example http://*.localhost",
         ),
         (
-            "plain http to a different machine",
-            &[
-                "http://a.example",
-                "http://*.localhost",
-                "http://192.168.0.1:80",
-                "http://0.0.0.0:80",
-            ],
+            "would expose the token",
+            "http://192.168.0.1:80 http://0.0.0.0:80",
         ),
-    ];
-    for (wanted, texts) in table {
-        for text in texts {
-            let error = policy(&[]).allow(text).unwrap_err();
+    ] {
+        for origin in origins.split(' ') {
+            let error = policy(&[]).allow(origin).unwrap_err();
             let message = format!("{error} {error:?}");
-            assert!(message.contains(wanted), "{text:?}: {message}");
-            assert!(message.contains("https://*.domain"), "{text:?}: {message}");
-            assert!(!message.contains("hunter2"), "{text:?}: {message}");
-            assert!(!message.contains('\n'), "{text:?}: {message}");
+            assert!(message.contains(wanted), "{origin:?}: {message}");
+            assert!(message.contains("https://*.domain"), "{message}");
+            assert!(!message.contains("hunter2"), "{message}");
         }
+    }
+    for origin in ["", "https:// a.example", "https://a.example\n"] {
+        let message = policy(&[]).allow(origin).unwrap_err().to_string();
+        assert!(!message.contains('\n'), "{message}");
     }
 }
 

@@ -495,6 +495,7 @@ fn a_secret_file_that_cannot_be_used_is_found_at_build_time() {
 #[test]
 fn each_mistake_in_credentials_has_its_own_error() {
     let made = |credentials| HttpTokenProvider::with_service(credentials, Strict::default());
+    let app = |id, secret| ClientCredentials::new(id, secret).scope("a");
     let url = |url: &str| credentials().token_url(url);
     let twice = credentials().form_param("a", "1").form_param("a", "2");
     for (credentials, message) in [
@@ -511,16 +512,10 @@ fn each_mistake_in_credentials_has_its_own_error() {
         (url("https://u:hunter2@host/"), "user info"),
         (url("https://host:99999/"), "port"),
         (url("https://host/#hunter2"), "fragment"),
-        (ClientCredentials::new("", "s"), "client_id is empty"),
-        (
-            ClientCredentials::new(" \u{a0} ", "s"),
-            "client_id is blank",
-        ),
-        (ClientCredentials::new("a\nb", "s"), "client_id has control"),
-        (
-            ClientCredentials::new("id", "hunter2\n"),
-            "newline at its end",
-        ),
+        (app("", "s"), "client_id is empty"),
+        (app(" \u{a0} ", "s"), "client_id is blank"),
+        (app("a\nb", "s"), "client_id has control"),
+        (app("id", "hunter2\n"), "newline at its end"),
     ] {
         let error = made(credentials).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
