@@ -1,6 +1,6 @@
 //! Several organizations behind one client: the slug in a request's path selects the layer.
 //!
-//! [`OrganizationsLayer`] gets the [`OfficeRndAuthLayer`](crate::OfficeRndAuthLayer) of each organization from an
+//! [`OrganizationsLayer`] gets the [`OfficeRndAuthLayer`] of each organization from an
 //! [`OrganizationResolver`], and keeps it while it is in use. Allowed origins, rate limit, timeouts and the cache
 //! belong to that layer.
 
