@@ -18,13 +18,6 @@ use crate::service::OfficeRndAuth;
 ///
 /// Clones, and the services that it creates, share one [`TokenCache`].
 ///
-/// | constructor | for |
-/// |---|---|
-/// | `from_env` | one organization, with settings from environment variables |
-/// | [`new`](Self::new) | a [`TokenProvider`](crate::TokenProvider), such as [`HttpTokenProvider`](crate::HttpTokenProvider) |
-/// | [`builder`](Self::builder) | a provider, with settings that differ from the defaults |
-/// | [`from_cache`](Self::from_cache) | a second layer with different rules over one cache |
-///
 /// With [`OrganizationsLayer`](crate::organizations::OrganizationsLayer) one client serves several
 /// organizations, each with its own layer.
 ///

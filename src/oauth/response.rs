@@ -246,18 +246,8 @@ mod tests {
         for text in ["\" 3600 \"", "3.6e3", "\"+3600.9\""] {
             assert_eq!(seconds(text), Some(3600), "{text}");
         }
-        for text in [
-            "1e400",
-            "\"1e400\"",
-            "\"\"",
-            "\"soon\"",
-            "\"inf\"",
-            "\"NaN\"",
-            "\"0x10\"",
-            "true",
-            "[3600]",
-            "NaN",
-        ] {
+        let invalid = r#"1e400 "1e400" "" "soon" "inf" "NaN" "0x10" true [3600] NaN"#;
+        for text in invalid.split(' ') {
             assert_eq!(seconds(text), None, "{text}");
         }
     }
@@ -288,7 +278,7 @@ mod tests {
             (r#"{"access_token":17}"#, "wrong type"),
             (r#"{"access_token":"hunter2 x"}"#, "b64token"),
             (
-                r#"{"access_token":"a","access\u005ftoken":"b"}"#,
+                r#"{"access_token":"a","access_tok\u0065n":""}"#,
                 "duplicate",
             ),
             (r#"{"access_token":"a","token_type":""}"#, "not Bearer"),
@@ -313,17 +303,9 @@ mod tests {
             (401, r#"{"error":"invalid_grant"}"#, Denied),
             (401, r#"{"error":"unsupported_grant_type"}"#, Denied),
             (403, r#"{"error":"invalid_client"}"#, InvalidClient),
-            (
-                401,
-                r#"{"statusCode":401,"error":"Unauthorized"}"#,
-                InvalidClient,
-            ),
+            (401, r#"{"error":"Unauthorized"}"#, InvalidClient),
             (400, "", Denied),
-            (
-                400,
-                r#"{"error":"invalid_client","error":"invalid_scope"}"#,
-                Denied,
-            ),
+            (400, r#"{"error":"invalid_client","error":"x"}"#, Denied),
             (408, r#"{"error":"invalid_client"}"#, Transport),
             (429, r#"{"error":"invalid_client"}"#, RateLimited),
             (500, r#"{"error":"invalid_client"}"#, Transport),

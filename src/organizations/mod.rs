@@ -1,6 +1,6 @@
 //! Several organizations behind one client: the slug in a request's path selects the layer.
 //!
-//! [`OrganizationsLayer`] gets the [`OfficeRndAuthLayer`] of each organization from an
+//! [`OrganizationsLayer`] gets the [`OfficeRndAuthLayer`](crate::OfficeRndAuthLayer) of each organization from an
 //! [`OrganizationResolver`], and keeps it while it is in use. Allowed origins, rate limit, timeouts and the cache
 //! belong to that layer.
 
@@ -23,9 +23,9 @@ use crate::future::{Next, ResponseFuture};
 use crate::message::{AuthRequest, AuthResponse, skips_auth};
 use crate::observability::count_request;
 use crate::service::{refuse, take_ready};
-use crate::{BoxError, Error, OfficeRndAuthLayer, RetryUnauthorized, TokenStatus};
+use crate::{BoxError, RetryUnauthorized, TokenStatus};
 
-/// Sends each request through the [`OfficeRndAuthLayer`] of its organization.
+/// Sends each request through the [`OfficeRndAuthLayer`](crate::OfficeRndAuthLayer) of its organization.
 ///
 /// The organization is the `{slug}` of `/api/v1|v2/organizations/{slug}/...`, or the
 /// [`OrganizationSlug`] in the request's extensions. Clones share the organizations.
@@ -121,7 +121,7 @@ impl OrganizationsLayer {
         &self,
         chosen: Option<&OrganizationSlug>,
         path: &str,
-    ) -> Result<OfficeRndAuthLayer, Error> {
+    ) -> Result<crate::OfficeRndAuthLayer, crate::Error> {
         let slug = self.map.slug(chosen, path)?.into();
         Arc::clone(&self.map).find(slug).await
     }
