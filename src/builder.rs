@@ -197,18 +197,6 @@ impl OfficeRndAuthLayer {
 
     /// Returns a builder for a second layer over an existing cache. If a cache setting is set,
     /// [`build`](Builder::build) fails.
-    ///
-    /// ```
-    /// use officernd_auth::{OfficeRndAuthLayer, StaticToken, TokenCache};
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let cache = TokenCache::new(StaticToken::new("abc")?);
-    /// let strict = OfficeRndAuthLayer::from_cache(cache.clone()).build()?;
-    /// let proxy = OfficeRndAuthLayer::from_cache(cache).pass_foreign_origins().build()?;
-    /// # drop((strict, proxy));
-    /// # Ok(())
-    /// # }
-    /// ```
     pub fn from_cache(cache: TokenCache) -> Builder {
         Settings::default().over(Source::Cache(cache))
     }

@@ -24,8 +24,9 @@ pub type BoxError = tower::BoxError;
 /// use std::time::Duration;
 ///
 /// let error = Error::new(ErrorKind::RateLimited, "the token endpoint is busy")
-///     .with_retry_after(Duration::from_secs(20));
+///     .with_retry_after(Duration::from_millis(1_200));
 /// assert!(error.is_transient());
+/// assert_eq!(error.retry_after_seconds(), Some(2));
 ///
 /// let boxed: tower::BoxError = error.into();
 /// let found = Error::find(&boxed).map(Error::kind);
@@ -81,16 +82,6 @@ impl Error {
     /// Marks that no token request was sent, so that the error is not counted as a failure of the
     /// token endpoint. The next background fetch starts after [`retry_after`](Self::retry_after). A
     /// request may start one earlier if this fetch was in the background.
-    ///
-    /// ```
-    /// use officernd_auth::{Error, ErrorKind};
-    /// use std::time::Duration;
-    ///
-    /// let held = Error::new(ErrorKind::Store, "the token request of another process failed")
-    ///     .not_attempted()
-    ///     .with_retry_after(Duration::from_secs(4));
-    /// assert!(held.is_not_attempted());
-    /// ```
     #[must_use]
     pub fn not_attempted(mut self) -> Self {
         self.inner_mut().not_attempted = true;
@@ -140,15 +131,6 @@ impl Error {
 
     /// Returns [`retry_after`](Self::retry_after) in whole seconds, rounded up, for a `Retry-After`
     /// header (RFC 9110 section 10.2.3).
-    ///
-    /// ```
-    /// use officernd_auth::{Error, ErrorKind};
-    /// use std::time::Duration;
-    ///
-    /// let error = Error::new(ErrorKind::RateLimited, "later")
-    ///     .with_retry_after(Duration::from_millis(1_200));
-    /// assert_eq!(error.retry_after_seconds(), Some(2));
-    /// ```
     #[must_use]
     pub fn retry_after_seconds(&self) -> Option<u64> {
         let after = self.inner.retry_after?;
@@ -169,13 +151,6 @@ impl Error {
     }
 
     /// Finds this crate's error in any error, such as anyhow's, eyre's or reqwest-middleware's.
-    ///
-    /// ```
-    /// use officernd_auth::{Error, ErrorKind};
-    ///
-    /// let io = std::io::Error::other(Error::new(ErrorKind::Timeout, "late"));
-    /// assert_eq!(Error::find_in(&io).map(Error::kind), Some(ErrorKind::Timeout));
-    /// ```
     #[must_use]
     pub fn find_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
         chain(error).find_map(|error| error.downcast_ref())

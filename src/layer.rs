@@ -89,24 +89,6 @@ impl OfficeRndAuthLayer {
     /// Sends one request through `inner`, which must be ready, like a service of this layer.
     ///
     /// Use it in a service that selects a layer for each request: it clones neither of them.
-    ///
-    /// ```
-    /// use http::{Request, Response};
-    /// use officernd_auth::{BoxError, OfficeRndAuthLayer, StaticToken};
-    /// use tower::{ServiceExt, service_fn};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), BoxError> {
-    /// let layer = OfficeRndAuthLayer::new(StaticToken::new("abc")?);
-    /// let mut inner = service_fn(|request: Request<()>| async move {
-    ///     Ok::<_, BoxError>(Response::new(request.headers().len()))
-    /// });
-    /// let request = Request::get("https://app.officernd.com/").body(())?;
-    /// let response = layer.call(inner.ready().await?, request).await?;
-    /// assert_eq!(*response.body(), 1);
-    /// # Ok(())
-    /// # }
-    /// ```
     #[inline]
     pub fn call<S, Req>(&self, inner: &mut S, request: Req) -> ResponseFuture<S::Future, S, Req>
     where

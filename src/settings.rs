@@ -226,13 +226,6 @@ impl Settings {
     ///
     /// Returns [`ConfigError::Setting`] with the name of the setting that is missing, invalid, or set
     /// both as a value and as a file.
-    ///
-    /// ```
-    /// use officernd_auth::Settings;
-    ///
-    /// let error = Settings::default().credentials().unwrap_err();
-    /// assert_eq!(error.to_string(), "client_id (or client_id_file) is not set");
-    /// ```
     pub fn credentials(&self) -> Result<ClientCredentials, ConfigError> {
         let id = self.client_id.clone().map(Secret::from);
         let id = self.part(("client_id", id), ("client_id_file", &self.client_id_file))?;

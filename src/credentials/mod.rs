@@ -146,15 +146,6 @@ impl ClientCredentials {
     /// The file is read when the provider is created and again before each token request, so a rotated
     /// secret needs no restart. To rotate the app itself, put the id into a file, too. While a file
     /// cannot be read, the last credentials that could be read stay in use.
-    ///
-    /// ```
-    /// use officernd_auth::ClientCredentials;
-    ///
-    /// let credentials = ClientCredentials::new("", "")
-    ///     .id_from_file("/run/secrets/officernd/client-id")
-    ///     .secret_from_file("/run/secrets/officernd/client-secret");
-    /// # drop(credentials);
-    /// ```
     #[must_use]
     pub fn secret_from_file(mut self, path: impl Into<PathBuf>) -> Self {
         let (id, _) = self.source.into_parts();
