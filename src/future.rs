@@ -190,6 +190,16 @@ fn names_insufficient_scope(headers: &HeaderMap) -> bool {
 
 impl<F, S, Req> fmt::Debug for ResponseFuture<F, S, Req> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+        let state = match &self.state {
+            State::Sent { .. } => "sent",
+            State::Unsent { call } => match (&call.next, &call.held) {
+                (Some(_), Some(_)) => "waiting",
+                (Some(_), None) => "refused",
+                (None, _) => "completed",
+            },
+        };
+        f.debug_struct("ResponseFuture")
+            .field("state", &state)
+            .finish()
     }
 }
