@@ -1,6 +1,4 @@
 //! Sets up a layer: [`Builder`], and the constructors of [`OfficeRndAuthLayer`].
-//!
-//! The composition root: the only module that depends on all others.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,10 +13,8 @@ use crate::provider::{DynProvider, TokenProvider};
 use crate::rate_limit::RateLimit;
 use crate::settings::Settings;
 
-/// Builds an [`OfficeRndAuthLayer`].
-///
-/// The layer gets a new cache ([`OfficeRndAuthLayer::builder`]), or an existing one
-/// ([`from_cache`](OfficeRndAuthLayer::from_cache)), which has its settings already.
+/// Builds an [`OfficeRndAuthLayer`], with a new cache ([`OfficeRndAuthLayer::builder`]) or over an
+/// existing one ([`OfficeRndAuthLayer::from_cache`]).
 ///
 /// ```
 /// use officernd_auth::{OfficeRndAuthLayer, StaticToken};
@@ -40,7 +36,7 @@ pub struct Builder {
     rate_limit: Option<RateLimit>,
     clock: Arc<dyn Clock>,
     source: Source,
-    /// A setting of the cache that was set.
+    /// The name of a cache setting that was set.
     cache_setting: Option<&'static str>,
 }
 
@@ -60,15 +56,14 @@ impl Builder {
     ///
     /// `https://*.domain` matches every host below the domain at any depth, but not the domain itself.
     /// Avoid `https://*.officernd.com`: it includes the member portal of every customer
-    /// (`https://<customer>.officernd.com`), and help and marketing sites that other companies run. A URL
-    /// from user input, or a redirect, could then send the token to one of them.
+    /// (`https://<customer>.officernd.com`), and help and marketing sites that other companies run.
     pub fn allow_origin(mut self, origin: &str) -> Self {
         self.settings.allow_origins.push(origin.to_owned());
         self
     }
 
-    /// Sends the token to every https host. A redirect or a URL from user input can then carry it
-    /// anywhere.
+    /// Sends the token to every https host. A redirect or a URL from user input can then send it to any
+    /// server.
     pub fn allow_any_https_origin(mut self) -> Self {
         self.any_https_origin = true;
         self
@@ -135,8 +130,8 @@ impl Builder {
     }
 
     /// Sets whether a timer refreshes the token while there are no requests. The timer starts when the
-    /// cache is created, or at its first call if that was outside a tokio runtime, and ends with the last
-    /// handle of the cache. Default: `false`.
+    /// cache is created, or at its first call if that was outside a tokio runtime. It ends when the last
+    /// handle of the cache is dropped. Default: `false`.
     pub fn keep_warm(mut self, keep_warm: bool) -> Self {
         self.cache_setting = Some("keep_warm");
         self.settings.keep_warm = keep_warm;
@@ -154,8 +149,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// Returns [`ConfigError::Setting`] for an invalid origin, a number out of its range, or a setting of
-    /// the cache over an existing cache.
+    /// Returns [`ConfigError::Setting`] for an invalid origin, a number out of its range, or a cache
+    /// setting over an existing cache.
     pub fn build(self) -> Result<OfficeRndAuthLayer, ConfigError> {
         self.settings.check()?;
         let mut policy = self.settings.policy()?;
@@ -163,7 +158,7 @@ impl Builder {
         let cache = match (self.source, self.cache_setting) {
             (Source::Cache(cache), None) => cache,
             (Source::Cache(_), Some(name)) => {
-                let problem = "belongs to the cache: set it where the cache is made";
+                let problem = "belongs to the cache; set it where the cache is created";
                 return Err(ConfigError::setting(name, problem));
             }
             (Source::Provider(provider), _) => {
@@ -176,7 +171,7 @@ impl Builder {
 }
 
 impl OfficeRndAuthLayer {
-    /// Builds a layer with the settings of the environment, as [`Settings::from_env`] reads them:
+    /// Builds a layer from environment variables, like [`Settings::from_env`]:
     /// `OFFICERND_CLIENT_ID`, `OFFICERND_CLIENT_SECRET`, `OFFICERND_SCOPES` and others.
     ///
     /// # Errors
@@ -188,8 +183,8 @@ impl OfficeRndAuthLayer {
         Settings::from_env()?.layer()
     }
 
-    /// Creates a layer with every setting at its default: the token goes to `https://app.officernd.com`
-    /// and `https://hybrid.officernd.com` only.
+    /// Creates a layer with default settings: the token goes to `https://app.officernd.com` and
+    /// `https://hybrid.officernd.com` only.
     #[must_use]
     pub fn new(provider: impl TokenProvider) -> Self {
         Self::over_cache(TokenCache::new(provider), Policy::default())
@@ -200,27 +195,15 @@ impl OfficeRndAuthLayer {
         Settings::default().builder(provider)
     }
 
-    /// Returns a builder for a layer over an existing cache, to share its token under another policy. A
-    /// setting of the cache there is an error of [`build`](Builder::build).
-    ///
-    /// ```
-    /// use officernd_auth::{OfficeRndAuthLayer, StaticToken, TokenCache};
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let cache = TokenCache::new(StaticToken::new("abc")?);
-    /// let strict = OfficeRndAuthLayer::from_cache(cache.clone()).build()?;
-    /// let proxy = OfficeRndAuthLayer::from_cache(cache).pass_foreign_origins().build()?;
-    /// # drop((strict, proxy));
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// Returns a builder for a second layer over an existing cache. If a cache setting is set,
+    /// [`build`](Builder::build) fails.
     pub fn from_cache(cache: TokenCache) -> Builder {
         Settings::default().over(Source::Cache(cache), None)
     }
 }
 
 impl Settings {
-    /// Builds the layer that these settings describe.
+    /// Builds a layer with these settings.
     ///
     /// # Errors
     ///
@@ -231,7 +214,7 @@ impl Settings {
         self.builder(provider).build()
     }
 
-    /// Returns a builder with these settings over a provider of your own. The
+    /// Returns a builder with these settings over your own provider. The
     /// [`credentials`](Self::credentials) in the settings are not used.
     pub fn builder(&self, provider: impl TokenProvider) -> Builder {
         let rate_limit = self.rate_limit().or_else(|| provider.rate_limit());
@@ -240,7 +223,7 @@ impl Settings {
 
     fn over(&self, source: Source, rate_limit: Option<RateLimit>) -> Builder {
         let mut settings = self.clone();
-        // A builder needs no credentials, and so keeps none.
+        // The provider has the credentials; a second copy is not needed.
         settings.client_id = None;
         settings.client_secret = None;
         Builder {

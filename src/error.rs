@@ -1,16 +1,14 @@
-//! The error of a running layer, and that of its setup.
-
-mod config;
-mod kind;
+//! The error of a request, and the error of a setup.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::iter::successors;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::config::ConfigError;
-pub use self::kind::ErrorKind;
+use serde::{Deserialize, Serialize};
 
 /// tower's boxed error, [`tower::BoxError`]: the error type of the service.
 pub type BoxError = tower::BoxError;
@@ -26,8 +24,9 @@ pub type BoxError = tower::BoxError;
 /// use std::time::Duration;
 ///
 /// let error = Error::new(ErrorKind::RateLimited, "the token endpoint is busy")
-///     .with_retry_after(Duration::from_secs(20));
+///     .with_retry_after(Duration::from_millis(1_200));
 /// assert!(error.is_transient());
+/// assert_eq!(error.retry_after_seconds(), Some(2));
 ///
 /// let boxed: tower::BoxError = error.into();
 /// let found = Error::find(&boxed).map(Error::kind);
@@ -50,7 +49,7 @@ struct Inner {
 }
 
 impl Error {
-    /// Makes an error of this kind. The message goes to logs: no secrets in it.
+    /// Creates an error of this kind. The message goes to logs, so it must not contain a secret.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
@@ -73,7 +72,7 @@ impl Error {
         self
     }
 
-    /// Sets the cause. Its `Display` goes to logs.
+    /// Sets the cause. Its `Display` goes to logs, so it must not contain a secret.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.inner_mut().source = Some(Arc::from(source.into()));
@@ -83,16 +82,6 @@ impl Error {
     /// Marks that no token request was sent, so that the error is not counted as a failure of the
     /// token endpoint. The next background fetch starts after [`retry_after`](Self::retry_after). A
     /// request may start one earlier if this fetch was in the background.
-    ///
-    /// ```
-    /// use officernd_auth::{Error, ErrorKind};
-    /// use std::time::Duration;
-    ///
-    /// let held = Error::new(ErrorKind::Store, "another process's request has failed")
-    ///     .not_attempted()
-    ///     .with_retry_after(Duration::from_secs(4));
-    /// assert!(held.is_not_attempted());
-    /// ```
     #[must_use]
     pub fn not_attempted(mut self) -> Self {
         self.inner_mut().not_attempted = true;
@@ -105,8 +94,8 @@ impl Error {
         self.inner.not_attempted
     }
 
-    /// Marks whether the connection for the token request was never made: the request takes no
-    /// place of the rate limit.
+    /// Marks whether no connection was made: the token request then does not count towards the
+    /// rate limit.
     pub(crate) fn mark_unsent(mut self, unsent: bool) -> Self {
         self.inner_mut().unsent = unsent;
         self
@@ -116,18 +105,8 @@ impl Error {
         self.inner.unsent
     }
 
-    /// Sets the longest backoff after this error: something other than the token endpoint may
-    /// bring a token sooner.
-    ///
-    /// ```
-    /// use officernd_auth::{Error, ErrorKind};
-    /// use std::time::Duration;
-    ///
-    /// // A human may correct the secret any moment.
-    /// let refused = Error::new(ErrorKind::InvalidClient, "the secret is wrong")
-    ///     .with_max_backoff(Duration::from_secs(5));
-    /// # drop(refused);
-    /// ```
+    /// Sets the longest backoff after this error, for a cause that may be removed at any time, such
+    /// as a wrong secret in a file.
     #[must_use]
     pub fn with_max_backoff(mut self, longest: Duration) -> Self {
         self.inner_mut().max_backoff = Some(longest);
@@ -152,15 +131,6 @@ impl Error {
 
     /// Returns [`retry_after`](Self::retry_after) in whole seconds, rounded up, for a `Retry-After`
     /// header (RFC 9110 section 10.2.3).
-    ///
-    /// ```
-    /// use officernd_auth::{Error, ErrorKind};
-    /// use std::time::Duration;
-    ///
-    /// let error = Error::new(ErrorKind::RateLimited, "later")
-    ///     .with_retry_after(Duration::from_millis(1_200));
-    /// assert_eq!(error.retry_after_seconds(), Some(2));
-    /// ```
     #[must_use]
     pub fn retry_after_seconds(&self) -> Option<u64> {
         let after = self.inner.retry_after?;
@@ -170,7 +140,7 @@ impl Error {
     /// Returns `true` if the same call may succeed later without any change.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        self.kind().is_transient()
+        self.inner.kind.is_transient()
     }
 
     /// Finds this crate's error in what a tower stack returned: the error itself, one of its
@@ -181,29 +151,9 @@ impl Error {
     }
 
     /// Finds this crate's error in any error, such as anyhow's, eyre's or reqwest-middleware's.
-    ///
-    /// ```
-    /// use officernd_auth::{Error, ErrorKind};
-    ///
-    /// let io = std::io::Error::other(Error::new(ErrorKind::Timeout, "late"));
-    /// assert_eq!(Error::find_in(&io).map(Error::kind), Some(ErrorKind::Timeout));
-    /// ```
     #[must_use]
     pub fn find_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
-        let mut next = Some(error);
-        // A chain of sources may be a cycle.
-        for _ in 0..64 {
-            let error = next?;
-            if let Some(found) = error.downcast_ref::<Self>() {
-                return Some(found);
-            }
-            // `io::Error::source` skips the error that it wraps.
-            next = match error.downcast_ref().and_then(io::Error::get_ref) {
-                Some(wrapped) => Some(wrapped),
-                None => error.source(),
-            };
-        }
-        None
+        chain(error).find_map(|error| error.downcast_ref())
     }
 
     fn inner_mut(&mut self) -> &mut Inner {
@@ -222,24 +172,187 @@ impl fmt::Display for Error {
 }
 
 /// Prints the message, the kind and the causes, because a `main` that returns the error prints its
-/// `Debug`. `{:#?}` shows the fields.
+/// `Debug`.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if f.alternate() {
-            return f
-                .debug_struct("Error")
-                .field("kind", &self.inner.kind)
-                .field("message", &self.inner.message)
-                .field("retry_after", &self.inner.retry_after)
-                .field("source", &self.inner.source)
-                .finish();
-        }
         write!(f, "{self} [{}]", self.inner.kind)?;
         write_causes(f, self)
     }
 }
 
-/// Shows any error with its causes, on one line of a log.
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.inner.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// The kind of an [`Error`]. [guide::troubleshooting](crate::guide::troubleshooting) has causes and fixes.
+///
+/// ```
+/// use officernd_auth::{Error, ErrorKind};
+///
+/// let error = Error::new(ErrorKind::InvalidScope, "no such scope");
+/// assert_eq!(error.kind(), ErrorKind::InvalidScope);
+/// assert!(!error.is_transient());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The client id or secret is wrong (RFC 6749 section 5.2 `invalid_client`).
+    InvalidClient,
+    /// A scope is unknown or not granted to the app (`invalid_scope`).
+    InvalidScope,
+    /// The server refused the token request for another permanent reason (`unauthorized_client`,
+    /// `invalid_grant`, `invalid_request`, another 4xx).
+    Denied,
+    /// The server answered 429, or the [`RateLimit`](crate::RateLimit) is used up.
+    RateLimited,
+    /// No token arrived within a time limit.
+    Timeout,
+    /// No complete response arrived: DNS, connection, TLS, reset, 5xx, 408.
+    Transport,
+    /// The response is not a valid token response (RFC 6749 section 5.1).
+    Malformed,
+    /// The request goes to an origin that is not allowed to receive the token.
+    ForeignOrigin,
+    /// The request would send the token over plain http.
+    InsecureOrigin,
+    /// The request has no organization, or one without credentials
+    /// ([`organizations`](crate::organizations) only).
+    Organization,
+    /// The shared token store failed.
+    Store,
+    /// There is no tokio runtime to fetch a token on. In a runtime without timers (`enable_time`)
+    /// tokio panics in the caller's task.
+    Runtime,
+}
+
+impl ErrorKind {
+    /// Returns `true` if the same call may succeed later without any change.
+    #[must_use]
+    pub const fn is_transient(self) -> bool {
+        matches!(
+            self,
+            Self::RateLimited | Self::Timeout | Self::Transport | Self::Malformed | Self::Store
+        )
+    }
+
+    /// Returns the stable name, as in logs, metrics and [`TokenStatus`](crate::TokenStatus).
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidClient => "invalid_client",
+            Self::InvalidScope => "invalid_scope",
+            Self::Denied => "denied",
+            Self::RateLimited => "rate_limited",
+            Self::Timeout => "timeout",
+            Self::Transport => "transport",
+            Self::Malformed => "malformed",
+            Self::ForeignOrigin => "foreign_origin",
+            Self::InsecureOrigin => "insecure_origin",
+            Self::Organization => "organization",
+            Self::Store => "store",
+            Self::Runtime => "runtime",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An error in the configuration. It never shows a secret.
+///
+/// ```
+/// use officernd_auth::{ConfigError, OfficeRndAuthLayer, StaticToken};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let builder = OfficeRndAuthLayer::builder(StaticToken::new("abc")?);
+/// let error = builder.jitter(7.0).build().unwrap_err();
+/// assert!(matches!(error, ConfigError::Setting { name: "jitter", .. }));
+/// assert_eq!(error.to_string(), "jitter is not between 0.0 and 1.0");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A setting is missing, invalid, or contradicts another.
+    #[non_exhaustive]
+    Setting {
+        /// The name of the setting or of its environment variable.
+        name: &'static str,
+        /// Why the setting was rejected.
+        problem: String,
+    },
+    /// The file of a client id or a client secret cannot be used.
+    #[non_exhaustive]
+    File {
+        /// `client_id` or `client_secret`.
+        name: &'static str,
+        /// The path of the file.
+        path: PathBuf,
+        /// Why the file was rejected.
+        problem: String,
+    },
+    /// The HTTP client of the token endpoint could not be built.
+    #[non_exhaustive]
+    Client {
+        /// What the client reported.
+        problem: String,
+    },
+}
+
+impl ConfigError {
+    pub(crate) fn setting(name: &'static str, problem: impl Into<String>) -> Self {
+        let problem = problem.into();
+        Self::Setting { name, problem }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setting { name, problem } => write!(f, "{name} {problem}"),
+            Self::File {
+                name,
+                path,
+                problem,
+            } => write!(f, "the {name} file {} {problem}", path.display()),
+            Self::Client { problem } => {
+                write!(f, "the HTTP client of the token endpoint: {problem}")
+            }
+        }
+    }
+}
+
+impl StdError for ConfigError {}
+
+/// Prints the message, because a `main` that returns the error prints its `Debug`.
+impl fmt::Debug for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Returns an error and its causes, of which there are at most 64: they may be a cycle.
+pub(crate) fn chain<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    // `io::Error::source` skips the error that it wraps.
+    let next = |&error: &&'a (dyn StdError + 'static)| -> Option<&'a (dyn StdError + 'static)> {
+        match error.downcast_ref().and_then(io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        }
+    };
+    successors(Some(error), next).take(64)
+}
+
+/// Prints an error and its causes on one line.
 pub(crate) struct WithCauses<'a>(pub(crate) &'a (dyn StdError + 'static));
 
 impl fmt::Display for WithCauses<'_> {
@@ -250,20 +363,10 @@ impl fmt::Display for WithCauses<'_> {
 }
 
 fn write_causes(f: &mut fmt::Formatter<'_>, error: &(dyn StdError + 'static)) -> fmt::Result {
-    let mut next = error.source();
-    // A chain of sources may be a cycle.
-    for _ in 0..16 {
-        let Some(source) = next else { break };
-        write!(f, ": {source}")?;
-        next = source.source();
-    }
-    Ok(())
-}
-
-impl StdError for Error {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.inner.source.as_deref().map(|source| source as _)
-    }
+    // An `io::Error` prints the error that it wraps: `chain` would print it twice.
+    let causes = successors(error.source(), |&cause| cause.source());
+    // The causes may be a cycle.
+    causes.take(16).try_for_each(|cause| write!(f, ": {cause}"))
 }
 
 #[cfg(test)]
@@ -271,7 +374,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nearest_error_of_ours_is_found_also_inside_io_errors() {
+    fn the_outermost_error_of_this_crate_is_found_even_inside_io_errors() {
         let find = |error: BoxError| Error::find(&error).map(Error::kind);
         let late = || io::Error::other(Error::new(ErrorKind::Timeout, "late"));
         let outer = Error::new(ErrorKind::Store, "outer").with_source(late());
@@ -291,7 +394,6 @@ mod tests {
             format!("{error:?}"),
             "the token request failed (retry after 1 s) [transport]: connection refused"
         );
-        assert!(format!("{error:#?}").contains("kind: Transport"));
         let missing = ConfigError::setting("X", "is not set");
         assert_eq!(format!("{missing:?}"), missing.to_string());
     }

@@ -1,4 +1,4 @@
-//! The response of the service.
+//! The response future of the services.
 
 use std::fmt;
 use std::future::{Future, ready};
@@ -13,34 +13,33 @@ use tower_service::Service;
 
 use crate::cache::{Token, TokenCache};
 use crate::error::{BoxError, Error};
+use crate::layer::OfficeRndAuthLayer;
 use crate::message::{AuthRequest, AuthResponse, TokenRejected};
 
 pin_project! {
-    /// The response of an [`OfficeRndAuth`](crate::OfficeRndAuth) service.
+    /// The response future of [`OfficeRndAuth`](crate::OfficeRndAuth) and of
+    /// [`OrganizationsAuth`](crate::organizations::OrganizationsAuth).
     ///
-    /// Holds the inner future itself, unboxed, if the token was available. `Send` when the inner
-    /// service, its future and the request are.
+    /// Holds the inner future unboxed if the token was available. It is `Send` if the inner
+    /// service, its future and the request are. Name it as the future of a service of your own:
     ///
     /// ```
     /// use officernd_auth::OfficeRndAuth;
     /// use officernd_auth::middleware::ResponseFuture;
     ///
-    /// fn call<S, Req>(
-    ///     client: &mut OfficeRndAuth<S>,
-    ///     request: Req,
-    /// ) -> ResponseFuture<S::Future, S, Req>
+    /// type Request = http::Request<String>;
+    /// type Future<S> = ResponseFuture<<S as tower::Service<Request>>::Future, S, Request>;
+    ///
+    /// fn call<S>(client: &mut OfficeRndAuth<S>, request: Request) -> Future<S>
     /// where
-    ///     S: tower::Service<Req, Response = http::Response<()>> + Clone,
+    ///     S: tower::Service<Request, Response = http::Response<()>> + Clone,
     ///     S::Error: Into<tower::BoxError>,
-    ///     Req: officernd_auth::middleware::AuthRequest,
     /// {
-    ///     use tower::Service;
-    ///     client.call(request)
+    ///     tower::Service::call(client, request)
     /// }
     /// ```
-    // `F` is `S::Future`. Named, since a bound here, or a projection, makes the
-    // compiler prove it anew for every task that holds the future, and fail for
-    // errors that are boxed (rust-lang/rust#102211).
+    // `F` is `S::Future`. As a projection, or with a bound, tasks that hold the future fail to
+    // compile if their errors are boxed (rust-lang/rust#102211).
     pub struct ResponseFuture<F, S, Req> {
         #[pin]
         state: State<F, S, Req>,
@@ -51,20 +50,27 @@ pin_project! {
     #[project = StateProj]
     enum State<F, S, Req> {
         Sent { #[pin] inner: F, token: Option<Arc<Token>> },
-        // Boxed: rare, and must not make every hit's future large.
+        // Boxed: rare, and would enlarge the future of every hit.
         Unsent { call: Box<Unsent<S, Req>> },
     }
 }
 
-/// A request that waits for its token, or is refused.
+/// A request that waits, or is refused.
 struct Unsent<S, Req> {
     /// `None` once it has ended.
-    token: Option<Acquire>,
+    next: Option<BoxFuture<Result<Next, Error>>>,
     /// The request and the service readied for it, unless it is refused.
     held: Option<(S, Req)>,
 }
 
-pub(crate) type Acquire = Pin<Box<dyn Future<Output = Result<Arc<Token>, Error>> + Send>>;
+/// What a request waits for.
+pub(crate) enum Next {
+    Token(Arc<Token>),
+    /// The layer of its organization, which sends it.
+    Layer(OfficeRndAuthLayer),
+}
+
+pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 impl<F, S, Req> ResponseFuture<F, S, Req> {
     pub(crate) fn sent(inner: F, token: Option<Arc<Token>>) -> Self {
@@ -73,8 +79,8 @@ impl<F, S, Req> ResponseFuture<F, S, Req> {
     }
 
     #[cold]
-    pub(crate) fn waiting(token: Acquire, service: S, request: Req) -> Self {
-        Self::unsent(token, Some((service, request)))
+    pub(crate) fn waiting(next: BoxFuture<Result<Next, Error>>, service: S, request: Req) -> Self {
+        Self::unsent(next, Some((service, request)))
     }
 
     #[cold]
@@ -82,9 +88,9 @@ impl<F, S, Req> ResponseFuture<F, S, Req> {
         Self::unsent(Box::pin(ready(Err(error))), None)
     }
 
-    fn unsent(token: Acquire, held: Option<(S, Req)>) -> Self {
-        let token = Some(token);
-        let call = Box::new(Unsent { token, held });
+    fn unsent(next: BoxFuture<Result<Next, Error>>, held: Option<(S, Req)>) -> Self {
+        let next = Some(next);
+        let call = Box::new(Unsent { next, held });
         let state = State::Unsent { call };
         Self { state }
     }
@@ -93,30 +99,35 @@ impl<F, S, Req> ResponseFuture<F, S, Req> {
 type Sent<S, Req> = State<<S as Service<Req>>::Future, S, Req>;
 
 impl<S, Req> Unsent<S, Req> {
-    /// Sends the request once its token is there.
+    /// Sends the request once its token or its layer is available.
     #[cold]
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<Sent<S, Req>, Error>>
     where
-        S: Service<Req>,
+        S: Service<Req> + Clone,
         Req: AuthRequest,
     {
-        let Some(token) = &mut self.token else {
-            // Polled after completion: the caller's mistake. Stay pending.
+        let Some(next) = &mut self.next else {
+            // The caller polls after completion.
             return Poll::Pending;
         };
-        let acquired = task::ready!(token.as_mut().poll(cx));
-        self.token = None;
+        let next = task::ready!(next.as_mut().poll(cx));
+        self.next = None;
         // On failure the readied service is dropped here, with its permit.
         let held = self.held.take();
-        let token = acquired?;
+        let next = next?;
         let Some((mut service, mut request)) = held else {
             return Poll::Pending;
         };
-        let value = token.value().clone();
-        request.headers_mut().insert(AUTHORIZATION, value);
-        Poll::Ready(Ok(State::Sent {
-            inner: service.call(request),
-            token: Some(token),
+        Poll::Ready(Ok(match next {
+            Next::Token(token) => {
+                let value = token.value().clone();
+                request.headers_mut().insert(AUTHORIZATION, value);
+                State::Sent {
+                    inner: service.call(request),
+                    token: Some(token),
+                }
+            }
+            Next::Layer(layer) => layer.call(&mut service, request).state,
         }))
     }
 }
@@ -124,7 +135,7 @@ impl<S, Req> Unsent<S, Req> {
 impl<F, S, Req, Res, E> Future for ResponseFuture<F, S, Req>
 where
     F: Future<Output = Result<Res, E>>,
-    S: Service<Req, Future = F>,
+    S: Service<Req, Future = F> + Clone,
     Res: AuthResponse,
     E: Into<BoxError>,
     Req: AuthRequest,
@@ -157,7 +168,7 @@ where
 /// Handles a 401 to our token: reports it to the cache, and marks the response.
 #[cold]
 fn unauthorized<R: AuthResponse>(response: &mut R, token: Arc<Token>) {
-    // A new token does not bring a missing scope (RFC 6750 section 3.1).
+    // A new token does not add a missing scope (RFC 6750 section 3.1).
     if names_insufficient_scope(response.headers()) {
         return;
     }
@@ -181,8 +192,8 @@ impl<F, S, Req> fmt::Debug for ResponseFuture<F, S, Req> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::Sent { .. } => "sent",
-            State::Unsent { call } => match (&call.token, &call.held) {
-                (Some(_), Some(_)) => "waiting for a token",
+            State::Unsent { call } => match (&call.next, &call.held) {
+                (Some(_), Some(_)) => "waiting",
                 (Some(_), None) => "refused",
                 (None, _) => "completed",
             },

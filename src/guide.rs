@@ -1,4 +1,9 @@
-//! Longer pages: the order of layers, what is observable, and which faults are survived.
+//! Longer pages: troubleshooting, the order of layers, observability, and faults of a token endpoint.
+
+#[cfg(not(doctest))]
+pub mod troubleshooting {
+    #![doc = include_str!("../docs/troubleshooting.md")]
+}
 
 #[cfg(any(not(doctest), feature = "testing"))]
 #[cfg_attr(docsrs, doc(auto_cfg = false))]

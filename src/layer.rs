@@ -14,19 +14,12 @@ use crate::origin::Policy;
 use crate::retry::RetryUnauthorized;
 use crate::service::OfficeRndAuth;
 
-/// Puts a live bearer token on every request.
+/// Puts a bearer token on every request.
 ///
-/// Clones, and the services that it makes, share one [`TokenCache`].
+/// Clones, and the services that it creates, share one [`TokenCache`].
 ///
-/// | constructor | for |
-/// |---|---|
-/// | `from_env` | one organization, with settings from environment variables |
-/// | [`new`](Self::new) | a [`TokenProvider`](crate::TokenProvider), such as [`HttpTokenProvider`](crate::HttpTokenProvider) |
-/// | [`builder`](Self::builder) | a provider, with settings that differ from the defaults |
-/// | [`from_cache`](Self::from_cache) | a second layer, with other rules, over the same token |
-///
-/// [`OrganizationsLayer`](crate::organizations::OrganizationsLayer) serves several organizations
-/// through one client, each with a layer of its own.
+/// With [`OrganizationsLayer`](crate::organizations::OrganizationsLayer) one client serves several
+/// organizations, each with its own layer.
 ///
 /// # Where it goes in a stack
 ///
@@ -43,7 +36,7 @@ use crate::service::OfficeRndAuth;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), BoxError> {
-/// // Stands for the HTTP client.
+/// // Stands in for the HTTP client.
 /// let client = service_fn(|request: Request<()>| async move {
 ///     assert_eq!(request.headers()[AUTHORIZATION], "Bearer abc");
 ///     Ok::<_, Infallible>(Response::new(()))
@@ -68,7 +61,7 @@ impl OfficeRndAuthLayer {
         Self { shared }
     }
 
-    /// Returns the cache behind the layer: for readiness, warm-up, another layer.
+    /// Returns the layer's cache, for a readiness probe, a warm-up or a second layer.
     #[must_use]
     pub fn cache(&self) -> &TokenCache {
         &self.shared.cache
@@ -76,40 +69,17 @@ impl OfficeRndAuthLayer {
 
     /// Stacks [`RetryUnauthorized`] above this layer: a request that is answered 401 is replayed
     /// once, with the new token.
-    ///
-    /// ```
-    /// use officernd_auth::{OfficeRndAuthLayer, StaticToken};
-    /// use tower::ServiceBuilder;
-    ///
-    /// # fn main() -> Result<(), officernd_auth::Error> {
-    /// let layer = OfficeRndAuthLayer::new(StaticToken::new("abc")?).with_retry();
-    /// let stack = ServiceBuilder::new().layer(layer);
-    /// # drop(stack);
-    /// # Ok(())
-    /// # }
-    /// ```
     #[must_use]
     pub fn with_retry(self) -> Stack<Self, RetryLayer<RetryUnauthorized>> {
         Stack::new(self, RetryLayer::new(RetryUnauthorized::new()))
     }
 
-    /// Wraps an HTTP client, like [`Layer::layer`], and has the compiler check that the two fit: a
-    /// client of an unsupported type or version is one error, in this line.
-    ///
-    /// ```
-    /// use officernd_auth::{OfficeRndAuthLayer, StaticToken};
-    ///
-    /// # fn main() -> Result<(), officernd_auth::Error> {
-    /// let layer = OfficeRndAuthLayer::new(StaticToken::new("abc")?);
-    /// # #[cfg(feature = "reqwest")]
-    /// let client = layer.client(reqwest::Client::new());
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// Wraps an HTTP client, like [`Layer::layer`]. An unsupported client is a single compile error
+    /// in the line of this call.
     pub fn client<S, Req>(&self, http_client: S) -> OfficeRndAuth<S>
     where
         S: Service<Req> + Clone,
-        // Not `S::Response: AuthResponse` too: a wrong client would be two errors.
+        // A bound on `S::Response` too would make two errors of a wrong client.
         S::Error: Into<BoxError>,
         Req: AuthRequest,
     {
@@ -118,25 +88,7 @@ impl OfficeRndAuthLayer {
 
     /// Sends one request through `inner`, which must be ready, like a service of this layer.
     ///
-    /// For a service that selects a layer for each request: it needs no clone of either.
-    ///
-    /// ```
-    /// use http::{Request, Response};
-    /// use officernd_auth::{BoxError, OfficeRndAuthLayer, StaticToken};
-    /// use tower::{ServiceExt, service_fn};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), BoxError> {
-    /// let layer = OfficeRndAuthLayer::new(StaticToken::new("abc")?);
-    /// let mut inner = service_fn(|request: Request<()>| async move {
-    ///     Ok::<_, BoxError>(Response::new(request.headers().len()))
-    /// });
-    /// let request = Request::get("https://app.officernd.com/").body(())?;
-    /// let response = layer.call(inner.ready().await?, request).await?;
-    /// assert_eq!(*response.body(), 1);
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// Use it in a service that selects a layer for each request: it clones neither of them.
     #[inline]
     pub fn call<S, Req>(&self, inner: &mut S, request: Req) -> ResponseFuture<S::Future, S, Req>
     where
@@ -157,8 +109,8 @@ impl<S> Layer<S> for OfficeRndAuthLayer {
 
 /// The state that a layer and its services share.
 ///
-/// On cache lines of its own, away from the count of its clones: a service that is cloned for every
-/// request writes that count, and all services read this.
+/// Aligned to cache lines of its own, apart from its reference count: a service that is cloned for
+/// every request writes the count, and all services read this.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Shared {

@@ -1,10 +1,8 @@
 //! Tower middleware that keeps an [OfficeRnD] OAuth 2.0 token ready and puts it on every request.
 //!
-//! OfficeRnD's token endpoint takes five requests a minute, failed ones included, and a token is valid for an hour. This
-//! crate fetches one token, refreshes it in the background before it expires, and never sends two token requests at once.
-//! A request that finds a token takes no lock and, for `http::Request`, allocates nothing.
-//!
-//! # Start here
+//! It fetches one token, refreshes it in the background before it expires, and never sends two token requests at once:
+//! OfficeRnD's token endpoint accepts five requests a minute, failed ones included, and a token is valid for an hour. A
+//! request that finds a token takes no lock and, for `http::Request`, allocates nothing.
 //!
 //! ```no_run
 //! # #[cfg(feature = "reqwest")] mod program {
@@ -27,16 +25,15 @@
 //! # fn main() {}
 //! ```
 //!
-//! [`OfficeRndAuthLayer::from_env`] reads `OFFICERND_CLIENT_ID`, `OFFICERND_CLIENT_SECRET`, `OFFICERND_SCOPES` and, if
-//! they are set, the variables of all other [`Settings`].
-//! [`OfficeRndAuthLayer::builder`] changes settings. The [cookbook] has whole programs for hyper, axum,
-//! reqwest-middleware, reqwest 0.12, tests, settings in TOML and more.
+//! [`OfficeRndAuthLayer::from_env`] reads `OFFICERND_CLIENT_ID`, `OFFICERND_CLIENT_SECRET`, `OFFICERND_SCOPES` and the
+//! variables of all other [`Settings`]. [`OfficeRndAuthLayer::builder`] changes settings in code. The [cookbook] has
+//! complete programs for hyper, axum, reqwest-middleware, reqwest 0.12, tests, settings in TOML and more.
 //!
 //! # Three parts
 //!
 //! - A [`TokenProvider`] fetches a token: [`HttpTokenProvider`] from OfficeRnD, [`provider_fn`] from your own function.
-//! - A [`TokenCache`] keeps one token ready. It decides when to fetch, shares one fetch among all waiting requests, backs
-//!   off after failures, and answers [`status`](TokenCache::status) for probes.
+//! - A [`TokenCache`] keeps one token ready. It shares one fetch among all waiting requests, backs off after failures,
+//!   and reports its [`status`](TokenCache::status).
 //! - [`OfficeRndAuthLayer`] wraps any tower service of `http::Request` or `reqwest::Request` (reqwest 0.13). Its service
 //!   [`OfficeRndAuth`] adds the `Authorization` header, to allowed origins only.
 //!
@@ -44,51 +41,48 @@
 //!
 //! | task | see |
 //! |---|---|
+//! | find the cause of an error | [guide::troubleshooting] |
 //! | change when tokens are refreshed, which hosts get them, how long requests wait | [`Builder`] |
-//! | replay a request after a 401 | [`OfficeRndAuthLayer::with_retry`], [`RetryUnauthorized`] |
-//! | stack retry, timeout, redirects, tracing and limits in the right order | [guide::composition] |
-//! | serve several organizations through one client | [`OrganizationsLayer`](organizations::OrganizationsLayer) |
+//! | replay a request after a 401 | [`OfficeRndAuthLayer::with_retry`] |
+//! | combine retry, timeout, redirects, tracing and limits in the right order | [guide::composition] |
+//! | serve several organizations through one client | [`organizations`] |
 //! | share one token between pods or processes | the crate [`officernd-auth-store`](https://docs.rs/officernd-auth-store) |
-//! | read settings from a file | [`Settings`] |
-//! | rotate a client secret that lies in a file | [`ClientCredentials`] |
-//! | answer a readiness probe | [`TokenStatus`], [`TokenCache::warm_up`], [`Builder::keep_warm`] |
-//! | watch it: spans, events, metrics | [`observability`], [guide::observability] |
-//! | test your service without OfficeRnD | [`testing`] |
-//! | see what a broken token endpoint can and cannot do | [guide::faults] |
+//! | rotate a client secret in a file or a secret manager | [`ClientCredentials`] |
+//! | implement a readiness probe | [`TokenStatus`], [`TokenCache::warm_up`], [`Builder::keep_warm`] |
+//! | record spans, events and metrics | [guide::observability] |
+//! | test your service without OfficeRnD | [`testing`], or over HTTP the crate [`officernd-simulator`](https://docs.rs/officernd-simulator) |
+//! | see which faults of a token endpoint are survived | [guide::faults] |
 //! | use a token outside tower | [`TokenCache::token`], [`AccessToken`] |
 //!
-//! # What a request meets
+//! # What happens to a request
 //!
 //! | situation | what happens |
 //! |---|---|
 //! | the token is fresh | the request is sent with it at once |
-//! | the token nears its expiry | the request is sent with it; a fetch starts in the background |
-//! | the token endpoint fails | the old token serves until 10 s before its expiry; then requests fail with an [`Error`] |
-//! | 10,000 requests find no token | one token request; all of them wait for it |
-//! | a caller goes away | the fetch goes on and serves the next caller |
-//! | the API answers 401 | the token is replaced in the background, if no newer one is there already |
-//! | tokens die before their `expires_in` is over, but not within 5 min | each is replaced at its first 401; with [`with_retry`](OfficeRndAuthLayer::with_retry) no request fails |
-//! | every token is answered 401, as when a scope is missing | replacements slow down, to one each 10 min |
-//! | a request goes to a host other than `app.officernd.com` and `hybrid.officernd.com` | it fails with [`ErrorKind::ForeignOrigin`], unless [`allow_origin`](Builder::allow_origin) lists the host |
+//! | the token is about to expire | the request is sent with it; a fetch starts in the background |
+//! | the token endpoint fails | the old token is used until 10 s before its expiry; then requests fail with an [`Error`] |
+//! | 10,000 requests find no token | one token request is sent; all of them wait for it |
+//! | a caller drops its request | the fetch continues, for the next caller |
+//! | the API answers 401 | the token is replaced in the background |
+//! | tokens are revoked before they expire, but not within 5 min | each is replaced at its first 401; with [`with_retry`](OfficeRndAuthLayer::with_retry) no request fails |
+//! | every token is answered 401, for example without a scope | replacements slow down to one every 10 min |
+//! | the URL has a host other than `app.officernd.com` and `hybrid.officernd.com` | the request fails with [`ErrorKind::ForeignOrigin`], unless [`allow_origin`](Builder::allow_origin) adds the host |
 //!
 //! # Errors
 //!
-//! The service's error is [`BoxError`], as tower's own. [`Error::find`] gets this crate's [`Error`] out of it:
+//! The service's error is [`BoxError`], like tower's own. [`Error::find`] returns this crate's [`Error`] in it:
 //! [`kind`](Error::kind) says what failed, [`retry_after`](Error::retry_after) when a token may be available again, and
-//! [`is_transient`](Error::is_transient) whether waiting can help. A request without its token is never sent. Set-up
-//! errors are [`ConfigError`]s, from constructors and `build`. No error holds a secret or a server's response body.
-//!
-//! # Servers only
-//!
-//! OfficeRnD's token endpoint does not answer CORS preflights, so browsers cannot call it. A web page would also expose
-//! the client secret. Let the page call your server.
+//! [`is_transient`](Error::is_transient) whether waiting can help. A request without its token is never sent.
+//! Constructors and `build` return a [`ConfigError`]. Errors contain no secret and no response body.
 //!
 //! # Features
 //!
-//! | feature | default | brings | crates |
+//! Features are additive. The last column is the number of crates that are compiled.
+//!
+//! | feature | default | adds | crates |
 //! |---|---|---|--:|
 //! | none | | the layer, the cache, [`HttpTokenProvider`] over any tower HTTP service | 42 |
-//! | `reqwest` | yes | the layer over `reqwest::Client`, and the ready-made client of [`HttpTokenProvider::new`] | 83 |
+//! | `reqwest` | yes | the layer over `reqwest::Client`, and [`HttpTokenProvider::new`]; plain http only | 83 |
 //! | `rustls` | yes | TLS for both, by rustls with aws-lc-rs | 95 |
 //! | `rustls-no-provider` | no | TLS by rustls with the cryptography provider that your program installs | 93 |
 //! | `native-tls` | no | TLS by the operating system, OpenSSL on Linux | 95 |
@@ -96,12 +90,11 @@
 //! | `metrics` | no | counters, gauges and histograms through the `metrics` facade | 44 |
 //! | `testing` | no | [`ScriptedProvider`](testing::ScriptedProvider) and [`ManualClock`](testing::ManualClock) for unit tests | 42 |
 //!
-//! For tests over HTTP, the crate [`officernd-simulator`](https://docs.rs/officernd-simulator) is an OfficeRnD on
-//! loopback: token endpoint, rate limit, API and faults.
+//! # Requirements
 //!
-//! `reqwest` without one of the three TLS features speaks plain http only. Features only add. The library spawns tasks
-//! on the tokio runtime of its caller and has no permanent task, unless [`keep_warm`](Builder::keep_warm) is on or
-//! several [`organizations`] are in use. It needs Rust 1.85 and has no `unsafe` code.
+//! Rust 1.85, and a tokio runtime with timers. There is no permanent task, unless [`keep_warm`](Builder::keep_warm) or
+//! several [`organizations`] are in use. The crate has no `unsafe` code and is for servers: OfficeRnD's token endpoint
+//! does not answer CORS preflights, and a web page would expose the client secret.
 //!
 //! [OfficeRnD]: https://www.officernd.com
 #![cfg_attr(docsrs, feature(doc_cfg))]

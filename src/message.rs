@@ -1,4 +1,4 @@
-//! What the layer reads and writes of requests and responses.
+//! The requests and responses that the layer supports, and its extensions.
 
 use std::sync::Arc;
 
@@ -7,16 +7,15 @@ use http::{Extensions, HeaderMap, StatusCode};
 use self::sealed::Sealed;
 use crate::cache::Token;
 
-/// Request extension: sends this request as it is, without the token and without a check of its
+/// Request extension: sends this request unchanged, without the token and without a check of its
 /// origin.
 ///
-/// For `http::Request`. `reqwest::Request` gives no access to its extensions: use
-/// [`if_not_present`](crate::Builder::if_not_present) there.
+/// For `http::Request`. `reqwest::Request` hides its extensions: use
+/// [`if_not_present`](crate::Builder::if_not_present) instead.
 ///
 /// A redirect layer above drops the extension: tower-http's `FollowRedirect` does so on every
-/// redirect in 0.6, and on redirects to another origin in 0.7. The redirected request is then
-/// authorized like any other: its origin is checked, and the token replaces the caller's own
-/// `Authorization`, unless [`if_not_present`](crate::Builder::if_not_present) is set.
+/// redirect in 0.6, and on redirects to a different origin in 0.7. The redirected request is then
+/// handled like any other.
 ///
 /// ```
 /// use officernd_auth::SkipAuth;
@@ -27,9 +26,9 @@ use crate::cache::Token;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SkipAuth;
 
-/// Response extension: the server answered 401 to the token that the layer had put on the request.
+/// Response extension: a server answered 401 to the layer's token.
 ///
-/// It may be the response of another server, to which a client below the layer followed a redirect.
+/// If a client below the layer followed a redirect, that may be a different server.
 ///
 /// ```
 /// use officernd_auth::TokenRejected;
@@ -45,17 +44,15 @@ pub struct TokenRejected {
 }
 
 impl TokenRejected {
-    /// Returns which of the cache's tokens was rejected, counted from 1.
+    /// Returns the generation of the rejected token: the number of the cache's tokens up to it.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.token.generation()
     }
 }
 
-/// A request that the layer can put a token on: `http::Request<B>` with any body, and
-/// `reqwest::Request` (feature `reqwest`).
-///
-/// Sealed: only this crate implements it.
+/// A request that the layer can put a token on: `http::Request<B>` with any body, or
+/// `reqwest::Request` (feature `reqwest`). Sealed.
 ///
 /// ```
 /// fn takes(_: &impl officernd_auth::middleware::AuthRequest) {}
@@ -68,29 +65,27 @@ impl TokenRejected {
     note = "for reqwest 0.12, see \"reqwest 0.12\" in the cookbook: docs.rs/officernd-auth/latest/officernd_auth/cookbook"
 )]
 pub trait AuthRequest: Sealed {
-    /// Returns the scheme of its URI.
+    /// Returns the URI's scheme.
     fn scheme(&self) -> Option<&str>;
 
-    /// Returns the authority of its URI, which may hold a password.
+    /// Returns the URI's authority, which may contain a password.
     fn authority(&self) -> Option<&str>;
 
-    /// Returns the path of its URI.
+    /// Returns the URI's path.
     fn path(&self) -> &str;
 
     /// Returns the headers.
     fn headers(&self) -> &HeaderMap;
 
-    /// Returns the headers, for the token.
+    /// Returns the headers, mutably.
     fn headers_mut(&mut self) -> &mut HeaderMap;
 
     /// Returns the extensions, if the type gives access to them.
     fn extensions(&self) -> Option<&Extensions>;
 }
 
-/// A response whose status the layer can read: `http::Response<B>` with any body, and
-/// `reqwest::Response` (feature `reqwest`).
-///
-/// Sealed: only this crate implements it.
+/// A response whose status the layer can read: `http::Response<B>` with any body, or
+/// `reqwest::Response` (feature `reqwest`). Sealed.
 ///
 /// ```
 /// fn takes(_: &impl officernd_auth::middleware::AuthResponse) {}
@@ -105,16 +100,22 @@ pub trait AuthResponse: Sealed {
     /// Returns the status.
     fn status(&self) -> StatusCode;
 
-    /// Returns the headers, for `WWW-Authenticate`.
+    /// Returns the headers.
     fn headers(&self) -> &HeaderMap;
 
-    /// Returns the extensions, for [`TokenRejected`].
+    /// Returns the extensions, mutably.
     fn extensions_mut(&mut self) -> &mut Extensions;
 }
 
+/// Returns `true` for a request that is sent unchanged.
+#[inline]
+pub(crate) fn skips_auth<Req: AuthRequest>(request: &Req) -> bool {
+    let extensions = request.extensions();
+    extensions.is_some_and(|all| all.get::<SkipAuth>().is_some())
+}
+
 mod sealed {
-    /// Keeps other crates from implementing a trait.
-    #[expect(unnameable_types, reason = "so nobody can implement it")]
+    #[expect(unnameable_types, reason = "so that other crates cannot implement it")]
     pub trait Sealed {}
 
     impl<B> Sealed for http::Request<B> {}

@@ -1,6 +1,6 @@
-//! Decides which requests carry the token, by their origin.
+//! Decides by the origin of a request whether it gets the token.
 //!
-//! The check is part of the layer that adds the header, so that it also holds for the requests of a
+//! The layer that adds the header checks the origin itself, so the check includes the requests of a
 //! redirect layer above.
 
 #[cfg(test)]
@@ -12,7 +12,7 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, HOST};
 
 use crate::error::{ConfigError, Error, ErrorKind};
-use crate::message::{AuthRequest, SkipAuth};
+use crate::message::{AuthRequest, skips_auth};
 
 /// OfficeRnD's API hosts, which are always allowed.
 ///
@@ -20,11 +20,11 @@ use crate::message::{AuthRequest, SkipAuth};
 /// run some of the help and marketing sites.
 const API_HOSTS: [&str; 2] = ["app.officernd.com", "hybrid.officernd.com"];
 
-/// The rules for which requests carry the token. Default: those to [`API_HOSTS`] over https.
+/// Which requests get the token. Default: those to [`API_HOSTS`] over https.
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
     origins: Vec<Pattern>,
-    /// Allows every https origin. Plain http stays as listed.
+    /// Allows every https origin.
     pub(crate) any_https: bool,
     /// Sends requests to other origins without a token, instead of failing them.
     pub(crate) pass_foreign: bool,
@@ -50,7 +50,7 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Adds one origin to the list, as it is written in settings.
+    /// Parses an origin and adds it to the list.
     pub(crate) fn allow(&mut self, text: &str) -> Result<(), ConfigError> {
         let origin = Pattern::parse(text).map_err(|flaw| {
             let problem = format!("\"{}\" {flaw}: {FORMS}", redacted(text));
@@ -60,19 +60,15 @@ impl Policy {
         Ok(())
     }
 
-    /// Returns whether this request carries the token, or is sent as it is.
-    ///
-    /// # Errors
-    ///
-    /// Returns why the request must not be sent.
+    /// Returns `true` if this request gets the token, `false` if it is sent unchanged, or why it must
+    /// not be sent.
     #[inline(always)]
     pub(crate) fn check<Req: AuthRequest>(&self, request: &Req) -> Result<bool, Error> {
-        let extensions = request.extensions();
-        if extensions.is_some_and(|all| all.get::<SkipAuth>().is_some()) {
+        if skips_auth(request) {
             return Ok(false);
         }
         let origin = match (request.scheme(), request.authority()) {
-            // Always allowed, and nearly every request's.
+            // Nearly every request has this origin, which is always allowed.
             (Some("https"), Some("app.officernd.com")) => Ok(()),
             (scheme, authority) => self.check_origin(scheme, authority),
         };
@@ -93,13 +89,13 @@ impl Policy {
         };
         let (scheme, authority) = match (scheme, authority) {
             (Some(scheme), Some(authority)) => (scheme, authority),
-            // Origin-form and `*`: the inner service knows where that goes.
+            // Origin-form or `*`: the inner service decides where it goes.
             (None, None) => return Ok(()),
-            (None, Some(authority)) => return foreign("", authority, "its URI names no scheme"),
+            (None, Some(authority)) => return foreign("", authority, "its URI has no scheme"),
             (Some(scheme), None) => return foreign(scheme, "", "its URI has no host"),
         };
         let Some(https) = is_https(scheme) else {
-            let why = "only https, and http on loopback, can be allowed";
+            let why = "use https, or http to a loopback host";
             return foreign(scheme, authority, why);
         };
         let (host, port) = match split(authority) {
@@ -118,25 +114,25 @@ impl Policy {
         };
         let why = match https || is_loopback(host) {
             true => &format!("allow_origin(\"{origin}\") allows it"),
-            false => "plain http would show it to the network; use https",
+            false => "plain http would expose it; use https",
         };
         Err(refusal(kind, &origin, why))
     }
 }
 
-/// Checks that a `Host` header is the URI's authority, byte for byte: a server, or a proxy on the
-/// way, may route by the header and carry the token to another host.
+/// Checks that a `Host` header equals the URI's authority, byte for byte: a proxy may route by the
+/// header and send the token to a different host.
 ///
-/// Clients add the header below the layer, so nearly no request has one here.
+/// Clients add the header below the layer, so few requests have one here.
 #[inline(always)]
 fn check_host<Req: AuthRequest>(request: &Req) -> Result<(), Error> {
     let headers = request.headers();
-    // Among so few headers, a look at each name is cheaper than a hash. A constant is compared as
-    // a number; by reference it would be as an enum.
+    // For few headers, comparing each name costs less than hashing. `*name == HOST` compares two
+    // numbers; a comparison by reference would match on an enum.
     if headers.len() <= 8 && !headers.keys().any(|name| *name == HOST) {
         return Ok(());
     }
-    // Without an authority, the inner service knows where the request goes.
+    // Without an authority, the inner service decides where the request goes.
     match request.authority() {
         Some(authority) if !is_only_host(headers, authority) => Err(refusal(
             ErrorKind::ForeignOrigin,
@@ -149,29 +145,28 @@ fn check_host<Req: AuthRequest>(request: &Req) -> Result<(), Error> {
 
 #[inline(always)]
 fn is_only_host(headers: &HeaderMap, authority: &str) -> bool {
-    // Equal lengths: no header has a second value. `get_all` costs more than `get`.
+    // With equal lengths no header has two values, and `get` costs less than `get_all`.
     if headers.len() == headers.keys_len() {
         return headers.get(HOST).is_none_or(|host| host == authority);
     }
     headers.get_all(HOST).iter().all(|host| host == authority)
 }
 
-/// Makes the error of a request that may not carry the token.
+/// Creates the error of a request that must not get the token.
 #[cold]
 fn refusal(kind: ErrorKind, origin: &str, why: &str) -> Error {
     Error::new(kind, format!("no token goes to {origin}: {why}"))
 }
 
-/// Returns the origin of a request as it can be shown: without user info, which ends at the last
-/// `@`.
+/// Returns the origin of a request for a message, without user info, which ends at the last `@`.
 fn origin(scheme: &str, authority: &str) -> String {
     let separator = if scheme.is_empty() { "" } else { "://" };
-    let place = authority.rsplit('@').next().unwrap_or_default();
-    one_line(&format!("{scheme}{separator}{place}"))
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    one_line(&format!("{scheme}{separator}{host}"))
 }
 
-/// Returns a pattern as far as it can be shown. With an `@` in it, any of it may be a password
-/// (`https://me:p/w@host`); a path or a query may hold a key.
+/// Returns a pattern for a message. If it has an `@`, any part may be a password
+/// (`https://me:p/w@host`), and a path or a query may contain a key.
 fn redacted(text: &str) -> String {
     let (start, rest) = match text.split_once("://") {
         Some((scheme, rest)) if is_https(scheme).is_some() => (format!("{scheme}://"), rest),
@@ -188,7 +183,7 @@ fn redacted(text: &str) -> String {
     one_line(&format!("{start}{shown}"))
 }
 
-/// Returns text from outside on one line of bounded length.
+/// Escapes a string from outside, and cuts it to 300 characters.
 fn one_line(text: &str) -> String {
     text.chars()
         .take(300)
@@ -196,21 +191,21 @@ fn one_line(text: &str) -> String {
         .collect()
 }
 
-/// One allowed origin, in lower case: the host of a request is compared without case.
+/// An allowed origin, in lower case.
 #[derive(Debug, Clone)]
 struct Pattern {
     https: bool,
-    /// With `wildcard`, the suffix from its dot on: `.officernd.com`.
+    /// With `wildcard`, the suffix with its dot: `.officernd.com`.
     host: String,
     wildcard: bool,
     port: u16,
 }
 
 const FORMS: &str = "write \"https://host\", \"https://host:port\", \"https://*.domain\" or, \
-                     for loopback only, \"http://127.0.0.1:port\"";
+                     for a loopback host, \"http://127.0.0.1:port\"";
 
 impl Pattern {
-    /// Parses an origin, or says what is wrong with it.
+    /// Parses an origin, or returns why it is invalid.
     fn parse(text: &str) -> Result<Self, &'static str> {
         let (scheme, rest) = text.split_once("://").ok_or("has no scheme")?;
         let https = is_https(scheme).ok_or("is neither https nor http")?;
@@ -220,31 +215,29 @@ impl Pattern {
         }
         let (host, port) = split(authority)?;
         if port == Some(0) {
-            return Err("has a port that does not exist");
+            return Err("has the port 0");
         }
         let (domain, wildcard) = match host.strip_prefix("*.") {
             Some(domain) => (domain, true),
             None => (host, false),
         };
         if !domain.is_ascii() {
-            return Err("has a host that is not ASCII (its xn-- form is)");
+            return Err("has a non-ASCII host; use its xn-- form");
         }
         if domain.contains('*') {
-            return Err("has a * that is not its whole first label");
+            return Err("may use * only as the complete first label");
         }
         let ipv6 = unbracket(domain).is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok());
-        // `*.0.0.1` would match 127.0.0.1, which is no subdomain of anything.
+        // `*.0.0.1` would match 127.0.0.1.
         let numeric = domain.rsplit('.').next().is_some_and(starts_with_digit);
         if wildcard && (ipv6 || numeric) {
             return Err("has a * before an IP address");
         }
         if !ipv6 && !is_name(domain) {
-            return Err("has a host that is none");
+            return Err("has an invalid host");
         }
         if !https && (wildcard || !is_loopback(host)) {
-            return Err(
-                "is plain http to another machine, which would show the token to the network",
-            );
+            return Err("is plain http to a different machine, which would expose the token");
         }
         Ok(Self {
             https,
@@ -254,7 +247,7 @@ impl Pattern {
         })
     }
 
-    /// Returns whether the origin is one of this pattern's.
+    /// Returns `true` if the pattern allows this origin.
     fn matches(&self, https: bool, host: &str, port: u16) -> bool {
         if self.https != https || self.port != port {
             return false;
@@ -265,18 +258,18 @@ impl Pattern {
         let Some(cut) = host.len().checked_sub(self.host.len()) else {
             return false;
         };
-        // The names in front are checked too: a client that reads `a;b` or `a\b`
-        // as the end of the host would send the token to `a`.
+        // The labels before the suffix are checked too: a client that ends the host at the `;` of
+        // `a;b` or the `\` of `a\b` would send the token to `a`.
         host.split_at_checked(cut)
             .is_some_and(|(front, suffix)| same(suffix, &self.host) && is_name(front))
     }
 }
 
-/// Splits an authority into host and port, or says why two readers might not agree on them.
-/// `Authority::port_u16` calls a port that does not parse an absent one.
+/// Splits an authority into host and port, or returns why it could be read in two ways.
+/// `Authority::port_u16` would read an invalid port as none.
 pub(crate) fn split(authority: &str) -> Result<(&str, Option<u16>), &'static str> {
     if authority.contains('@') {
-        return Err("carries user info");
+        return Err("has user info");
     }
     let host_end = match authority.find(']') {
         Some(bracket) => bracket + 1,
@@ -284,23 +277,23 @@ pub(crate) fn split(authority: &str) -> Result<(&str, Option<u16>), &'static str
     };
     let (host, rest) = authority.split_at_checked(host_end).ok_or("has no host")?;
     let port = match rest.strip_prefix(':') {
-        // `u16::from_str` takes a sign.
+        // `u16::from_str` accepts a sign.
         Some(digits) if starts_with_digit(digits) => digits.parse().map(Some).ok(),
         Some(_) => None,
         None => rest.is_empty().then_some(None),
     };
-    let port = port.ok_or("has a port that does not parse")?;
+    let port = port.ok_or("has an invalid port")?;
     if host.is_empty() {
         Err("has no host")
     } else if host.ends_with('.') {
-        // `example.com.` is another name to TLS and to cookies than `example.com`.
+        // TLS and cookies distinguish `example.com.` from `example.com`.
         Err("has a host that ends in a dot")
     } else {
         Ok((host, port))
     }
 }
 
-/// Returns whether a host (IPv6 with or without brackets) is this machine for sure.
+/// Returns `true` for a loopback host: `localhost` or an IP address, IPv6 with or without brackets.
 pub(crate) fn is_loopback(host: &str) -> bool {
     let bare = unbracket(host).unwrap_or(host);
     host.eq_ignore_ascii_case("localhost")
@@ -308,7 +301,7 @@ pub(crate) fn is_loopback(host: &str) -> bool {
         || bare.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Returns `true` for https, `false` for http, `None` for another scheme.
+/// Returns `true` for https, `false` for http, and `None` for other schemes.
 fn is_https(scheme: &str) -> Option<bool> {
     if same(scheme, "https") {
         Some(true)
@@ -319,16 +312,16 @@ fn is_https(scheme: &str) -> Option<bool> {
     }
 }
 
-/// Compares without case. Nearly all text is in lower case, and that compare is one `memcmp`.
-fn same(text: &str, lower: &str) -> bool {
-    text == lower || text.eq_ignore_ascii_case(lower)
+/// Compares without case. Nearly all hosts are in lower case, for which `memcmp` is enough.
+fn same(any_case: &str, lower: &str) -> bool {
+    any_case == lower || any_case.eq_ignore_ascii_case(lower)
 }
 
 const fn default_port(https: bool) -> u16 {
     if https { 443 } else { 80 }
 }
 
-/// Returns whether a host is a name or an IPv4 address: labels, none of them empty.
+/// Returns `true` for a host name or an IPv4 address: labels separated by dots, none of them empty.
 fn is_name(host: &str) -> bool {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let mut labels = host.as_bytes().split(|&byte| byte == b'.');

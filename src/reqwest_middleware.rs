@@ -1,4 +1,4 @@
-//! The layer as a middleware of `reqwest_middleware`'s client.
+//! The layers as middleware of `reqwest_middleware`'s client.
 
 use std::fmt;
 
@@ -11,13 +11,14 @@ use tower::util::{ServiceExt, service_fn};
 use tower_layer::Layer;
 
 use crate::error::BoxError;
+use crate::organizations::OrganizationsLayer;
 use crate::{OfficeRndAuthLayer, RetryUnauthorized, SkipAuth};
 
-/// Sends each request through the layer, with its origin check and its replay after a 401
+/// Sends each request through the layer, and replays it after a 401
 /// ([`with_retry`](OfficeRndAuthLayer::with_retry)).
 ///
-/// A middleware that is added after it sees each attempt, with its token. It reads the extension
-/// [`SkipAuth`], set with `RequestBuilder::with_extension`.
+/// A middleware that is added after it sees each attempt, with its token. The extension
+/// [`SkipAuth`] is set with `RequestBuilder::with_extension`.
 /// [`Error::find_in`](crate::Error::find_in) gets this crate's error out of
 /// `reqwest_middleware::Error`.
 ///
@@ -55,7 +56,29 @@ impl Middleware for OfficeRndAuthLayer {
     }
 }
 
-/// Returns the error of the rest of the client as it was, or wraps this crate's.
+/// Sends each request through its organization's layer, and replays it after a 401.
+///
+/// The extensions [`SkipAuth`] and
+/// [`OrganizationSlug`](crate::organizations::OrganizationSlug) are set with
+/// `RequestBuilder::with_extension`.
+#[async_trait::async_trait]
+impl Middleware for OrganizationsLayer {
+    async fn handle(
+        &self,
+        request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<Response> {
+        if extensions.get::<SkipAuth>().is_some() {
+            return next.run(request, extensions).await;
+        }
+        let layer = self.select(extensions.get(), request.url().path()).await;
+        let layer = layer.map_err(|error| into_error(error.into()))?;
+        layer.handle(request, extensions, next).await
+    }
+}
+
+/// Returns the error of the inner client as it was, or wraps this crate's.
 fn into_error(error: BoxError) -> Error {
     match error.downcast::<Error>() {
         Ok(inner) => *inner,

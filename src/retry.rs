@@ -1,25 +1,21 @@
-//! Replays a request once after a 401 that a new token may cure.
-
-use std::future::Future;
-use std::pin::Pin;
+//! Replays a request once after a 401.
 
 use tower::retry::Policy;
 
 use crate::cache::TokenCache;
+use crate::future::BoxFuture;
 use crate::message::{AuthResponse, TokenRejected};
 
-/// A [`tower::retry::Policy`] that replays a request once after a 401 to the layer's token, when
-/// the new token is there.
+/// A [`tower::retry::Policy`] that replays a request once after a 401 to the layer's token.
 ///
 /// Place it above the auth layer, so that the replay gets the new token;
-/// [`with_retry`](crate::OfficeRndAuthLayer::with_retry) stacks the two. It waits for the fetch in
-/// flight, at most for the cache's `acquire_timeout`. If no token arrives, the request is repeated
-/// with the old one, because tower's [`Policy`] cannot return the first response. If the
-/// replacement is scheduled for later (1 to 10 min after repeated 401s), nothing is replayed and
-/// the caller gets the 401.
+/// [`with_retry`](crate::OfficeRndAuthLayer::with_retry) stacks the two. The policy waits for the
+/// new token for at most the cache's `acquire_timeout`. If none arrives, the request is repeated
+/// with the old one, because a tower [`Policy`] cannot return the first response. If the
+/// replacement is scheduled for later (1 to 10 min after repeated 401s), the caller gets the 401.
 ///
 /// tower clones each request before it is sent: `http::Request<B>` needs `B: Clone`. A
-/// `reqwest::Request` with a streaming body cannot be cloned; its 401 is returned as it is.
+/// `reqwest::Request` with a streaming body cannot be cloned and is not replayed.
 ///
 /// ```
 /// use officernd_auth::{OfficeRndAuthLayer, RetryUnauthorized, StaticToken};
@@ -39,17 +35,17 @@ pub struct RetryUnauthorized {
     replayed: bool,
 }
 
-/// The wait for the new token.
-type Replacement = Pin<Box<dyn Future<Output = ()> + Send>>;
-
 impl RetryUnauthorized {
-    /// Makes a policy that replays after 401s to any layer's tokens.
+    /// Creates the policy. It works above any layer of this crate.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    fn decide<Res: AuthResponse, E>(&mut self, result: &mut Result<Res, E>) -> Option<Replacement> {
+    fn decide<Res: AuthResponse, E>(
+        &mut self,
+        result: &mut Result<Res, E>,
+    ) -> Option<BoxFuture<()>> {
         let response = result.as_mut().ok()?;
         let rejected = response.extensions_mut().get::<TokenRejected>()?;
         let generation = rejected.generation();
@@ -67,7 +63,7 @@ where
     B: Clone,
     Res: AuthResponse,
 {
-    type Future = Replacement;
+    type Future = BoxFuture<()>;
 
     fn retry(
         &mut self,
@@ -78,7 +74,7 @@ where
     }
 
     fn clone_request(&mut self, request: &http::Request<B>) -> Option<http::Request<B>> {
-        // The replay is not replayed: tower calls `retry` with a clone of the request only.
+        // tower retries only a request that was cloned, so the replay is not replayed.
         (!self.replayed).then(|| request.clone())
     }
 }
@@ -88,7 +84,7 @@ impl<Res, E> Policy<reqwest::Request, Res, E> for RetryUnauthorized
 where
     Res: AuthResponse,
 {
-    type Future = Replacement;
+    type Future = BoxFuture<()>;
 
     fn retry(
         &mut self,

@@ -8,27 +8,27 @@ use http::header::AUTHORIZATION;
 use tower_service::Service;
 
 use crate::cache::{SlotReader, TokenCache};
-use crate::error::BoxError;
-use crate::future::{Acquire, ResponseFuture};
+use crate::error::{BoxError, Error};
+use crate::future::{BoxFuture, Next, ResponseFuture};
 use crate::layer::Shared;
 use crate::message::{AuthRequest, AuthResponse};
-use crate::observability::{RequestOutcome, WaitTimer, count_request};
+use crate::observability::{WaitTimer, count_hit, count_request};
 
 /// A service that puts the token on each request and calls the inner one.
 ///
-/// Made by [`OfficeRndAuthLayer`](crate::OfficeRndAuthLayer). Readiness is the inner service's own:
-/// a request waits for a token in its future, never in `poll_ready`, and takes the readied inner
-/// service along.
+/// Created by [`OfficeRndAuthLayer`](crate::OfficeRndAuthLayer). Readiness is the inner service's
+/// own: a request waits for a token in its future, never in `poll_ready`, and takes the readied
+/// inner service along.
 ///
-/// Keep one service per task and reuse it: from its second request per token on it has a copy of
-/// the token of its own, which it finds with one atomic load. A clone for each request shares three
-/// reference counts with all threads. A `Buffer` costs far more, and is not needed.
+/// Keep one service per task and reuse it: each request then costs one atomic load. Cloning the
+/// service for each request makes all threads update three shared reference counts. A `Buffer` is
+/// not needed and costs far more.
 ///
 /// # Errors
 ///
 /// Returns the inner service's error or this crate's [`Error`](crate::Error), both as [`BoxError`];
-/// [`Error::find`](crate::Error::find) distinguishes them. A request that should carry a token and
-/// got none is not sent.
+/// [`Error::find`](crate::Error::find) distinguishes them. A request that needs a token and gets
+/// none is not sent.
 ///
 /// # Cancel safety
 ///
@@ -68,13 +68,13 @@ impl<S> OfficeRndAuth<S> {
         &self.inner
     }
 
-    /// Returns the inner service.
+    /// Returns the inner service, mutably.
     #[must_use]
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// Gives the inner service back.
+    /// Returns the inner service, consuming this one.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
@@ -118,15 +118,10 @@ impl Shared {
         match self.policy.check(&request) {
             Ok(true) => {}
             Ok(false) => {
-                count_request(RequestOutcome::Passed);
+                count_request("passed");
                 return ResponseFuture::sent(inner.call(request), None);
             }
-            Err(error) => {
-                count_request(RequestOutcome::Refused);
-                // Gives back what the readied service holds: a permit, a place.
-                drop(take_ready(inner));
-                return ResponseFuture::refused(error);
-            }
+            Err(error) => return refuse(inner, error),
         }
         let headers = request.headers_mut();
         let token = self.cache.try_carry(reader, |token| {
@@ -134,7 +129,7 @@ impl Shared {
             Arc::clone(token)
         });
         if token.is_some() {
-            count_request(RequestOutcome::Hit);
+            count_hit();
             return ResponseFuture::sent(inner.call(request), token);
         }
         let token = acquire(self.cache.clone());
@@ -142,24 +137,29 @@ impl Shared {
     }
 }
 
-/// Takes the service that was readied; a clone stays behind.
+/// Refuses a request. Drops the readied service, which may hold a permit.
 #[cold]
-fn take_ready<S: Clone>(inner: &mut S) -> S {
+pub(crate) fn refuse<F, S: Clone, Req>(inner: &mut S, error: Error) -> ResponseFuture<F, S, Req> {
+    count_request("refused");
+    drop(take_ready(inner));
+    ResponseFuture::refused(error)
+}
+
+/// Takes the service that was readied, and leaves a clone behind.
+#[cold]
+pub(crate) fn take_ready<S: Clone>(inner: &mut S) -> S {
     let clone = inner.clone();
     mem::replace(inner, clone)
 }
 
 /// Waits for the token of a request.
 #[cold]
-fn acquire(cache: TokenCache) -> Acquire {
+fn acquire(cache: TokenCache) -> BoxFuture<Result<Next, Error>> {
     Box::pin(async move {
-        let waiter = WaitTimer::new(|| cache.clock().now());
+        let timer = WaitTimer::new(cache.clock().now());
         let acquired = cache.token_until(cache.deadline()).await;
-        let outcome = match &acquired {
-            Ok(_) => RequestOutcome::Waited,
-            Err(_) => RequestOutcome::Failed,
-        };
-        waiter.finish(outcome, || cache.clock().now());
-        acquired
+        let outcome = if acquired.is_ok() { "waited" } else { "failed" };
+        timer.finish(outcome, cache.clock().now());
+        acquired.map(Next::Token)
     })
 }

@@ -1,4 +1,4 @@
-//! Every setting as plain data, and the only reader of the environment.
+//! All settings of a layer, from the environment or a file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 #[cfg(doc)]
 use crate::builder::Builder;
-use crate::credentials::{ClientCredentials, Part, SCOPE_EXAMPLES};
+use crate::credentials::{ClientCredentials, Part, SCOPE_EXAMPLES, Source};
 use crate::error::ConfigError;
 use crate::observability;
 use crate::origin::Policy;
@@ -47,19 +47,17 @@ const VARIABLES: [&str; 18] = [
 const SCOPES: &str = "OFFICERND_SCOPES";
 const SCOPE: &str = "OFFICERND_SCOPE";
 
-/// Variables of programs around this crate.
+/// Variables of related programs, which are not reported as unknown.
 const OTHERS: [&str; 2] = ["OFFICERND_ORG_SLUG", "OFFICERND_API_URL"];
 
-/// How long OfficeRnD's tokens live.
+/// Lifetime of OfficeRnD's tokens.
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
-/// All settings of a layer, as plain data.
+/// All settings of a layer.
 ///
-/// [`from_env`](Self::from_env) reads them from the environment, and any serde format from a file.
-/// An unknown name in a file is an error.
-///
-/// Durations are text with a unit: `"250ms"`, `"10s"`, `"5m"`, `"1h 30m"`. Numbers and booleans may be
-/// text too. `Debug` shows no secret.
+/// [`from_env`](Self::from_env) reads them from the environment, and serde from a file, in which an
+/// unknown name is an error. Durations are strings with a unit: `"250ms"`, `"10s"`, `"1h 30m"`.
+/// Numbers and booleans may be strings, too. `Debug` does not show the secret.
 ///
 /// ```
 /// use officernd_auth::Settings;
@@ -98,14 +96,14 @@ pub struct Settings {
     /// [`secret_from_file`](ClientCredentials::secret_from_file) reads it.
     #[serde(deserialize_with = "text")]
     pub client_secret_file: Option<PathBuf>,
-    /// The scopes to request, at least one: a list, or text separated by spaces or commas.
+    /// The scopes to request, at least one: a list, or a string separated by spaces or commas.
     #[serde(alias = "scope", deserialize_with = "list")]
     pub scopes: Vec<String>,
     /// The token endpoint, as [`token_url`](ClientCredentials::token_url) takes it.
     #[serde(deserialize_with = "text")]
     pub token_url: Option<String>,
     /// Further origins that may receive the token, as [`Builder::allow_origin`] takes them: a list, or
-    /// text separated by spaces or commas. Default: none.
+    /// a string separated by spaces or commas. Default: none.
     #[serde(deserialize_with = "list")]
     pub allow_origins: Vec<String>,
     /// [`Builder::pass_foreign_origins`]. Default: `false`.
@@ -139,7 +137,7 @@ pub struct Settings {
     /// [`Builder::keep_warm`]. Default: `false`.
     #[serde(deserialize_with = "value")]
     pub keep_warm: bool,
-    /// Errors name the variable instead of the field.
+    /// Whether errors have the name of the variable instead of the field.
     #[serde(skip)]
     from_env: bool,
 }
@@ -170,11 +168,11 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Reads the environment: `OFFICERND_CLIENT_ID` is `client_id`, and so on for each setting.
+    /// Reads environment variables: `OFFICERND_CLIENT_ID` sets `client_id`, and so on for each setting.
     ///
-    /// Values are text: digits, `true` and quotes in a secret are part of it. `OFFICERND_SCOPE` is
-    /// another name of `OFFICERND_SCOPES`. An unknown `OFFICERND_*` name is a WARN event. The credentials
-    /// may be missing; [`credentials`](Self::credentials) and [`layer`](Self::layer) report that.
+    /// Values are strings: quotes are part of a secret. `OFFICERND_SCOPE` is an alias of
+    /// `OFFICERND_SCOPES`. An unknown `OFFICERND_*` name is a WARN event. Missing credentials are
+    /// reported by [`credentials`](Self::credentials) and [`layer`](Self::layer).
     ///
     /// # Errors
     ///
@@ -212,7 +210,7 @@ impl Settings {
         let (mut all, mut settings) = (serde_json::Map::new(), Self::default());
         for (name, value) in found {
             all.insert(field_of(name).to_ascii_lowercase(), value.into());
-            // After each one, so that an error names its variable.
+            // Deserialized after each variable, so that an error has its name.
             settings = Self::deserialize(Value::Object(all.clone()))
                 .map_err(|error| ConfigError::setting(name, format!("is invalid: {error}")))?;
         }
@@ -222,19 +220,12 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Returns the credentials in these settings. Their files are read when a provider is made.
+    /// Returns the credentials in these settings. Files are read when a provider is created.
     ///
     /// # Errors
     ///
     /// Returns [`ConfigError::Setting`] with the name of the setting that is missing, invalid, or set
     /// both as a value and as a file.
-    ///
-    /// ```
-    /// use officernd_auth::Settings;
-    ///
-    /// let error = Settings::default().credentials().unwrap_err();
-    /// assert_eq!(error.to_string(), "client_id (or client_id_file) is not set");
-    /// ```
     pub fn credentials(&self) -> Result<ClientCredentials, ConfigError> {
         let id = self.client_id.clone().map(Secret::from);
         let id = self.part(("client_id", id), ("client_id_file", &self.client_id_file))?;
@@ -246,7 +237,8 @@ impl Settings {
             let problem = format!("is not set; OfficeRnD needs at least one, {SCOPE_EXAMPLES}");
             return Err(ConfigError::setting(self.name("scopes"), problem));
         }
-        let mut credentials = ClientCredentials::of_pair(id, secret).scopes(&self.scopes);
+        let mut credentials =
+            ClientCredentials::of(Source::Parts { id, secret }).scopes(&self.scopes);
         if let Some(url) = &self.token_url {
             credentials = credentials.token_url(url);
         }
@@ -254,7 +246,7 @@ impl Settings {
         Ok(credentials)
     }
 
-    /// Returns the one of value and file that is set.
+    /// Returns the value or the file, whichever is set.
     fn part(
         &self,
         (name, value): (&'static str, Option<Secret>),
@@ -273,7 +265,7 @@ impl Settings {
         Err(ConfigError::setting(name, problem))
     }
 
-    /// Returns the rate limit, if it is not the provider's own.
+    /// Returns the rate limit, if it is set.
     pub(crate) fn rate_limit(&self) -> Option<RateLimit> {
         if self.rate_limit_requests.is_none() && self.rate_limit_per.is_none() {
             return None;
@@ -296,19 +288,19 @@ impl Settings {
         Ok(policy)
     }
 
-    /// Checks that numbers and durations are in their ranges.
+    /// Checks that numbers and durations are within their ranges.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let wrong = |name, problem: &str| Err(ConfigError::setting(name, problem));
         if !(0.0..=1.0).contains(&self.jitter) {
             return wrong("jitter", "is not between 0.0 and 1.0");
         }
         if self.expiry_margin >= TOKEN_LIFE {
-            let problem = "is as long as a token lives (3,600 s) or longer; at most a tenth of a \
-                life is used, and the default is 10 s";
+            let problem =
+                "must be less than the lifetime of a token (3,600 s); the default is 10 s";
             return wrong("expiry_margin", problem);
         }
         if self.refresh_ahead > MAX_LIFE {
-            let problem = "is over 24 h, longer than any token lives; the default is 15 min";
+            let problem = "is over the maximum of 24 h; the default is 15 min";
             return wrong("refresh_ahead", problem);
         }
         for (name, timeout) in [
@@ -316,16 +308,16 @@ impl Settings {
             ("acquire_timeout", self.acquire_timeout),
         ] {
             if timeout.is_zero() {
-                return wrong(name, "is zero: no token could ever arrive");
+                return wrong(name, "is zero; set a longer time");
             }
             if timeout > MAX_LIFE {
-                return wrong(name, "is over 24 h: that is no bound");
+                return wrong(name, "is over the maximum of 24 h");
             }
         }
         Ok(())
     }
 
-    /// Returns the name that a user wrote: the field's, or the variable's.
+    /// Returns the name of the field, or of its variable.
     fn name(&self, field: &'static str) -> &'static str {
         if !self.from_env {
             return field;
@@ -351,7 +343,7 @@ fn field_of(variable: &str) -> &str {
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A URL may hold a password by mistake; the mistake is reported later.
+        // A URL may contain a password, which `build` reports as an error.
         let shown = |url: &String| match url.contains('@') {
             true => "[redacted]".to_owned(),
             false => url.clone(),
@@ -379,14 +371,13 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// Returns `true` if Kubernetes makes this variable for a Service whose name begins with `officernd`, such
-/// as `OFFICERND_PORT` and `OFFICERND_SERVICE_HOST`.
+/// Returns `true` for a variable that Kubernetes sets for a Service, such as `OFFICERND_SERVICE_HOST`.
 fn is_from_kubernetes(name: &str) -> bool {
     let name = format!("{name}_");
     name.contains("_PORT_") || name.contains("_SERVICE_")
 }
 
-// No message below shows the value: it may be a secret in the wrong place.
+// The messages below do not show the value, because it may be a misplaced secret.
 
 fn duration<'de, D, T>(from: D) -> Result<T, D::Error>
 where
@@ -395,29 +386,31 @@ where
 {
     let read = humantime_serde::deserialize(from);
     read.map_err(|_| {
-        D::Error::custom("a duration has a unit, as in \"250ms\", \"10s\", \"1h 30m\"")
+        D::Error::custom("a duration needs a unit, such as \"250ms\", \"10s\", \"1h 30m\"")
     })
 }
 
 fn text<'de, D: Deserializer<'de>, T: From<String>>(from: D) -> Result<Option<T>, D::Error> {
     match Option::<String>::deserialize(from) {
         Ok(text) => Ok(text.map(T::from)),
-        Err(_) => Err(D::Error::custom("this must be text; put digits in quotes")),
+        Err(_) => Err(D::Error::custom(
+            "a string is expected; put digits in quotes",
+        )),
     }
 }
 
 fn list<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    const FORMS: &str = "this must be a list of texts, or one text separated by spaces or commas";
+    const FORMS: &str = "a list of strings, or a string separated by spaces or commas is expected";
     match TextOr::deserialize(from) {
-        Ok(TextOr::Value(texts)) => Ok(texts),
+        Ok(TextOr::Value(list)) => Ok(list),
         Ok(TextOr::Text(text)) => Ok(syntax::words(&text).map(str::to_owned).collect()),
         Err(_) => Err(D::Error::custom(FORMS)),
     }
 }
 
-/// A number, a boolean or a list, which is text in the environment.
+/// A number, a boolean or a list, which is a string in the environment.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "this must be a number, true or false")]
+#[serde(untagged, expecting = "a number, true or false is expected")]
 enum TextOr<T> {
     Value(T),
     Text(String),
@@ -440,5 +433,5 @@ where
     D: Deserializer<'de>,
     T: Deserialize<'de> + FromStr<Err: fmt::Display>,
 {
-    optional(from)?.ok_or_else(|| D::Error::custom("this must be a number, true or false"))
+    optional(from)?.ok_or_else(|| D::Error::custom("a number, true or false is expected"))
 }

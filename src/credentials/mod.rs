@@ -1,6 +1,5 @@
 //! The credentials of an app: client id and secret, token URL and scopes.
 
-mod check;
 mod source;
 
 use std::fmt;
@@ -8,12 +7,12 @@ use std::path::PathBuf;
 
 use http::Uri;
 
-use self::source::Source;
 pub use self::source::{AppCredentials, CredentialSource};
-pub(crate) use self::source::{LOAD_AGAIN, Loader, Part};
+pub(crate) use self::source::{LOAD_AGAIN, Part, Source};
 use crate::error::ConfigError;
 use crate::secret::Secret;
 use crate::settings::Settings;
+use crate::{origin, syntax};
 
 /// Examples of scopes, for errors about them.
 pub(crate) const SCOPE_EXAMPLES: &str =
@@ -22,14 +21,13 @@ pub(crate) const SCOPE_EXAMPLES: &str =
 /// OfficeRnD's token endpoint.
 const TOKEN_URL: &str = "https://identity.officernd.com/oauth/token";
 
-/// An app's credentials for the client-credentials grant (RFC 6749 section 4.4), and the scopes it
-/// requests.
+/// The form fields that this crate sets (RFC 6749 sections 2.3.1, 4.4.2).
+const OWN_FIELDS: [&str; 4] = ["client_id", "client_secret", "grant_type", "scope"];
+
+/// An app's credentials for the client-credentials grant (RFC 6749 section 4.4), and the scopes to
+/// request.
 ///
-/// A plain value: mistakes in it are reported when a provider is made from it. `Debug` does not show
-/// the secret.
-///
-/// API v2 has scopes such as `flex.community.members.read`, listed with each endpoint;
-/// `officernd.api.read` and `officernd.api.write`, the example on OfficeRnD's token page, belong to v1.
+/// Errors in it are reported when a provider is created from it. `Debug` does not show the secret.
 ///
 /// ```
 /// use officernd_auth::ClientCredentials;
@@ -41,7 +39,8 @@ const TOKEN_URL: &str = "https://identity.officernd.com/oauth/token";
 #[derive(Clone)]
 pub struct ClientCredentials {
     pub(crate) source: Source,
-    scope: Option<String>,
+    /// The scopes, separated by single spaces.
+    pub(crate) scope: Option<String>,
     token_url: String,
     pub(crate) form_params: Vec<(String, String)>,
 }
@@ -51,22 +50,20 @@ impl ClientCredentials {
     #[must_use]
     pub fn new(client_id: impl Into<String>, client_secret: impl Into<Secret>) -> Self {
         let id = Part::Value(Secret::from(client_id.into()));
-        Self::of_pair(id, Part::Value(client_secret.into()))
+        Self::of(Source::Parts {
+            id,
+            secret: Part::Value(client_secret.into()),
+        })
     }
 
-    /// Creates credentials from a secret manager or a database. The source is called before each token
-    /// request, so id and secret may change together while the program runs. [`CredentialSource`] has
-    /// an example.
+    /// Creates credentials from a source such as a secret manager, which is called before each token
+    /// request. [`CredentialSource`] has an example.
     #[must_use]
     pub fn from_source(source: impl CredentialSource) -> Self {
         Self::of(Source::custom(source))
     }
 
-    pub(crate) fn of_pair(id: Part, secret: Part) -> Self {
-        Self::of(Source::Pair { id, secret })
-    }
-
-    fn of(source: Source) -> Self {
+    pub(crate) fn of(source: Source) -> Self {
         Self {
             source,
             scope: None,
@@ -75,57 +72,52 @@ impl ClientCredentials {
         }
     }
 
-    /// Reads the credentials from the environment, as [`Settings::from_env`] describes:
-    /// `OFFICERND_CLIENT_ID`, `OFFICERND_CLIENT_SECRET` (each may have `_FILE` at its end),
-    /// `OFFICERND_SCOPES` and optionally `OFFICERND_TOKEN_URL`.
+    /// Reads the credentials from the environment, like [`Settings::from_env`]:
+    /// `OFFICERND_CLIENT_ID` and `OFFICERND_CLIENT_SECRET`, or the names of files in
+    /// `OFFICERND_CLIENT_ID_FILE` and `OFFICERND_CLIENT_SECRET_FILE`; `OFFICERND_SCOPES`; and
+    /// optionally `OFFICERND_TOKEN_URL`.
     ///
     /// # Errors
     ///
     /// Returns [`ConfigError::Setting`] with the name of the variable that is missing, empty or
     /// invalid, or that contradicts another.
-    ///
-    /// ```no_run
-    /// use officernd_auth::{ClientCredentials, HttpTokenProvider};
-    ///
-    /// # #[cfg(feature = "reqwest")]
-    /// # fn main() -> Result<(), officernd_auth::ConfigError> {
-    /// let provider = HttpTokenProvider::new(ClientCredentials::from_env()?)?;
-    /// # drop(provider);
-    /// # Ok(())
-    /// # }
-    /// # #[cfg(not(feature = "reqwest"))]
-    /// # fn main() {}
-    /// ```
     pub fn from_env() -> Result<Self, ConfigError> {
         Settings::from_env()?.credentials()
     }
 
-    /// Sets the scopes to request, separated by spaces. Without any, the field is left out. OfficeRnD
-    /// then grants no token, so [`HttpTokenProvider::new`](crate::HttpTokenProvider::new) requires one
-    /// for its token URLs.
+    /// Sets the scopes to request, separated by spaces. OfficeRnD requires at least one. For other
+    /// token endpoints they may be left out.
+    ///
+    /// Scopes of API v2, such as `flex.community.members.read`, are listed with each endpoint.
+    /// `officernd.api.read` and `officernd.api.write` belong to v1.
     #[must_use]
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
-        self.scope = Some(scope.into());
+        let scope = scope.into();
+        let scopes = scope.split(' ').filter(|scope| !scope.is_empty());
+        let scopes = scopes.collect::<Vec<_>>().join(" ");
+        self.scope = (!scopes.is_empty()).then_some(scopes);
         self
     }
 
-    /// Sets the scopes to request, one by one.
+    /// Sets the scopes to request from a list.
     #[must_use]
     pub fn scopes<I>(self, scopes: I) -> Self
     where
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        let scopes: Vec<I::Item> = scopes.into_iter().collect();
-        let scopes: Vec<&str> = scopes.iter().map(AsRef::as_ref).collect();
-        self.scope(scopes.join(" "))
+        let mut all = String::new();
+        for scope in scopes {
+            all += scope.as_ref();
+            all += " ";
+        }
+        self.scope(all)
     }
 
     /// Sets the token endpoint, such as OfficeRnD's staging
     /// (`https://identity-staging.officernd.com/oauth/token`, for the API at
-    /// `https://staging.officernd.com`), a gateway, or a simulator. The URL must be absolute and https;
-    /// plain http is allowed for a loopback host only.
-    /// Default: `https://identity.officernd.com/oauth/token`.
+    /// `https://staging.officernd.com`), a gateway, or a simulator. The URL must be https, or plain
+    /// http to a loopback host. Default: `https://identity.officernd.com/oauth/token`.
     #[must_use]
     pub fn token_url(mut self, url: impl Into<String>) -> Self {
         self.token_url = url.into();
@@ -142,64 +134,87 @@ impl ClientCredentials {
     /// Reads the client id from this file, like [`secret_from_file`](Self::secret_from_file).
     #[must_use]
     pub fn id_from_file(mut self, path: impl Into<PathBuf>) -> Self {
-        let (_, secret) = self.source.into_pair();
+        let (_, secret) = self.source.into_parts();
         let id = Part::File(path.into());
-        self.source = Source::Pair { id, secret };
+        self.source = Source::Parts { id, secret };
         self
     }
 
-    /// Reads the client secret from this file: at most 64 KiB of UTF-8, in a regular file or behind
-    /// symbolic links to one. A byte order mark at its start and a line end at its end are not part of
-    /// the secret.
+    /// Reads the client secret from this file: at most 64 KiB of UTF-8, without a byte order mark and
+    /// one trailing line end.
     ///
-    /// The file is read when the provider is made and again before each token request, so a rotated
+    /// The file is read when the provider is created and again before each token request, so a rotated
     /// secret needs no restart. To rotate the app itself, put the id into a file, too. While a file
-    /// cannot be read, the last pair that could be read stays in use.
-    ///
-    /// ```
-    /// use officernd_auth::ClientCredentials;
-    ///
-    /// let credentials = ClientCredentials::new("", "")
-    ///     .id_from_file("/run/secrets/officernd/client-id")
-    ///     .secret_from_file("/run/secrets/officernd/client-secret");
-    /// # drop(credentials);
-    /// ```
+    /// cannot be read, the last credentials that could be read stay in use.
     #[must_use]
     pub fn secret_from_file(mut self, path: impl Into<PathBuf>) -> Self {
-        let (id, _) = self.source.into_pair();
+        let (id, _) = self.source.into_parts();
         let secret = Part::File(path.into());
-        self.source = Source::Pair { id, secret };
+        self.source = Source::Parts { id, secret };
         self
-    }
-
-    /// Returns the scopes to request, with one space between two; `None` for none.
-    pub(crate) fn asked_scope(&self) -> Option<String> {
-        let words = self.scope.as_deref()?.split(' ');
-        let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
-        (!words.is_empty()).then(|| words.join(" "))
-    }
-
-    /// Checks that OfficeRnD could grant a token: its own token URLs require a scope.
-    #[cfg(feature = "reqwest")]
-    pub(crate) fn check_scope(&self) -> Result<(), ConfigError> {
-        let token_url = check::token_url(&self.token_url)?;
-        if self.asked_scope().is_some() || !check::needs_scope(&token_url) {
-            return Ok(());
-        }
-        let problem =
-            format!("is missing: OfficeRnD grants no token without one, {SCOPE_EXAMPLES}");
-        Err(ConfigError::setting("scopes", problem))
     }
 
     /// Checks everything but id and secret. Returns the parsed token URL.
     pub(crate) fn check(&self) -> Result<Uri, ConfigError> {
-        let token_url = check::token_url(&self.token_url)?;
-        if let Some(scope) = self.asked_scope() {
-            check::scope(&scope)?;
+        let token_url = parse_token_url(&self.token_url)
+            .map_err(|problem| ConfigError::setting("token_url", problem))?;
+        match &self.scope {
+            Some(scope) if !syntax::valid_scope(scope) => {
+                let problem = format!(
+                    "{scope:?} has characters that RFC 6749 section 3.3 does not allow; use \
+                     printable ASCII without quotes and backslashes, {SCOPE_EXAMPLES}"
+                );
+                return Err(ConfigError::setting("scopes", problem));
+            }
+            None if is_officernd(&token_url) => {
+                let problem =
+                    format!("is missing: OfficeRnD grants no token without one, {SCOPE_EXAMPLES}");
+                return Err(ConfigError::setting("scopes", problem));
+            }
+            _ => {}
         }
-        check::form_params(&self.form_params)?;
+        for (at, (name, _)) in self.form_params.iter().enumerate() {
+            let mut earlier = self.form_params.iter().take(at);
+            let problem = if name.is_empty() {
+                "has no name"
+            } else if OWN_FIELDS.contains(&&**name) {
+                "is set by this crate; use new() or scope()"
+            } else if earlier.any(|(other, _)| other == name) {
+                "is given twice"
+            } else {
+                continue;
+            };
+            let problem = format!("{name:?} {problem}");
+            return Err(ConfigError::setting("form_param", problem));
+        }
         Ok(token_url)
     }
+}
+
+/// Parses a token URL. The error does not show it, because it may contain a password.
+fn parse_token_url(url: &str) -> Result<Uri, &'static str> {
+    if url.contains('#') {
+        return Err("has a fragment; remove '#' and what follows it");
+    }
+    let uri: Uri = url
+        .parse()
+        .map_err(|_| "is not a URL; write https://host/path")?;
+    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return Err("is relative; write https://host/path");
+    };
+    let (host, _) = origin::split(authority.as_str())?;
+    match scheme {
+        "https" => Ok(uri),
+        "http" if origin::is_loopback(host) => Ok(uri),
+        "http" => Err("is plain http, which would expose the secret; use https"),
+        _ => Err("is neither https nor http"),
+    }
+}
+
+/// Returns `true` for the token URLs of OfficeRnD.
+fn is_officernd(token_url: &Uri) -> bool {
+    let host = token_url.host().unwrap_or_default().to_ascii_lowercase();
+    host.ends_with(".officernd.com")
 }
 
 impl fmt::Debug for ClientCredentials {

@@ -1,18 +1,23 @@
 //! One token request: loads the credentials, sends, and reads the response.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::{Response, Uri};
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
+use http::{Request, Response, Uri};
 use tracing::Instrument as _;
+use zeroize::Zeroizing;
 
+use super::response;
 use super::transport::Transport;
-use super::{answer, request};
 use crate::backoff::backoff;
-use crate::clock::later;
-use crate::credentials::{AppCredentials, ClientCredentials, LOAD_AGAIN, Loader};
-use crate::error::{ConfigError, Error, ErrorKind};
+use crate::clock::{Clock, later, timeout_at};
+use crate::credentials::{AppCredentials, ClientCredentials, LOAD_AGAIN};
+use crate::error::{BoxError, ConfigError, Error, ErrorKind};
+use crate::message::SkipAuth;
 use crate::observability;
 use crate::provider::{FetchContext, KeyMaterial};
 use crate::rate_limit::{Permit, RateLimit};
@@ -20,21 +25,20 @@ use crate::token::AccessToken;
 
 pub(super) struct TokenClient {
     pub(super) credentials: ClientCredentials,
-    pub(super) loader: Loader,
     pub(super) token_url: Uri,
     pub(super) rate_limit: RateLimit,
-    /// With one space between two scopes.
-    scope: Option<String>,
     transport: Transport,
+    /// The credentials that were loaded last.
+    last: Mutex<Option<AppCredentials>>,
     failed: Mutex<Option<Failed>>,
     /// A narrower scope is reported once.
     narrowed: AtomicBool,
 }
 
-/// Credentials that the endpoint answered with a permanent failure.
+/// Credentials that failed permanently.
 #[derive(Clone)]
 struct Failed {
-    credentials: AppCredentials,
+    app: AppCredentials,
     error: Error,
     /// Permanent failures in a row.
     times: u32,
@@ -49,9 +53,9 @@ impl TokenClient {
     ) -> Result<Self, ConfigError> {
         let token_url = credentials.check()?;
         Ok(Self {
-            loader: Loader::new(credentials.source.clone())?,
-            rate_limit: RateLimit::for_url(&request::endpoint(&token_url)),
-            scope: credentials.asked_scope(),
+            // Read now, so that errors show at setup.
+            last: Mutex::new(credentials.source.read()?),
+            rate_limit: RateLimit::for_url(&endpoint(&token_url)),
             credentials,
             token_url,
             transport,
@@ -64,36 +68,58 @@ impl TokenClient {
     pub(super) async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
         let clock = cx.clock();
         let loaded_by = later(clock.now(), cx.fetch_timeout() / 2);
-        let credentials = self.loader.load(clock, loaded_by).await?;
-        let permit = self.permit(&cx, &credentials).await?;
-        let result = self.request_token(&credentials, &cx).await;
+        let app = self.load(clock, loaded_by).await?;
+        let permit = self.permit(&cx, &app).await?;
+        let result = self.request_token(&app, &cx).await;
         match &result {
             Err(error) if error.is_unsent() => permit.unsent(),
             _ => drop(permit),
         }
-        self.remember(&credentials, result, clock.now())
+        self.remember(app, result, clock.now())
+    }
+
+    /// Returns the credentials to use now: the last ones if the source fails, or takes until `until`.
+    pub(super) async fn load(
+        &self,
+        clock: &dyn Clock,
+        until: Instant,
+    ) -> Result<AppCredentials, Error> {
+        let loaded = timeout_at(clock, until, pin!(self.credentials.source.load())).await;
+        let loaded = loaded.unwrap_or_else(|| Err(BoxError::from("the source is too slow")));
+        let mut last = lock(&self.last);
+        match loaded {
+            Ok(app) => {
+                *last = Some(app.clone());
+                Ok(app)
+            }
+            Err(error) => {
+                observability::credentials_unreadable(&*error, last.is_some());
+                last.clone().ok_or_else(|| {
+                    Error::new(ErrorKind::Transport, "the credentials cannot be loaded")
+                        .not_attempted()
+                        .with_source(error)
+                        .with_retry_after(LOAD_AGAIN)
+                        .with_max_backoff(LOAD_AGAIN)
+                })
+            }
+        }
     }
 
     /// Takes a permit for a request with these credentials.
     ///
-    /// Credentials that the endpoint has refused are not sent again during their backoff. After it they
-    /// do not wait in the queue, because the source may have others any time.
-    async fn permit(
-        &self,
-        cx: &FetchContext,
-        credentials: &AppCredentials,
-    ) -> Result<Permit, Error> {
-        let failed = self.lock().clone();
-        let Some(failed) = failed.filter(|failed| failed.credentials.same_as(credentials)) else {
+    /// Refused credentials are not sent again during their backoff. After it they do not wait in the
+    /// queue, because the source may have different ones at any time.
+    async fn permit(&self, cx: &FetchContext, app: &AppCredentials) -> Result<Permit, Error> {
+        let failed = lock(&self.failed).clone();
+        let Some(failed) = failed.filter(|failed| failed.app.same_as(app)) else {
             return cx.clone().not_failing().permit().await;
         };
         if failed.error.kind() != ErrorKind::InvalidClient {
             return cx.permit().await;
         }
-        let at_most = if self.loader.can_change() {
-            LOAD_AGAIN
-        } else {
-            Duration::MAX
+        let at_most = match self.credentials.source.can_change() {
+            true => LOAD_AGAIN,
+            false => Duration::MAX,
         };
         let refused = |left: Duration| {
             let error = failed.error.clone().not_attempted();
@@ -117,70 +143,112 @@ impl TokenClient {
     /// Remembers credentials that failed permanently.
     fn remember(
         &self,
-        credentials: &AppCredentials,
+        app: AppCredentials,
         result: Result<AccessToken, Error>,
         now: Instant,
     ) -> Result<AccessToken, Error> {
-        let mut failed = self.lock();
+        let mut failed = lock(&self.failed);
         match &result {
             Ok(_) => *failed = None,
             Err(error) if error.is_transient() => {}
             Err(error) => {
-                let before = failed.as_ref();
-                let before = before.filter(|failed| failed.credentials.same_as(credentials));
+                let before = failed.as_ref().filter(|failed| failed.app.same_as(&app));
                 let times = before.map_or(0, |failed| failed.times).saturating_add(1);
                 *failed = Some(Failed {
-                    credentials: credentials.clone(),
+                    app,
                     error: error.clone(),
                     times,
                     held_until: later(now, backoff(error, times, 1.0)),
                 });
             }
         }
-        let can_change = self.loader.can_change();
+        let can_change = self.credentials.source.can_change();
         result.map_err(|error| match error.kind() {
             ErrorKind::InvalidClient if can_change => error.with_max_backoff(LOAD_AGAIN),
             _ => error,
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Failed>> {
-        // An option is whole between any two statements.
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn request_token(
         &self,
-        credentials: &AppCredentials,
+        app: &AppCredentials,
         cx: &FetchContext,
     ) -> Result<AccessToken, Error> {
-        let scope = self.scope.as_deref();
-        let params = &self.credentials.form_params;
-        let request = request::build(&self.token_url, credentials, scope, params)?;
-        let span = observability::TokenRequest::new(&self.token_url);
+        let scope = self.credentials.scope.as_deref();
+        let request = self.request(app)?;
+        let span = observability::token_request_span(&self.token_url);
         let response = (self.transport)(request, cx.clone());
-        let response = response.instrument(span.0.clone()).await;
-        span.ended(response.as_ref().map(Response::status));
-        let token = answer::parse(&response?, scope, cx.clock().wall())?;
-        let narrower = answer::is_narrower(scope, token.scope());
+        let response = response.instrument(span.clone()).await;
+        observability::token_request_ended(&span, response.as_ref().map(Response::status));
+        let token = response::parse(&response?, scope, cx.clock().wall())?;
+        let narrower = response::is_narrower(scope, token.scope());
         if narrower && !self.narrowed.swap(true, Ordering::Relaxed) {
             observability::scope_narrowed(scope, token.scope());
         }
         Ok(token)
     }
 
-    /// Returns all that a token of these credentials depends on.
-    pub(super) fn material(&self, pair: &AppCredentials) -> KeyMaterial {
-        let (id, secret) = (pair.client_id.clone(), pair.client_secret.clone());
-        let material = KeyMaterial::new(request::endpoint(&self.token_url), id, secret)
-            .scope(self.scope.as_deref().unwrap_or_default());
+    /// Builds the request (RFC 6749 section 4.4.2), with the fields in the order of OfficeRnD's documentation.
+    fn request(&self, app: &AppCredentials) -> Result<Request<Bytes>, Error> {
+        let scope = self.credentials.scope.as_deref();
         let params = self.credentials.form_params.iter();
-        let material = params.fold(material, |material, (name, value)| {
-            material.param(name, value)
-        });
-        match self.loader.can_change() {
+        let fields = [
+            ("client_id", &*app.client_id),
+            ("client_secret", app.client_secret.expose()),
+            ("grant_type", "client_credentials"),
+        ]
+        .into_iter()
+        .chain(scope.map(|scope| ("scope", scope)))
+        .chain(params.map(|(name, value)| (&**name, &**value)));
+        let user_agent = concat!("officernd-auth/", env!("CARGO_PKG_VERSION"));
+        Request::post(self.token_url.clone())
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(ACCEPT, "application/json")
+            .header(ACCEPT_ENCODING, "identity")
+            .header(USER_AGENT, user_agent)
+            // A client with the layer would wait for this very token.
+            .extension(SkipAuth)
+            .body(form_body(fields))
+            .map_err(|_| Error::new(ErrorKind::Denied, "the token request cannot be built"))
+    }
+
+    /// Returns everything that a token of these credentials depends on.
+    pub(super) fn material(&self, app: AppCredentials) -> KeyMaterial {
+        let url = endpoint(&self.token_url);
+        let mut material = KeyMaterial::new(url, app.client_id, app.client_secret)
+            .scope(self.credentials.scope.as_deref().unwrap_or_default());
+        for (name, value) in &self.credentials.form_params {
+            material = material.param(name, value);
+        }
+        match self.credentials.source.can_change() {
             true => material,
             false => material.fixed(),
         }
     }
+}
+
+/// Locks a value that is complete between any two statements, so that a panic cannot damage it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the normalized token URL. Equal ones share a rate limit.
+pub(super) fn endpoint(url: &Uri) -> String {
+    let scheme = url.scheme_str().unwrap_or_default();
+    let host = url.host().unwrap_or_default().to_ascii_lowercase();
+    let default_port = if scheme == "https" { 443 } else { 80 };
+    let port = url.port_u16().unwrap_or(default_port);
+    let path = url.path_and_query().map_or("/", |path| path.as_str());
+    format!("{scheme}://{host}:{port}{path}")
+}
+
+/// Encodes an `application/x-www-form-urlencoded` body that is wiped with its last handle.
+fn form_body<'a>(fields: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Bytes {
+    // Allocated in full: a buffer that grows would leave bytes of the secret in freed memory.
+    let lengths = fields
+        .clone()
+        .map(|(name, value)| 3 * (name.len() + value.len()) + 2);
+    let mut form = form_urlencoded::Serializer::new(String::with_capacity(lengths.sum()));
+    form.extend_pairs(fields);
+    Bytes::from_owner(Zeroizing::new(form.finish().into_bytes()))
 }

@@ -1,8 +1,7 @@
-//! The provider that talks to OfficeRnD, or to any OAuth 2.0 token endpoint.
+//! The provider that fetches tokens from OfficeRnD, or from any OAuth 2.0 token endpoint.
 
-mod answer;
 mod client;
-mod request;
+mod response;
 mod retry_after;
 mod transport;
 
@@ -16,7 +15,7 @@ use http_body::Body;
 use http_body_util::Full;
 use tower_service::Service;
 
-use self::client::TokenClient;
+use self::client::{TokenClient, endpoint};
 use crate::clock::{Clock, TokioClock, later};
 use crate::credentials::ClientCredentials;
 use crate::error::{BoxError, ConfigError, Error};
@@ -27,16 +26,16 @@ use crate::token::AccessToken;
 /// Fetches tokens from OfficeRnD, or from another OAuth 2.0 token endpoint, by the client-credentials
 /// grant (RFC 6749 section 4.4).
 ///
-/// [`new`](Self::new) has a client of its own, [`with_reqwest`](Self::with_reqwest) takes yours, and
-/// [`with_service`](Self::with_service) works over any tower HTTP service. A response is read up to
+/// [`new`](Self::new) has its own client, [`with_reqwest`](Self::with_reqwest) takes yours, and
+/// [`with_service`](Self::with_service) works over any tower HTTP service. Responses are read up to
 /// 64 KiB, and only a 200 with a valid token is accepted.
 ///
-/// Credentials in files and those of a [`CredentialSource`](crate::credentials::CredentialSource) are
-/// loaded before each token request. While that fails, or takes longer than half of the
-/// `fetch_timeout`, the last pair that could be loaded is used.
+/// Files and [sources](crate::credentials::CredentialSource) of credentials are loaded before each
+/// token request. If that fails, or takes longer than half of the `fetch_timeout`, the last
+/// credentials are used.
 ///
-/// A pair that the endpoint refused with `invalid_client` is not sent again for 60 s, doubling to
-/// 10 min. Meanwhile a source that can change is called every 5 s, and a different pair is sent at
+/// Credentials that the endpoint refused with `invalid_client` are not sent again for 60 s, doubling
+/// to 10 min. Meanwhile files and sources are loaded every 5 s, and different credentials are sent at
 /// once.
 ///
 /// ```
@@ -61,34 +60,31 @@ pub struct HttpTokenProvider {
 impl HttpTokenProvider {
     /// Creates a provider with its own reqwest client: no redirects, no retries, no compression, no
     /// idle connections, and no proxy for plain http. It connects within 5 s, and the cache's
-    /// `fetch_timeout` bounds the request as a whole.
+    /// `fetch_timeout` bounds the complete request.
     ///
     /// # Errors
     ///
     /// Returns [`ConfigError`] for credentials, scopes, a token URL or a file that cannot be used, for
-    /// a token URL of OfficeRnD without a scope, or if the client cannot be built: without a TLS
-    /// feature for an https token URL, or with `rustls-no-provider` before the program has installed a
-    /// provider.
+    /// a token URL of OfficeRnD without a scope, or if the client cannot be built. That is so without a
+    /// TLS feature for an https token URL, and with `rustls-no-provider` before the program has
+    /// installed a provider.
     #[cfg(feature = "reqwest")]
     pub fn new(credentials: ClientCredentials) -> Result<Self, ConfigError> {
         let plain = credentials.check()?.scheme_str() == Some("http");
         Self::with_reqwest(credentials, transport::reqwest_client(plain)?)
     }
 
-    /// Like [`new`](Self::new), over your own client, for its proxy, roots and addresses. Clones of one
-    /// client can serve many providers, and requests to the API too.
+    /// Like [`new`](Self::new), over your own client, for its proxy, root certificates and addresses.
+    /// Clones of one client can be used for many providers, and for requests to the API.
     ///
-    /// The client's settings apply to the token request:
+    /// The client's settings, default headers and cookies apply to the token request:
     ///
-    /// - Build it with `redirect::Policy::none()`. If it follows redirects, the client secret is not
-    ///   sent along: the body cannot be sent twice, so a 307 or 308 is not followed. Other redirects are
-    ///   followed without the body, and whatever answers, the fetch fails as
-    ///   [`Malformed`](crate::ErrorKind::Malformed).
-    /// - It does not retry the token request, whatever its retry policy is.
-    /// - `fetch_timeout` bounds the request. Set a shorter `connect_timeout`, such as 5 s: a connection
-    ///   that could not be made in that time takes no place in the rate limit.
-    /// - For a plain http token URL use `no_proxy()`: a proxy would read the secret.
-    /// - Its default headers and cookies go to the token endpoint as well.
+    /// - Set `redirect::Policy::none()`. A client that follows redirects does not send the secret
+    ///   along, and the fetch fails as [`Malformed`](crate::ErrorKind::Malformed).
+    /// - A retry policy has no effect, because the body cannot be sent twice.
+    /// - Set a `connect_timeout` below `fetch_timeout`, such as 5 s. A connection that was not made in
+    ///   that time does not count towards the rate limit.
+    /// - For a plain http token URL set `no_proxy()`: a proxy would read the secret.
     ///
     /// # Errors
     ///
@@ -121,23 +117,22 @@ impl HttpTokenProvider {
         credentials: ClientCredentials,
         client: reqwest::Client,
     ) -> Result<Self, ConfigError> {
-        credentials.check_scope()?;
         Self::over(credentials, transport::over_reqwest(client))
     }
 
     /// Like [`new`](Self::new), over a tower HTTP service, which is cloned for each fetch. It must not
-    /// follow redirects or decompress, and its errors must not quote the request, whose body holds the
-    /// client secret: they go to logs.
+    /// follow redirects or decompress. Its errors go to logs, so they must not quote the request, whose
+    /// body contains the client secret.
     ///
-    /// The client must not be behind a limit that it shares with the layer's requests: requests that
-    /// wait for a token hold their permits, so the token request would never get one. A client that is
-    /// not ready after nine tenths of the `fetch_timeout` is a [`Timeout`](crate::ErrorKind::Timeout)
-    /// that names `poll_ready`. The token request carries [`SkipAuth`](crate::SkipAuth), so the client
-    /// may have the layer itself.
+    /// The service must not share a concurrency limit with the layer's requests: those that wait for a
+    /// token hold all permits. A service that is not ready after nine tenths of the `fetch_timeout` is a
+    /// [`Timeout`](crate::ErrorKind::Timeout) that names `poll_ready`. The token request has the
+    /// extension [`SkipAuth`](crate::SkipAuth), so the service may have the layer itself.
     ///
     /// # Errors
     ///
-    /// Returns [`ConfigError`] for credentials, scopes, a token URL or a file that cannot be used.
+    /// Returns [`ConfigError`] for credentials, scopes, a token URL or a file that cannot be used, or
+    /// for a token URL of OfficeRnD without a scope.
     ///
     /// ```
     /// use bytes::Bytes;
@@ -193,21 +188,21 @@ impl TokenProvider for HttpTokenProvider {
     }
 }
 
-/// How long credentials may take to load for the key of a shared token.
+/// How long credentials may take to load for [`KeyMaterial`].
 const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl KeyedProvider for HttpTokenProvider {
     async fn key_material(&self) -> Result<KeyMaterial, Error> {
         let until = later(TokioClock.now(), LOAD_TIMEOUT);
-        let credentials = self.client.loader.load(&TokioClock, until).await?;
-        Ok(self.client.material(&credentials))
+        let app = self.client.load(&TokioClock, until).await?;
+        Ok(self.client.material(app))
     }
 }
 
 impl fmt::Debug for HttpTokenProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Some gateways take a key in the query.
-        let token_url = request::endpoint(&self.client.token_url);
+        // Without the query, which may contain a key.
+        let token_url = endpoint(&self.client.token_url);
         let token_url = token_url.split('?').next().unwrap_or_default();
         f.debug_struct("HttpTokenProvider")
             .field("credentials", &self.client.credentials)

@@ -5,13 +5,13 @@ use std::time::{Duration, SystemTime};
 use http::HeaderMap;
 use http::header::{DATE, RETRY_AFTER};
 
-/// A server that says 0 must not be hammered, and one that says a week must not silence us that long.
+/// Bounds: 0 would cause a burst of requests, and a week an outage.
 const RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60 * 60));
 
-/// Parses `Retry-After`, from 1 s to 1 h: the longest of several, `None` if none can be read.
+/// Parses `Retry-After`, clamped to 1 s to 1 h. Returns the longest of several, or `None` if none is valid.
 ///
-/// A date is measured against the response's own `Date`: if the server's clock is off, both are. `now` is
-/// for a response without one.
+/// A date is compared with the response's own `Date`, because the server's clock may be wrong. `now` is
+/// used for a response without one.
 pub(crate) fn parse(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let date = headers.get(DATE).and_then(|date| date.to_str().ok());
     let date = date.and_then(|date| httpdate::parse_http_date(date.trim()).ok());
@@ -25,7 +25,7 @@ pub(crate) fn parse(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 
 fn parse_one(value: &str, now: SystemTime) -> Option<Duration> {
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // Digits alone fail to parse only by overflow.
+        // Digits fail to parse only on overflow.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let at = httpdate::parse_http_date(value).ok()?;
@@ -43,7 +43,7 @@ mod tests {
 
     fn parsed(values: &[&str]) -> Option<u64> {
         let mut headers = HeaderMap::new();
-        // Not a date: without the server's time, ours counts.
+        // Not a date, so `now` is used.
         headers.insert(DATE, "soon".parse().unwrap());
         for value in values {
             headers.append(RETRY_AFTER, value.parse().unwrap());
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_and_dates_are_read_and_clamped() {
+    fn seconds_and_dates_are_parsed_and_clamped() {
         let table: [(&[&str], Option<u64>); 20] = [
             (&[], None),
             (&[""], None),

@@ -1,9 +1,9 @@
-//! Sends one token request over any HTTP client, and reads its bounded response.
+//! Sends a token request over any HTTP client, and reads the response up to a limit.
 
 use std::error::Error as StdError;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -14,18 +14,17 @@ use tower_service::Service;
 use crate::clock::{later, timeout_at};
 #[cfg(feature = "reqwest")]
 use crate::error::ConfigError;
-use crate::error::{BoxError, Error, ErrorKind};
+use crate::error::{BoxError, Error, ErrorKind, chain};
+use crate::future::BoxFuture;
 use crate::provider::FetchContext;
 
-/// No token response is larger.
+/// Maximum size of a token response.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-pub(super) type ResponseFuture =
-    Pin<Box<dyn Future<Output = Result<Response<Bytes>, Error>> + Send>>;
-
-/// An HTTP client, type-erased.
-pub(super) type Transport =
-    Box<dyn Fn(Request<Bytes>, FetchContext) -> ResponseFuture + Send + Sync>;
+/// A type-erased HTTP client.
+pub(super) type Transport = Box<
+    dyn Fn(Request<Bytes>, FetchContext) -> BoxFuture<Result<Response<Bytes>, Error>> + Send + Sync,
+>;
 
 /// Sends over a tower HTTP service.
 pub(super) fn over_service<S, B>(service: S) -> Transport
@@ -38,11 +37,10 @@ where
     B::Error: Into<BoxError>,
 {
     Box::new(move |request, cx| {
-        // The clone that is readied is the one that is called.
         let mut service = service.clone();
         Box::pin(async move {
-            // A client behind a limit that it shares with waiting requests is never ready. This ends
-            // before the fetch timeout, which would not show the cause.
+            // A service behind a limit that it shares with waiting requests is never ready. The
+            // fetch timeout would end the wait too, but without the cause.
             let until = later(cx.clock().now(), cx.fetch_timeout() / 10 * 9);
             let ready = poll_fn(|cx| service.poll_ready(cx).map_err(|error| failed(error.into())));
             let ready = timeout_at(cx.clock(), until, pin!(ready)).await;
@@ -62,8 +60,7 @@ pub(super) fn over_reqwest(client: reqwest::Client) -> Transport {
     Box::new(move |request, _| {
         let client = client.clone();
         Box::pin(async move {
-            // As a stream, which reqwest cannot send a second time: a client that follows redirects
-            // or retries does not repeat the secret.
+            // reqwest cannot send a stream twice, so redirects and retries do not resend the secret.
             let request = request.map(|body| reqwest::Body::wrap(Full::new(body)));
             let request =
                 reqwest::Request::try_from(request).map_err(|error| failed(error.into()))?;
@@ -80,7 +77,7 @@ pub(super) fn over_reqwest(client: reqwest::Client) -> Transport {
     })
 }
 
-/// Builds a client for token requests alone. `plain`: the token URL is plain http, on this machine.
+/// Builds a client for token requests. `plain`: the token URL is plain http, to a loopback host.
 #[cfg(feature = "reqwest")]
 pub(super) fn reqwest_client(plain: bool) -> Result<reqwest::Client, ConfigError> {
     if let Some(problem) = missing_tls(plain) {
@@ -89,66 +86,66 @@ pub(super) fn reqwest_client(plain: bool) -> Result<reqwest::Client, ConfigError
     }
     let client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
-        // The rate limit counts requests; none is sent behind its back.
+        // The rate limit does not see the client's own retries.
         .retry(reqwest::retry::never())
         .no_gzip()
         .no_brotli()
         .no_zstd()
         .no_deflate()
-        // Below the default `fetch_timeout`: a connection that was never made takes no place in the rate limit.
+        // Below `fetch_timeout`, so that a connection that was not made does not count towards the rate limit.
         .connect_timeout(std::time::Duration::from_secs(5))
-        // Used once an hour: an idle connection would be a dead one.
+        // A token is fetched once an hour; an idle connection would be closed by then.
         .pool_max_idle_per_host(0);
     let client = match plain {
-        // A proxy from the environment would get the secret in the clear; https uses a tunnel.
+        // A proxy would read the secret; https goes through it in a tunnel.
         true => client.no_proxy(),
         false => client,
     };
     client.build().map_err(|error| ConfigError::Client {
-        // Its own text is "builder error"; the source has the reason.
+        // Its message is "builder error"; the source has the reason.
         problem: error
             .source()
             .map_or_else(|| error.to_string(), ToString::to_string),
     })
 }
 
-/// Returns why this build, or this program, cannot make the client.
+/// Returns why this build, or this program, cannot build the client.
 #[cfg(feature = "reqwest")]
 fn missing_tls(plain: bool) -> Option<&'static str> {
     let fits = cfg!(any(feature = "rustls", feature = "native-tls"));
     if cfg!(not(feature = "rustls-no-provider")) {
         return (!fits && !plain).then_some(
-            "this build has no TLS for an https token URL: enable one of the features rustls, \
-             native-tls and rustls-no-provider of officernd-auth",
+            "this build has no TLS for an https token URL; enable the feature rustls, native-tls \
+             or rustls-no-provider of officernd-auth",
         );
     }
-    // Without a provider reqwest panics, even for plain http.
+    // Without a provider reqwest panics, even for a plain http URL.
     #[cfg(feature = "rustls-no-provider")]
     let fits = fits || rustls::crypto::CryptoProvider::get_default().is_some();
     (!fits).then_some(
-        "rustls has no cryptography provider: install one before the client is built, with \
-         CryptoProvider::install_default, or enable the feature rustls",
+        "rustls has no cryptography provider; call CryptoProvider::install_default before the \
+         client is built, or enable the feature rustls",
     )
 }
 
-/// Reads the body, up to the cap.
+/// Reads the body, up to [`MAX_RESPONSE_BYTES`].
 async fn read<B>(response: Response<B>) -> Result<Response<Bytes>, Error>
 where
     B: Body,
     B::Error: Into<BoxError>,
 {
     let (head, body) = response.into_parts();
-    // Skips the body where the status alone decides.
+    // Skips the body if the status alone decides.
     let skipped = matches!(head.status.as_u16(), 300..=399 | 408 | 429 | 500..);
     let body = if skipped {
         Bytes::new()
     } else {
         match Limited::new(body, MAX_RESPONSE_BYTES).collect().await {
             Ok(body) => body.to_bytes(),
-            // The status of a failure is enough.
+            // The status alone describes the failure.
             Err(_) if head.status != StatusCode::OK => Bytes::new(),
             Err(error) if error.is::<LengthLimitError>() => {
-                let message = "the token answer is over 64 KiB; is the token URL right?";
+                let message = "the token response is over 64 KiB; is the token URL right?";
                 return Err(Error::new(ErrorKind::Malformed, message));
             }
             Err(error) => return Err(failed(error)),
@@ -159,7 +156,7 @@ where
 
 /// Returns the error of a request without a complete response.
 fn failed(error: BoxError) -> Error {
-    // From a layer of this crate below, or from a client that distinguishes the kinds.
+    // The client may have a layer of this crate, or return this error itself.
     if let Some(ours) = Error::find(&error) {
         return ours.clone();
     }
@@ -181,38 +178,31 @@ fn failed(error: BoxError) -> Error {
         .mark_unsent(unsent)
 }
 
-/// Returns `true` if one of the causes says that there was no connection. A timeout does not say so:
-/// it may be that of a response.
+/// Returns `true` if one of the causes means that no connection was made. A timeout does not: the
+/// request may have been sent before it.
 fn never_connected(error: &(dyn StdError + 'static)) -> bool {
-    let mut next = Some(error);
-    // A chain of sources may be a cycle.
-    for _ in 0..64 {
-        let Some(error) = next else { return false };
+    chain(error).any(|error| {
         let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-        if let Some(
-            io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::NetworkDown
-            | io::ErrorKind::AddrNotAvailable,
-        ) = kind
-        {
-            return true;
-        }
-        // hyper-util's client, which reqwest uses, for an unknown name or a failed TLS handshake. The
-        // text is what its `is_connect` says, without a dependency on its version.
-        if error.to_string() == "client error (Connect)" {
-            return true;
-        }
-        next = error.source();
-    }
-    false
+        let refused = matches!(
+            kind,
+            Some(
+                io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::HostUnreachable
+                    | io::ErrorKind::NetworkUnreachable
+                    | io::ErrorKind::NetworkDown
+                    | io::ErrorKind::AddrNotAvailable
+            )
+        );
+        // hyper-util's client, which reqwest uses, for DNS and TLS. The message stands in for
+        // `is_connect`, which would tie this crate to a version of hyper-util.
+        refused || error.to_string() == "client error (Connect)"
+    })
 }
 
 fn not_ready() -> Error {
     Error::new(
         ErrorKind::Timeout,
-        "the token endpoint's client did not become ready (poll_ready) in time; \
+        "the token endpoint's client was not ready (poll_ready) in time; \
          it must not share a limit with the layer's requests",
     )
 }
@@ -226,7 +216,7 @@ mod tests {
     use crate::{ClientCredentials, ConfigError, HttpTokenProvider};
 
     #[test]
-    fn an_https_token_url_needs_tls_and_a_plain_one_what_the_client_needs() {
+    fn an_https_token_url_needs_tls() {
         let provider = |url: &str| {
             let credentials = ClientCredentials::new("id", "secret").scope("a");
             HttpTokenProvider::new(credentials.token_url(url))

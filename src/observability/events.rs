@@ -9,7 +9,7 @@ use tracing::{Span, debug, info, info_span, warn};
 use super::metrics;
 use crate::error::{Error, WithCauses};
 
-/// Emits the events of one refresh. Call its methods inside its [`span`](Self::span).
+/// Emits the events of one refresh. Its methods must be called inside its [`span`](Self::span).
 pub(crate) struct Refresh {
     pub(crate) cause: &'static str,
     /// Counted from 1 since the last success.
@@ -18,7 +18,7 @@ pub(crate) struct Refresh {
 
 impl Refresh {
     pub(crate) fn span(&self) -> Span {
-        // No parent: the request that happened to start it is not its owner.
+        // No parent: the refresh outlives the request that started it.
         info_span!(
             parent: None,
             "officernd_auth.refresh",
@@ -32,7 +32,7 @@ impl Refresh {
         )
     }
 
-    /// Records how the fetch ended, in its span and in the metrics. `outcome` is `ok`, the kind of an
+    /// Records the end of the fetch in its span and in the metrics. `outcome` is `ok`, the kind of an
     /// error, `abandoned` or `lost`.
     fn end(&self, outcome: &'static str, took: Option<Duration>) {
         let span = Span::current();
@@ -47,13 +47,12 @@ impl Refresh {
     }
 
     pub(crate) fn done(&self, generation: u64, expires_in: Duration, took: Duration) {
-        let Self { cause, attempt } = *self;
         Span::current().record("generation", generation);
         self.end("ok", Some(took));
         debug!(
             name: "officernd_auth.refreshed",
-            cause,
-            attempt,
+            cause = self.cause,
+            attempt = self.attempt,
             outcome = "ok",
             generation,
             expires_in = expires_in.as_secs(),
@@ -63,17 +62,16 @@ impl Refresh {
     }
 
     pub(crate) fn failed(&self, error: &Error, took: Duration) {
-        let Self { cause, attempt } = *self;
         let outcome = error.kind().as_str();
         if error.is_not_attempted() {
             Span::current().record("outcome", outcome);
             debug!(
                 name: "officernd_auth.refresh_deferred",
-                cause,
-                attempt,
+                cause = self.cause,
+                attempt = self.attempt,
                 outcome,
                 error = %WithCauses(error),
-                "the token refresh is deferred; nothing was sent"
+                "token refresh deferred; nothing was sent"
             );
             return;
         }
@@ -81,8 +79,8 @@ impl Refresh {
         self.end(outcome, Some(took));
         warn!(
             name: "officernd_auth.refresh_failed",
-            cause,
-            attempt,
+            cause = self.cause,
+            attempt = self.attempt,
             outcome,
             error.type = outcome,
             error = %WithCauses(error),
@@ -92,92 +90,78 @@ impl Refresh {
         );
     }
 
-    /// Reports a first failure, after which the fetch tries once more.
+    /// Reports a first failure, after which the fetch makes a second attempt.
     pub(crate) fn retried(&self, error: &Error, retry_in: Duration) {
-        let Self { cause, attempt } = *self;
         info!(
             name: "officernd_auth.refresh_retried",
-            cause,
-            attempt,
+            cause = self.cause,
+            attempt = self.attempt,
             error.type = error.kind().as_str(),
             error = %WithCauses(error),
             retry_in = retry_in.as_secs_f64(),
-            "the token request failed once and is tried again"
+            "token request failed once and is repeated"
         );
     }
 
     pub(crate) fn abandoned(&self) {
-        let Self { cause, attempt } = *self;
         self.end("abandoned", None);
         warn!(
             name: "officernd_auth.refresh_abandoned",
-            cause,
-            attempt,
+            cause = self.cause,
+            attempt = self.attempt,
             outcome = "abandoned",
-            "a token refresh came back long overdue; its result is dropped"
+            "a token refresh ended after another had been started in its place; its result is dropped"
         );
     }
 
-    /// Reports that the task was dropped before it ended.
+    /// Reports that the task of the fetch was dropped, or panicked.
     pub(crate) fn lost(&self) {
-        let Self { cause, attempt } = *self;
         self.end("lost", None);
         warn!(
             name: "officernd_auth.refresh_lost",
-            cause,
-            attempt,
+            cause = self.cause,
+            attempt = self.attempt,
             outcome = "lost",
-            "a token refresh ended without a result: its runtime ended, or the provider panicked"
+            "a token refresh ended without a result: its runtime was dropped, or the provider panicked"
         );
     }
 }
 
-/// One request to the token endpoint: a client span with OpenTelemetry's
-/// attributes for HTTP.
-pub(crate) struct TokenRequest(pub(crate) Span);
-
-impl TokenRequest {
-    pub(crate) fn new(url: &Uri) -> Self {
-        let scheme = url.scheme_str().unwrap_or_default();
-        let host = url.host().unwrap_or_default();
-        let port = match (url.port_u16(), scheme) {
-            (Some(port), _) => port,
-            (None, "http") => 80,
-            (None, _) => 443,
-        };
-        let authority = url.authority().map_or("", |authority| authority.as_str());
-        // Without the query: some servers take a key in it.
-        let full = format!("{scheme}://{authority}{}", url.path());
-        Self(info_span!(
-            "officernd_auth.token_request",
-            otel.kind = "client",
-            otel.status_code = Empty,
-            http.request.method = "POST",
-            http.response.status_code = Empty,
-            url.full = %full,
-            server.address = host,
-            server.port = port,
-            error.type = Empty,
-        ))
-    }
-
-    /// Records the response, or that there was none.
-    pub(crate) fn ended(&self, result: Result<StatusCode, &Error>) {
-        if let Ok(status) = result {
-            self.0.record("http.response.status_code", status.as_u16());
-        }
-        let error = match &result {
-            Err(error) => error.kind().as_str(),
-            Ok(status) if status.is_client_error() || status.is_server_error() => status.as_str(),
-            Ok(_) => return,
-        };
-        self.0
-            .record("error.type", error)
-            .record("otel.status_code", "ERROR");
-    }
+/// Returns the client span of a token request, with OpenTelemetry's attributes for HTTP.
+pub(crate) fn token_request_span(url: &Uri) -> Span {
+    let scheme = url.scheme_str().unwrap_or_default();
+    let authority = url.authority().map_or("", |authority| authority.as_str());
+    let default_port = if scheme == "http" { 80 } else { 443 };
+    // Without the query, which may contain a key.
+    let full = format!("{scheme}://{authority}{}", url.path());
+    info_span!(
+        "officernd_auth.token_request",
+        otel.kind = "client",
+        otel.status_code = Empty,
+        http.request.method = "POST",
+        http.response.status_code = Empty,
+        url.full = %full,
+        server.address = url.host().unwrap_or_default(),
+        server.port = url.port_u16().unwrap_or(default_port),
+        error.type = Empty,
+    )
 }
 
-/// A server answered 401 to the token that is in use.
+/// Records the response to a token request, or its error, in the span.
+pub(crate) fn token_request_ended(span: &Span, result: Result<StatusCode, &Error>) {
+    if let Ok(status) = result {
+        span.record("http.response.status_code", status.as_u16());
+    }
+    let error = match &result {
+        Err(error) => error.kind().as_str(),
+        Ok(status) if status.is_client_error() || status.is_server_error() => status.as_str(),
+        Ok(_) => return,
+    };
+    span.record("error.type", error)
+        .record("otel.status_code", "ERROR");
+}
+
+/// Reports a 401 to the token in use.
 pub(crate) fn rejected(generation: u64, age: Duration, replace_in: Duration) {
     metrics::rejected();
     debug!(
@@ -189,13 +173,13 @@ pub(crate) fn rejected(generation: u64, age: Duration, replace_in: Duration) {
     );
 }
 
-/// `are_there`: the last ones are used.
-pub(crate) fn credentials_unreadable(error: &(dyn std::error::Error + 'static), are_there: bool) {
+/// Reports that credentials cannot be loaded. `last`: the last ones are used.
+pub(crate) fn credentials_unreadable(error: &(dyn std::error::Error + 'static), last: bool) {
     warn!(
         name: "officernd_auth.credentials_unreadable",
         error = %WithCauses(error),
         "the credentials cannot be loaded{}",
-        if are_there { "; the last ones are used" } else { "" }
+        if last { "; the last ones are used" } else { "" }
     );
 }
 
@@ -204,7 +188,7 @@ pub(crate) fn scope_narrowed(asked: Option<&str>, granted: Option<&str>) {
         name: "officernd_auth.scope_narrowed",
         asked,
         granted,
-        "the server granted less than was asked for"
+        "the server granted fewer scopes than requested"
     );
 }
 
@@ -212,6 +196,6 @@ pub(crate) fn unknown_variable(variable: &str) {
     warn!(
         name: "officernd_auth.unknown_variable",
         variable,
-        "an environment variable is not a setting and is ignored; is it misspelt?"
+        "an unknown environment variable is ignored; check its spelling"
     );
 }

@@ -1,9 +1,7 @@
-//! The layers by slug, made at the first request.
+//! The layers by slug, created at the first request.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -14,14 +12,15 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 use super::resolver::OrganizationResolver;
-use super::slug::{OrganizationSlug, of_path, rejected};
+use super::slug::{OrganizationSlug, of_path, refusal};
 use crate::clock::{Clock, TokioClock};
-use crate::{Error, ErrorKind, OfficeRndAuthLayer, TokenStatus, backoff};
+use crate::future::BoxFuture;
+use crate::{Error, ErrorKind, OfficeRndAuthLayer, backoff};
 
-/// How long the resolver is not called again for an unknown organization.
+/// How long an organization without credentials is remembered.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
-/// How long a request waits for the resolver. Its layer's `acquire_timeout` comes after that.
+/// How long a request waits for the resolver, before the `acquire_timeout` of its layer begins.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The organizations in use, and the settings of their layer.
@@ -30,7 +29,7 @@ pub(super) struct Map {
     pub(super) default: Option<Result<OrganizationSlug, Error>>,
     pub(super) max: usize,
     pub(super) idle_after: Duration,
-    /// Reads take no lock; each change replaces the map by a copy.
+    /// Read without a lock; each change replaces the map by a copy.
     pub(super) entries: ArcSwap<Entries>,
     /// The task that drops idle entries. Locked while the entries change.
     dropper: Mutex<JoinSet<()>>,
@@ -38,16 +37,15 @@ pub(super) struct Map {
 
 type Entries = HashMap<Arc<str>, Arc<Entry>>;
 
-type Resolver = dyn Fn(Arc<str>) -> Resolving + Send + Sync;
-type Resolving = Pin<Box<dyn Future<Output = Result<Option<OfficeRndAuthLayer>, Error>> + Send>>;
+type Resolver =
+    dyn Fn(Arc<str>) -> BoxFuture<Result<Option<OfficeRndAuthLayer>, Error>> + Send + Sync;
 
 #[derive(Default)]
 pub(super) struct Entry {
-    layer: OnceCell<OfficeRndAuthLayer>,
-    /// Why there is no layer, until when the resolver is not called again, and how often it has
-    /// failed.
+    pub(super) layer: OnceCell<OfficeRndAuthLayer>,
+    /// Why there is no layer, when the resolver may be called again, and how often it has failed.
     refused: Mutex<Option<(Error, Instant, u32)>>,
-    /// Whether a request came since idle organizations were dropped last.
+    /// Whether a request has come since idle organizations were last dropped.
     used: AtomicBool,
 }
 
@@ -78,7 +76,7 @@ impl Map {
         }
     }
 
-    /// Returns the organization that a request is about.
+    /// Returns the slug of a request with this extension and this path.
     #[inline]
     pub(super) fn slug<'a>(
         &'a self,
@@ -92,29 +90,21 @@ impl Map {
             (Some(slug), _) => Ok(slug),
             (None, Some(Ok(default))) => Ok(default.as_str()),
             (None, Some(Err(error))) => {
-                Err(rejected("the default_organization is not a slug").with_source(error.clone()))
+                Err(refusal("the default_organization is not a slug").with_source(error.clone()))
             }
-            (None, None) => Err(rejected(
-                "the path names no organization (/api/v2/organizations/{slug}/...), and there is \
-                 no default_organization",
+            (None, None) => Err(refusal(
+                "the path has no organization; use /api/v2/organizations/{slug}/..., or set a \
+                 default_organization",
             )),
         }
     }
 
-    /// Returns the organization's layer. Calls the resolver, once for all callers, if it is unknown.
+    /// Returns the organization's layer. If it is unknown, one of the callers calls the resolver.
     ///
-    /// Cancel safe: another caller that waits calls the resolver instead.
+    /// Cancel safe: if that caller leaves, another one calls the resolver.
     pub(super) async fn find(self: Arc<Self>, slug: Arc<str>) -> Result<OfficeRndAuthLayer, Error> {
-        if let Some(layer) = self
-            .entries
-            .load()
-            .get(&slug)
-            .and_then(|entry| entry.layer())
-        {
-            return Ok(layer.clone());
-        }
         if Handle::try_current().is_err() {
-            let problem = "an organization is looked up inside a tokio runtime only";
+            let problem = "no tokio runtime to resolve an organization on; call inside a runtime";
             return Err(Error::new(ErrorKind::Runtime, problem));
         }
         let entry = self.enter(&slug);
@@ -123,7 +113,7 @@ impl Map {
             Ok(layer) => layer.cloned(),
             Err(_) => Err(Error::new(
                 ErrorKind::Timeout,
-                format!("organization {slug:?}: the resolver has not answered within 30 s"),
+                format!("organization {slug:?}: the resolver did not answer within 30 s"),
             )),
         }
     }
@@ -142,9 +132,8 @@ impl Map {
         let error = match (self.resolver)(Arc::clone(slug)).await {
             Ok(Some(layer)) => return Ok(layer),
             Ok(None) => {
-                let problem =
-                    format!("organization {slug:?}: the resolver has no credentials for it");
-                rejected(&problem).with_retry_after(UNKNOWN_FOR)
+                let problem = format!("organization {slug:?} has no credentials in the resolver");
+                refusal(&problem).with_retry_after(UNKNOWN_FOR)
             }
             Err(error) => error,
         };
@@ -155,6 +144,7 @@ impl Map {
         Err(error.with_retry_after(wait))
     }
 
+    /// Returns the organization's entry, which is added if there is none.
     fn enter(self: &Arc<Self>, slug: &Arc<str>) -> Arc<Entry> {
         let mut dropper = self.dropper();
         let entries = self.entries.load_full();
@@ -168,7 +158,7 @@ impl Map {
         entry.mark_used();
         entries.insert(Arc::clone(slug), Arc::clone(&entry));
         self.entries.store(Arc::new(entries));
-        // A task whose runtime is gone has ended.
+        // The task has ended if its runtime was dropped.
         while dropper.try_join_next().is_some() {}
         if dropper.is_empty() {
             dropper.spawn(drop_idle(Arc::downgrade(self), self.idle_after));
@@ -176,10 +166,9 @@ impl Map {
         entry
     }
 
-    /// Makes room for one more.
+    /// Makes room for one more entry. Those without credentials are dropped first.
     fn make_room(&self, entries: &mut Entries) {
-        // A sixteenth at once, so that a flood of slugs costs each newcomer little. Those without
-        // credentials go first.
+        // Drops a sixteenth at once, so that a flood of slugs does not scan the map each time.
         let mut surplus = match (entries.len() + 1).saturating_sub(self.max) {
             0 => return,
             over => over + self.max / 16,
@@ -193,7 +182,7 @@ impl Map {
         }
     }
 
-    /// Drops the organizations without a request since the last call. Returns whether any is left.
+    /// Drops the organizations without a request since the last call. Returns `true` if any is left.
     fn drop_unused(&self) -> bool {
         let mut dropper = self.dropper();
         let mut entries = Entries::clone(&self.entries.load());
@@ -201,7 +190,7 @@ impl Map {
         let any_left = !entries.is_empty();
         self.entries.store(Arc::new(entries));
         if !any_left {
-            // The next organization starts another task, even before this one has ended.
+            // The next organization starts a new task, even if this one has not ended yet.
             dropper.detach_all();
         }
         any_left
@@ -210,19 +199,10 @@ impl Map {
     fn dropper(&self) -> MutexGuard<'_, JoinSet<()>> {
         self.dropper.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    pub(super) fn statuses(&self) -> Vec<(String, TokenStatus)> {
-        let entries = self.entries.load();
-        let known = entries.iter().filter_map(|(slug, entry)| {
-            let layer = entry.layer.get()?;
-            Some((slug.to_string(), layer.cache().status()))
-        });
-        known.collect()
-    }
 }
 
 impl Entry {
-    /// Returns the layer, if it is known, for a request.
+    /// Returns the layer, if it is known, and marks it as used.
     #[inline]
     pub(super) fn layer(&self) -> Option<&OfficeRndAuthLayer> {
         let layer = self.layer.get()?;
@@ -230,7 +210,7 @@ impl Entry {
         Some(layer)
     }
 
-    /// Writes once per `idle_after`, so that hits do not compete for the cache line.
+    /// Writes only once per `idle_after`: a write on each hit would contend for the cache line.
     #[inline]
     fn mark_used(&self) {
         if !self.used.load(Ordering::Relaxed) {
@@ -243,7 +223,7 @@ impl Entry {
     }
 }
 
-/// Drops idle organizations until none is left, or the map is gone.
+/// Drops idle organizations until none is left, or the map itself is dropped.
 async fn drop_idle(map: Weak<Map>, every: Duration) {
     loop {
         tokio::time::sleep(every).await;

@@ -8,9 +8,8 @@ use crate::{Error, OfficeRndAuthLayer};
 
 /// Finds the layer of an organization by its slug.
 ///
-/// OfficeRnD's credentials belong to an app of one organization; a company with several
-/// organizations has several apps. A map from slug to layer is a resolver, and so is an async
-/// closure of the slug ([`resolver_fn`]).
+/// An app of OfficeRnD belongs to one organization, so each organization has its own credentials.
+/// A `HashMap` from slug to layer is a resolver, and [`resolver_fn`] creates one from a closure.
 ///
 /// ```
 /// use officernd_auth::organizations::{OrganizationResolver, OrganizationsLayer};
@@ -31,15 +30,14 @@ use crate::{Error, OfficeRndAuthLayer};
 /// # drop(layer);
 /// ```
 pub trait OrganizationResolver: Send + Sync + 'static {
-    /// Returns the layer of this organization; `None` if it has no credentials.
+    /// Returns the layer of this organization, or `None` if it has no credentials.
     ///
     /// Called once for each organization in use, and canceled after 30 s. `None` is remembered for
     /// 60 s.
     ///
     /// # Errors
     ///
-    /// The kind decides when the resolver is called again, as for
-    /// [`TokenProvider::fetch`](crate::TokenProvider::fetch).
+    /// An error is remembered for the [`backoff`](fn@crate::backoff) of its kind.
     fn resolve(
         &self,
         slug: &str,
@@ -54,7 +52,7 @@ impl<H: BuildHasher + Send + Sync + 'static> OrganizationResolver
     }
 }
 
-/// Makes a resolver from an async closure that takes the slug.
+/// Creates a resolver from an async closure that takes the slug.
 ///
 /// ```
 /// use officernd_auth::organizations::{OrganizationsLayer, resolver_fn};

@@ -1,17 +1,14 @@
-//! Reads the organization out of a request.
+//! Reads the organization from a request.
 
 use std::sync::Arc;
 
 use crate::{Error, ErrorKind};
 
-/// Request extension: selects the organization of this request, whatever its path says.
+/// Request extension: selects the organization of this request, regardless of its path.
 ///
-/// For `http::Request`, and for `reqwest_middleware`'s `with_extension`. `reqwest::Request` gives
-/// no access to its extensions: the path of its URL decides.
-///
-/// A redirect layer above drops the extension: tower-http's `FollowRedirect` does so on every
-/// redirect in 0.6, and on redirects to another origin in 0.7. The path of the redirected request
-/// then selects the organization.
+/// For `http::Request`, and for `reqwest_middleware`'s `with_extension`. `reqwest::Request` hides
+/// its extensions: the path of its URL decides. A redirect layer above drops the extension, as
+/// [`SkipAuth`](crate::SkipAuth) describes. The path of the redirected request then decides.
 ///
 /// ```
 /// use officernd_auth::organizations::OrganizationSlug;
@@ -28,17 +25,17 @@ use crate::{Error, ErrorKind};
 pub struct OrganizationSlug(Arc<str>);
 
 impl OrganizationSlug {
-    /// Checks that the string is a slug.
+    /// Creates a slug of 1 to 63 ASCII letters, digits, `-` and `_`.
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Organization`] unless it is 1 to 63 letters, digits, `-` and `_`.
+    /// Returns [`ErrorKind::Organization`] for a different string.
     pub fn new(slug: impl AsRef<str>) -> Result<Self, Error> {
         let slug = slug.as_ref();
-        match is_slug(slug) {
+        match (1..=MAX_LEN).contains(&slug.len()) && slug.bytes().all(in_slug) {
             true => Ok(Self(slug.into())),
-            false => Err(rejected(
-                "not a slug: letters, digits, '-' and '_', at most 63 of them",
+            false => Err(refusal(
+                "not a slug; use 1 to 63 letters, digits, '-' and '_'",
             )),
         }
     }
@@ -53,32 +50,27 @@ impl OrganizationSlug {
 /// The length of the longest slug.
 const MAX_LEN: usize = 63;
 
-fn is_slug(text: &str) -> bool {
-    (1..=MAX_LEN).contains(&text.len()) && text.bytes().all(in_slug)
-}
-
 fn in_slug(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
 }
 
-/// Returns the `{slug}` of `/api/v1|v2/organizations/{slug}/...`; `None` for a path that is about
-/// no organization.
+/// Returns the `{slug}` of `/api/v1|v2/organizations/{slug}/...`, or `None` for a path without an
+/// organization.
 ///
-/// Strict, since this decides whose token goes out and the server, which decides whose data comes
-/// back, may read a path in its own way: a path that two readers could take for different
-/// organizations is refused.
+/// The slug decides whose token is sent, and the server's reading of the path decides whose data
+/// is returned. So a path that could be read in two ways is refused.
 pub(super) fn of_path(path: &str) -> Result<Option<&str>, Error> {
     let ambiguous = || {
-        Err(rejected(
-            "the path's organization is ambiguous: it is not a slug of letters, digits, '-' and \
-             '_', or the path has dot segments, empty segments, backslashes or needless encodings",
+        Err(refusal(
+            "the path's organization is ambiguous; use a slug of letters, digits, '-' and '_', \
+             and no dot segments, empty segments, backslashes or needless encodings",
         ))
     };
     let documented = path
         .strip_prefix("/api/v2/organizations/")
         .or_else(|| path.strip_prefix("/api/v1/organizations/"));
     if let Some(rest) = documented {
-        // Each byte is looked at once: this is on the path of every request.
+        // A single pass over the bytes: every request takes it.
         let end = rest.bytes().position(|byte| !in_slug(byte));
         let end = end.unwrap_or(rest.len());
         return match rest.split_at_checked(end) {
@@ -91,30 +83,30 @@ pub(super) fn of_path(path: &str) -> Result<Option<&str>, Error> {
     if is_ambiguous(path) {
         return ambiguous();
     }
-    // What follows the word may be parameters, which some servers drop.
+    // Some servers drop parameters that follow the word.
     let word = "organizations";
     let names_one = |segment: &str| {
         let start = segment.get(..word.len());
         start.is_some_and(|start| start.eq_ignore_ascii_case(word))
     };
     match path.split('/').any(names_one) {
-        true => Err(rejected(
-            "the path names an organization in another way than \
-             /api/v1|v2/organizations/{slug}/...",
+        true => Err(refusal(
+            "the path has an organization in an undocumented place; \
+             use /api/v1|v2/organizations/{slug}/...",
         )),
         false => Ok(None),
     }
 }
 
 #[cold]
-pub(super) fn rejected(problem: &str) -> Error {
+pub(super) fn refusal(problem: &str) -> Error {
     Error::new(ErrorKind::Organization, problem)
 }
 
-/// Returns whether a server may read another path out of this one.
+/// Returns `true` if a server may read this path in a different way.
 fn is_ambiguous(path: &str) -> bool {
     let is_absolute = path.is_empty() || path.starts_with('/');
-    // A single pass over the bytes decides for nearly every path.
+    // Nearly every path is decided by this single pass.
     let mut last = 0;
     let is_plain = path.bytes().all(|byte| {
         let is_empty_segment = byte == b'/' && last == b'/';
@@ -126,14 +118,14 @@ fn is_ambiguous(path: &str) -> bool {
 
 #[cold]
 fn has_two_readings(path: &str) -> bool {
-    // No honest client encodes these; a server may decode them, more than once.
+    // Clients need not encode these. A server may decode them, even twice.
     let is_hidden = |byte: u8| byte.is_ascii_alphanumeric() || b"/\\%.-_~".contains(&byte);
     let encodes = |rest: &str| {
         let code = rest.get(..2).filter(|code| !code.starts_with('+'));
         let byte = code.and_then(|code| u8::from_str_radix(code, 16).ok());
         byte.is_none_or(is_hidden)
     };
-    // `..;x` is a parent folder to some servers.
+    // Some servers read `..;x` as the parent folder.
     let is_dots = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
     path.contains("//")
         || path.contains('\\')
@@ -152,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slug_is_read_out_of_the_documented_paths() {
+    fn the_slug_is_read_from_the_documented_paths() {
         for path in [
             "/api/v2/organizations/acme/locations",
             "/api/v1/organizations/acme",
@@ -162,27 +154,19 @@ mod tests {
         ] {
             assert_eq!(slug(path).as_deref(), Some("acme"), "{path}");
         }
-        assert_eq!(
-            slug("/api/v2/organizations/Acme-2_x/y").as_deref(),
-            Some("Acme-2_x")
-        );
+        let mixed = slug("/api/v2/organizations/Acme-2_x/y");
+        assert_eq!(mixed.as_deref(), Some("Acme-2_x"));
     }
 
     #[test]
-    fn a_path_about_no_organization_has_none() {
-        for path in [
-            "/",
-            "/api/v2/users/me",
-            "/health",
-            "/api/v2/organization/acme",
-            "",
-        ] {
+    fn other_paths_have_no_organization() {
+        for path in ["/", "/api/v2/users/me", "/api/v2/organization/acme", ""] {
             assert!(matches!(of_path(path), Ok(None)), "{path}");
         }
     }
 
     #[test]
-    fn what_two_readers_could_take_for_two_organizations_is_rejected() {
+    fn an_ambiguous_path_is_refused() {
         for path in [
             "/api/v2/organizations/",
             "/api/v2/organizations",
@@ -221,11 +205,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_slug_that_is_read_is_the_one_that_every_reader_reads(
+        fn the_slug_is_the_one_that_browsers_and_reqwest_read(
             path in "(/|/api/v[12]/organizations/)?(/|\\.|%2[eEfF]|%5c|;|[a-zA-Z]{1,3}|%61|organizations/|api/v2/){0,12}"
         ) {
             if let Ok(Some(slug)) = of_path(&path) {
-                // As browsers and `reqwest` read it, dots resolved.
                 let url = url::Url::parse(&format!("https://app.officernd.com{path}")).unwrap();
                 let segments: Vec<&str> = url.path_segments().unwrap().collect();
                 prop_assert_eq!(segments[2], "organizations");
@@ -234,7 +217,7 @@ mod tests {
         }
 
         #[test]
-        fn any_path_gets_an_answer(path in ".{0,60}") {
+        fn no_path_panics(path in ".{0,60}") {
             let _ = of_path(&path);
         }
     }

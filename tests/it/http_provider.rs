@@ -158,7 +158,9 @@ async fn the_request_is_the_one_that_officernd_documents() {
 
 #[tokio::test]
 async fn without_a_scope_the_field_is_left_out() {
-    let (provider, requests) = over(ClientCredentials::new("i", "s").scope(" "), |_| token());
+    let credentials = ClientCredentials::new("i", "s").scope(" ");
+    let elsewhere = credentials.token_url("https://identity.example/token");
+    let (provider, requests) = over(elsewhere, |_| token());
     minted(&provider).await;
     let requests = requests.lock().unwrap();
     let body = &requests[0].1[..];
@@ -493,15 +495,14 @@ fn a_secret_file_that_cannot_be_used_is_found_at_build_time() {
 #[test]
 fn each_mistake_in_credentials_has_its_own_error() {
     let made = |credentials| HttpTokenProvider::with_service(credentials, Strict::default());
+    let app = |id, secret| ClientCredentials::new(id, secret).scope("a");
     let url = |url: &str| credentials().token_url(url);
     let twice = credentials().form_param("a", "1").form_param("a", "2");
     for (credentials, message) in [
+        (credentials().scope(" "), "scopes is missing"),
         (credentials().scope("a\"b"), "RFC 6749 section 3.3"),
         (credentials().scope("a\tb"), "RFC 6749 section 3.3"),
-        (
-            credentials().form_param("scope", "x"),
-            "filled in by this crate",
-        ),
+        (credentials().form_param("scope", "x"), "set by this crate"),
         (credentials().form_param("", "1"), "no name"),
         (twice, "given twice"),
         (url("identity.officernd.com"), "is relative"),
@@ -511,16 +512,10 @@ fn each_mistake_in_credentials_has_its_own_error() {
         (url("https://u:hunter2@host/"), "user info"),
         (url("https://host:99999/"), "port"),
         (url("https://host/#hunter2"), "fragment"),
-        (ClientCredentials::new("", "s"), "client_id is empty"),
-        (
-            ClientCredentials::new(" \u{a0} ", "s"),
-            "client_id is blank",
-        ),
-        (ClientCredentials::new("a\nb", "s"), "client_id has control"),
-        (
-            ClientCredentials::new("id", "hunter2\n"),
-            "newline at its end",
-        ),
+        (app("", "s"), "client_id is empty"),
+        (app(" \u{a0} ", "s"), "client_id is blank"),
+        (app("a\nb", "s"), "client_id has control"),
+        (app("id", "hunter2\n"), "newline at its end"),
     ] {
         let error = made(credentials).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");

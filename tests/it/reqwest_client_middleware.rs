@@ -121,4 +121,8 @@ async fn the_extensions_of_a_request_skip_the_layer_or_select_an_organization() 
     let error = get().send().await.unwrap_err();
     let found = Error::find_in(&error).unwrap();
     assert_eq!(found.kind(), ErrorKind::Organization);
+    let unknown = OrganizationSlug::new("globex").unwrap();
+    let error = get().with_extension(unknown).send().await.unwrap_err();
+    let found = Error::find_in(&error).unwrap();
+    assert_eq!(found.retry_after_seconds(), Some(60));
 }

@@ -61,7 +61,7 @@ async fn a_narrower_scope_is_kept_and_warned_of_once() {
         let token = provider.fetch(FetchContext::default()).await.unwrap();
         assert_eq!(token.scope(), Some("a"));
     }
-    let warned = log.text().matches("granted less").count();
+    let warned = log.text().matches("granted fewer").count();
     assert_eq!(warned, 1, "{}", log.text());
 }
 
