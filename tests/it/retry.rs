@@ -1,19 +1,16 @@
 //! `RetryUnauthorized`: one replay after a 401 whose token was replaced.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http_body_util::Full;
-use officernd_auth::clock::{Clock, TokioClock};
 use officernd_auth::testing::{ScriptedProvider, Step};
 use officernd_auth::{ErrorKind, OfficeRndAuthLayer, SkipAuth, TokenRejected};
 use tokio::task::JoinHandle;
 use tower::{BoxError, Layer, Service, ServiceExt};
 use tower_test::mock;
 
-use crate::stack::{
-    Request, Response, Server, URL, answer, challenge, credentials, default_layer, get, next,
-    serve, settle, warm_layer,
+use crate::support::{
+    Request, Response, Server, Stopwatch, URL, answer, challenge, credentials, default_layer, get,
+    ms, next, s, serve, settle, warm_layer,
 };
 
 /// `with_retry` over a mock.
@@ -33,7 +30,7 @@ where
 {
     fn start(&self, request: Request) -> JoinHandle<Result<Response, BoxError>> {
         let call = self.clone().oneshot(request);
-        let call = tokio::time::timeout(Duration::from_secs(3600), call);
+        let call = tokio::time::timeout(s(3600), call);
         tokio::spawn(async { call.await? })
     }
 }
@@ -41,13 +38,13 @@ where
 /// Whether nothing but these exchanges reached the server.
 async fn is_idle(server: &mut Server) -> bool {
     settle().await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(s(1)).await;
     server.poll_request().is_pending()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_401_is_replayed_once_with_the_new_token_and_nobody_sees_it() {
-    let provider = ScriptedProvider::new().latency(Duration::from_secs(2));
+    let provider = ScriptedProvider::new().latency(s(2));
     let (client, mut server) = client(&default_layer(&provider));
     let request = http::Request::post(URL)
         .header("x-one", "1")
@@ -93,7 +90,7 @@ async fn a_second_401_is_the_callers_even_if_a_newer_token_is_there() {
 async fn if_no_replacement_comes_the_replay_carries_the_last_resort_token() {
     let provider = ScriptedProvider::new();
     let layer = warm_layer(&provider).await;
-    provider.set_latency(Duration::from_secs(1));
+    provider.set_latency(s(1));
     provider.push(Step::Fail(ErrorKind::Denied));
     let (client, mut server) = client(&layer);
     let call = client.start(get(URL));
@@ -130,9 +127,9 @@ async fn while_rejections_are_damped_nothing_is_replayed() {
 #[tokio::test(start_paused = true)]
 async fn a_replay_waits_for_at_most_the_acquire_timeout() {
     let provider = ScriptedProvider::new();
-    let timeout = Duration::from_secs(5);
+    let timeout = s(5);
     let layer = OfficeRndAuthLayer::builder(provider.clone())
-        .fetch_timeout(Duration::from_secs(60))
+        .fetch_timeout(s(60))
         .acquire_timeout(timeout)
         .build()
         .unwrap();
@@ -142,11 +139,11 @@ async fn a_replay_waits_for_at_most_the_acquire_timeout() {
 
     let call = client.start(get(URL));
     serve(&mut server, answer(401)).await;
-    let rejected = TokioClock.now();
+    let rejected = Stopwatch::start();
     assert_eq!(serve(&mut server, answer(200)).await, ["Bearer scripted-1"]);
-    let waited = TokioClock.now() - rejected;
+    let waited = rejected.elapsed();
     assert!(waited >= timeout, "{waited:?}");
-    assert!(waited < timeout + Duration::from_millis(10), "{waited:?}");
+    assert!(waited < timeout + ms(10), "{waited:?}");
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
 }
 
@@ -154,7 +151,7 @@ async fn a_replay_waits_for_at_most_the_acquire_timeout() {
 async fn a_crowd_of_401s_is_replayed_over_one_fetch() {
     let provider = ScriptedProvider::new();
     let layer = warm_layer(&provider).await;
-    provider.set_latency(Duration::from_secs(1));
+    provider.set_latency(s(1));
     let (client, mut server) = client(&layer);
     let calls: Vec<_> = (0..20).map(|_| client.start(get(URL))).collect();
     for _ in 0..20 {
