@@ -23,7 +23,7 @@ use tokio::time::advance;
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
-use crate::support::{Log, Stopwatch, poll, s, shown};
+use crate::support::{Log, Stopwatch, cache_with, poll, s, shown};
 
 /// Every character that a form, a URL, JSON or a shell reads for itself.
 const ODD: &str = "p@ss w%rd+&=?#/:;,~*'\"\\é€<>[]{}|^`$!()-._";
@@ -120,26 +120,22 @@ async fn the_request_is_the_one_that_officernd_documents() {
     let (provider, requests) = over(credentials, |_| token());
     assert_eq!(minted(&provider).await, "Bearer minted");
 
-    let requests = requests.lock().unwrap();
-    let (head, body) = &requests[0];
+    let (head, body) = requests.lock().unwrap().remove(0);
     assert_eq!(head.method, "POST");
     assert_eq!(head.uri, "https://identity.officernd.com/oauth/token");
+    let user_agent = concat!("officernd-auth/", env!("CARGO_PKG_VERSION"));
     let headers = [
         ("content-type", "application/x-www-form-urlencoded"),
         ("accept", "application/json"),
         ("accept-encoding", "identity"),
-        (
-            "user-agent",
-            concat!("officernd-auth/", env!("CARGO_PKG_VERSION")),
-        ),
+        ("user-agent", user_agent),
     ];
     for (name, value) in headers {
         assert_eq!(head.headers[name], value, "{name}");
     }
     assert_eq!(head.headers.len(), headers.len());
-    let body = std::str::from_utf8(body).unwrap();
     assert_eq!(
-        body,
+        std::str::from_utf8(&body).unwrap(),
         "client_id=the+id%26\
          &client_secret=p%40ss+w%25rd%2B%26%3D%3F%23%2F%3A%3B%2C%7E*%27%22%5C%C3%A9%E2%82%AC\
          %3C%3E%5B%5D%7B%7D%7C%5E%60%24%21%28%29-._\
@@ -148,14 +144,11 @@ async fn the_request_is_the_one_that_officernd_documents() {
          &audience=https%3A%2F%2Fx%2F%3Fy%3D1%26z\
          &empty="
     );
-}
 
-#[tokio::test]
-async fn without_a_scope_the_field_is_left_out() {
+    // Without a scope the field is left out.
     let (provider, requests) = over(ClientCredentials::new("i", "s").scope(" "), |_| token());
     minted(&provider).await;
-    let requests = requests.lock().unwrap();
-    let body = &requests[0].1[..];
+    let body = &requests.lock().unwrap()[0].1[..];
     assert_eq!(
         body,
         b"client_id=i&client_secret=s&grant_type=client_credentials"
@@ -185,15 +178,9 @@ async fn a_client_that_carries_the_layer_itself_can_be_the_token_client() {
 async fn retry_after_reaches_the_caller_and_a_date_counts_from_the_answers_own() {
     for (after, seconds) in [("17", 17), ("Sun, 06 Nov 1994 08:50:22 GMT", 45)] {
         let (provider, requests) = over(credentials(), move |_| {
-            let mut answer = answer(503, "");
-            for (name, value) in [
-                ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
-                ("retry-after", after),
-            ] {
-                let value = http::HeaderValue::from_static(value);
-                answer.headers_mut().insert(name, value);
-            }
-            answer
+            let answer = Response::builder().status(503).header("retry-after", after);
+            let answer = answer.header("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+            answer.body(Full::<Bytes>::default()).unwrap()
         });
         assert_eq!(refused(&provider).await.retry_after(), Some(s(seconds)));
         assert_eq!(requests.lock().unwrap().len(), 1);
@@ -207,18 +194,15 @@ async fn a_request_may_take_longer_than_30_s_if_the_fetch_timeout_says_so() {
     silent.set_nonblocking(true).unwrap();
     let url = format!("http://{}/token", silent.local_addr().unwrap());
     let provider = HttpTokenProvider::new(credentials().token_url(url)).unwrap();
-    let layer = OfficeRndAuthLayer::builder(provider)
-        .fetch_timeout(s(60))
-        .acquire_timeout(s(90));
-    let cache = layer.build().unwrap().cache().clone();
+    let cache = cache_with(&provider, |it| {
+        it.fetch_timeout(s(60)).acquire_timeout(s(90))
+    });
     let caller = tokio::spawn(async move { cache.token().await });
     tokio::time::sleep(s(59)).await;
     let connections = std::iter::from_fn(|| silent.accept().ok()).count();
     assert_eq!(connections, 1);
-    assert_eq!(
-        caller.await.unwrap().unwrap_err().kind(),
-        ErrorKind::Timeout
-    );
+    let error = caller.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
 }
 
 #[tokio::test]
@@ -375,9 +359,7 @@ async fn refused_credentials_do_not_wait_for_a_turn() {
     let source = sourced(|| Ok(AppCredentials::new("the-id", "wrong")));
     for credentials in [source, credentials()] {
         let (provider, requests) = over(credentials, |_| unknown_client());
-        let rate_limit = RateLimit::new(1, s(90));
-        let layer = OfficeRndAuthLayer::builder(provider).rate_limit(rate_limit);
-        let cache = layer.build().unwrap().cache().clone();
+        let cache = cache_with(&provider, |it| it.rate_limit(RateLimit::new(1, s(90))));
         cache.token().await.unwrap_err();
         // Their backoff is over, and the window is full for 30 s more: a caller would wait that long.
         advance(s(60)).await;
@@ -406,8 +388,7 @@ fn sourced(
 async fn two_spellings_of_a_token_url_share_a_rate_limit() {
     let cache = |url: &str| {
         let (provider, requests) = over(credentials().token_url(url), |_| token());
-        let builder = OfficeRndAuthLayer::builder(provider).acquire_timeout(s(30));
-        (builder.build().unwrap().cache().clone(), requests)
+        (TokenCache::new(provider), requests)
     };
     let (one, sent) = cache("HTTPS://Spelling.test:443/oauth");
     let (other, none) = cache("https://spelling.test/oauth");

@@ -235,12 +235,8 @@ async fn by_default_the_token_goes_to_the_two_api_hosts_only() {
             let request = get(&format!("https://{host}/{path}"));
             client.clone().oneshot(request).await.unwrap();
         }
-        for host in [
-            "customer.officernd.com",
-            "help.officernd.com",
-            "staging.officernd.com",
-            "eu.officernd.com",
-        ] {
+        for host in ["customer", "help", "staging", "eu"] {
+            let host = format!("{host}.officernd.com");
             let request = get(&format!("https://{host}/{path}"));
             let error = client.clone().oneshot(request).await.unwrap_err();
             assert_eq!(kind(&error), Some(ErrorKind::ForeignOrigin), "{host}");
