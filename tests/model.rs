@@ -87,7 +87,7 @@ fn cache(provider: &Provider) -> (TokenCache, ManualClock) {
 fn callers<T: Send + 'static>(
     count: usize,
     cache: &TokenCache,
-    then: impl Fn(&TokenCache, Result<AccessToken, Error>) -> T + Clone + Send + 'static,
+    then: impl Fn(&TokenCache, Result<AccessToken, Error>) -> T + Clone + Send + Sync + 'static,
 ) -> Vec<JoinHandle<T>> {
     let caller = |_| {
         let (cache, then) = (cache.clone(), then.clone());

@@ -113,11 +113,8 @@ async fn keep_warm_does_not_spin_while_rejections_are_damped() {
         reads < 1000,
         "the clock was read {reads} times at one moment"
     );
-    assert_eq!(
-        provider.calls(),
-        6,
-        "refreshed ahead of its expiry all the same"
-    );
+    // Refreshed ahead of its expiry all the same.
+    assert_eq!(provider.calls(), 6);
 }
 
 /// Counts how often it is read, and breaks a loop that reads it for ever.

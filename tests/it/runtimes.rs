@@ -85,20 +85,27 @@ async fn seconds_until_served(cache: &TokenCache, clock: &ManualClock) -> (u64, 
 }
 
 #[test]
-fn a_fetch_parked_with_its_runtime_is_given_up_soon_after_its_timeout() {
-    let provider = ScriptedProvider::new().then(Step::Hang);
-    let (cache, clock) = stepped(&provider);
-    let parked = runtime();
-    parked.block_on(async {
-        assert!(at_once(cache.token()).is_none());
-        settle().await;
-    });
-    assert_eq!(provider.calls(), 1);
-    let (took, token) = runtime().block_on(seconds_until_served(&cache, &clock));
-    assert_eq!(token, SECOND);
-    assert!(took <= 16, "{took} s for a fetch timeout of 10 s");
-    drop(parked);
-    assert_eq!(now(&cache).as_deref(), Some(SECOND));
+fn a_fetch_parked_with_its_runtime_is_given_up_soon_after_its_timeout_and_keeps_no_place() {
+    let narrow = RateLimit::new(1, s(5));
+    for (rate_limit, passed, at_most) in [(RateLimit::unlimited(), 0, 16), (narrow, 60, 30)] {
+        let provider = ScriptedProvider::new().then(Step::Hang);
+        let clock = ManualClock::new();
+        let cache = cache_with(&provider, |builder| {
+            builder.clock(clock.clone()).rate_limit(rate_limit)
+        });
+        let parked = runtime();
+        parked.block_on(async {
+            assert!(at_once(cache.token()).is_none());
+            settle().await;
+        });
+        assert_eq!(provider.calls(), 1);
+        clock.advance(s(passed));
+        let (took, token) = runtime().block_on(seconds_until_served(&cache, &clock));
+        assert_eq!(token, SECOND);
+        assert!(took <= at_most, "{took} s for a fetch timeout of 10 s");
+        drop(parked);
+        assert_eq!(now(&cache).as_deref(), Some(SECOND));
+    }
 }
 
 #[test]
@@ -136,26 +143,6 @@ fn a_fetch_that_was_given_up_before_it_began_does_not_call_its_provider_when_its
 }
 
 #[test]
-fn fetches_parked_with_their_runtimes_do_not_keep_their_places() {
-    let provider = ScriptedProvider::new().then(Step::Hang);
-    let clock = ManualClock::new();
-    let cache = cache_with(&provider, |builder| {
-        let rate_limit = RateLimit::new(1, s(5));
-        builder.clock(clock.clone()).rate_limit(rate_limit)
-    });
-    let parked = runtime();
-    parked.block_on(async {
-        assert!(at_once(cache.token()).is_none());
-        settle().await;
-    });
-    clock.advance(s(60));
-    let (took, token) = runtime().block_on(seconds_until_served(&cache, &clock));
-    assert_eq!(token, SECOND);
-    assert!(took <= 30, "{took} s");
-    drop(parked);
-}
-
-#[test]
 fn outside_a_runtime_nothing_panics_and_the_work_starts_inside_the_next() {
     let provider = ScriptedProvider::new();
     let (cache, clock) = stepped(&provider);
@@ -188,7 +175,7 @@ fn outside_a_runtime_nothing_panics_and_the_work_starts_inside_the_next() {
 }
 
 #[test]
-fn a_foreign_executor_gets_an_error_and_no_panic() {
+fn a_foreign_executor_gets_an_error_and_no_panic_also_when_it_joins_a_fetch() {
     for cache in [
         TokenCache::new(ScriptedProvider::new()),
         stepped(&ScriptedProvider::new()).0,
@@ -197,24 +184,14 @@ fn a_foreign_executor_gets_an_error_and_no_panic() {
         assert_eq!(error.kind(), ErrorKind::Runtime);
         assert!(!error.is_transient());
         assert_eq!(cache.status().phase, Phase::Cold, "nothing is held for it");
-        assert!(runtime().block_on(cache.token()).is_ok());
+        let runtime = runtime();
+        runtime.block_on(async { assert!(at_once(cache.token()).is_none()) });
+        // tokio's timers panic outside a runtime.
+        if let Some(result) = at_once(cache.token()) {
+            assert_eq!(result.unwrap_err().kind(), ErrorKind::Runtime);
+        }
+        assert!(runtime.block_on(cache.token()).is_ok());
     }
-}
-
-#[test]
-fn a_foreign_executor_that_joins_a_fetch_under_way_does_not_panic() {
-    let provider = ScriptedProvider::new().then(Step::Hang);
-    let cache = cache_with(&provider, |builder| builder);
-    let runtime = runtime();
-    runtime.block_on(async {
-        assert!(at_once(cache.token()).is_none());
-        settle().await;
-    });
-    // tokio's timers panic outside a runtime.
-    if let Some(result) = at_once(cache.token()) {
-        assert_eq!(result.unwrap_err().kind(), ErrorKind::Runtime);
-    }
-    drop(runtime);
 }
 
 #[test]
