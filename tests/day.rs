@@ -14,7 +14,7 @@
     reason = "a test says what must hold"
 )]
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -28,6 +28,7 @@ use officernd_auth::credentials::AppCredentials;
 use officernd_auth::{
     BoxError, ClientCredentials, Error, HttpTokenProvider, OfficeRndAuthLayer, TokenCache,
 };
+use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 const DAY: f64 = 24.0 * 3600.0;
@@ -78,7 +79,7 @@ struct World {
     hiccup: bool,
     /// Of the newest token, counted from the request for it.
     last_expiry: f64,
-    arrivals: VecDeque<f64>,
+    arrivals: Vec<f64>,
     requests: u64,
     failed: u64,
     unauthorized: u64,
@@ -139,19 +140,11 @@ impl World {
     fn arrived(&mut self) {
         let now = self.now();
         self.token_requests += 1;
-        self.arrivals.push_back(now);
-        while self
-            .arrivals
-            .front()
-            .is_some_and(|&first| now - first >= 60.0 - 1e-6)
-        {
-            self.arrivals.pop_front();
-        }
-        self.most_in_a_minute = self.most_in_a_minute.max(self.arrivals.len());
-        assert!(
-            self.arrivals.len() <= 5,
-            "six token requests in 60 s at {now}"
-        );
+        self.arrivals.push(now);
+        self.arrivals.retain(|&at| now - at < 60.0 - 1e-6);
+        let in_a_minute = self.arrivals.len();
+        self.most_in_a_minute = self.most_in_a_minute.max(in_a_minute);
+        assert!(in_a_minute <= 5, "six token requests in 60 s at {now}");
     }
 
     /// In a good hour: one request in ten fails once, one in twenty is refused
@@ -412,12 +405,14 @@ async fn neighbor(world: Shared, cache: TokenCache, mut rng: Rng) {
     }
 }
 
-fn provider(seed: u64, world: &Shared, credentials: ClientCredentials) -> HttpTokenProvider {
+fn layer_of(seed: u64, world: &Shared, credentials: ClientCredentials) -> OfficeRndAuthLayer {
     let endpoint = world.clone();
     // A rate limit of its own for each seed.
     let credentials = credentials.token_url(format!("https://identity.test/{seed}"));
     let service = service_fn(move |request| token_endpoint(endpoint.clone(), request));
-    HttpTokenProvider::with_service(credentials, service).unwrap()
+    let provider = HttpTokenProvider::with_service(credentials, service).unwrap();
+    let builder = OfficeRndAuthLayer::builder(provider).clock(MachineClock(world.clone()));
+    builder.build().unwrap()
 }
 
 async fn day(seed: u64) -> Shared {
@@ -434,16 +429,10 @@ async fn day(seed: u64) -> Shared {
     let file = world.clone();
     let load = move || Ok(AppCredentials::new("id", &*lock(&file).secret_in_file));
     let credentials = ClientCredentials::from_source(move || std::future::ready(load()));
-    let layer = OfficeRndAuthLayer::builder(provider(seed, &world, credentials))
-        .clock(MachineClock(world.clone()))
-        .build()
-        .unwrap();
+    let layer = layer_of(seed, &world, credentials);
     for nth in 0..NEIGHBORS {
         let credentials = ClientCredentials::new(format!("broken-{nth}"), "revoked");
-        let layer = OfficeRndAuthLayer::builder(provider(seed, &world, credentials))
-            .clock(MachineClock(world.clone()))
-            .build()
-            .unwrap();
+        let layer = layer_of(seed, &world, credentials);
         let rng = Rng::with_seed(seed.wrapping_mul(77) + nth as u64);
         tokio::spawn(neighbor(world.clone(), layer.cache().clone(), rng));
     }
@@ -453,28 +442,22 @@ async fn day(seed: u64) -> Shared {
         let response = api(&checked, &request);
         async move { Ok::<_, Infallible>(response) }
     });
-    let mut callers = Vec::new();
+    let mut callers = JoinSet::new();
     for nth in 0..CALLERS {
         let mut rng = Rng::with_seed(seed.wrapping_mul(1000) + nth as u64);
         let every = 5.0 * 400f64.powf(rng.f64());
-        let path = if nth % 10 == 7 {
-            "scopeless"
-        } else {
-            "locations"
-        };
+        let scopeless = nth % 10 == 7;
+        let path = if scopeless { "scopeless" } else { "locations" };
         let world = world.clone();
-        let task = if nth % 3 == 0 {
+        if nth % 3 == 0 {
             let client = layer.clone().with_retry().layer(inner.clone());
-            tokio::spawn(caller(world, client, path, every, rng))
+            callers.spawn(caller(world, client, path, every, rng));
         } else {
-            tokio::spawn(caller(world, layer.layer(inner.clone()), path, every, rng))
-        };
-        callers.push(task);
+            callers.spawn(caller(world, layer.layer(inner.clone()), path, every, rng));
+        }
     }
     let fate = tokio::spawn(fate(world.clone(), layer.cache().clone()));
-    for caller in callers {
-        caller.await.unwrap();
-    }
+    callers.join_all().await;
     fate.abort();
     world
 }

@@ -20,7 +20,7 @@ use officernd_auth::{
     AccessToken, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit, TokenCache,
     TokenProvider, kill_flights, settle_flights,
 };
-use shuttle::future::{block_on, spawn, yield_now};
+use shuttle::future::{JoinHandle, block_on, spawn, yield_now};
 use tower::{Layer, Service, service_fn};
 
 /// A provider that lets others run before it answers.
@@ -83,6 +83,19 @@ fn cache(provider: &Provider) -> (TokenCache, ManualClock) {
     (layer(provider, &clock).cache().clone(), clock)
 }
 
+/// Asks for a token in so many tasks.
+fn callers<T: Send + 'static>(
+    count: usize,
+    cache: &TokenCache,
+    then: impl Fn(&TokenCache, Result<AccessToken, Error>) -> T + Clone + Send + Sync + 'static,
+) -> Vec<JoinHandle<T>> {
+    let caller = |_| {
+        let (cache, then) = (cache.clone(), then.clone());
+        spawn(async move { then(&cache, cache.token().await) })
+    };
+    (0..count).map(caller).collect()
+}
+
 fn request() -> Request<()> {
     let url = "https://app.officernd.com/api/v2/organizations/acme/locations";
     Request::get(url).body(()).unwrap()
@@ -118,16 +131,11 @@ fn callers_of_a_cold_cache_share_one_flight() {
             ..Provider::default()
         };
         let (cache, _clock) = cache(&provider);
-        let callers: Vec<_> = (0..3)
-            .map(|_| {
-                let cache = cache.clone();
-                spawn(async move {
-                    let token = cache.token().await.unwrap();
-                    // The slot has it before anybody is woken.
-                    assert!(cache.try_token().unwrap().generation() >= token.generation());
-                })
-            })
-            .collect();
+        // The slot has the token before anybody is woken.
+        let callers = callers(3, &cache, |cache, token| {
+            let in_slot = cache.try_token().unwrap().generation();
+            assert!(in_slot >= token.unwrap().generation());
+        });
         for caller in callers {
             block_on(caller).unwrap();
         }
@@ -193,12 +201,7 @@ fn a_flight_cut_down_at_any_moment_is_replaced_for_those_who_wait() {
             ..Provider::default()
         };
         let (cache, _clock) = cache(&provider);
-        let callers: Vec<_> = (0..2)
-            .map(|_| {
-                let cache = cache.clone();
-                spawn(async move { cache.token().await })
-            })
-            .collect();
+        let callers = callers(2, &cache, |_, result| result);
         let killer = spawn(async {
             yield_now().await;
             kill_flights();
@@ -220,12 +223,7 @@ fn everybody_hears_of_a_failure_and_the_next_fetch_heals() {
             ..Provider::default()
         };
         let (cache, clock) = cache(&provider);
-        let callers: Vec<_> = (0..3)
-            .map(|_| {
-                let cache = cache.clone();
-                spawn(async move { cache.token().await.unwrap_err().kind() })
-            })
-            .collect();
+        let callers = callers(3, &cache, |_, result| result.unwrap_err().kind());
         for caller in callers {
             assert_eq!(block_on(caller).unwrap(), ErrorKind::Denied);
         }
@@ -333,16 +331,11 @@ fn a_hanging_fetch_ends_for_all_when_its_time_is_up() {
         };
         let (cache, clock) = cache(&provider);
         let done = Arc::new(AtomicUsize::new(0));
-        let callers: Vec<_> = (0..2)
-            .map(|_| {
-                let (cache, done) = (cache.clone(), done.clone());
-                spawn(async move {
-                    let error = cache.token().await.unwrap_err();
-                    done.fetch_add(1, Ordering::SeqCst);
-                    error.kind()
-                })
-            })
-            .collect();
+        let count = done.clone();
+        let callers = callers(2, &cache, move |_, result| {
+            count.fetch_add(1, Ordering::SeqCst);
+            result.unwrap_err().kind()
+        });
         while done.load(Ordering::SeqCst) < 2 {
             clock.advance(Duration::from_secs(1));
             block_on(yield_now());

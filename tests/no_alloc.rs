@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use allocation_counter::measure;
-use http::HeaderMap;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use officernd_auth::middleware::{AuthRequest, AuthResponse};
 use officernd_auth::organizations::OrganizationsLayer;
 use officernd_auth::testing::ScriptedProvider;
@@ -120,15 +120,7 @@ fn reqwest_request() -> reqwest::Request {
 }
 
 #[test]
-fn the_counter_counts() {
-    assert_eq!(
-        measure(|| drop(std::hint::black_box(Box::new(1_u8)))).count_total,
-        1
-    );
-}
-
-#[test]
-fn a_held_service_allocates_once_per_token_for_http_requests() {
+fn a_held_service_allocates_once_per_token() {
     for uri in [
         "https://app.officernd.com/api/v2",
         "https://app.officernd.com:443/api/v2",
@@ -136,14 +128,18 @@ fn a_held_service_allocates_once_per_token_for_http_requests() {
         "https://gateway.example:8443/api/v2",
         "/api/v2",
     ] {
-        let request = || http_request(uri);
-        let response = || http::Response::new("");
-        assert_eq!(allocations(request, response, exchange), COPY, "{uri}");
+        for own in [None, Some(HeaderValue::from_static("Bearer own"))] {
+            let request = || {
+                let mut request = http_request(uri);
+                if let Some(own) = &own {
+                    request.headers_mut().insert(AUTHORIZATION, own.clone());
+                }
+                request
+            };
+            let response = || http::Response::new("");
+            assert_eq!(allocations(request, response, exchange), COPY, "{uri}");
+        }
     }
-}
-
-#[test]
-fn a_held_service_allocates_once_per_token_for_reqwest_requests() {
     let response = || reqwest::Response::from(http::Response::new(""));
     assert_eq!(allocations(reqwest_request, response, exchange), COPY);
 }
@@ -168,18 +164,6 @@ fn a_hit_of_one_of_many_organizations_allocates_nothing() {
         }
     });
     assert_eq!(info.count_total, 0);
-}
-
-#[test]
-fn replacing_a_callers_authorization_allocates_nothing() {
-    let request = || {
-        let mut request = http_request("https://app.officernd.com/");
-        let own = http::HeaderValue::from_static("Bearer own");
-        request.headers_mut().insert("authorization", own);
-        request
-    };
-    let response = || http::Response::new("");
-    assert_eq!(allocations(request, response, exchange), COPY);
 }
 
 #[test]

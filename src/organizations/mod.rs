@@ -122,8 +122,13 @@ impl OrganizationsLayer {
         chosen: Option<&OrganizationSlug>,
         path: &str,
     ) -> Result<crate::OfficeRndAuthLayer, crate::Error> {
-        let slug = self.map.slug(chosen, path)?.into();
-        Arc::clone(&self.map).find(slug).await
+        let slug = self.map.slug(chosen, path)?;
+        if let Some(entry) = self.map.entries.load().get(slug)
+            && let Some(layer) = entry.layer()
+        {
+            return Ok(layer.clone());
+        }
+        Arc::clone(&self.map).find(slug.into()).await
     }
 }
 

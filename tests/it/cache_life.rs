@@ -7,7 +7,6 @@ use std::time::Duration;
 use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
 use officernd_auth::{ErrorKind, Phase, RateLimit, TokenCache};
-use tokio::time::advance;
 
 use crate::support::{at_once, cache_with, ms, now, poll, s, served, settle, stepped};
 
@@ -15,28 +14,24 @@ const FIRST: &str = "Bearer scripted-1";
 const SECOND: &str = "Bearer scripted-2";
 
 #[tokio::test]
-async fn a_cold_cache_has_no_token_until_somebody_waits_for_one() {
+async fn a_token_is_fetched_for_the_first_request_and_again_only_for_a_request_after_its_refresh_time()
+ {
     let provider = ScriptedProvider::new();
-    let (cache, _clock) = stepped(&provider);
+    let (cache, clock) = stepped(&provider);
     assert_eq!(now(&cache), None);
     settle().await;
     assert_eq!(provider.calls(), 0, "to look is not to ask");
     assert_eq!(served(&cache.token().await), FIRST);
-    assert_eq!(now(&cache).as_deref(), Some(FIRST));
-    assert_eq!(provider.causes(), [Cause::Cold]);
-}
-
-#[tokio::test]
-async fn a_fresh_token_serves_up_to_its_refresh_without_another_fetch() {
-    let provider = ScriptedProvider::new();
-    let (cache, clock) = stepped(&provider);
-    cache.token().await.unwrap();
     clock.advance(ms(3_299_999));
     for _ in 0..100 {
         assert_eq!(now(&cache).as_deref(), Some(FIRST));
     }
-    settle().await;
-    assert_eq!(provider.calls(), 1);
+    for _ in 0..48 {
+        settle().await;
+        clock.advance(s(1800));
+    }
+    assert_eq!(provider.calls(), 1, "no request, no fetch");
+    assert_eq!(served(&cache.token().await), SECOND);
 }
 
 #[tokio::test]
@@ -60,46 +55,22 @@ async fn ahead_of_the_expiry_one_refresh_runs_in_the_background_and_nobody_waits
 }
 
 #[tokio::test]
-async fn without_requests_nothing_is_fetched() {
-    let provider = ScriptedProvider::new();
-    let (cache, clock) = stepped(&provider);
-    cache.token().await.unwrap();
-    for _ in 0..48 {
-        clock.advance(s(1800));
-        settle().await;
-    }
-    assert_eq!(provider.calls(), 1);
-    assert_eq!(served(&cache.token().await), SECOND);
-}
-
-#[tokio::test]
 async fn within_the_margin_requests_wait_for_the_new_token() {
-    let provider = ScriptedProvider::new();
-    let (cache, clock) = stepped(&provider);
-    cache.token().await.unwrap();
-    provider.set_latency(s(2));
-    clock.advance(s(3590));
-    assert_eq!(now(&cache), None);
-    let mut one = pin!(cache.token());
-    let mut other = pin!(cache.token());
-    assert!(poll(one.as_mut()).is_pending());
-    assert!(poll(other.as_mut()).is_pending());
-    settle().await;
-    clock.advance(s(2));
-    assert_eq!(served(&one.await), SECOND);
-    assert_eq!(served(&other.await), SECOND);
-    assert_eq!(provider.causes(), [Cause::Cold, Cause::Expired]);
-}
-
-#[tokio::test]
-async fn from_its_margin_on_a_token_is_dead() {
     for age in [s(3590), ms(3_599_999), s(3600)] {
         let provider = ScriptedProvider::new();
         let (cache, clock) = stepped(&provider);
         cache.token().await.unwrap();
+        provider.set_latency(s(2));
         clock.advance(age);
         assert_eq!(now(&cache), None, "{age:?}");
-        assert_eq!(served(&cache.token().await), SECOND, "{age:?}");
+        let mut one = pin!(cache.token());
+        let mut other = pin!(cache.token());
+        assert!(poll(one.as_mut()).is_pending());
+        assert!(poll(other.as_mut()).is_pending());
+        settle().await;
+        clock.advance(s(2));
+        assert_eq!(served(&one.await), SECOND);
+        assert_eq!(served(&other.await), SECOND);
         assert_eq!(provider.causes(), [Cause::Cold, Cause::Expired]);
     }
 }
@@ -128,24 +99,6 @@ async fn while_refreshes_fail_the_old_token_serves_up_to_its_margin() {
     assert_eq!(provider.most_at_once(), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn one_life_on_tokios_clock() {
-    let provider = ScriptedProvider::new();
-    let cache = cache_with(&provider, |builder| builder);
-    cache.token().await.unwrap();
-    advance(s(3299)).await;
-    assert_eq!(cache.status().phase, Phase::Fresh);
-    advance(s(1)).await;
-    provider.push(Step::Fail(ErrorKind::InvalidClient));
-    assert_eq!(now(&cache).as_deref(), Some(FIRST));
-    settle().await;
-    assert_eq!(provider.calls(), 2);
-    advance(ms(289_999)).await;
-    assert_eq!(now(&cache).as_deref(), Some(FIRST));
-    advance(ms(1)).await;
-    assert_eq!(served(&cache.token().await), "Bearer scripted-3");
-}
-
 #[tokio::test]
 async fn jitter_brings_the_refresh_forward_by_a_tenth_at_most_and_never_delays_it() {
     let clock = ManualClock::new();
@@ -172,16 +125,6 @@ async fn jitter_brings_the_refresh_forward_by_a_tenth_at_most_and_never_delays_i
 }
 
 #[tokio::test]
-async fn a_life_over_a_day_is_clamped_to_a_day() {
-    let provider = ScriptedProvider::new().life(Duration::MAX);
-    let (cache, clock) = stepped(&provider);
-    cache.token().await.unwrap();
-    assert_eq!(cache.status().expires_in, Some(s(24 * 3600)));
-    clock.advance(s(24 * 3600));
-    assert_eq!(now(&cache), None);
-}
-
-#[tokio::test]
 async fn no_life_is_so_short_that_the_rate_limit_is_exceeded() {
     for life in [Duration::from_nanos(1), ms(1), ms(100), s(1), s(3)] {
         let clock = ManualClock::new();
@@ -199,20 +142,6 @@ async fn no_life_is_so_short_that_the_rate_limit_is_exceeded() {
         }
         assert!(provider.calls() <= 5, "{life:?}: {}", provider.calls());
     }
-}
-
-#[tokio::test]
-async fn a_life_counts_from_the_start_of_the_fetch() {
-    let provider = ScriptedProvider::new().latency(s(9));
-    let (cache, clock) = stepped(&provider);
-    let mut caller = pin!(cache.token());
-    assert!(poll(caller.as_mut()).is_pending());
-    settle().await;
-    clock.advance(s(9));
-    caller.await.unwrap();
-    assert_eq!(cache.status().expires_in, Some(s(3591)));
-    clock.advance(s(3291));
-    assert_eq!(cache.status().phase, Phase::RefreshDue);
 }
 
 #[tokio::test(start_paused = true)]
@@ -285,32 +214,22 @@ async fn a_caller_that_waits_while_the_machine_is_suspended_gets_no_token_that_d
 }
 
 #[tokio::test]
-async fn a_caller_that_looks_late_at_a_fetch_that_has_ended_does_not_get_a_token_that_died_meanwhile()
- {
-    let provider = ScriptedProvider::new();
-    let (cache, clock) = stepped(&provider);
-    let mut caller = pin!(cache.token());
-    assert!(poll(caller.as_mut()).is_pending());
-    settle().await;
-    clock.advance_wall(s(7200));
-    assert_eq!(served(&caller.await), SECOND);
-}
-
-#[tokio::test]
-async fn two_suspends_in_a_row_bring_an_error_and_no_dead_token() {
-    let provider = ScriptedProvider::new();
-    let (cache, clock) = stepped(&provider);
-    let mut caller = pin!(cache.token());
-    for _ in 0..2 {
-        assert!(poll(caller.as_mut()).is_pending());
-        // The token arrives, and is dead before the caller looks.
-        settle().await;
-        clock.advance_wall(s(7200));
+async fn a_token_that_dies_before_its_caller_looks_is_fetched_once_more_and_then_is_an_error() {
+    for suspends in [1, 2] {
+        let provider = ScriptedProvider::new();
+        let (cache, clock) = stepped(&provider);
+        let mut caller = pin!(cache.token());
+        for _ in 0..suspends {
+            assert!(poll(caller.as_mut()).is_pending());
+            settle().await;
+            clock.advance_wall(s(7200));
+        }
+        match caller.await {
+            Err(error) if suspends == 2 => assert_eq!(error.kind(), ErrorKind::Timeout),
+            result => assert_eq!(served(&result), SECOND),
+        }
+        assert_eq!(provider.calls(), 2);
     }
-    let error = caller.await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Timeout);
-    assert_eq!(provider.calls(), 2);
-    assert_eq!(served(&cache.token().await), "Bearer scripted-3");
 }
 
 #[tokio::test]

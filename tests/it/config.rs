@@ -24,49 +24,6 @@ const SOUND: &str = r#"
 "#;
 
 #[test]
-fn every_setting_can_be_written_in_toml() {
-    let settings = toml(
-        r#"
-        client_id = "client-id"
-        client_secret_file = "/run/secrets/officernd"
-        scope = "one, two three"
-        token_url = "https://identity.example/oauth/token"
-        allow_origins = ["https://a.example", "https://*.b.example"]
-        pass_foreign_origins = true
-        if_not_present = true
-        refresh_ahead = "1h 30m"
-        jitter = 0
-        expiry_margin = "250ms"
-        fetch_timeout = "2s"
-        acquire_timeout = "1m"
-        keep_warm = true
-        rate_limit_requests = 3
-        rate_limit_per = "30s"
-        "#,
-    )
-    .unwrap();
-    assert_eq!(settings.scopes, ["one", "two", "three"]);
-    assert_eq!(settings.rate_limit_requests, Some(3));
-    assert_eq!(settings.rate_limit_per, Some(Duration::from_secs(30)));
-    let layer = settings.builder(ScriptedProvider::new());
-    let shown = format!("{layer:?}");
-    for part in [
-        "refresh_ahead: 5400s",
-        "jitter: 0.0",
-        "expiry_margin: 250ms",
-        "fetch_timeout: 2s",
-        "acquire_timeout: 60s",
-        "keep_warm: true",
-        "pass_foreign_origins: true",
-        "if_not_present: true",
-        "b.example",
-    ] {
-        assert!(shown.contains(part), "no {part} in {shown}");
-    }
-    layer.build().unwrap();
-}
-
-#[test]
 fn a_name_that_is_not_known_is_refused() {
     let error = toml("refresh_ahaed = \"5m\"").unwrap_err().to_string();
     assert!(error.contains("refresh_ahaed"), "{error}");
@@ -82,24 +39,17 @@ fn a_duration_needs_a_unit() {
 
 #[test]
 fn what_is_missing_or_wrong_is_named() {
-    let files = "client_secret = 'b'\nclient_secret_file = 'c'";
-    for (text, message) in [
+    let id = "client_id = 'a'";
+    #[rustfmt::skip]
+    let rows = [
         ("".to_owned(), "client_id (or client_id_file) is not set"),
-        (
-            "client_id = 'a'".to_owned(),
-            "client_secret (or client_secret_file) is not set",
-        ),
-        (
-            "client_id = 'a'\nclient_secret = 'b'".to_owned(),
-            "scopes is not set",
-        ),
-        (
-            format!("client_id = 'a'\n{files}"),
-            "client_secret and client_secret_file are both set",
-        ),
+        (id.to_owned(), "client_secret (or client_secret_file) is not set"),
+        (format!("{id}\nclient_secret = 'b'"), "scopes is not set"),
+        (format!("{id}\nclient_secret = 'b'\nclient_secret_file = 'c'"), "client_secret and client_secret_file are both set"),
         (format!("{SOUND}\njitter = 7"), "jitter is not"),
         (format!("{SOUND}\nallow_origins = 'x'"), "allow_origins"),
-    ] {
+    ];
+    for (text, message) in rows {
         let error = toml(&text).unwrap().layer().unwrap_err();
         assert!(matches!(error, ConfigError::Setting { .. }), "{error}");
         assert!(error.to_string().starts_with(message), "{error}");
@@ -188,14 +138,9 @@ fn read_in_child() -> bool {
     });
     let printed = match read {
         Ok(settings) => {
-            let secret = settings
-                .client_secret
-                .as_ref()
-                .map(|secret| secret.expose());
-            format!(
-                "id {:?} secret {secret:?}\n{settings:?}\n",
-                settings.client_id
-            )
+            let (id, secret) = (&settings.client_id, &settings.client_secret);
+            let secret = secret.as_ref().map(|secret| secret.expose());
+            format!("id {id:?} secret {secret:?}\n{settings:?}\n")
         }
         Err(error) => format!("error {error}\n"),
     };
@@ -208,7 +153,11 @@ fn read_in_child() -> bool {
 fn from_env<V: AsRef<OsStr>>(changes: &[(&str, V)]) -> String {
     let mut child = Command::new(std::env::current_exe().unwrap());
     child
-        .args(["--exact", "--nocapture", "config::every_variable_is_read"])
+        .args([
+            "--exact",
+            "--nocapture",
+            "config::every_setting_is_read_from_toml_and_from_its_variable",
+        ])
         .env_clear()
         .env(IN_A_CHILD, "1")
         .env("OFFICERND_CLIENT_ID", "id")
@@ -228,22 +177,19 @@ fn from_env<V: AsRef<OsStr>>(changes: &[(&str, V)]) -> String {
 }
 
 #[test]
-fn every_variable_is_read() {
+fn every_setting_is_read_from_toml_and_from_its_variable() {
     if read_in_child() {
         return;
     }
-    let printed = from_env(&[
-        ("CLIENT_ID", "-"),
-        ("CLIENT_SECRET", "-"),
+    let values = [
         ("CLIENT_ID_FILE", "/id"),
         ("CLIENT_SECRET_FILE", "/secret"),
-        ("SCOPE", "-"),
         ("SCOPES", "a, b\nc"),
         (
             "TOKEN_URL",
             "https://identity-staging.officernd.com/oauth/token",
         ),
-        ("ALLOW_ORIGINS", "https://a.example https://b.example"),
+        ("ALLOW_ORIGINS", "https://a.example https://*.b.example"),
         ("PASS_FOREIGN_ORIGINS", "true"),
         ("IF_NOT_PRESENT", "true"),
         ("REFRESH_AHEAD", "1h 30m"),
@@ -254,14 +200,48 @@ fn every_variable_is_read() {
         ("RATE_LIMIT_REQUESTS", "3"),
         ("RATE_LIMIT_PER", "2m"),
         ("KEEP_WARM", "true"),
-    ]);
+    ];
     let wanted = "Settings { client_id: None, client_id_file: Some(\"/id\"), client_secret: None, \
         client_secret_file: Some(\"/secret\"), scopes: [\"a\", \"b\", \"c\"], \
         token_url: Some(\"https://identity-staging.officernd.com/oauth/token\"), \
-        allow_origins: [\"https://a.example\", \"https://b.example\"], pass_foreign_origins: true, \
+        allow_origins: [\"https://a.example\", \"https://*.b.example\"], pass_foreign_origins: true, \
         if_not_present: true, refresh_ahead: 5400s, jitter: 0.0, expiry_margin: 250ms, fetch_timeout: 2s, \
         acquire_timeout: 60s, rate_limit_requests: Some(3), rate_limit_per: Some(120s), keep_warm: true }";
+    let unset = [("CLIENT_ID", "-"), ("CLIENT_SECRET", "-"), ("SCOPE", "-")];
+    let printed = from_env(&[&values[..], &unset].concat());
     assert!(printed.contains(wanted), "{printed}");
+
+    // Numbers and booleans as such, the rest quoted; a list may be a list or text.
+    let line = |(name, value): &(&str, &str)| {
+        let bare = value.parse::<f32>().is_ok() || *value == "true";
+        let value = if bare {
+            (*value).to_owned()
+        } else {
+            format!("\"\"\"{value}\"\"\"")
+        };
+        format!("{} = {value}\n", name.to_lowercase())
+    };
+    let mut text: String = values.iter().map(line).collect();
+    let settings = toml(&text).unwrap();
+    assert_eq!(format!("{settings:?}"), wanted);
+    text = text.replace("scopes = \"\"\"a, b\nc\"\"\"", "scopes = ['a', 'b', 'c']");
+    assert_eq!(format!("{:?}", toml(&text).unwrap()), wanted);
+    let builder = settings.builder(ScriptedProvider::new());
+    let shown = format!("{builder:?}");
+    for part in [
+        "refresh_ahead: 5400s",
+        "jitter: 0.0",
+        "expiry_margin: 250ms",
+        "fetch_timeout: 2s",
+        "acquire_timeout: 60s",
+        "keep_warm: true",
+        "pass_foreign_origins: true",
+        "if_not_present: true",
+        "b.example",
+    ] {
+        assert!(shown.contains(part), "no {part} in {shown}");
+    }
+    builder.build().unwrap();
 }
 
 #[test]
@@ -318,82 +298,47 @@ fn the_two_names_of_the_scopes_must_agree() {
 
 #[test]
 fn each_mistake_names_its_variable() {
-    for (name, value, wanted, parts) in [
-        ("CLIENT_ID", "-", "CLIENT_ID", ["CLIENT_ID_FILE", "not set"]),
-        (
-            "CLIENT_ID_FILE",
-            "/x",
-            "CLIENT_ID",
-            ["CLIENT_ID_FILE", "both set"],
-        ),
-        ("CLIENT_ID", "", "CLIENT_ID", ["is set but empty", ""]),
-        ("CLIENT_ID", "a\nb", "CLIENT_ID", ["control", ""]),
-        (
-            "CLIENT_SECRET",
-            "-",
-            "CLIENT_SECRET",
-            ["CLIENT_SECRET_FILE", "not set"],
-        ),
-        (
-            "CLIENT_SECRET",
-            "hunter2\n",
-            "CLIENT_SECRET",
-            ["newline", ""],
-        ),
-        (
-            "CLIENT_SECRET_FILE",
-            "/x",
-            "CLIENT_SECRET",
-            ["CLIENT_SECRET_FILE", "both set"],
-        ),
-        ("SCOPE", ",", "SCOPES", ["not set", ""]),
-        ("SCOPE", "a\"", "SCOPES", ["RFC 6749", ""]),
-        (
-            "TOKEN_URL",
-            "http://example.com/",
-            "TOKEN_URL",
-            ["https", ""],
-        ),
-        (
-            "ALLOW_ORIGINS",
-            "https://a.example b.example",
-            "ALLOW_ORIGINS",
-            ["b.example", "scheme"],
-        ),
-        ("JITTER", "1.5", "JITTER", ["between", ""]),
-        ("JITTER", "hunter2", "JITTER", ["invalid", ""]),
-        ("KEEP_WARM", "hunter2", "KEEP_WARM", ["true", ""]),
-        (
-            "RATE_LIMIT_REQUESTS",
-            "-1",
-            "RATE_LIMIT_REQUESTS",
-            ["invalid", ""],
-        ),
-        ("RATE_LIMIT_PER", "60", "RATE_LIMIT_PER", ["unit", ""]),
-        ("FETCH_TIMEOUT", "hunter2", "FETCH_TIMEOUT", ["unit", ""]),
-        ("FETCH_TIMEOUT", "0s", "FETCH_TIMEOUT", ["zero", ""]),
-    ] {
+    #[rustfmt::skip]
+    let rows = [
+        ("CLIENT_ID", "-", "CLIENT_ID", "not set"),
+        ("CLIENT_ID", "-", "CLIENT_ID", "CLIENT_ID_FILE"),
+        ("CLIENT_ID_FILE", "/x", "CLIENT_ID", "OFFICERND_CLIENT_ID_FILE are both set"),
+        ("CLIENT_ID", "", "CLIENT_ID", "is set but empty"),
+        ("CLIENT_ID", "a\nb", "CLIENT_ID", "control"),
+        ("CLIENT_SECRET", "-", "CLIENT_SECRET", "not set"),
+        ("CLIENT_SECRET", "-", "CLIENT_SECRET", "CLIENT_SECRET_FILE"),
+        ("CLIENT_SECRET", "hunter2\n", "CLIENT_SECRET", "newline"),
+        ("CLIENT_SECRET_FILE", "/x", "CLIENT_SECRET", "OFFICERND_CLIENT_SECRET_FILE are both set"),
+        ("SCOPE", ",", "SCOPES", "not set"),
+        ("SCOPE", "a\"", "SCOPES", "RFC 6749"),
+        ("TOKEN_URL", "http://example.com/", "TOKEN_URL", "https"),
+        ("ALLOW_ORIGINS", "https://a.example b.example", "ALLOW_ORIGINS", "b.example"),
+        ("ALLOW_ORIGINS", "https://a.example b.example", "ALLOW_ORIGINS", "scheme"),
+        ("JITTER", "1.5", "JITTER", "between"),
+        ("JITTER", "hunter2", "JITTER", "invalid"),
+        ("KEEP_WARM", "hunter2", "KEEP_WARM", "true"),
+        ("RATE_LIMIT_REQUESTS", "-1", "RATE_LIMIT_REQUESTS", "invalid"),
+        ("RATE_LIMIT_PER", "60", "RATE_LIMIT_PER", "unit"),
+        ("FETCH_TIMEOUT", "hunter2", "FETCH_TIMEOUT", "unit"),
+        ("FETCH_TIMEOUT", "0s", "FETCH_TIMEOUT", "zero"),
+    ];
+    for (name, value, wanted, part) in rows {
         let printed = from_env(&[(name, value)]);
-        let error = printed.split_once("error ").expect(&printed).1;
+        let (_, error) = printed.split_once("error ").expect(&printed);
         assert!(
             error.starts_with(&format!("OFFICERND_{wanted} ")),
             "{error}"
         );
-        for part in parts {
-            assert!(error.contains(part), "{error}");
-        }
+        assert!(error.contains(part), "{error}");
         assert!(!printed.contains("hunter2"), "{printed}");
     }
-}
-
-#[cfg(unix)]
-#[test]
-fn a_value_that_is_not_utf_8_is_an_error() {
-    use std::os::unix::ffi::OsStrExt as _;
-
-    let printed = from_env(&[("CLIENT_ID", OsStr::from_bytes(b"a\xFF"))]);
-    assert!(
-        printed.contains("error OFFICERND_CLIENT_ID is not UTF-8"),
-        "{printed}"
-    );
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt as _;
+        let printed = from_env(&[("CLIENT_ID", OsStr::from_bytes(b"a\xFF"))]);
+        assert!(
+            printed.contains("error OFFICERND_CLIENT_ID is not UTF-8"),
+            "{printed}"
+        );
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::pin::pin;
 
-use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
 use officernd_auth::{Error, ErrorKind, Phase, RateLimit};
 
@@ -21,10 +20,8 @@ async fn in_the_hold_callers_fail_at_once_with_the_remembered_error() {
     let down = Error::new(ErrorKind::Transport, "down").with_retry_after(s(20));
     let provider = failing(1, &down);
     let (cache, clock) = stepped(&provider);
-    assert_eq!(
-        cache.token().await.unwrap_err().kind(),
-        ErrorKind::Transport
-    );
+    let error = cache.token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transport);
     for second in 0..20 {
         let error = at_once(cache.token()).unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Transport);
@@ -77,29 +74,9 @@ async fn transient_failures_back_off_for_a_second_then_for_2_to_30_s() {
 }
 
 #[tokio::test]
-async fn a_success_ends_the_count_of_failures() {
-    let wrong = Error::new(ErrorKind::InvalidClient, "wrong");
-    let provider = failing(3, &wrong);
-    let (cache, clock) = stepped(&provider);
-    for _ in 0..3 {
-        cache.token().await.unwrap_err();
-        clock.advance(s(600));
-    }
-    cache.token().await.unwrap();
-    provider.push(Step::Error(wrong));
-    clock.advance(s(3600));
-    cache.token().await.unwrap_err();
-    assert_eq!(cache.status().consecutive_failures, 1);
-    assert_eq!(cache.status().next_attempt_in, Some(s(60)));
-}
-
-#[tokio::test]
 async fn lasting_failures_hold_for_one_minute_up_to_ten_and_heal_by_themselves() {
-    for kind in [
-        ErrorKind::InvalidClient,
-        ErrorKind::InvalidScope,
-        ErrorKind::Denied,
-    ] {
+    use ErrorKind::{Denied, InvalidClient, InvalidScope};
+    for kind in [InvalidClient, InvalidScope, Denied] {
         let provider = failing(6, &Error::new(kind, "no"));
         let (cache, clock) = stepped(&provider);
         for (failures, minutes) in [1, 2, 4, 8, 10, 10].into_iter().enumerate() {
@@ -113,38 +90,6 @@ async fn lasting_failures_hold_for_one_minute_up_to_ten_and_heal_by_themselves()
         }
         assert_eq!(served(&cache.token().await), "Bearer scripted-7");
     }
-}
-
-#[tokio::test]
-async fn a_failure_of_the_refresh_ahead_holds_the_next_one_back() {
-    let provider = ScriptedProvider::new();
-    let (cache, clock) = stepped(&provider);
-    cache.token().await.unwrap();
-    provider.push(Step::Fail(ErrorKind::InvalidClient));
-    clock.advance(s(3300));
-    for second in 0..60 {
-        assert!(cache.try_token().is_some());
-        settle().await;
-        assert_eq!(provider.calls(), 2, "after {second} s");
-        clock.advance(s(1));
-    }
-    assert!(cache.try_token().is_some());
-    settle().await;
-    assert_eq!(provider.causes(), [Cause::Cold, Cause::Ahead, Cause::Ahead]);
-    assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-3"));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_caller_waits_for_a_place_that_frees_in_time() {
-    let rate_limit = RateLimit::new(1, s(20));
-    let provider = ScriptedProvider::new();
-    let make = || cache_with(&provider, |builder| builder.rate_limit(rate_limit.clone()));
-    let (one, other) = (make(), make());
-    let watch = Stopwatch::start();
-    one.token().await.unwrap();
-    other.token().await.unwrap();
-    let took = watch.elapsed();
-    assert!(took >= s(20) && took < ms(20_100), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -163,39 +108,11 @@ async fn a_caller_fails_at_once_when_a_place_frees_too_late() {
     assert_eq!(watch.elapsed(), s(0));
     assert_eq!(provider.calls(), 1);
     assert_eq!(other.status().token_requests, 0);
-    assert_eq!(
-        other.status().consecutive_failures,
-        0,
-        "no request was sent"
-    );
+    assert_eq!(other.status().consecutive_failures, 0);
     // The endpoint refused nothing, so nothing is held against it.
     tokio::time::advance(s(31)).await;
     assert!(other.token().await.is_ok());
     assert_eq!(watch.elapsed().as_secs(), 60);
-}
-
-#[tokio::test]
-async fn by_default_a_cache_sends_five_requests_a_minute_at_most() {
-    let clock = ManualClock::new();
-    let provider = ScriptedProvider::new();
-    let cache = cache_with(&provider, |builder| {
-        builder
-            .clock(clock.clone())
-            .rate_limit(RateLimit::default())
-    });
-    for _ in 0..5 {
-        cache.refresh().await.unwrap();
-    }
-    let error = cache.refresh().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::RateLimited);
-    assert_eq!(error.retry_after(), Some(s(60)));
-    assert_eq!(
-        now(&cache).as_deref(),
-        Some("Bearer scripted-5"),
-        "still in use"
-    );
-    clock.advance(s(60));
-    assert!(cache.refresh().await.is_ok());
 }
 
 #[tokio::test]
@@ -250,4 +167,66 @@ async fn a_used_up_rate_limit_leaves_the_old_token_in_use_and_is_not_a_failure()
     assert!(cache.try_token().is_some());
     settle().await;
     assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_second_transient_failure_is_reported_with_the_time_of_the_next_try() {
+    let provider = ScriptedProvider::new().then(Step::Fail(ErrorKind::Transport));
+    let cache = cache_with(&provider, |builder| builder);
+    let watch = Stopwatch::start();
+    assert_eq!(served(&cache.token().await), "Bearer scripted-2");
+    assert!(watch.elapsed() <= s(1));
+    provider.push(Step::Fail(ErrorKind::Transport));
+    provider.push(Step::Fail(ErrorKind::Transport));
+    let error = cache.refresh().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transport);
+    assert!(error.retry_after().unwrap() <= s(2));
+    assert_eq!(provider.calls(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refresh_never_returns_the_old_token() {
+    let provider = ScriptedProvider::new();
+    let cache = cache_with(&provider, |builder| {
+        builder.rate_limit(RateLimit::new(1, s(25)))
+    });
+    cache.token().await.unwrap();
+    provider.set_latency(s(9));
+    let error = cache.refresh().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-1"));
+}
+
+#[tokio::test]
+async fn what_the_rate_limit_told_a_refresh_does_not_hold_back_a_waiting_request() {
+    let clock = ManualClock::new();
+    let rate_limit = RateLimit::new(1, s(25));
+    let make = |provider: &ScriptedProvider| {
+        let clock = clock.clone();
+        cache_with(provider, |builder| {
+            let builder = builder.clock(clock).rate_limit(rate_limit.clone());
+            builder.refresh_ahead(s(10)).expiry_margin(s(0))
+        })
+    };
+    let life = || ScriptedProvider::new().life(s(60));
+    let (one, other, third) = (make(&life()), make(&life()), make(&life()));
+    one.token().await.unwrap();
+    clock.advance(s(25));
+    other.token().await.unwrap();
+    clock.advance(s(27));
+    third.token().await.unwrap();
+    // The refresh of one waits for a place; then its token expires.
+    assert!(one.try_token().is_some());
+    settle().await;
+    clock.advance(s(9));
+    assert!(one.try_token().is_none());
+    let mut caller = pin!(one.token());
+    assert!(
+        poll(caller.as_mut()).is_pending(),
+        "it waits for the window"
+    );
+    settle().await;
+    clock.advance(s(17));
+    settle().await;
+    assert_eq!(served(&caller.await), "Bearer scripted-2");
 }

@@ -1,9 +1,7 @@
 //! What a token endpoint may do to us, over real sockets and with both clients.
-//! `docs/faults.md` is this table; `UPDATE_FAULTS=1` writes it anew.
+//! `docs/faults.md` shows this table.
 
-use std::fmt::Write;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,19 +11,18 @@ use hyper_util::rt::TokioExecutor;
 use officernd_auth::{
     ClientCredentials, ErrorKind, HttpTokenProvider, OfficeRndAuthLayer, RateLimit, TokenCache,
 };
+use tokio::task::JoinSet;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket};
-
-use crate::raw::{Raw, Script};
+use crate::raw::{Raw, Script, tls_server};
+use crate::support::{s, shown};
 
 /// What a row expects: a token of so many seconds, or an error.
 type Expected = Result<u64, ErrorKind>;
 
 const GOOD: &str = r#"{"access_token":"abc","token_type":"Bearer","expires_in":3599}"#;
 /// Of a fetch that has to run into it, and of one that must not, however slow the machine is.
-const SHORT_LIMIT: Duration = Duration::from_secs(5);
-const LONG_LIMIT: Duration = Duration::from_secs(120);
+const SHORT_LIMIT: Duration = s(2);
+const LONG_LIMIT: Duration = s(120);
 
 fn answer(head: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
@@ -120,21 +117,18 @@ fn rows(elsewhere: &str) -> Vec<(String, Script, Expected)> {
     .map(|(name, script, expected)| (name.to_owned(), script, expected))
     .collect::<Vec<_>>();
     for code in [301, 302, 307, 308] {
-        let head = format!("{code} Moved\r\nlocation: {elsewhere}");
-        rows.push((
-            format!("{code} to another host"),
-            status(&head),
-            Err(Malformed),
-        ));
+        let moved = status(&format!("{code} Moved\r\nlocation: {elsewhere}"));
+        rows.push((format!("{code} to another host"), moved, Err(Malformed)));
     }
     rows
 }
 
+/// A cache that sends one request, so that it does not try again.
 fn cache(provider: HttpTokenProvider, limit: Duration) -> TokenCache {
     let layer = OfficeRndAuthLayer::builder(provider)
         .fetch_timeout(limit)
-        .acquire_timeout(3 * limit)
-        .rate_limit(RateLimit::unlimited())
+        .acquire_timeout(2 * limit)
+        .rate_limit(RateLimit::new(1, s(3600)))
         .build()
         .unwrap();
     layer.cache().clone()
@@ -151,12 +145,7 @@ async fn fetch(url: &str, over_reqwest: bool, limit: Duration) -> Expected {
     match cache(provider.unwrap(), limit).token().await {
         Ok(token) => Ok(token.expires_in().as_secs()),
         Err(error) => {
-            let mut told = format!("{error} {error:?}");
-            let mut source = std::error::Error::source(&error);
-            while let Some(cause) = source {
-                let _ = write!(told, " {cause} {cause:?}");
-                source = cause.source();
-            }
+            let told = shown(&error);
             assert!(!told.contains("hunter2"), "{told}");
             Err(error.kind())
         }
@@ -166,29 +155,25 @@ async fn fetch(url: &str, over_reqwest: bool, limit: Duration) -> Expected {
 #[tokio::test]
 async fn the_table_of_faults_holds_over_both_clients() {
     let elsewhere = Raw::start(ok(GOOD)).await;
-    let running: Vec<_> = rows(&elsewhere.url)
-        .into_iter()
-        .flat_map(|(name, script, expected)| {
-            [true, false].map(|over_reqwest| {
-                let (name, script) = (name.clone(), script.clone());
-                tokio::spawn(async move {
-                    let server = Raw::start(script).await;
-                    let limit = match expected {
-                        Err(ErrorKind::Timeout) => SHORT_LIMIT,
-                        _ => LONG_LIMIT,
-                    };
-                    let result = fetch(&server.url, over_reqwest, limit).await;
-                    assert_eq!(result, expected, "{name}, reqwest: {over_reqwest}");
-                    let written = server.written.load(Ordering::SeqCst);
-                    // 64 KiB are read; the rest is in the sockets' buffers.
-                    assert!(written < 16 << 20, "{name}: {written} bytes");
-                })
-            })
-        })
-        .collect();
-    for row in running {
-        row.await.unwrap();
+    let mut running = JoinSet::new();
+    for (name, script, expected) in rows(&elsewhere.url) {
+        for over_reqwest in [true, false] {
+            let (name, script) = (name.clone(), script.clone());
+            running.spawn(async move {
+                let server = Raw::start(script).await;
+                let limit = match expected {
+                    Err(ErrorKind::Timeout) => SHORT_LIMIT,
+                    _ => LONG_LIMIT,
+                };
+                let result = fetch(&server.url, over_reqwest, limit).await;
+                assert_eq!(result, expected, "{name}, reqwest: {over_reqwest}");
+                let written = server.written.load(Ordering::SeqCst);
+                // 64 KiB are read; the rest is in the sockets' buffers.
+                assert!(written < 16 << 20, "{name}: {written} bytes");
+            });
+        }
     }
+    running.join_all().await;
     let followed = elsewhere.connections.load(Ordering::SeqCst);
     assert_eq!(
         followed, 0,
@@ -197,83 +182,17 @@ async fn the_table_of_faults_holds_over_both_clients() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_not_there_is_a_transport_error() {
-    // Bound, so that no other test gets the port, and not listening.
-    let nowhere = TcpSocket::new_v4().unwrap();
-    nowhere.bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let url = format!("http://{}/oauth/token", nowhere.local_addr().unwrap());
-    for over_reqwest in [true, false] {
-        assert_eq!(
-            fetch(&url, over_reqwest, LONG_LIMIT).await,
-            Err(ErrorKind::Transport)
-        );
-    }
-}
-
-#[test]
-fn the_page_of_faults_is_this_table() {
-    let mut page = String::from(
-        "Faults of a token endpoint, and what the fetch returns.\n\n\
-         `tests/it/faults.rs` runs each row over real sockets, with reqwest and with hyper-util.\n\
-         A fetch reads at most 64 KiB of a response and ends within `fetch_timeout`. No fault\n\
-         reveals the secret, and redirects are not followed. Requests succeed as long as the old\n\
-         token is valid.\n\n\
-         | the token endpoint sends | the fetch returns |\n|---|---|\n",
-    );
-    for (name, _, expected) in rows("https://elsewhere.example/") {
-        let outcome = match expected {
-            Ok(seconds) => format!("a token for {seconds} s"),
-            Err(kind) => format!("`{kind:?}`"),
-        };
-        let _ = writeln!(page, "| {name} | {outcome} |");
-    }
-    page.push_str("| nothing: the connection is refused | `Transport` |\n");
-    page.push_str("| a certificate for another name | `Transport`, before the secret is sent |\n");
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/faults.md");
-    if std::env::var_os("UPDATE_FAULTS").is_some() {
-        std::fs::write(&path, &page).unwrap();
-    }
-    assert_eq!(std::fs::read_to_string(path).unwrap(), page);
-}
-
-#[tokio::test]
 async fn a_certificate_for_another_name_gets_no_secret() {
-    let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = rustls_pki_types::PrivateKeyDer::Pkcs8(issued.signing_key.serialize_der().into());
-    let config = tokio_rustls::rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![issued.cert.der().clone()], key)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let requests = Arc::new(AtomicUsize::new(0));
-    let count = requests.clone();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            // The handshake ends on the other side.
-            let Ok(mut stream) = acceptor.accept(stream).await else {
-                continue;
-            };
-            let mut request = [0; 4096];
-            if stream.read(&mut request).await.is_ok_and(|read| read > 0) {
-                count.fetch_add(1, Ordering::SeqCst);
-                let _ = stream.write_all(&answer("200 OK", GOOD)).await;
-                let _ = stream.shutdown().await;
-            }
-        }
-    });
-    let root = reqwest::Certificate::from_der(issued.cert.der()).unwrap();
+    let (port, certificate, requests) = tls_server(answer("200 OK", GOOD)).await;
+    let root = reqwest::Certificate::from_der(&certificate).unwrap();
     let fetch = async |host: &str| {
         let url = format!("https://{host}:{port}/oauth/token");
         let credentials = ClientCredentials::new("id", "hunter2").token_url(url);
         let client = reqwest::Client::builder().tls_certs_only([root.clone()]);
         let client = client.build().unwrap();
         let provider = HttpTokenProvider::with_reqwest(credentials, client).unwrap();
-        cache(provider, LONG_LIMIT)
-            .token()
-            .await
-            .map_err(|error| error.kind())
+        let token = cache(provider, LONG_LIMIT).token().await;
+        token.map_err(|error| error.kind())
     };
     assert_eq!(fetch("127.0.0.1").await.unwrap_err(), ErrorKind::Transport);
     assert_eq!(requests.load(Ordering::SeqCst), 0);

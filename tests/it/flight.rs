@@ -5,32 +5,14 @@ use std::time::Duration;
 
 use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ScriptedProvider, Step};
-use officernd_auth::{Error, ErrorKind, Phase, TokenCache};
+use officernd_auth::{Error, ErrorKind, Phase};
 
-use crate::support::{Stopwatch, at_once, cache_with, ms, now, poll, s, served, settle, stepped};
-
-/// Ends a test that hangs; nothing is tuned to it.
-const GENEROUS: Duration = Duration::from_secs(60);
+use crate::support::{
+    GENEROUS, Stopwatch, at_once, cache_with, ms, now, poll, s, served, settle, stepped,
+};
 
 const FIRST: &str = "Bearer scripted-1";
 const SECOND: &str = "Bearer scripted-2";
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_cold_callers_cost_one_fetch() {
-    let provider = ScriptedProvider::new().latency(ms(50));
-    let cache = TokenCache::new(provider.clone());
-    let callers: Vec<_> = (0..10_000)
-        .map(|_| {
-            let cache = cache.clone();
-            tokio::spawn(async move { cache.token().await })
-        })
-        .collect();
-    for caller in callers {
-        assert_eq!(served(&caller.await.unwrap()), FIRST);
-    }
-    assert_eq!(provider.calls(), 1);
-    assert_eq!(cache.status().token_requests, 1);
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn whatever_callers_do_at_once_there_is_one_fetch_at_a_time() {

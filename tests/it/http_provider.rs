@@ -9,7 +9,6 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, request};
@@ -18,12 +17,13 @@ use http_body_util::{BodyExt as _, Full};
 use officernd_auth::credentials::AppCredentials;
 use officernd_auth::{
     BoxError, ClientCredentials, ConfigError, Error, ErrorKind, FetchContext, HttpTokenProvider,
-    OfficeRndAuthLayer, RateLimit, TokenProvider as _,
+    OfficeRndAuthLayer, RateLimit, TokenCache, TokenProvider as _,
 };
 use tokio::time::advance;
+use tower::limit::ConcurrencyLimit;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
-use crate::support::{Stopwatch, s};
+use crate::support::{Log, Stopwatch, cache_with, poll, s, shown};
 
 /// Every character that a form, a URL, JSON or a shell reads for itself.
 const ODD: &str = "p@ss w%rd+&=?#/:;,~*'\"\\é€<>[]{}|^`$!()-._";
@@ -78,6 +78,12 @@ where
     (provider, requests)
 }
 
+/// Checks the credentials and reads their files.
+fn build(credentials: ClientCredentials) -> Result<HttpTokenProvider, ConfigError> {
+    let endpoint = service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, Infallible>(token()) });
+    HttpTokenProvider::with_service(credentials, endpoint)
+}
+
 async fn minted(provider: &HttpTokenProvider) -> String {
     let token = provider.fetch(FetchContext::default()).await.unwrap();
     token.header_value().to_str().unwrap().to_owned()
@@ -88,26 +94,14 @@ async fn refused(provider: &HttpTokenProvider) -> Error {
     result.unwrap_err()
 }
 
-/// Which secret each request carried.
-fn secrets(requests: &Requests) -> Vec<String> {
+/// The client id and secret of each request, with a space between.
+fn pairs(requests: &Requests) -> Vec<String> {
     let requests = requests.lock().unwrap();
-    let secret = |(_, body): &(request::Parts, Bytes)| {
-        let mut fields = form_urlencoded::parse(body);
-        let (_, secret) = fields.find(|(name, _)| name == "client_secret").unwrap();
-        secret.into_owned()
+    let pair = |body: &Bytes| {
+        let fields: Vec<_> = form_urlencoded::parse(body).collect();
+        format!("{} {}", fields[0].1, fields[1].1)
     };
-    requests.iter().map(secret).collect()
-}
-
-/// All that a log may show of an error.
-fn shown(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = String::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        text += &format!("{error}\n{error:?}\n");
-        next = error.source();
-    }
-    text
+    requests.iter().map(|(_, body)| pair(body)).collect()
 }
 
 /// A file of this test's own.
@@ -126,26 +120,22 @@ async fn the_request_is_the_one_that_officernd_documents() {
     let (provider, requests) = over(credentials, |_| token());
     assert_eq!(minted(&provider).await, "Bearer minted");
 
-    let requests = requests.lock().unwrap();
-    let (head, body) = &requests[0];
+    let (head, body) = requests.lock().unwrap().remove(0);
     assert_eq!(head.method, "POST");
     assert_eq!(head.uri, "https://identity.officernd.com/oauth/token");
+    let user_agent = concat!("officernd-auth/", env!("CARGO_PKG_VERSION"));
     let headers = [
         ("content-type", "application/x-www-form-urlencoded"),
         ("accept", "application/json"),
         ("accept-encoding", "identity"),
-        (
-            "user-agent",
-            concat!("officernd-auth/", env!("CARGO_PKG_VERSION")),
-        ),
+        ("user-agent", user_agent),
     ];
     for (name, value) in headers {
         assert_eq!(head.headers[name], value, "{name}");
     }
     assert_eq!(head.headers.len(), headers.len());
-    let body = std::str::from_utf8(body).unwrap();
     assert_eq!(
-        body,
+        std::str::from_utf8(&body).unwrap(),
         "client_id=the+id%26\
          &client_secret=p%40ss+w%25rd%2B%26%3D%3F%23%2F%3A%3B%2C%7E*%27%22%5C%C3%A9%E2%82%AC\
          %3C%3E%5B%5D%7B%7D%7C%5E%60%24%21%28%29-._\
@@ -154,16 +144,13 @@ async fn the_request_is_the_one_that_officernd_documents() {
          &audience=https%3A%2F%2Fx%2F%3Fy%3D1%26z\
          &empty="
     );
-}
 
-#[tokio::test]
-async fn without_a_scope_the_field_is_left_out() {
+    // Without a scope the field is left out.
     let credentials = ClientCredentials::new("i", "s").scope(" ");
     let elsewhere = credentials.token_url("https://identity.example/token");
     let (provider, requests) = over(elsewhere, |_| token());
     minted(&provider).await;
-    let requests = requests.lock().unwrap();
-    let body = &requests[0].1[..];
+    let body = &requests.lock().unwrap()[0].1[..];
     assert_eq!(
         body,
         b"client_id=i&client_secret=s&grant_type=client_credentials"
@@ -193,15 +180,9 @@ async fn a_client_that_carries_the_layer_itself_can_be_the_token_client() {
 async fn retry_after_reaches_the_caller_and_a_date_counts_from_the_answers_own() {
     for (after, seconds) in [("17", 17), ("Sun, 06 Nov 1994 08:50:22 GMT", 45)] {
         let (provider, requests) = over(credentials(), move |_| {
-            let mut answer = answer(503, "");
-            for (name, value) in [
-                ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
-                ("retry-after", after),
-            ] {
-                let value = http::HeaderValue::from_static(value);
-                answer.headers_mut().insert(name, value);
-            }
-            answer
+            let answer = Response::builder().status(503).header("retry-after", after);
+            let answer = answer.header("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+            answer.body(Full::<Bytes>::default()).unwrap()
         });
         assert_eq!(refused(&provider).await.retry_after(), Some(s(seconds)));
         assert_eq!(requests.lock().unwrap().len(), 1);
@@ -215,18 +196,15 @@ async fn a_request_may_take_longer_than_30_s_if_the_fetch_timeout_says_so() {
     silent.set_nonblocking(true).unwrap();
     let url = format!("http://{}/token", silent.local_addr().unwrap());
     let provider = HttpTokenProvider::new(credentials().token_url(url)).unwrap();
-    let layer = OfficeRndAuthLayer::builder(provider)
-        .fetch_timeout(s(60))
-        .acquire_timeout(s(90));
-    let cache = layer.build().unwrap().cache().clone();
+    let cache = cache_with(&provider, |it| {
+        it.fetch_timeout(s(60)).acquire_timeout(s(90))
+    });
     let caller = tokio::spawn(async move { cache.token().await });
     tokio::time::sleep(s(59)).await;
     let connections = std::iter::from_fn(|| silent.accept().ok()).count();
     assert_eq!(connections, 1);
-    assert_eq!(
-        caller.await.unwrap().unwrap_err().kind(),
-        ErrorKind::Timeout
-    );
+    let error = caller.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
 }
 
 #[tokio::test]
@@ -243,61 +221,33 @@ async fn sixty_four_kib_are_read_and_no_byte_more() {
     }
 }
 
-/// Panics, as `ConcurrencyLimit` does, if the clone that is called was not readied.
-#[derive(Default)]
-struct Strict {
-    ready: bool,
-}
-
-impl Clone for Strict {
-    fn clone(&self) -> Self {
-        Self::default()
-    }
-}
-
-impl tower::Service<Request<Full<Bytes>>> for Strict {
-    type Response = Response<Full<Bytes>>;
-    type Error = Infallible;
-    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.ready = true;
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
-        assert!(std::mem::take(&mut self.ready), "called unready");
-        std::future::ready(Ok(token()))
-    }
-}
-
 #[tokio::test]
 async fn the_service_that_is_called_is_the_one_that_was_readied() {
-    let provider = HttpTokenProvider::with_service(credentials(), Strict::default()).unwrap();
+    let endpoint = service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, Infallible>(token()) });
+    // It panics if it was not readied.
+    let endpoint = ConcurrencyLimit::new(endpoint, 1);
+    let provider = HttpTokenProvider::with_service(credentials(), endpoint).unwrap();
     for _ in 0..2 {
         assert_eq!(minted(&provider).await, "Bearer minted");
     }
 }
 
 #[tokio::test]
-async fn a_service_that_fails_is_a_transport_error_with_its_cause() {
-    let service = service_fn(|_: Request<Full<Bytes>>| async {
-        Err::<Response<Full<Bytes>>, _>(std::io::Error::other("connection refused"))
-    });
-    let provider = HttpTokenProvider::with_service(credentials(), service).unwrap();
-    let error = refused(&provider).await;
+async fn an_error_from_below_is_a_transport_error_with_its_cause_unless_it_is_this_crates() {
+    async fn failing(error: fn() -> std::io::Error) -> Error {
+        let endpoint = service_fn(move |_: Request<Full<Bytes>>| async move {
+            Err::<Response<Full<Bytes>>, _>(error())
+        });
+        refused(&HttpTokenProvider::with_service(credentials(), endpoint).unwrap()).await
+    }
+    let error = failing(|| std::io::Error::other("connection refused")).await;
     assert_eq!(error.kind(), ErrorKind::Transport);
     assert!(shown(&error).contains("connection refused"));
-}
-
-#[tokio::test]
-async fn an_error_of_this_crate_from_below_stays_what_it_is() {
-    let service = service_fn(|_: Request<Full<Bytes>>| async {
-        let error = Error::new(ErrorKind::Timeout, "late").with_retry_after(s(7));
-        Err::<Response<Full<Bytes>>, _>(std::io::Error::other(error))
+    let error = failing(|| {
+        let late = Error::new(ErrorKind::Timeout, "late").with_retry_after(s(7));
+        std::io::Error::other(late)
     });
-    let provider = HttpTokenProvider::with_service(credentials(), service).unwrap();
-    let error = refused(&provider).await;
+    let error = error.await;
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert_eq!(error.retry_after(), Some(s(7)));
 }
@@ -316,7 +266,10 @@ async fn a_secret_file_is_read_again_at_each_fetch() {
     fs::remove_file(&path).unwrap();
     minted(&provider).await;
     let sent = ["first", "second", "second", "second"];
-    assert_eq!(secrets(&requests), sent);
+    assert_eq!(
+        pairs(&requests),
+        sent.map(|secret| format!("the-id {secret}"))
+    );
 }
 
 /// The next failure, with `retry_after` and whether anything was sent.
@@ -338,7 +291,7 @@ async fn refused_credentials_are_not_sent_again_before_their_backoff() {
         assert_eq!(refusal(&fixed).await, (InvalidClient, Some(1), false));
         advance(s(1)).await;
     }
-    assert_eq!(secrets(&requests).len(), 6);
+    assert_eq!(pairs(&requests).len(), 6);
 
     // A source or a file may have others any time, so it is read every 5 s.
     let source = sourced(|| Ok(AppCredentials::new("the-id", "hunter2")));
@@ -351,7 +304,7 @@ async fn refused_credentials_are_not_sent_again_before_their_backoff() {
         assert_eq!(refusal(&same).await, (InvalidClient, Some(2), false));
         advance(s(2)).await;
         assert_eq!(refusal(&same).await, (InvalidClient, None, true));
-        assert_eq!(secrets(&requests).len(), 2);
+        assert_eq!(pairs(&requests).len(), 2);
     }
 }
 
@@ -396,7 +349,11 @@ async fn other_credentials_than_the_refused_ones_are_sent_at_once() {
     // Only the pair that was refused last is remembered.
     fs::write(&path, "old").unwrap();
     assert_eq!(minted(&provider).await, "Bearer minted");
-    assert_eq!(secrets(&requests), ["old", "wrong", "wrong", "old"]);
+    let sent = ["old", "wrong", "wrong", "old"];
+    assert_eq!(
+        pairs(&requests),
+        sent.map(|secret| format!("the-id {secret}"))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -404,9 +361,7 @@ async fn refused_credentials_do_not_wait_for_a_turn() {
     let source = sourced(|| Ok(AppCredentials::new("the-id", "wrong")));
     for credentials in [source, credentials()] {
         let (provider, requests) = over(credentials, |_| unknown_client());
-        let rate_limit = RateLimit::new(1, s(90));
-        let layer = OfficeRndAuthLayer::builder(provider).rate_limit(rate_limit);
-        let cache = layer.build().unwrap().cache().clone();
+        let cache = cache_with(&provider, |it| it.rate_limit(RateLimit::new(1, s(90))));
         cache.token().await.unwrap_err();
         // Their backoff is over, and the window is full for 30 s more: a caller would wait that long.
         advance(s(60)).await;
@@ -419,7 +374,7 @@ async fn refused_credentials_do_not_wait_for_a_turn() {
         advance(s(30)).await;
         cache.token().await.unwrap_err();
         assert_eq!(cache.status().consecutive_failures, 2);
-        assert_eq!(secrets(&requests).len(), 2);
+        assert_eq!(pairs(&requests).len(), 2);
     }
 }
 
@@ -435,8 +390,7 @@ fn sourced(
 async fn two_spellings_of_a_token_url_share_a_rate_limit() {
     let cache = |url: &str| {
         let (provider, requests) = over(credentials().token_url(url), |_| token());
-        let builder = OfficeRndAuthLayer::builder(provider).acquire_timeout(s(30));
-        (builder.build().unwrap().cache().clone(), requests)
+        (TokenCache::new(provider), requests)
     };
     let (one, sent) = cache("HTTPS://Spelling.test:443/oauth");
     let (other, none) = cache("https://spelling.test/oauth");
@@ -460,32 +414,23 @@ fn pipe(name: &str) -> PathBuf {
 
 #[test]
 fn a_secret_file_that_cannot_be_used_is_found_at_build_time() {
-    let build = |credentials: ClientCredentials| {
-        let error = HttpTokenProvider::with_service(credentials, Strict::default()).unwrap_err();
-        let text = shown(&error);
-        assert!(!text.contains("hunter2"), "{text}");
-        error
-    };
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let files = [
+    let large = vec![b'x'; 64 * 1024 + 1];
+    let longest = scratch("http_provider_longest", &large[1..]);
+    build(credentials().secret_from_file(longest)).unwrap();
+    for (path, problem) in [
         (directory.join("http_provider_none"), "cannot be opened"),
-        (directory.clone(), "is not a regular file"),
+        (directory, "is not a regular file"),
         (pipe("http_provider_pipe"), "is not a regular file"),
         (scratch("http_provider_empty", ""), "is empty"),
         (scratch("http_provider_newline", "\n"), "is empty"),
         (scratch("http_provider_lines", "hunter2\n\n"), "control"),
         (scratch("http_provider_latin", b"hunter2\xE9"), "UTF-8"),
-        (
-            scratch("http_provider_large", vec![b'x'; 64 * 1024 + 1]),
-            "64 KiB",
-        ),
-    ];
-    let longest = scratch("http_provider_longest", vec![b'x'; 64 * 1024]);
-    let longest = credentials().secret_from_file(longest);
-    HttpTokenProvider::with_service(longest, Strict::default()).unwrap();
-    for (path, problem) in files {
-        let error = build(credentials().secret_from_file(&path));
-        let text = error.to_string();
+        (scratch("http_provider_large", large), "64 KiB"),
+    ] {
+        let error = build(credentials().secret_from_file(&path)).unwrap_err();
+        let text = shown(&error);
+        assert!(!text.contains("hunter2"), "{text}");
         assert!(matches!(error, ConfigError::File { .. }), "{text}");
         assert!(text.contains(problem), "{text}");
         assert!(text.contains(&path.display().to_string()), "{text}");
@@ -494,30 +439,30 @@ fn a_secret_file_that_cannot_be_used_is_found_at_build_time() {
 
 #[test]
 fn each_mistake_in_credentials_has_its_own_error() {
-    let made = |credentials| HttpTokenProvider::with_service(credentials, Strict::default());
     let app = |id, secret| ClientCredentials::new(id, secret).scope("a");
-    let url = |url: &str| credentials().token_url(url);
+    let with_url = |url: &str| credentials().token_url(url);
     let twice = credentials().form_param("a", "1").form_param("a", "2");
+    let reserved = credentials().form_param("scope", "x");
     for (credentials, message) in [
         (credentials().scope(" "), "scopes is missing"),
         (credentials().scope("a\"b"), "RFC 6749 section 3.3"),
         (credentials().scope("a\tb"), "RFC 6749 section 3.3"),
-        (credentials().form_param("scope", "x"), "set by this crate"),
+        (reserved, "set by this crate"),
         (credentials().form_param("", "1"), "no name"),
         (twice, "given twice"),
-        (url("identity.officernd.com"), "is relative"),
-        (url(""), "is not a URL"),
-        (url("http://identity.officernd.com/"), "plain http"),
-        (url("ftp://identity.officernd.com/"), "neither https"),
-        (url("https://u:hunter2@host/"), "user info"),
-        (url("https://host:99999/"), "port"),
-        (url("https://host/#hunter2"), "fragment"),
+        (with_url("identity.officernd.com"), "is relative"),
+        (with_url(""), "is not a URL"),
+        (with_url("http://identity.officernd.com/"), "plain http"),
+        (with_url("ftp://identity.officernd.com/"), "neither https"),
+        (with_url("https://u:hunter2@host/"), "user info"),
+        (with_url("https://host:99999/"), "port"),
+        (with_url("https://host/#hunter2"), "fragment"),
         (app("", "s"), "client_id is empty"),
         (app(" \u{a0} ", "s"), "client_id is blank"),
         (app("a\nb", "s"), "client_id has control"),
         (app("id", "hunter2\n"), "newline at its end"),
     ] {
-        let error = made(credentials).unwrap_err().to_string();
+        let error = build(credentials).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
         assert!(!error.contains("hunter2"), "{error}");
     }
@@ -526,7 +471,7 @@ fn each_mistake_in_credentials_has_its_own_error() {
         "http://localhost/t",
         "http://[::1]:1/t",
     ] {
-        made(url(plain)).unwrap();
+        build(with_url(plain)).unwrap();
     }
 }
 
@@ -560,7 +505,7 @@ fn a_closure_may_use_the_provider_that_asks_it() {
         let taken = known.lock().unwrap().take();
         if let Some(provider) = taken {
             let mut fetch = std::pin::pin!(provider.fetch(FetchContext::default()));
-            assert!(crate::support::poll(fetch.as_mut()).is_ready());
+            assert!(poll(fetch.as_mut()).is_ready());
         }
         Ok(AppCredentials::new("the-id", "hunter2"))
     });
@@ -569,25 +514,10 @@ fn a_closure_may_use_the_provider_that_asks_it() {
     let (done, finished) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let mut fetch = std::pin::pin!(made.fetch(FetchContext::default()));
-        let _ = done.send(crate::support::poll(fetch.as_mut()).is_ready());
+        let _ = done.send(poll(fetch.as_mut()).is_ready());
     });
     assert_eq!(finished.recv_timeout(s(10)), Ok(true));
     assert_eq!(requests.lock().unwrap().len(), 2);
-}
-
-/// The pairs of client id and secret that were sent.
-fn pairs(requests: &Requests) -> Vec<(String, String)> {
-    let requests = requests.lock().unwrap();
-    let pair = |body: &Bytes| {
-        let fields: Vec<_> = form_urlencoded::parse(body).into_owned().collect();
-        (fields[0].1.clone(), fields[1].1.clone())
-    };
-    requests.iter().map(|(_, body)| pair(body)).collect()
-}
-
-fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    let owned = |&(id, secret): &(&str, &str)| (id.to_owned(), secret.to_owned());
-    pairs.iter().map(owned).collect()
 }
 
 #[cfg(unix)]
@@ -616,8 +546,7 @@ async fn id_and_secret_files_are_swapped_together_behind_a_symbolic_link() {
     symlink("two", mount.join("..new")).unwrap();
     fs::rename(mount.join("..new"), &data).unwrap();
     minted(&provider).await;
-    let expected = [("old", "old-secret"), ("new", "new-secret")];
-    assert_eq!(pairs(&requests), owned(&expected));
+    assert_eq!(pairs(&requests), ["old old-secret", "new new-secret"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -642,9 +571,8 @@ async fn the_last_good_pair_serves_while_the_source_fails_or_hangs() {
     }
     // The one that hangs has half of the fetch timeout.
     assert_eq!(started.elapsed(), s(5));
-    let first = ("one", "first");
-    let expected = [first, first, first, first, ("two", "second")];
-    assert_eq!(pairs(&requests), owned(&expected));
+    let first = "one first";
+    assert_eq!(pairs(&requests), [first, first, first, first, "two second"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -656,7 +584,7 @@ async fn a_source_that_cannot_be_read_is_no_failure_of_the_endpoint_and_asked_ag
         _ => Ok(AppCredentials::new("one", "first")),
     });
     let (provider, requests) = over(source, |_| token());
-    let cache = officernd_auth::TokenCache::new(provider);
+    let cache = TokenCache::new(provider);
     for passed in 0..5 {
         // Those who come later get it as well, and wait for nothing.
         let error = cache.token().await.unwrap_err();
@@ -676,14 +604,12 @@ async fn a_source_that_cannot_be_read_is_no_failure_of_the_endpoint_and_asked_ag
 #[tokio::test(start_paused = true)]
 async fn a_client_that_waits_for_itself_is_named_in_the_timeout() {
     let service = service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, Infallible>(token()) });
-    let client = tower::limit::ConcurrencyLimit::new(service, 1);
+    let client = ConcurrencyLimit::new(service, 1);
     // A request of the layer holds the only permit, and waits for the token.
     let mut request = client.clone();
-    std::future::poll_fn(|cx| tower::Service::poll_ready(&mut request, cx))
-        .await
-        .unwrap();
+    request.ready().await.unwrap();
     let provider = HttpTokenProvider::with_service(credentials(), client).unwrap();
-    let cache = officernd_auth::TokenCache::new(provider);
+    let cache = TokenCache::new(provider);
     let error = cache.token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.to_string().contains("poll_ready"), "{error}");

@@ -1,34 +1,18 @@
-//! `keep_warm`: a timer for services that idle.
+//! `keep_warm`, a timer for services that idle, and `warm_up`, which starts it.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
 use officernd_auth::clock::{Clock, Sleep};
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
-use officernd_auth::{
-    AccessToken, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit, TokenProvider,
-};
+use officernd_auth::{AccessToken, ErrorKind, OfficeRndAuthLayer, RateLimit, provider_fn};
 
-use crate::support::{cache_with, s, settle};
+use crate::support::{Stopwatch, cache_with, s, settle};
 
 #[tokio::test(start_paused = true)]
-async fn keep_warm_refreshes_while_no_requests_come() {
-    let provider = ScriptedProvider::new();
-    let cache = cache_with(&provider, |builder| builder.keep_warm(true));
-    settle().await;
-    assert_eq!(provider.calls(), 1, "it starts by itself");
-    for _ in 0..24 * 60 {
-        tokio::time::sleep(s(60)).await;
-        assert!(cache.status().has_token());
-        assert!(cache.status().expires_in > Some(s(200)));
-    }
-    let calls = provider.calls();
-    assert!((26..=28).contains(&calls), "one each 55 min: {calls}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn keep_warm_gets_over_failures_by_itself() {
+async fn keep_warm_starts_by_itself_gets_over_failures_and_refreshes_while_no_requests_come() {
     let provider = ScriptedProvider::new();
     for _ in 0..3 {
         provider.push(Step::Fail(ErrorKind::Transport));
@@ -36,8 +20,14 @@ async fn keep_warm_gets_over_failures_by_itself() {
     provider.push(Step::Fail(ErrorKind::InvalidClient));
     let cache = cache_with(&provider, |builder| builder.keep_warm(true));
     tokio::time::sleep(s(700)).await;
-    assert!(cache.status().has_token());
     assert_eq!(provider.calls(), 5);
+    for _ in 0..24 * 60 {
+        assert!(cache.status().has_token());
+        assert!(cache.status().expires_in > Some(s(200)));
+        tokio::time::sleep(s(60)).await;
+    }
+    let calls = provider.calls() - 5;
+    assert!((25..=28).contains(&calls), "one each 55 min: {calls}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -55,37 +45,27 @@ async fn keep_warm_waits_out_the_rate_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn keep_warm_ends_with_the_last_handle() {
-    /// Its strong count tells whether the cache is gone.
-    struct Alive(#[expect(dead_code, reason = "held")] Arc<()>);
-
-    impl TokenProvider for Alive {
-        async fn fetch(&self, _cx: FetchContext) -> Result<AccessToken, Error> {
-            AccessToken::bearer("t", s(3600))
-        }
-
-        fn rate_limit(&self) -> Option<RateLimit> {
-            None
-        }
-    }
-
     let alive = Arc::new(());
-    let layer = OfficeRndAuthLayer::builder(Alive(Arc::clone(&alive)))
-        .keep_warm(true)
-        .build()
-        .unwrap();
+    let held = Arc::clone(&alive);
+    let provider = provider_fn(move || {
+        let _held = &held;
+        ready(AccessToken::bearer("t", s(3600)))
+    });
+    let builder = OfficeRndAuthLayer::builder(provider).keep_warm(true);
+    let layer = builder.build().unwrap();
     let other = layer.cache().clone();
     settle().await;
     drop(layer);
     settle().await;
-    let tasks = || {
-        tokio::runtime::Handle::current()
-            .metrics()
-            .num_alive_tasks()
-    };
-    assert_eq!(tasks(), 1, "the timer, while there is a handle");
+    let metrics = tokio::runtime::Handle::current().metrics();
+    assert_eq!(
+        metrics.num_alive_tasks(),
+        1,
+        "the timer, while there is a handle"
+    );
     drop(other);
     settle().await;
-    assert_eq!(tasks(), 0);
+    assert_eq!(metrics.num_alive_tasks(), 0);
     assert_eq!(Arc::strong_count(&alive), 1);
 }
 
@@ -133,11 +113,8 @@ async fn keep_warm_does_not_spin_while_rejections_are_damped() {
         reads < 1000,
         "the clock was read {reads} times at one moment"
     );
-    assert_eq!(
-        provider.calls(),
-        6,
-        "refreshed ahead of its expiry all the same"
-    );
+    // Refreshed ahead of its expiry all the same.
+    assert_eq!(provider.calls(), 6);
 }
 
 /// Counts how often it is read, and breaks a loop that reads it for ever.
@@ -161,4 +138,32 @@ impl Clock for Counting {
     fn sleep_until(&self, until: Instant) -> Sleep {
         self.clock.sleep_until(until)
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn warm_up_goes_on_through_failures_and_keeps_the_cache_warm() {
+    let provider = ScriptedProvider::new();
+    for _ in 0..3 {
+        provider.push(Step::Fail(ErrorKind::Transport));
+    }
+    let cache = cache_with(&provider, |builder| builder);
+    cache.warm_up().await.unwrap();
+    assert_eq!(provider.calls(), 4);
+    for _ in 0..300 {
+        tokio::time::sleep(s(60)).await;
+        assert!(cache.status().has_token(), "ready without a request");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_could_not_warm_up_becomes_ready_without_a_request() {
+    let provider = ScriptedProvider::new();
+    provider.push(Step::Fail(ErrorKind::InvalidClient));
+    let cache = cache_with(&provider, |builder| builder);
+    let watch = Stopwatch::start();
+    let error = cache.warm_up().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidClient);
+    assert!(watch.elapsed() >= s(30));
+    tokio::time::sleep(s(60)).await;
+    assert!(cache.status().has_token());
 }

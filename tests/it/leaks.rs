@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use officernd_auth::organizations::OrganizationsLayer;
@@ -16,77 +15,35 @@ use officernd_auth::{
 use tower::Layer;
 use tower::retry::Policy;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use crate::stack::{Response, URL, answer, get, next, over_mock, send, settle};
+use crate::support::{Log, Response, URL, answer, get, next, over_mock, s, send, settle, shown};
 
 /// What every token here begins with.
 const SECRET: &str = "scripted-";
 
-/// What was shown and logged.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Page(Arc<Mutex<Vec<u8>>>);
+/// What was shown.
+#[derive(Default)]
+struct Page(String);
 
 impl Page {
-    fn show(&self, what: &dyn std::fmt::Debug) {
-        let mut text = String::new();
-        write!(text, "{what:?}\n{what:#?}\n").unwrap();
-        self.0.lock().unwrap().extend(text.into_bytes());
+    fn show(&mut self, what: &dyn std::fmt::Debug) {
+        write!(self.0, "{what:?}\n{what:#?}\n").unwrap();
     }
 
-    fn show_error(&self, error: &BoxError) {
-        self.show(error);
-        let mut next: Option<&dyn std::error::Error> = Some(error.as_ref());
-        while let Some(error) = next {
-            self.show(&error.to_string());
-            self.show(&error);
-            next = error.source();
-        }
-    }
-
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl io::Write for Page {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Page {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
+    fn show_error(&mut self, error: &BoxError) {
+        self.0 += &shown(error.as_ref());
     }
 }
 
 fn token(n: u32) -> Step {
-    Step::Token(format!("{SECRET}-{n}").into(), Duration::from_secs(3600))
+    Step::Token(format!("{SECRET}-{n}").into(), s(3600))
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_token_is_ever_shown() {
-    let page = Page::default();
-    let logs = Page::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::TRACE)
-        .with_span_events(FmtSpan::FULL)
-        .with_writer(logs.clone())
-        .finish();
-    // While tracing knows of one subscriber only, a callsite that another
-    // test's thread meets first is off for good.
-    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
-    // This runtime has one thread: the fetches run under it too.
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let mut page = Page::default();
+    let (logs, _guard) = Log::start(LevelFilter::TRACE, FmtSpan::FULL);
 
     let provider = ScriptedProvider::new().then(token(1)).then(token(2));
     let builder = OfficeRndAuthLayer::builder(provider.clone());
@@ -127,10 +84,7 @@ async fn no_token_is_ever_shown() {
     for step in [
         Step::Fail(ErrorKind::Transport),
         Step::Hang,
-        Step::Token(
-            format!("{SECRET} not a token").into(),
-            Duration::from_secs(60),
-        ),
+        Step::Token(format!("{SECRET} not a token").into(), s(60)),
         Step::Token(format!("{SECRET}-3").into(), Duration::ZERO),
         Step::Error(Error::new(ErrorKind::Store, "outer").with_source(io::Error::other("inner"))),
         Step::Panic,
@@ -140,11 +94,11 @@ async fn no_token_is_ever_shown() {
             page.show_error(&error.into());
         }
         page.show(&cache.status());
-        tokio::time::sleep(Duration::from_secs(120)).await;
+        tokio::time::sleep(s(120)).await;
     }
 
     // The token dead, requests fail for want of another; one is refused.
-    tokio::time::sleep(Duration::from_secs(7200)).await;
+    tokio::time::sleep(s(7200)).await;
     provider.push(Step::Fail(ErrorKind::InvalidClient));
     for uri in [URL, URL, "https://evil.example/"] {
         let error = send(&mut client, get(uri)).await.unwrap_err();
@@ -152,7 +106,7 @@ async fn no_token_is_ever_shown() {
     }
     page.show(&serde_json::to_string(&cache.status()).unwrap());
 
-    let shown = page.text() + &logs.text();
+    let shown = page.0 + &logs.text();
     assert!(!shown.contains(SECRET), "{shown}");
     assert!(!shown.contains("Bearer"), "{shown}");
     // It did look: the header was there, and so were the logs.
@@ -169,8 +123,8 @@ async fn no_token_is_ever_shown() {
 
 #[tokio::test(start_paused = true)]
 async fn the_values_that_hold_a_token_do_not_show_it() {
-    let page = Page::default();
-    let life = Duration::from_secs(60);
+    let mut page = Page::default();
+    let life = s(60);
     let secret = Secret::from(SECRET);
     page.show(&secret);
     let token = AccessToken::bearer(secret, life).unwrap();
@@ -192,6 +146,6 @@ async fn the_values_that_hold_a_token_do_not_show_it() {
     let zero = AccessToken::bearer(SECRET, Duration::ZERO);
     page.show_error(&zero.unwrap_err().into());
 
-    let shown = page.text();
+    let shown = page.0;
     assert!(!shown.contains(SECRET), "{shown}");
 }

@@ -2,7 +2,6 @@
 //! and what is listed there is in the code.
 
 use std::sync::Mutex;
-use std::time::Duration;
 
 use officernd_auth::credentials::AppCredentials;
 use officernd_auth::testing::{ScriptedProvider, Step};
@@ -12,10 +11,12 @@ use officernd_auth::{
 };
 use officernd_simulator::{Fault, Simulator};
 use testkit::page::{Events, Page};
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use crate::leaks;
-use crate::stack::{URL, answer, app_of, get, next, over_mock, send, settle};
+use crate::support::{
+    Log, URL, answer, app_of, get, next, over_mock, s, send, set_subscriber, settle,
+};
 
 const PAGE: Page = Page(include_str!("../../docs/observability.md"));
 
@@ -53,24 +54,23 @@ async fn everything_happens() {
     let call = tokio::spawn(send(&mut client, request));
     next(&mut server).await.1.send_response(answer(200));
     call.await.unwrap().unwrap();
-    send(&mut client, get("https://evil.example/"))
-        .await
-        .unwrap_err();
+    let refused = send(&mut client, get("https://evil.example/")).await;
+    refused.unwrap_err();
     // A provider that panics, and one that fails.
     provider.push(Step::Panic);
     provider.push(Step::Fail(ErrorKind::Transport));
     provider.push(Step::Fail(ErrorKind::Transport));
     cache.refresh().await.unwrap_err();
     // Waits without a result; leaves.
-    tokio::time::sleep(Duration::from_secs(7200)).await;
+    tokio::time::sleep(s(7200)).await;
     provider.push(Step::Fail(ErrorKind::Denied));
     send(&mut client, get(URL)).await.unwrap_err();
-    tokio::time::sleep(Duration::from_secs(7200)).await;
+    tokio::time::sleep(s(7200)).await;
     provider.push(Step::Hang);
-    let left = tokio::time::timeout(Duration::from_secs(1), send(&mut client, get(URL))).await;
+    let left = tokio::time::timeout(s(1), send(&mut client, get(URL))).await;
     left.unwrap_err();
     // The rate limit is spent.
-    let none = RateLimit::new(0, Duration::from_secs(60));
+    let none = RateLimit::new(0, s(60));
     let spent = OfficeRndAuthLayer::builder(ScriptedProvider::new()).rate_limit(none);
     let spent = spent.build().unwrap();
     spent.cache().token().await.unwrap_err();
@@ -79,10 +79,7 @@ async fn everything_happens() {
 #[tokio::test(start_paused = true)]
 async fn spans_and_events_have_the_levels_and_fields_of_the_page() {
     let events = Events::default();
-    // While tracing knows of one subscriber only, a callsite that another
-    // test's thread meets first is off for good.
-    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
-    let _guard = tracing::subscriber::set_default(events.clone());
+    let _guard = set_subscriber(events.clone());
     everything_happens().await;
     tokio::time::resume();
     a_provider_complains().await;
@@ -92,27 +89,17 @@ async fn spans_and_events_have_the_levels_and_fields_of_the_page() {
     let unknown = events.names();
     let unknown = unknown.iter().find(|name| !page.contains_key(&***name));
     assert_eq!(unknown, None);
-    // A fetch that comes back late; a misspelt variable, which config.rs sets in a process of its own.
-    let others = ["refresh_abandoned", "unknown_variable"];
-    assert_eq!(
-        silent,
-        others
-            .map(|name| format!("officernd_auth.{name}"))
-            .each_ref()
-    );
+    // A fetch that comes back late; a misspelled variable, which config.rs sets in a process of its own.
+    let others = [
+        "officernd_auth.refresh_abandoned",
+        "officernd_auth.unknown_variable",
+    ];
+    assert_eq!(silent, others);
 }
 
 #[tokio::test]
 async fn a_token_request_is_a_client_span_without_the_query() {
-    let log = leaks::Page::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::INFO)
-        .with_span_events(FmtSpan::CLOSE)
-        .with_ansi(false)
-        .with_writer(log.clone())
-        .finish();
-    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _guard) = Log::start(LevelFilter::INFO, FmtSpan::CLOSE);
     let officernd = Simulator::start().await.unwrap();
     let url = format!("{}?key=sesame", officernd.token_url());
     let provider = HttpTokenProvider::new(app_of(&officernd).token_url(url)).unwrap();
@@ -131,10 +118,8 @@ async fn a_token_request_is_a_client_span_without_the_query() {
     let span = span_of_refresh(denied).await;
     assert!(span.contains("otel.status_code=\"ERROR\""), "{span}");
     let span = span_of_refresh(ScriptedProvider::new()).await;
-    assert!(
-        span.contains("outcome=\"ok\"") && !span.contains("ERROR"),
-        "{span}"
-    );
+    assert!(span.contains("outcome=\"ok\""), "{span}");
+    assert!(!span.contains("ERROR"), "{span}");
 
     let text = log.text();
     let spans: Vec<_> = text
@@ -150,10 +135,8 @@ async fn a_token_request_is_a_client_span_without_the_query() {
         &full,
         &port,
     ] {
-        assert!(
-            spans.iter().all(|span| span.contains(part)),
-            "no {part} in {text}"
-        );
+        let everywhere = spans.iter().all(|span| span.contains(part));
+        assert!(everywhere, "no {part} in {text}");
     }
     assert_eq!(spans.len(), 2, "{text}");
     assert!(spans[0].contains("http.response.status_code=200"), "{text}");

@@ -48,65 +48,53 @@ fn broken(rate_limit: &RateLimit) -> TokenCache {
     cache(provider, rate_limit)
 }
 
-#[tokio::test(start_paused = true)]
-async fn ten_thousand_caches_at_once_are_refused_without_spinning() {
-    let rate_limit = RateLimit::new(5, s(60));
-    let time = Stopwatch::start();
-    let mut calls = JoinSet::new();
-    for _ in 0..10_000 {
-        let (cache, _) = healthy(&rate_limit, s(5));
-        calls.spawn(async move { cache.token().await });
-    }
-    let mut served = 0;
-    for result in calls.join_all().await {
-        let Err(error) = result else {
-            served += 1;
-            continue;
-        };
-        assert_eq!(error.kind(), ErrorKind::RateLimited);
-        // Five are out, so nothing is free before one window is over.
-        assert!(error.retry_after() >= Some(s(60)), "{error:?}");
-    }
-    assert_eq!(served, 5);
-    assert!(time.elapsed() <= s(30), "{:?}", time.elapsed());
-}
-
-/// 100 healthy caches and the broken ones, each asked for a token every 30 s,
-/// the broken ones first. The share of failed healthy requests, counted after
-/// the first two hours.
-async fn failed_beside(broken_caches: usize, hours: u32) -> (usize, usize) {
+/// Sends a request of 100 healthy caches every 30 s for 12 hours, each beside those of the broken caches, which come
+/// first. If a path is forbidden, one request in five is answered 401 whatever its token. Returns the good requests
+/// that failed after the first two hours, and how many there were.
+async fn failed_beside(broken_caches: usize, forbidden_path: bool) -> (usize, usize) {
     let rate_limit = RateLimit::new(5, s(60));
     let broken: Vec<TokenCache> = (0..broken_caches).map(|_| broken(&rate_limit)).collect();
     let healthy: Vec<TokenCache> = (0..100).map(|_| healthy(&rate_limit, s(1) / 5).0).collect();
     let start = Stopwatch::start();
     let (mut failed, mut requests) = (0, 0);
     let mut ticks = tokio::time::interval(s(30));
-    while start.elapsed() < hours * HOUR {
+    for tick in 0.. {
         ticks.tick().await;
+        if start.elapsed() >= 12 * HOUR {
+            break;
+        }
+        let counts = start.elapsed() >= 2 * HOUR;
         for cache in &broken {
             let cache = cache.clone();
             tokio::spawn(async move { cache.token().await });
         }
         let mut calls = JoinSet::new();
-        for cache in healthy.iter().filter(|cache| cache.try_token().is_none()) {
-            let cache = cache.clone();
-            calls.spawn(async move { cache.token().await });
+        for (cache, id) in healthy.iter().zip(0..) {
+            let forbidden = forbidden_path && (tick + id) % 5 == 0;
+            requests += usize::from(counts && !forbidden);
+            match cache.try_token() {
+                Some(token) if forbidden => drop(cache.reject(&token)),
+                Some(_) => {}
+                None => {
+                    let cache = cache.clone();
+                    calls.spawn(async move { cache.token().await.is_err() && !forbidden });
+                }
+            }
         }
-        let counts = start.elapsed() >= 2 * HOUR;
-        requests += if counts { healthy.len() } else { 0 };
-        while let Some(result) = calls.join_next().await {
-            failed += usize::from(counts && result.unwrap().is_err());
+        while let Some(fails) = calls.join_next().await {
+            failed += usize::from(counts && fails.unwrap());
         }
     }
     (failed, requests)
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_number_of_broken_caches_fails_a_request_of_a_healthy_one() {
-    for broken in [30, 120] {
-        let (failed, requests) = failed_beside(broken, 12).await;
-        assert!(requests > 100_000);
-        assert_eq!(failed, 0, "of {requests}, beside {broken} broken caches");
+async fn neither_broken_caches_nor_a_forbidden_path_in_every_cache_fail_a_good_request() {
+    for (broken, forbidden_path) in [(30, false), (120, false), (0, true)] {
+        let (failed, requests) = failed_beside(broken, forbidden_path).await;
+        assert!(requests > 90_000);
+        let beside = format!("{broken} broken caches, forbidden path: {forbidden_path}");
+        assert_eq!(failed, 0, "of {requests} beside {beside}");
     }
 }
 
@@ -152,46 +140,6 @@ async fn a_replacement_after_a_401_goes_behind_a_refresh_also_if_somebody_waits_
     let start = Stopwatch::start();
     waits.await.unwrap().unwrap();
     assert!(start.elapsed() <= s(10), "{:?}", start.elapsed());
-}
-
-/// 100 caches with a request every 30 s, of which one in five is answered 401 whatever the token.
-async fn failed_beside_a_forbidden_path(hours: u32) -> (usize, usize) {
-    let rate_limit = RateLimit::new(5, s(60));
-    let caches: Vec<TokenCache> = (0..100).map(|_| healthy(&rate_limit, s(1) / 5).0).collect();
-    let start = Stopwatch::start();
-    let (mut failed, mut requests) = (0, 0);
-    let mut ticks = tokio::time::interval(s(30));
-    for tick in 0.. {
-        ticks.tick().await;
-        if start.elapsed() >= hours * HOUR {
-            break;
-        }
-        let counts = start.elapsed() >= 2 * HOUR;
-        let mut calls = JoinSet::new();
-        for (cache, id) in caches.iter().zip(0..) {
-            let forbidden = (tick + id) % 5 == 0;
-            requests += usize::from(counts && !forbidden);
-            match cache.try_token() {
-                Some(token) if forbidden => drop(cache.reject(&token)),
-                Some(_) => {}
-                None => {
-                    let cache = cache.clone();
-                    calls.spawn(async move { cache.token().await.is_err() && !forbidden });
-                }
-            }
-        }
-        while let Some(fails) = calls.join_next().await {
-            failed += usize::from(counts && fails.unwrap());
-        }
-    }
-    (failed, requests)
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_path_that_is_forbidden_in_every_cache_fails_no_good_request() {
-    let (failed, requests) = failed_beside_a_forbidden_path(12).await;
-    assert!(requests > 90_000);
-    assert_eq!(failed, 0, "of {requests}");
 }
 
 /// A cache of this client at this token URL, which answers 429 for the first

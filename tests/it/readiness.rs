@@ -6,7 +6,6 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use officernd_auth::testing::{ScriptedProvider, Step};
 use officernd_auth::{ErrorKind, OfficeRndAuth, OfficeRndAuthLayer};
@@ -14,20 +13,19 @@ use tower::buffer::Buffer;
 use tower::limit::ConcurrencyLimit;
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 
-use crate::stack::{
-    Request, Response, URL, answer, default_layer, get, kind, over_mock, poll, send, warm_layer,
+use crate::support::{
+    Request, Response, URL, answer, default_layer, get, kind, ms, over_mock, poll, s, send,
+    warm_layer,
 };
-
-const LONG: Duration = Duration::from_secs(600);
 
 /// A provider that takes its time, so that requests overlap.
 fn slow() -> ScriptedProvider {
-    ScriptedProvider::new().latency(Duration::from_secs(1))
+    ScriptedProvider::new().latency(s(1))
 }
 
 async fn serve(request: Request) -> Result<Response, Infallible> {
     assert!(request.headers().contains_key("authorization"));
-    tokio::time::sleep(Duration::from_millis(5)).await;
+    tokio::time::sleep(ms(5)).await;
     Ok(answer(200))
 }
 
@@ -38,7 +36,7 @@ where
 {
     let exchange = async { client.ready().await?.call(get(uri)).await };
     let deadlock = |_| Err("deadlock".into());
-    tokio::time::timeout(LONG, exchange)
+    tokio::time::timeout(s(600), exchange)
         .await
         .unwrap_or_else(deadlock)
 }
@@ -48,62 +46,44 @@ fn is_ready<S: Service<Request>>(service: &mut S) -> bool {
     matches!(service.poll_ready(&mut cx), Poll::Ready(Ok(())))
 }
 
-/// Every way to use a client many times, from a cold cache on.
+/// Every way to use a client many times; the cache may be cold.
 async fn works_in_every_way<S>(client: S)
 where
     S: Service<Request, Response = Response, Error = BoxError> + Clone + Send + 'static,
     S::Future: Send,
 {
+    let calls: Vec<_> = (0..100)
+        .map(|_| {
+            let mut client = client.clone();
+            tokio::spawn(async move { exchange(&mut client, URL).await.map(drop) })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
     let mut one = client.clone();
     for _ in 0..100 {
         exchange(&mut one, URL).await.unwrap();
-    }
-    for _ in 0..100 {
         exchange(&mut client.clone(), URL).await.unwrap();
     }
-    let calls: Vec<_> = (0..100)
-        .map(|_| {
-            let mut client = client.clone();
-            tokio::spawn(async move { exchange(&mut client, URL).await.map(drop) })
-        })
-        .collect();
-    for call in calls {
-        call.await.unwrap().unwrap();
-    }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_of_one_below_works_cold_and_warm() {
-    let inner = ConcurrencyLimit::new(service_fn(serve), 1);
-    works_in_every_way(default_layer(&slow()).layer(inner.clone())).await;
-    works_in_every_way(warm_layer(&slow()).await.layer(inner)).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_buffer_below_works_cold_and_warm() {
-    for bound in [1, 10] {
-        let limited = ConcurrencyLimit::new(service_fn(serve), 1);
-        let inner = Buffer::new(limited, bound);
-        works_in_every_way(default_layer(&slow()).layer(inner.clone())).await;
-        works_in_every_way(warm_layer(&slow()).await.layer(inner)).await;
+async fn a_limit_of_one_or_a_buffer_below_works_cold_and_warm_over_one_fetch() {
+    let limit = || ConcurrencyLimit::new(service_fn(serve), 1);
+    for warm in [false, true] {
+        let (one, two, three) = (slow(), slow(), slow());
+        let layers = [&one, &two, &three].map(default_layer);
+        if warm {
+            for layer in &layers {
+                layer.cache().token().await.unwrap();
+            }
+        }
+        works_in_every_way(layers[0].layer(limit())).await;
+        works_in_every_way(layers[1].layer(Buffer::new(limit(), 1))).await;
+        works_in_every_way(layers[2].layer(Buffer::new(limit(), 10))).await;
+        assert_eq!([one.calls(), two.calls(), three.calls()], [1; 3]);
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_cold_crowd_gets_through_a_limit_of_one() {
-    let provider = slow();
-    let inner = ConcurrencyLimit::new(service_fn(serve), 1);
-    let client = default_layer(&provider).layer(inner);
-    let calls: Vec<_> = (0..100)
-        .map(|_| {
-            let mut client = client.clone();
-            tokio::spawn(async move { exchange(&mut client, URL).await.map(drop) })
-        })
-        .collect();
-    for call in calls {
-        call.await.unwrap().unwrap();
-    }
-    assert_eq!(provider.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,10 +118,10 @@ async fn poll_ready_never_waits_for_a_token_nor_fetches_one() {
             let cache = layer.cache().clone();
             async move { cache.refresh().await }
         });
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(s(1)).await;
         assert!(is_ready(&mut client.clone()));
         assert!(refresh.await.unwrap().is_err());
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(s(60)).await;
     }
 }
 
@@ -225,12 +205,4 @@ async fn the_very_service_that_was_readied_is_called_and_a_clone_made_only_on_a_
         let response = exchange(&mut client, URL).await.unwrap();
         assert_eq!(response.extensions().get(), Some(&clones));
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_clone_is_not_ready_because_its_original_is() {
-    let layer = warm_layer(&ScriptedProvider::new()).await;
-    let mut client = layer.layer(Strict::default());
-    assert!(is_ready(&mut client));
-    assert!(!client.clone().get_ref().readied);
 }

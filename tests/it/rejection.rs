@@ -92,33 +92,31 @@ async fn replacements_that_are_rejected_too_are_replaced_ever_later() {
 }
 
 #[tokio::test]
-async fn a_token_that_served_290_s_without_a_401_ends_the_damping_also_if_it_is_replaced() {
-    for (served, damped) in [(s(289), Some(s(60))), (s(290), None)] {
+async fn a_token_used_for_290_s_or_until_its_refresh_without_a_401_ends_the_damping_also_if_replaced()
+ {
+    // The refresh of a token for 400 s is due at its half.
+    for (life, used, damped) in [
+        (s(3600), s(289), Some(s(60))),
+        (s(3600), s(290), None),
+        (s(400), s(139), Some(s(60))),
+        (s(400), s(200), None),
+    ] {
         for replaced in [false, true] {
-            let provider = ScriptedProvider::new();
+            let provider = ScriptedProvider::new().life(life);
             let (cache, clock) = stepped(&provider);
             reject_current(&cache).await;
-            clock.advance(served);
+            clock.advance(used);
             if replaced {
                 assert!(cache.refresh().await.is_ok());
             }
             reject_current(&cache).await;
-            assert_eq!(cache.status().next_attempt_in, damped, "{served:?}");
+            assert_eq!(
+                cache.status().next_attempt_in,
+                damped,
+                "{used:?} of {life:?}"
+            );
         }
     }
-}
-
-#[tokio::test]
-async fn a_token_that_reaches_its_refresh_unrejected_ends_the_damping() {
-    let provider = ScriptedProvider::new();
-    let (cache, clock) = stepped(&provider);
-    reject_current(&cache).await;
-    clock.advance(s(3300));
-    assert!(cache.try_token().is_some());
-    settle().await;
-    assert_eq!(provider.calls(), 3);
-    reject_current(&cache).await;
-    assert_eq!(provider.calls(), 4, "at once again");
 }
 
 #[tokio::test]
@@ -143,25 +141,29 @@ async fn a_token_fetched_during_the_damping_is_refreshed_in_its_own_time() {
 }
 
 #[tokio::test]
-async fn a_replacement_that_cannot_be_fetched_leaves_the_old_token_in_use() {
-    let provider = ScriptedProvider::new();
-    let (cache, clock) = stepped(&provider);
-    let first = cache.token().await.unwrap();
-    provider.push(Step::Fail(ErrorKind::InvalidClient));
-    assert!(cache.reject(&first));
-    for _ in 0..59 {
+async fn a_replacement_or_refresh_that_fails_leaves_the_old_token_in_use_and_is_tried_again_after_its_hold()
+ {
+    for cause in [Cause::Rejected, Cause::Ahead] {
+        let provider = ScriptedProvider::new();
+        let (cache, clock) = stepped(&provider);
+        let first = cache.token().await.unwrap();
+        provider.push(Step::Fail(ErrorKind::InvalidClient));
+        match cause {
+            Cause::Rejected => assert!(cache.reject(&first)),
+            _ => clock.advance(s(3300)),
+        }
+        for _ in 0..60 {
+            assert_eq!(served(&cache.token().await), "Bearer scripted-1");
+            settle().await;
+            assert_eq!(provider.calls(), 2);
+            assert_eq!(cache.status().phase, Phase::RefreshDue);
+            clock.advance(s(1));
+        }
+        assert!(cache.try_token().is_some());
         settle().await;
-        assert_eq!(served(&cache.token().await), "Bearer scripted-1");
-        assert_eq!(cache.status().phase, Phase::RefreshDue);
-        assert!(cache.status().has_token());
-        clock.advance(s(1));
+        assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-3"));
+        assert_eq!(provider.causes()[1..], [cause, cause]);
     }
-    assert_eq!(provider.calls(), 2);
-    clock.advance(s(1));
-    assert!(cache.try_token().is_some());
-    settle().await;
-    assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-3"));
-    assert_eq!(provider.causes()[2], Cause::Rejected);
 }
 
 #[tokio::test]

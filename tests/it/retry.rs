@@ -1,19 +1,17 @@
 //! `RetryUnauthorized`: one replay after a 401 whose token was replaced.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http_body_util::Full;
-use officernd_auth::clock::{Clock, TokioClock};
 use officernd_auth::testing::{ScriptedProvider, Step};
 use officernd_auth::{ErrorKind, OfficeRndAuthLayer, SkipAuth, TokenRejected};
 use tokio::task::JoinHandle;
+use tower::limit::ConcurrencyLimit;
 use tower::{BoxError, Layer, Service, ServiceExt};
 use tower_test::mock;
 
-use crate::stack::{
-    Request, Response, Server, URL, answer, challenge, credentials, default_layer, get, next,
-    serve, settle, warm_layer,
+use crate::support::{
+    Request, Response, Server, Stopwatch, URL, answer, challenge, credentials, default_layer, get,
+    ms, next, s, serve, settle, warm_layer,
 };
 
 /// `with_retry` over a mock.
@@ -33,7 +31,7 @@ where
 {
     fn start(&self, request: Request) -> JoinHandle<Result<Response, BoxError>> {
         let call = self.clone().oneshot(request);
-        let call = tokio::time::timeout(Duration::from_secs(3600), call);
+        let call = tokio::time::timeout(s(3600), call);
         tokio::spawn(async { call.await? })
     }
 }
@@ -41,13 +39,13 @@ where
 /// Whether nothing but these exchanges reached the server.
 async fn is_idle(server: &mut Server) -> bool {
     settle().await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(s(1)).await;
     server.poll_request().is_pending()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_401_is_replayed_once_with_the_new_token_and_nobody_sees_it() {
-    let provider = ScriptedProvider::new().latency(Duration::from_secs(2));
+    let provider = ScriptedProvider::new().latency(s(2));
     let (client, mut server) = client(&default_layer(&provider));
     let request = http::Request::post(URL)
         .header("x-one", "1")
@@ -93,7 +91,7 @@ async fn a_second_401_is_the_callers_even_if_a_newer_token_is_there() {
 async fn if_no_replacement_comes_the_replay_carries_the_last_resort_token() {
     let provider = ScriptedProvider::new();
     let layer = warm_layer(&provider).await;
-    provider.set_latency(Duration::from_secs(1));
+    provider.set_latency(s(1));
     provider.push(Step::Fail(ErrorKind::Denied));
     let (client, mut server) = client(&layer);
     let call = client.start(get(URL));
@@ -130,9 +128,9 @@ async fn while_rejections_are_damped_nothing_is_replayed() {
 #[tokio::test(start_paused = true)]
 async fn a_replay_waits_for_at_most_the_acquire_timeout() {
     let provider = ScriptedProvider::new();
-    let timeout = Duration::from_secs(5);
+    let timeout = s(5);
     let layer = OfficeRndAuthLayer::builder(provider.clone())
-        .fetch_timeout(Duration::from_secs(60))
+        .fetch_timeout(s(60))
         .acquire_timeout(timeout)
         .build()
         .unwrap();
@@ -142,32 +140,12 @@ async fn a_replay_waits_for_at_most_the_acquire_timeout() {
 
     let call = client.start(get(URL));
     serve(&mut server, answer(401)).await;
-    let rejected = TokioClock.now();
+    let rejected = Stopwatch::start();
     assert_eq!(serve(&mut server, answer(200)).await, ["Bearer scripted-1"]);
-    let waited = TokioClock.now() - rejected;
+    let waited = rejected.elapsed();
     assert!(waited >= timeout, "{waited:?}");
-    assert!(waited < timeout + Duration::from_millis(10), "{waited:?}");
+    assert!(waited < timeout + ms(10), "{waited:?}");
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_crowd_of_401s_is_replayed_over_one_fetch() {
-    let provider = ScriptedProvider::new();
-    let layer = warm_layer(&provider).await;
-    provider.set_latency(Duration::from_secs(1));
-    let (client, mut server) = client(&layer);
-    let calls: Vec<_> = (0..20).map(|_| client.start(get(URL))).collect();
-    for _ in 0..20 {
-        assert_eq!(serve(&mut server, answer(401)).await, ["Bearer scripted-1"]);
-    }
-    for _ in 0..20 {
-        assert_eq!(serve(&mut server, answer(200)).await, ["Bearer scripted-2"]);
-    }
-    for call in calls {
-        assert_eq!(call.await.unwrap().unwrap().status(), 200);
-    }
-    assert!(is_idle(&mut server).await);
-    assert_eq!(provider.calls(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -221,27 +199,34 @@ async fn what_no_new_token_cures_is_not_replayed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replay_is_readied_anew_below_a_limit_of_one() {
-    let layer = warm_layer(&ScriptedProvider::new()).await;
-    let (inner, mut server) = mock::pair::<Request, Response>();
-    let inner = tower::limit::ConcurrencyLimit::new(inner, 1);
-    let client = layer.with_retry().layer(inner);
-    let calls: Vec<_> = (0..10).map(|_| client.start(get(URL))).collect();
-    let serving = tokio::spawn(async move {
-        let mut served = 0;
-        while let Some((request, reply)) = server.next_request().await {
-            let old = request.headers()["authorization"] == "Bearer scripted-1";
-            reply.send_response(answer(if old { 401 } else { 200 }));
-            served += 1;
+async fn a_crowd_of_401s_is_replayed_over_one_fetch_also_below_a_limit_of_one() {
+    let provider = ScriptedProvider::new();
+    let layer = warm_layer(&provider).await;
+    provider.set_latency(s(1));
+    for limit in [20, 1] {
+        let (inner, mut server) = mock::pair::<Request, Response>();
+        let old = format!("Bearer scripted-{}", provider.calls());
+        let calls = provider.calls();
+        let client = layer
+            .clone()
+            .with_retry()
+            .layer(ConcurrencyLimit::new(inner, limit));
+        let requests: Vec<_> = (0..20).map(|_| client.start(get(URL))).collect();
+        drop(client);
+        let serving = tokio::spawn(async move {
+            while let Some((request, reply)) = server.next_request().await {
+                let rejected = credentials(&request) == [&*old];
+                reply.send_response(answer(if rejected { 401 } else { 200 }));
+            }
+        });
+        for request in requests {
+            assert_eq!(request.await.unwrap().unwrap().status(), 200);
         }
-        served
-    });
-    for call in calls {
-        let response = call.await.unwrap().unwrap();
-        assert_eq!(response.status(), 200);
+        serving.await.unwrap();
+        assert_eq!(provider.calls(), calls + 1);
+        // So that the next 401 is the first in a row again.
+        tokio::time::sleep(s(300)).await;
     }
-    drop(client);
-    assert!(serving.await.unwrap() > 10);
 }
 
 mod over_reqwest {

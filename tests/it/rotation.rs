@@ -103,7 +103,7 @@ async fn corrected_beside_broken_neighbors(url: &str, broken: usize) -> Vec<Dura
         tokio::spawn(async move {
             loop {
                 let _ = cache.token().await;
-                sleep(ms(350 + 13 * app as u64)).await;
+                sleep(ms(1_500 + 37 * app as u64)).await;
             }
         });
     }
@@ -117,8 +117,8 @@ async fn corrected_beside_broken_neighbors(url: &str, broken: usize) -> Vec<Dura
             .unwrap()
             .insert(app, format!("app-{app}-secret"));
         let start = Stopwatch::start();
-        while cache.try_token().is_none() && start.elapsed() < s(600) {
-            sleep(ms(100)).await;
+        while cache.token().await.is_err() && start.elapsed() < s(600) {
+            sleep(ms(250)).await;
         }
         healed.push(start.elapsed());
         sleep(s(200)).await;

@@ -4,22 +4,16 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::Poll;
-use std::thread;
-use std::time::Duration;
 
 use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
 use officernd_auth::{
-    AccessToken, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, Phase, RateLimit, TokenCache,
-    TokenProvider,
+    AccessToken, Error, ErrorKind, FetchContext, Phase, RateLimit, TokenCache, TokenProvider,
 };
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
+use tokio::time::timeout;
 
-use crate::support::{at_once, cache_with, now, poll, s, served, settle, stepped};
-
-/// Ends a test that hangs; nothing is tuned to it.
-const GENEROUS: Duration = Duration::from_secs(60);
+use crate::support::{GENEROUS, at_once, cache_with, now, poll, s, served, settle, stepped};
 
 const FIRST: &str = "Bearer scripted-1";
 const SECOND: &str = "Bearer scripted-2";
@@ -29,45 +23,25 @@ fn runtime() -> Runtime {
 }
 
 #[test]
-fn who_waits_on_another_runtime_is_served_when_the_one_with_the_fetch_dies() {
+fn callers_on_another_runtime_are_served_when_the_one_with_the_fetch_dies() {
     let provider = ScriptedProvider::new().then(Step::Hang);
     let cache = cache_with(&provider, |builder| builder.fetch_timeout(s(600)));
-    let (started, has_started) = mpsc::channel();
-    let (die, death) = oneshot::channel::<()>();
-    let carrier = thread::spawn({
-        let cache = cache.clone();
-        move || {
-            runtime().block_on(async move {
-                assert!(at_once(cache.token()).is_none());
-                settle().await;
-                started.send(()).unwrap();
-                death.await.unwrap();
-            });
-        }
+    let (carrier, other) = (runtime(), runtime());
+    // One caller moves, and one is parked on the other runtime: only its waker brings it back.
+    let mut moves = pin!(cache.token());
+    carrier.block_on(async {
+        assert!(poll(moves.as_mut()).is_pending());
+        settle().await;
     });
-    has_started.recv_timeout(GENEROUS).unwrap();
-    let (waiting, waits) = mpsc::channel();
-    let (served_with, result) = mpsc::channel();
-    let waiter = thread::spawn({
-        let cache = cache.clone();
-        move || {
-            let result = runtime().block_on(async {
-                let mut caller = pin!(cache.token());
-                let polled =
-                    std::future::poll_fn(|cx| Poll::Ready(caller.as_mut().poll(cx).is_pending()));
-                assert!(polled.await);
-                waiting.send(()).unwrap();
-                caller.await
-            });
-            served_with.send(result).unwrap();
-        }
-    });
-    waits.recv_timeout(GENEROUS).unwrap();
-    die.send(()).unwrap();
-    let result = result.recv_timeout(GENEROUS).expect("the waiter is served");
+    let parked = cache.clone();
+    let parked = other.spawn(async move { parked.token().await });
+    other.block_on(settle());
+    assert_eq!(provider.calls(), 1);
+    drop(carrier);
+    let parked = other.block_on(async { timeout(GENEROUS, parked).await });
+    let result = parked.expect("the caller is woken").unwrap();
     assert_eq!(served(&result), SECOND);
-    carrier.join().unwrap();
-    waiter.join().unwrap();
+    assert_eq!(served(&other.block_on(moves)), SECOND);
     assert_eq!(provider.most_at_once(), 1);
 }
 
@@ -93,21 +67,6 @@ fn runtimes_that_die_again_and_again_do_not_wear_a_cache_out() {
     assert_eq!(provider.most_at_once(), 1);
 }
 
-#[test]
-fn a_caller_who_moves_to_another_runtime_is_served_there() {
-    let provider = ScriptedProvider::new().then(Step::Hang);
-    let cache = cache_with(&provider, |builder| builder);
-    let mut caller = pin!(cache.token());
-    let first = runtime();
-    first.block_on(async {
-        assert!(poll(caller.as_mut()).is_pending());
-        settle().await;
-    });
-    let second = runtime();
-    drop(first);
-    assert_eq!(served(&second.block_on(caller)), SECOND);
-}
-
 /// Waits for a token while the clock goes on, second by second. How long.
 async fn seconds_until_served(cache: &TokenCache, clock: &ManualClock) -> (u64, String) {
     let mut caller = pin!(cache.token());
@@ -126,59 +85,39 @@ async fn seconds_until_served(cache: &TokenCache, clock: &ManualClock) -> (u64, 
 }
 
 #[test]
-fn a_fetch_parked_with_its_runtime_is_given_up_soon_after_its_timeout() {
-    let provider = ScriptedProvider::new().then(Step::Hang);
-    let (cache, clock) = stepped(&provider);
-    let parked = runtime();
-    parked.block_on(async {
-        assert!(at_once(cache.token()).is_none());
-        settle().await;
-    });
-    assert_eq!(provider.calls(), 1);
-    let (took, token) = runtime().block_on(seconds_until_served(&cache, &clock));
-    assert_eq!(token, SECOND);
-    assert!(took <= 16, "{took} s for a fetch timeout of 10 s");
-    drop(parked);
-    assert_eq!(now(&cache).as_deref(), Some(SECOND));
-}
-
-#[test]
-fn a_fetch_that_was_given_up_before_it_began_sends_nothing_when_its_runtime_wakes() {
-    let provider = ScriptedProvider::new();
-    let (cache, clock) = stepped(&provider);
-    let parked = runtime();
-    parked.block_on(async { assert!(at_once(cache.token()).is_none()) });
-    clock.advance(s(40));
-    let other = runtime();
-    provider.set_latency(s(5));
-    other.block_on(async {
-        let mut caller = pin!(cache.token());
-        for _ in 0..3 {
-            assert!(poll(caller.as_mut()).is_pending());
+fn a_fetch_parked_with_its_runtime_is_given_up_soon_after_its_timeout_and_keeps_no_place() {
+    let narrow = RateLimit::new(1, s(5));
+    for (rate_limit, passed, at_most) in [(RateLimit::unlimited(), 0, 16), (narrow, 60, 30)] {
+        let provider = ScriptedProvider::new().then(Step::Hang);
+        let clock = ManualClock::new();
+        let cache = cache_with(&provider, |builder| {
+            builder.clock(clock.clone()).rate_limit(rate_limit)
+        });
+        let parked = runtime();
+        parked.block_on(async {
+            assert!(at_once(cache.token()).is_none());
             settle().await;
-            clock.advance(s(1));
-        }
-        assert_eq!(provider.calls(), 1, "given up after the grace of a second");
-        settle().await;
-        assert!(poll(caller.as_mut()).is_pending());
-    });
-    parked.block_on(settle());
-    assert_eq!(provider.most_at_once(), 1);
-    clock.advance(s(5));
-    assert_eq!(served(&other.block_on(cache.token())), FIRST);
-    parked.block_on(settle());
-    assert_eq!(provider.calls(), 1);
+        });
+        assert_eq!(provider.calls(), 1);
+        clock.advance(s(passed));
+        let (took, token) = runtime().block_on(seconds_until_served(&cache, &clock));
+        assert_eq!(token, SECOND);
+        assert!(took <= at_most, "{took} s for a fetch timeout of 10 s");
+        drop(parked);
+        assert_eq!(now(&cache).as_deref(), Some(SECOND));
+    }
 }
 
 #[test]
-fn a_fetch_that_was_given_up_before_it_began_does_not_call_its_provider() {
-    /// Takes no permit.
-    struct Counted(Arc<AtomicUsize>);
+fn a_fetch_that_was_given_up_before_it_began_does_not_call_its_provider_when_its_runtime_wakes() {
+    /// Counts before it asks for a permit.
+    #[derive(Clone)]
+    struct Counted(ScriptedProvider, Arc<AtomicUsize>);
 
     impl TokenProvider for Counted {
-        async fn fetch(&self, _cx: FetchContext) -> Result<AccessToken, Error> {
-            self.0.fetch_add(1, Ordering::SeqCst);
-            AccessToken::bearer("t", s(3600))
+        async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+            self.1.fetch_add(1, Ordering::SeqCst);
+            self.0.fetch(cx).await
         }
 
         fn rate_limit(&self) -> Option<RateLimit> {
@@ -186,58 +125,21 @@ fn a_fetch_that_was_given_up_before_it_began_does_not_call_its_provider() {
         }
     }
 
-    let (clock, calls) = (ManualClock::new(), Arc::new(AtomicUsize::new(0)));
-    let builder = OfficeRndAuthLayer::builder(Counted(Arc::clone(&calls))).clock(clock.clone());
-    let cache = builder.build().unwrap().cache().clone();
-    let parked = runtime();
-    parked.block_on(async { assert!(at_once(cache.token()).is_none()) });
-    clock.advance(s(1));
-    assert!(runtime().block_on(cache.token()).is_ok());
-    parked.block_on(settle());
-    assert_eq!(calls.load(Ordering::SeqCst), 1);
-}
-
-#[test]
-fn a_refresh_ahead_parked_with_its_runtime_makes_nobody_wait_either() {
-    let provider = ScriptedProvider::new();
-    let (cache, clock) = stepped(&provider);
-    let parked = runtime();
-    parked.block_on(async {
-        cache.token().await.unwrap();
-        settle().await;
-        clock.advance(s(3300));
-        assert!(cache.try_token().is_some());
-    });
-    let other = runtime();
-    other.block_on(async {
-        for _ in 0..60 {
-            clock.advance(s(1));
-            assert!(cache.try_token().is_some());
-            settle().await;
-        }
-    });
-    assert_eq!(now(&cache).as_deref(), Some(SECOND));
-    drop(parked);
-}
-
-#[test]
-fn fetches_parked_with_their_runtimes_do_not_keep_their_places() {
-    let provider = ScriptedProvider::new().then(Step::Hang);
     let clock = ManualClock::new();
-    let cache = cache_with(&provider, |builder| {
-        let rate_limit = RateLimit::new(1, s(5));
-        builder.clock(clock.clone()).rate_limit(rate_limit)
-    });
-    let parked = runtime();
-    parked.block_on(async {
-        assert!(at_once(cache.token()).is_none());
-        settle().await;
-    });
-    clock.advance(s(60));
-    let (took, token) = runtime().block_on(seconds_until_served(&cache, &clock));
-    assert_eq!(token, SECOND);
-    assert!(took <= 30, "{took} s");
-    drop(parked);
+    let provider = Counted(ScriptedProvider::new().latency(s(5)), Arc::default());
+    let cache = cache_with(&provider, |builder| builder.clock(clock.clone()));
+    let (parked, other) = (runtime(), runtime());
+    parked.block_on(async { assert!(at_once(cache.token()).is_none()) });
+    // The grace is a second.
+    clock.advance(s(1));
+    let caller = cache.clone();
+    let caller = other.spawn(async move { caller.token().await });
+    other.block_on(settle());
+    parked.block_on(settle());
+    clock.advance(s(5));
+    assert_eq!(served(&other.block_on(caller).unwrap()), FIRST);
+    parked.block_on(settle());
+    assert_eq!(provider.1.load(Ordering::SeqCst), 1);
 }
 
 #[test]
@@ -273,7 +175,7 @@ fn outside_a_runtime_nothing_panics_and_the_work_starts_inside_the_next() {
 }
 
 #[test]
-fn a_foreign_executor_gets_an_error_and_no_panic() {
+fn a_foreign_executor_gets_an_error_and_no_panic_also_when_it_joins_a_fetch() {
     for cache in [
         TokenCache::new(ScriptedProvider::new()),
         stepped(&ScriptedProvider::new()).0,
@@ -282,36 +184,14 @@ fn a_foreign_executor_gets_an_error_and_no_panic() {
         assert_eq!(error.kind(), ErrorKind::Runtime);
         assert!(!error.is_transient());
         assert_eq!(cache.status().phase, Phase::Cold, "nothing is held for it");
-        assert!(runtime().block_on(cache.token()).is_ok());
+        let runtime = runtime();
+        runtime.block_on(async { assert!(at_once(cache.token()).is_none()) });
+        // tokio's timers panic outside a runtime.
+        if let Some(result) = at_once(cache.token()) {
+            assert_eq!(result.unwrap_err().kind(), ErrorKind::Runtime);
+        }
+        assert!(runtime.block_on(cache.token()).is_ok());
     }
-}
-
-#[test]
-fn a_foreign_executor_gets_the_token_up_to_its_margin() {
-    let provider = ScriptedProvider::new();
-    let (cache, clock) = stepped(&provider);
-    runtime().block_on(cache.token()).unwrap();
-    clock.advance(s(3589));
-    assert_eq!(served(&at_once(cache.token()).unwrap()), FIRST);
-    clock.advance(s(1));
-    let error = at_once(cache.token()).unwrap().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Runtime);
-}
-
-#[test]
-fn a_foreign_executor_that_joins_a_fetch_under_way_does_not_panic() {
-    let provider = ScriptedProvider::new().then(Step::Hang);
-    let cache = cache_with(&provider, |builder| builder);
-    let runtime = runtime();
-    runtime.block_on(async {
-        assert!(at_once(cache.token()).is_none());
-        settle().await;
-    });
-    // tokio's timers panic outside a runtime.
-    if let Some(result) = at_once(cache.token()) {
-        assert_eq!(result.unwrap_err().kind(), ErrorKind::Runtime);
-    }
-    drop(runtime);
 }
 
 #[test]
@@ -326,30 +206,33 @@ fn in_a_runtime_without_timers_tokio_panics_in_the_callers_task_and_the_cache_go
 }
 
 #[test]
-fn keep_warm_notices_a_fetch_that_stands_still_with_another_runtime() {
-    let provider = ScriptedProvider::new();
-    let clock = ManualClock::new();
-    let (whole, parked) = (runtime(), runtime());
-    let cache = whole.block_on(async {
-        let cache = cache_with(&provider, |builder| {
-            builder.clock(clock.clone()).keep_warm(true)
-        });
-        cache.token().await.unwrap();
-        settle().await;
-        cache
-    });
-    clock.advance(s(3300));
-    // The last request: its runtime never runs the refresh that it starts.
-    parked.block_on(async { assert!(cache.try_token().is_some()) });
-    assert_eq!(cache.status().phase, Phase::Refreshing);
-    whole.block_on(async {
-        for _ in 0..75 {
-            clock.advance(s(1));
+fn a_refresh_that_stands_still_with_another_runtime_is_noticed_by_requests_and_by_keep_warm() {
+    for keep_warm in [false, true] {
+        let provider = ScriptedProvider::new();
+        let clock = ManualClock::new();
+        let (whole, parked) = (runtime(), runtime());
+        let cache = whole.block_on(async {
+            let cache = cache_with(&provider, |builder| {
+                builder.clock(clock.clone()).keep_warm(keep_warm)
+            });
+            cache.token().await.unwrap();
             settle().await;
-        }
-    });
-    assert_eq!((provider.calls(), cache.status().generation), (2, 2));
-    drop(parked);
+            cache
+        });
+        clock.advance(s(3300));
+        // Its runtime never runs the refresh that this request starts.
+        parked.block_on(async { assert!(cache.try_token().is_some()) });
+        assert_eq!(cache.status().phase, Phase::Refreshing);
+        whole.block_on(async {
+            for _ in 0..75 {
+                clock.advance(s(1));
+                assert!(keep_warm || cache.try_token().is_some());
+                settle().await;
+            }
+        });
+        assert_eq!((provider.calls(), cache.status().generation), (2, 2));
+        drop(parked);
+    }
 }
 
 #[test]

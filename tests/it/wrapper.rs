@@ -12,7 +12,7 @@ use officernd_auth::{
     AccessToken, Builder, Error, ErrorKind, FetchContext, OfficeRndAuthLayer, RateLimit,
     StaticToken, TokenCache, TokenProvider, backoff,
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::sleep;
 
 use crate::support::{Stopwatch, ms, poll, s, served};
@@ -111,17 +111,8 @@ async fn a_wrapper_may_continue_until_the_deadline_after_its_request() {
     assert_eq!(served(&late), "Bearer scripted-1");
 }
 
-/// Notes when it is dropped.
-struct Dropped(Stopwatch, watch::Sender<Option<Duration>>);
-
-impl Drop for Dropped {
-    fn drop(&mut self) {
-        self.1.send_replace(Some(self.0.elapsed()));
-    }
-}
-
-/// Drops the guard with its first fetch.
-struct Guarded<P>(P, Mutex<Option<Dropped>>);
+/// Drops the sender with its first fetch.
+struct Guarded<P>(P, Mutex<Option<oneshot::Sender<()>>>);
 
 impl<P: TokenProvider> TokenProvider for Guarded<P> {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
@@ -142,14 +133,17 @@ async fn a_wrapper_that_does_not_end_is_stopped_in_time_for_the_next_fetch() {
         (s(0), s(1000), s(1000), s(35)),
         (s(25), s(0), s(1000), s(40)),
     ] {
-        let (dropped, mut is_dropped) = watch::channel(None);
-        let guard = Dropped(Stopwatch::start(), dropped);
+        let (guard, dropped) = oneshot::channel();
+        let start = Stopwatch::start();
+        let is_stopped = async {
+            dropped.await.unwrap_err();
+            start.elapsed()
+        };
         let inner = Wrapper::new(ScriptedProvider::new(), slow, s(0));
         let wrapper = Wrapper::new(inner, before, after);
         let cache = cache(Guarded(wrapper, Mutex::new(Some(guard))), |it| it);
-        let _ = cache.token().await;
-        let stopped = is_dropped.wait_for(Option::is_some).await.unwrap();
-        assert_eq!(*stopped, Some(stops_at));
+        let (_, stopped) = tokio::join!(cache.token(), is_stopped);
+        assert_eq!(stopped, stops_at);
     }
 }
 
@@ -331,7 +325,7 @@ async fn a_fetch_that_was_given_up_while_its_runtime_stood_still_sends_nothing()
 }
 
 /// Goes on as long as a wrapper may, and asks for a permit at its end.
-struct Late(watch::Sender<Option<Option<ErrorKind>>>);
+struct Late(mpsc::UnboundedSender<Option<ErrorKind>>);
 
 impl TokenProvider for Late {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
@@ -340,9 +334,8 @@ impl TokenProvider for Late {
             let _ = cx.fetch_from(&Never, place).await;
             sleep(s(4)).await;
         }
-        let permit = cx.permit().await;
-        self.0
-            .send_replace(Some(permit.err().map(|error| error.kind())));
+        let refused = cx.permit().await.err();
+        self.0.send(refused.map(|error| error.kind())).unwrap();
         AccessToken::bearer("late", s(3600))
     }
 
@@ -353,7 +346,7 @@ impl TokenProvider for Late {
 
 #[tokio::test(start_paused = true)]
 async fn a_wrapper_whose_fetch_was_given_up_gets_no_permit() {
-    let (refused, mut is_refused) = watch::channel(None);
+    let (refused, mut is_refused) = mpsc::unbounded_channel();
     let cache = cache(Late(refused), |builder| {
         builder.rate_limit(RateLimit::unlimited())
     });
@@ -361,6 +354,5 @@ async fn a_wrapper_whose_fetch_was_given_up_gets_no_permit() {
     cache.token().await.unwrap_err();
     sleep(s(6)).await;
     assert!(poll(pin!(cache.token())).is_pending(), "the next fetch");
-    let kind = *is_refused.wait_for(Option::is_some).await.unwrap();
-    assert_eq!(kind, Some(Some(ErrorKind::Runtime)));
+    assert_eq!(is_refused.recv().await, Some(Some(ErrorKind::Runtime)));
 }

@@ -40,14 +40,11 @@ impl Page {
                     folders.push(path);
                     continue;
                 }
-                let text = fs::read_to_string(&path).unwrap();
-                for text in text.split('"').skip(1) {
-                    let is_name = text
-                        .bytes()
-                        .all(|b| b.is_ascii_lowercase() || matches!(b, b'_' | b'.'));
-                    let ours =
-                        text.starts_with("officernd_auth.") || text.starts_with("officernd_auth_");
-                    if is_name && ours {
+                let is_name_byte = |b: u8| b.is_ascii_lowercase() || b == b'_' || b == b'.';
+                for text in fs::read_to_string(&path).unwrap().split('"').skip(1) {
+                    let rest = text.strip_prefix("officernd_auth");
+                    let ours = rest.is_some_and(|rest| rest.starts_with(['.', '_']));
+                    if ours && text.bytes().all(is_name_byte) {
                         in_code.insert(text.to_owned());
                     }
                 }

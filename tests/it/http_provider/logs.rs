@@ -1,59 +1,14 @@
 //! Traces, and the text of `Debug`.
 
-use std::io;
-use std::sync::{Arc, Mutex};
-
 use tracing::level_filters::LevelFilter;
-use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 use super::*;
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    /// All that this thread traces from now on, as long as the guards live.
-    fn start(&self) -> (tracing::Dispatch, DefaultGuard) {
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(LevelFilter::TRACE)
-            .with_ansi(false)
-            .with_writer(self.clone())
-            .finish();
-        // While tracing knows of one subscriber only, a callsite that another
-        // test's thread meets first is off for good.
-        let second = tracing::Dispatch::new(tracing_subscriber::registry());
-        (second, tracing::subscriber::set_default(subscriber))
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
+use crate::raw::{closed_port, tls_server};
 
 #[tokio::test]
 async fn a_narrower_scope_is_kept_and_warned_of_once() {
-    let log = Log::default();
-    let _guards = log.start();
+    let (log, _guard) = Log::start(LevelFilter::TRACE, FmtSpan::NONE);
     let (provider, _) = over(credentials(), |_| {
         answer(200, r#"{"access_token":"minted","scope":"a"}"#)
     });
@@ -67,8 +22,7 @@ async fn a_narrower_scope_is_kept_and_warned_of_once() {
 
 #[tokio::test]
 async fn no_secret_is_shown_or_traced() {
-    let log = Log::default();
-    let _guards = log.start();
+    let (log, _guard) = Log::start(LevelFilter::TRACE, FmtSpan::NONE);
     let path = scratch("http_provider_leaks", "hunter2");
     let credentials = ClientCredentials::new("the-id", "hunter2")
         .scope("a b")
@@ -99,46 +53,36 @@ async fn no_secret_is_shown_or_traced() {
     assert!(shown_all.contains("the-id") && shown_all.contains("https://leaks.test"));
 }
 
-/// Resolves no name.
-struct NoNames;
+/// Resolves `localhost` only.
+struct OneName;
 
-impl reqwest::dns::Resolve for NoNames {
-    fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
-        Box::pin(async { Err("no such host".into()) })
+impl reqwest::dns::Resolve for OneName {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        Box::pin(async move {
+            let here: reqwest::dns::Addrs = Box::new(std::iter::once(([127, 0, 0, 1], 0).into()));
+            if name.as_str() == "localhost" {
+                Ok(here)
+            } else {
+                Err("no such host".into())
+            }
+        })
     }
 }
 
 #[tokio::test]
 async fn events_say_what_kept_a_connection_from_being_made() {
-    // Bound, so that no other test gets the port, and not listening.
-    let nowhere = tokio::net::TcpSocket::new_v4().unwrap();
-    nowhere.bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let refused = format!("https://{}/token", nowhere.local_addr().unwrap());
-
-    let ca = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = rustls_pki_types::PrivateKeyDer::Pkcs8(ca.signing_key.serialize_der().into());
-    let config = tokio_rustls::rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![ca.cert.der().clone()], key)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let unknown_ca = format!("https://{}/token", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let _ = acceptor.accept(stream).await;
-        }
-    });
-
+    let (_socket, address) = closed_port();
+    let refused = format!("https://{address}/token");
+    let (port, ..) = tls_server(Vec::new()).await;
+    let unknown_ca = format!("https://localhost:{port}/token");
     for (url, cause) in [
         ("https://nowhere.test/token", "no such host"),
         (&refused, "refused"),
         (&unknown_ca, "certificate"),
     ] {
-        let log = Log::default();
-        let _guards = log.start();
+        let (log, _guard) = Log::start(LevelFilter::TRACE, FmtSpan::NONE);
         let credentials = ClientCredentials::new("id", "hunter2").token_url(url);
-        let client = reqwest::Client::builder().dns_resolver(Arc::new(NoNames));
+        let client = reqwest::Client::builder().dns_resolver(Arc::new(OneName));
         let client = client.build().unwrap();
         let provider = HttpTokenProvider::with_reqwest(credentials, client).unwrap();
         let layer = officernd_auth::OfficeRndAuthLayer::new(provider);

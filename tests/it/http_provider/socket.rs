@@ -1,15 +1,17 @@
-//! The same over sockets: hyper, reqwest and curl.
+//! The same over sockets: hyper and reqwest.
 
 use std::time::Duration;
 
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioExecutor;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use super::*;
-use crate::raw::{Raw, Script, read_request};
+use crate::raw::{Raw, Script, closed_port, read_request};
+use crate::support::GENEROUS;
 
 /// A server that answers with these bytes and hangs up.
 async fn server(answer: impl Into<String>) -> Raw {
@@ -23,14 +25,6 @@ fn only(server: &Raw) -> (Vec<String>, String) {
     let (head, body) = seen[0].split_once("\r\n\r\n").unwrap();
     let head = head.split("\r\n").map(str::to_owned).collect();
     (head, body.to_owned())
-}
-
-fn value(head: &[impl AsRef<str>], name: &str) -> Option<String> {
-    let mut fields = head
-        .iter()
-        .filter_map(|line| line.as_ref().split_once(": "));
-    let (_, value) = fields.find(|(other, _)| other.eq_ignore_ascii_case(name))?;
-    Some(value.to_owned())
 }
 
 fn ok(body: &str) -> String {
@@ -50,61 +44,6 @@ fn hyper(credentials: ClientCredentials) -> HttpTokenProvider {
     HttpTokenProvider::with_service(credentials, client).unwrap()
 }
 
-#[tokio::test]
-async fn the_request_says_what_curl_says() {
-    let (ours, curls) = (server(ok(TOKEN)).await, server(ok(TOKEN)).await);
-    assert_eq!(minted(&hyper(odd(&ours.url))).await, "Bearer minted");
-    let mut curl = Command::new("curl");
-    curl.args(["-q", "-sS", "--noproxy", "*", "--max-time", "20"]);
-    for (name, value) in [
-        ("client_id", "the id&="),
-        ("client_secret", ODD),
-        ("grant_type", "client_credentials"),
-        ("scope", "officernd.api.read officernd.api.write"),
-    ] {
-        curl.arg("--data-urlencode").arg(format!("{name}={value}"));
-    }
-    let output = curl.arg(&curls.url).output().await.unwrap();
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), TOKEN);
-
-    let ((head, body), (curl_head, curl_body)) = (only(&ours), only(&curls));
-    assert_eq!(head[0], "POST /oauth/token HTTP/1.1");
-    assert_eq!(head[0], curl_head[0]);
-    assert_eq!(
-        value(&head, "content-type"),
-        value(&curl_head, "content-type")
-    );
-    assert_eq!(value(&head, "content-length"), Some(body.len().to_string()));
-    assert_eq!(value(&head, "transfer-encoding"), None);
-    assert_eq!(canonical(&body), canonical(&curl_body));
-}
-
-/// A form with every byte of its names and values escaped: there are several
-/// ways to write a space, `~` and `*`.
-fn canonical(form: &str) -> String {
-    let mut escaped = String::new();
-    let mut bytes = form.bytes();
-    while let Some(byte) = bytes.next() {
-        let byte = match byte {
-            b'&' | b'=' => {
-                escaped.push(byte.into());
-                continue;
-            }
-            b'+' => b' ',
-            b'%' => {
-                let digits = [bytes.next().unwrap(), bytes.next().unwrap()];
-                u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
-            }
-            plain => {
-                assert!(plain.is_ascii_alphanumeric() || b"*-._~".contains(&plain));
-                plain
-            }
-        };
-        escaped += &format!("%{byte:02X}");
-    }
-    escaped
-}
-
 mod reqwest {
     use super::*;
 
@@ -118,6 +57,8 @@ mod reqwest {
         assert_eq!(minted(&provider(odd(&one.url))).await, "Bearer minted");
         minted(&hyper(odd(&other.url))).await;
         let ((head, body), (other_head, other_body)) = (only(&one), only(&other));
+        assert_eq!(head[0], "POST /oauth/token HTTP/1.1");
+        assert!(head.contains(&format!("content-length: {}", body.len())));
         assert_eq!(body, other_body);
         let fields = |head: &[String]| {
             let lines = head.iter().filter(|line| !line.starts_with("host: "));
@@ -149,9 +90,6 @@ mod reqwest {
                 elsewhere.url
             ))
             .await;
-            let own = provider(odd(&endpoint.url));
-            assert_eq!(refused(&own).await.kind(), ErrorKind::Malformed);
-            assert!(elsewhere.seen().is_empty());
             let theirs = over(odd(&endpoint.url), eager());
             assert_eq!(refused(&theirs).await.kind(), ErrorKind::Malformed);
             // The secret is in the body: a 307 and a 308, which would repeat it, are not followed.
@@ -169,19 +107,6 @@ mod reqwest {
         let endpoint = server("HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n").await;
         refused(&over(odd(&endpoint.url), eager())).await;
         assert_eq!(endpoint.seen().len(), 1);
-    }
-
-    #[tokio::test]
-    async fn one_client_serves_many_providers() {
-        let endpoint = server(ok(TOKEN)).await;
-        let client = ::reqwest::Client::new();
-        for id in ["berlin", "paris"] {
-            let credentials = ClientCredentials::new(id, "secret").token_url(&endpoint.url);
-            let provider = HttpTokenProvider::with_reqwest(credentials, client.clone()).unwrap();
-            assert_eq!(minted(&provider).await, "Bearer minted");
-        }
-        let seen = endpoint.seen();
-        assert!(seen[0].contains("client_id=berlin") && seen[1].contains("client_id=paris"));
     }
 
     /// The secret would cross the network in the clear.
@@ -221,10 +146,8 @@ mod reqwest {
     #[tokio::test]
     async fn no_error_shows_the_url() {
         // Nobody listens there; a body is cut short; no HTTP at all.
-        let closed = {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            format!("http://{}", listener.local_addr().unwrap())
-        };
+        let (_socket, address) = closed_port();
+        let closed = format!("http://{address}");
         let cut = server("HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{").await;
         let garbled = server("hunter2\r\n\r\n").await;
         for url in [&closed, &cut.url, &garbled.url] {
@@ -238,64 +161,16 @@ mod reqwest {
     /// Each connection is used once: one that stood idle for an hour is dead.
     #[tokio::test]
     async fn a_connection_is_used_once() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap());
-        tokio::spawn(async move {
-            let mut open = Vec::new();
-            while let Ok((mut stream, _)) = listener.accept().await {
-                read_request(&mut stream).await;
-                let answer = ok(TOKEN).replace("connection: close\r\n", "");
-                stream.write_all(answer.as_bytes()).await.unwrap();
-                // It would stay good, but nothing is read from it any more.
-                open.push(stream);
-            }
-        });
-        let provider = provider(odd(&url));
+        // It would stay good, but nothing is read from it any more.
+        let answer = ok(TOKEN).replace("connection: close\r\n", "");
+        let endpoint = Raw::start(Script::AnswerAndHang(answer.into_bytes())).await;
+        let provider = provider(odd(&endpoint.url));
         for _ in 0..3 {
-            let fetched = tokio::time::timeout(Duration::from_secs(20), minted(&provider));
+            let fetched = tokio::time::timeout(GENEROUS, minted(&provider));
             assert_eq!(fetched.await.unwrap(), "Bearer minted");
         }
+        assert_eq!(endpoint.connections.load(Ordering::SeqCst), 3);
     }
-}
-
-/// How the token endpoint of this URL counts in a window of one request.
-async fn error_and_requests(url: &str) -> (ErrorKind, u64) {
-    let provider = HttpTokenProvider::new(credentials().token_url(url)).unwrap();
-    let layer = OfficeRndAuthLayer::builder(provider)
-        .rate_limit(RateLimit::new(1, s(60)))
-        .build()
-        .unwrap();
-    // The cache tries twice; without a second place the first error is the answer.
-    let error = layer.cache().token().await.unwrap_err();
-    (error.kind(), layer.cache().status().token_requests)
-}
-
-#[tokio::test]
-async fn a_request_whose_connection_was_never_made_takes_no_place() {
-    // Bound, so that no other process listens there, and closed to connections.
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let refused = format!("http://{}/token", socket.local_addr().unwrap());
-    assert_eq!(
-        error_and_requests(&refused).await,
-        (ErrorKind::Transport, 0)
-    );
-
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let no_tls = format!("https://{}/token", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let _ = stream.write_all(b"this is not TLS\r\n").await;
-        }
-    });
-    assert_eq!(error_and_requests(&no_tls).await, (ErrorKind::Transport, 0));
-
-    let hangs_up = server("").await;
-    assert_eq!(
-        error_and_requests(&hangs_up.url).await,
-        (ErrorKind::Transport, 1)
-    );
-    assert_eq!(hangs_up.seen().len(), 1);
 }
 
 /// The clock is paused: it stands still while a socket has anything to say.
@@ -334,4 +209,66 @@ async fn a_cold_start_is_over_soon_after_the_endpoints_port_opens() {
         assert!(callers.await.unwrap() <= s(8 + 5 + 1));
         assert_eq!(cache.status().token_requests, 1);
     }
+}
+
+/// How a cache over this provider fares in a window of one request: the error, and how many requests were sent.
+async fn error_and_requests(provider: HttpTokenProvider) -> (ErrorKind, u64) {
+    let builder = OfficeRndAuthLayer::builder(provider).rate_limit(RateLimit::new(1, s(600)));
+    // The cache tries twice; without a second place the first error is the answer.
+    let cache = builder.build().unwrap().cache().clone();
+    let error = cache.token().await.unwrap_err();
+    (error.kind(), cache.status().token_requests)
+}
+
+#[tokio::test]
+async fn a_request_whose_connection_was_never_made_takes_no_place() {
+    // It takes connections and speaks no TLS.
+    let greets = Raw::start(Script::Greet(b"this is not TLS\r\n".to_vec())).await;
+    let no_tls = greets.origin().replace("http:", "https:");
+    let (_socket, address) = closed_port();
+    let refused = format!("http://{address}/token");
+    let hangs_up = server("").await;
+    for (url, sent) in [(&refused, 0), (&no_tls, 0), (&hangs_up.url, 1)] {
+        let over_reqwest = HttpTokenProvider::new(credentials().token_url(url)).unwrap();
+        assert_eq!(
+            error_and_requests(over_reqwest).await,
+            (ErrorKind::Transport, sent)
+        );
+    }
+    assert_eq!(hangs_up.seen().len(), 1);
+
+    let no_names = HttpConnector::new_with_resolver(service_fn(|_: Name| async {
+        let message = "failed to lookup address information";
+        Err::<std::iter::Empty<std::net::SocketAddr>, _>(std::io::Error::other(message))
+    }));
+    let no_names = Client::builder(TokioExecutor::new()).build(no_names);
+    let unknown = credentials().token_url("http://localhost:1/token");
+    let unknown = HttpTokenProvider::with_service(unknown, no_names).unwrap();
+    assert_eq!(error_and_requests(unknown).await, (ErrorKind::Transport, 0));
+
+    let tls = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls_config());
+    let tls = tls.https_or_http().enable_http1().build();
+    let tls = Client::builder(TokioExecutor::new()).build(tls);
+    let handshake = HttpTokenProvider::with_service(credentials().token_url(no_tls), tls);
+    assert_eq!(
+        error_and_requests(handshake.unwrap()).await,
+        (ErrorKind::Transport, 0)
+    );
+}
+
+fn tls_config() -> tokio_rustls::rustls::ClientConfig {
+    let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+    tokio_rustls::rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(tokio_rustls::rustls::RootCertStore::empty())
+        .with_no_client_auth()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_not_ready_in_time_has_sent_nothing() {
+    let (client, mut server) = tower_test::mock::pair::<_, Response<Full<Bytes>>>();
+    server.allow(0);
+    let provider = HttpTokenProvider::with_service(credentials(), client).unwrap();
+    assert_eq!(error_and_requests(provider).await, (ErrorKind::Timeout, 0));
 }
