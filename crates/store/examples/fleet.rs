@@ -1,13 +1,13 @@
-//! Twenty pods, one token: a cold start, a refresh, and Redis gone and back.
+//! Twenty pods that share one token: a cold start, a refresh, and an outage of Redis.
 //!
-//! Starts a real `redis-server` of its own and a simulated OfficeRnD whose
-//! tokens live for 8 s. Ends with status 1 if a claim does not hold.
+//! Starts its own `redis-server`, and a simulated OfficeRnD whose tokens expire after 8 s. Exits with 1 if a
+//! printed claim is wrong.
 //!
 //! ```text
-//! cargo run --example fleet --features redis,reqwest
+//! cargo run -p officernd-auth-store --example fleet
 //! ```
 
-#![expect(clippy::print_stdout, reason = "an example shows what it proves")]
+#![expect(clippy::print_stdout, reason = "an example prints its result")]
 
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -39,7 +39,11 @@ async fn main() -> Result<(), BoxError> {
     for pod in &pods {
         pod.refresh().await?;
     }
-    holds(&officernd, 2, "a refresh costs the fleet one token request")?;
+    holds(
+        &officernd,
+        2,
+        "a refresh of all pods costs one token request",
+    )?;
 
     redis.kill()?;
     redis.wait()?;
@@ -49,13 +53,13 @@ async fn main() -> Result<(), BoxError> {
     holds(
         &officernd,
         2,
-        "with Redis down, pods that have a token need none",
+        "with Redis down, pods keep using their token",
     )?;
     pod(&officernd, port)?.token().await?;
     holds(
         &officernd,
         3,
-        "with Redis down, a pod that starts asks OfficeRnD itself",
+        "with Redis down, a new pod sends its own token request",
     )?;
 
     let mut redis = start_redis(port)?;
@@ -65,14 +69,14 @@ async fn main() -> Result<(), BoxError> {
     holds(
         &officernd,
         4,
-        "with Redis back and empty, one more request serves all",
+        "with Redis back and empty, two new pods cost one token request",
     )?;
     redis.kill()?;
     redis.wait()?;
     Ok(())
 }
 
-/// A pod with a provider, a connection, a rate limit and a cache of its own.
+/// Makes a pod, with its own provider, connection, rate limit and cache.
 fn pod(officernd: &Simulator, redis: u16) -> Result<TokenCache, BoxError> {
     let store = RedisStore::new(&format!("redis://127.0.0.1:{redis}"))?;
     let credentials = ClientCredentials::new(officernd.client_id(), officernd.client_secret())
@@ -93,7 +97,7 @@ fn holds(officernd: &Simulator, requests: u64, claim: &str) -> Result<(), BoxErr
     );
     match officernd.token_requests() == requests {
         true => Ok(()),
-        false => Err(format!("this does not hold: {claim}").into()),
+        false => Err(format!("this is wrong: {claim}").into()),
     }
 }
 

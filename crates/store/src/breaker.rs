@@ -1,4 +1,4 @@
-//! The store behind a time limit and a circuit breaker.
+//! The time limit and the circuit breaker of a store.
 
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,6 @@ use officernd_auth::{Error, ErrorKind};
 use serde::Serialize;
 
 use crate::clock::{later, timeout_at};
-use crate::error::with_causes;
 use crate::events;
 
 /// The time limit of one operation.
@@ -17,7 +16,7 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the store is out of use after a failure.
 pub(crate) const OPEN_FOR: Duration = Duration::from_secs(10);
 
-/// How a [`SharedTokenProvider`](crate::SharedTokenProvider) uses its store.
+/// Counters and the state of the store of a [`SharedTokenProvider`](crate::SharedTokenProvider).
 ///
 /// ```
 /// use officernd_auth::testing::ScriptedProvider;
@@ -27,50 +26,44 @@ pub(crate) const OPEN_FOR: Duration = Duration::from_secs(10);
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), officernd_auth::Error> {
-/// let store = MemoryStore::new();
-/// let provider = SharedTokenProvider::new(ScriptedProvider::new(), store.clone());
+/// let provider = SharedTokenProvider::new(ScriptedProvider::new(), MemoryStore::new());
 /// TokenCache::new(provider.clone()).warm_up().await?;
-/// let sibling = SharedTokenProvider::new(ScriptedProvider::new(), store);
-/// TokenCache::new(sibling.clone()).warm_up().await?;
-///
-/// assert!(sibling.status().available);
-/// assert_eq!((provider.status().fetched, sibling.status().taken), (1, 1));
+/// assert!(provider.status().available);
+/// assert_eq!((provider.status().fetched, provider.status().taken), (1, 0));
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StoreStatus {
-    /// Whether the store is in use. `false` from a failure until an operation works again, 10 s later at the
-    /// earliest.
+    /// Whether the store is in use. `false` from a failure until an operation succeeds, at least 10 s later.
     pub available: bool,
-    /// Operations that failed or took too long.
+    /// Operations that failed or took longer than 3 s.
     pub failures: u64,
-    /// The message of the last of them, with its causes.
+    /// The message of the last failure, with its causes.
     pub last_error: Option<String>,
     /// Tokens taken from the store.
     pub taken: u64,
-    /// Fetches under a lease of the store.
+    /// Token requests sent under a lease of the store.
     pub fetched: u64,
-    /// Fetches without the store, because it was out of use.
+    /// Token requests sent without the store, because it was out of use.
     pub direct: u64,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct CircuitBreaker {
-    state: Mutex<State>,
-}
+pub(crate) struct CircuitBreaker(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Set by a failure. From then on one operation tries whether the store works again.
+    /// Set by a failure. After this time, one operation tries the store again.
     open_until: Option<Instant>,
     counts: StoreStatus,
 }
 
 impl CircuitBreaker {
-    /// Runs one operation of the store for up to 3 s. `None`: it failed, or the breaker is open; go on
-    /// without the store. Dropped early, it says nothing about the store.
+    /// Runs one operation of the store for up to 3 s. Returns `None` if it failed, or if the breaker is open.
+    ///
+    /// An operation that is dropped counts neither as a success nor as a failure.
     pub(crate) async fn run<T>(
         &self,
         clock: &dyn Clock,
@@ -82,32 +75,31 @@ impl CircuitBreaker {
             let mut state = self.lock();
             match state.open_until {
                 Some(until) if now < until => return None,
-                // This one tries; the others go on without the store.
+                // This operation tries the store; the others continue without it.
                 Some(_) => state.open_until = Some(later(now, OPEN_FOR)),
                 None => {}
             }
         }
         let until = later(now, OPERATION_TIMEOUT);
         let result = timeout_at(clock, until, work).await.unwrap_or_else(|| {
-            let message = "the token store did not answer in time";
+            let message = "the token store did not reply in time";
             Err(Error::new(ErrorKind::Store, message))
         });
-        let mut state = self.lock();
         match result {
             Ok(value) => {
-                let back = state.open_until.take().is_some();
-                drop(state);
-                if back {
+                let is_back = self.lock().open_until.take().is_some();
+                if is_back {
                     events::back(operation);
                 }
                 Some(value)
             }
             Err(error) => {
+                // Emits the event before locking: a subscriber may read the status.
+                let message = events::failed(operation, &error);
+                let mut state = self.lock();
                 state.open_until = Some(later(clock.now(), OPEN_FOR));
                 state.counts.failures += 1;
-                state.counts.last_error = Some(with_causes(&error));
-                drop(state);
-                events::failed(operation, &error);
+                state.counts.last_error = Some(message);
                 None
             }
         }
@@ -118,8 +110,7 @@ impl CircuitBreaker {
         self.lock().open_until
     }
 
-    /// Counts a fetch that has its token, or that is about to ask for it, in a field of the status of this
-    /// name.
+    /// Counts a token, or a token request, in the field of the status that has this name.
     pub(crate) fn count(&self, name: &'static str, field: fn(&mut StoreStatus) -> &mut u64) {
         *field(&mut self.lock().counts) += 1;
         events::served(name);
@@ -134,7 +125,7 @@ impl CircuitBreaker {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every field stands for itself.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        // A panic cannot leave the fields inconsistent: none depends on another.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! Time limits and ages on the cache's [`Clock`]. The store reads no other.
+//! Time limits and ages on the cache's [`Clock`]. The crate reads no other clock.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -7,13 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use officernd_auth::clock::Clock;
 
-/// `now + after`, or ten years later if that is less.
+/// Returns `now + after`, at most ten years later.
 pub(crate) fn later(now: Instant, after: Duration) -> Instant {
     const MAX_WAIT: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
     now.checked_add(after.min(MAX_WAIT)).unwrap_or(now)
 }
 
-/// Polls `future` until `clock` has reached `until`; then returns `None`.
+/// Runs `future` until `clock` has reached `until`; then returns `None`.
 ///
 /// Polls the future first: a result that is ready at the last moment counts.
 pub(crate) async fn timeout_at<F: Future>(
@@ -30,27 +30,10 @@ pub(crate) async fn timeout_at<F: Future>(
     .await
 }
 
-/// Age by whichever clock has advanced further: the monotonic one stands still while a machine is suspended,
-/// and the wall clock can be set back.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Age {
-    since: Instant,
-    since_wall: SystemTime,
-}
-
-impl Age {
-    /// Starts now.
-    pub(crate) fn new(clock: &dyn Clock) -> Self {
-        Self::since((clock.now(), clock.wall()))
-    }
-
-    pub(crate) fn since((since, since_wall): (Instant, SystemTime)) -> Self {
-        Self { since, since_wall }
-    }
-
-    pub(crate) fn by(&self, clock: &dyn Clock) -> Duration {
-        let by_monotonic = clock.now().saturating_duration_since(self.since);
-        let by_wall = clock.wall().duration_since(self.since_wall);
-        by_monotonic.max(by_wall.unwrap_or_default())
-    }
+/// Returns the age by whichever clock has advanced further: the monotonic clock stops while a machine is
+/// suspended, and the wall clock can be set back.
+pub(crate) fn age(clock: &dyn Clock, since: (Instant, SystemTime)) -> Duration {
+    let by_monotonic = clock.now().saturating_duration_since(since.0);
+    let by_wall = clock.wall().duration_since(since.1);
+    by_monotonic.max(by_wall.unwrap_or_default())
 }

@@ -1,11 +1,8 @@
-//! The error of a store's setup, and errors in one line of a log.
+//! The error of a store's setup.
 
-use std::error::Error as StdError;
 use std::fmt;
 
-use officernd_auth::Error;
-
-/// An error in the setup of a store, found before it is used.
+/// An error in the setup of a store, returned before the store is used.
 ///
 /// It shows neither a password nor a URL.
 ///
@@ -45,17 +42,4 @@ impl fmt::Debug for ConfigError {
     }
 }
 
-impl StdError for ConfigError {}
-
-/// Returns the message of an error with its causes, in one line.
-pub(crate) fn with_causes(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    // A chain of sources may be a cycle.
-    for _ in 0..16 {
-        let Some(source) = next else { break };
-        text = format!("{text}: {source}");
-        next = source.source();
-    }
-    text
-}
+impl std::error::Error for ConfigError {}

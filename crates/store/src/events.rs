@@ -1,13 +1,21 @@
-//! Events and metrics, with stable names: docs/observability.md lists them.
+//! Events and metrics. Their names are stable; docs/observability.md lists them.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use officernd_auth::Error;
 use tracing::{debug, info, warn};
 
-use crate::error::with_causes;
-
-pub(crate) fn failed(operation: &'static str, error: &Error) {
+/// Reports a failed operation. Returns the message of the error with its causes.
+pub(crate) fn failed(operation: &'static str, error: &Error) -> String {
+    let mut message = error.to_string();
+    let mut next = error.source();
+    // A chain of sources may be a cycle.
+    for _ in 0..16 {
+        let Some(source) = next else { break };
+        message = format!("{message}: {source}");
+        next = source.source();
+    }
     count(
         "officernd_auth_store_failures_total",
         "operation",
@@ -16,9 +24,10 @@ pub(crate) fn failed(operation: &'static str, error: &Error) {
     warn!(
         name: "officernd_auth.store_failed",
         operation,
-        error = with_causes(error),
-        "the token store failed; requests go on without it"
+        error = message,
+        "the token store failed; requests continue without it"
     );
+    message
 }
 
 pub(crate) fn back(operation: &'static str) {
@@ -32,8 +41,7 @@ pub(crate) fn back(operation: &'static str) {
 pub(crate) fn entry_unusable() {
     warn!(
         name: "officernd_auth.store_entry_unusable",
-        "what the token store holds here was not sealed with this secret, or is garbled; \
-         it is ignored"
+        "an entry of the token store is not sealed with these credentials, or is corrupt; it is ignored"
     );
 }
 
@@ -41,8 +49,8 @@ pub(crate) fn clock_differs(by: Duration) {
     warn!(
         name: "officernd_auth.store_clock_differs",
         by = by.as_secs(),
-        "what the token store holds here has expired by this host's clock, though not by the \
-         store's: the clocks of two hosts differ; it is ignored"
+        "an entry of the token store has expired by this host's clock, but not by the store's; it is \
+         ignored: set the clocks of the hosts"
     );
 }
 
@@ -55,12 +63,12 @@ pub(crate) fn token_shared(cause: &'static str, expires_in: Duration) {
     );
 }
 
-/// Counts a fetch by where its token came from, or was requested.
+/// Counts a fetch by the source of its token.
 pub(crate) fn served(source: &'static str) {
     count("officernd_auth_store_refreshes_total", "source", source);
 }
 
-/// Looked up each time, so that a recorder may be installed after the layer.
+// Looks the recorder up each time, so that it can be installed after the layer.
 #[cfg(feature = "metrics")]
 fn count(name: &'static str, label: &'static str, value: &'static str) {
     metrics::counter!(name, label => value).increment(1);
@@ -69,8 +77,9 @@ fn count(name: &'static str, label: &'static str, value: &'static str) {
 #[cfg(not(feature = "metrics"))]
 fn count(_name: &'static str, _label: &'static str, _value: &'static str) {}
 
-/// Describes each metric of the store, with help text and unit, to the installed recorder of `metrics`. Call
-/// it once, after the recorder is installed. The metrics work without it.
+/// Describes each metric of the store, with help text and unit, to the recorder of `metrics`.
+///
+/// Call it once, after the recorder is installed. The metrics work without it.
 ///
 /// `officernd_auth::observability::describe_metrics` describes those of the layer.
 ///
@@ -85,11 +94,11 @@ pub fn describe_metrics() {
     describe_counter!(
         "officernd_auth_store_refreshes_total",
         Unit::Count,
-        "Refreshes of a provider with a token store, by where the token came from."
+        "Refreshes of a provider with a token store, by source of the token."
     );
     describe_counter!(
         "officernd_auth_store_failures_total",
         Unit::Count,
-        "Operations of the token store that failed: each takes it out of use for 10 s."
+        "Operations of the token store that failed: each puts it out of use for 10 s."
     );
 }

@@ -1,62 +1,62 @@
-//! One fetch: claim; then use the entry, send a token request, or wait; and again.
+//! One fetch: claims, and then uses the entry, sends a token request, or waits and claims again.
 
 use std::future::{Future, pending, poll_fn, ready};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use http::HeaderValue;
 use officernd_auth::provider::{Cause, KeyMaterial, KeyedProvider};
 use officernd_auth::rate_limit::{Permit, Urgency};
 use officernd_auth::{AccessToken, Error, ErrorKind, FetchContext, backoff};
 use tokio::runtime::Handle;
 
 use crate::breaker::{OPEN_FOR, StoreStatus};
-use crate::clock::{Age, later, timeout_at};
+use crate::clock::{age, later, timeout_at};
 use crate::entry::{Entry, Failure, Opened, Token};
 use crate::events;
 use crate::provider::Shared;
 use crate::seal::{Sealer, window};
 use crate::store::{Claim, Claimed, Finish, Limits, Name, StoredEntry, random};
 
-/// A lease lasts this much longer than the request that it covers. A process sends within this time of its
-/// claim, or claims again.
+/// How much longer a lease lasts than its token request. A process sends within this time of its claim, or
+/// claims again.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
-/// A fetch in the background leaves a free place to waiting requests for this long, in whatever process they
-/// are.
+/// How much longer a background fetch waits for a slot, so that waiting requests of any process go first.
 const BACKGROUND_DELAY: Duration = Duration::from_secs(1);
-/// A fetch claims again after this at the latest: a place may be free early.
+/// The longest wait between two claims: a slot may become free early.
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// A fetch that has claimed before does not claim with less time than this left: it could not use a grant.
+/// A fetch does not claim again in this time before its deadline: it could not use a grant.
 const LAST_CLAIM: Duration = Duration::from_secs(1);
-/// A store that returns more entries that are of no use to one fetch is broken.
+/// A store that returns more useless entries to one fetch is broken.
 const MAX_USELESS: u32 = 8;
-/// The time limit of the look at the credentials after a token request.
+/// The time limit for reading the credentials after a token request.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
-/// Credentials that were refused may be corrected: look at them this often.
+/// How often to read credentials that were refused, because they may be corrected.
 const REFUSED: Duration = Duration::from_secs(5);
-/// How long a token that was fetched without the store is offered to it.
-const HAND_OVER: Duration = Duration::from_secs(10 * 60);
+/// How long to offer an unstored token to the store.
+const OFFER_FOR: Duration = Duration::from_secs(10 * 60);
 
-/// The process's own place in line for a token request.
-type Line = Pin<Box<dyn Future<Output = Result<Permit, Error>> + Send>>;
+/// A place in the queue for a permit of this process.
+type Queued = Pin<Box<dyn Future<Output = Result<Permit, Error>> + Send>>;
 
 /// One fetch.
 pub(crate) struct Fetch<P> {
     shared: Arc<Shared<P>>,
     cx: FetchContext,
-    /// The cache counts a token's life from here.
+    /// The cache counts a token's lifetime from here.
     started_at: Instant,
     material: KeyMaterial,
     sealer: Sealer,
     claim: Claim,
-    /// Who minted the cache's token, if that is known.
+    /// The holder that minted the cache's token, if known.
     last: Option<String>,
-    /// The last entry that was of no use, and how many there were.
+    /// The last useless entry, and the number of useless entries.
     known: Option<Opened>,
     useless: u32,
-    /// The endpoint refused these credentials. The source may have others any time, so this fetch waits for
-    /// nothing.
+    /// Whether the endpoint refused these credentials, and the source may return others. Then this fetch does
+    /// not wait, so that the next one reads the credentials.
     refused: bool,
 }
 
@@ -70,21 +70,13 @@ impl<P: KeyedProvider> Fetch<P> {
             let error = Error::new(ErrorKind::Timeout, message).not_attempted();
             error.with_retry_after(REFUSED).with_max_backoff(REFUSED)
         })??;
-        let (requests, per) = match cx.limit() {
-            Some((requests, per)) => (Some(requests), per),
-            None => (None, Duration::ZERO),
-        };
+        let (requests, per) = cx.limit().unzip();
         let lease = cx.fetch_timeout().saturating_add(LEASE_MARGIN);
-        let limits = Limits::new(lease, requests, per);
+        let limits = Limits::new(lease, requests, per.unwrap_or_default());
         let sealer = Sealer::of(&material);
         let claim = Claim::new(sealer.name(), window(&material), Name::random()?, limits);
-        let (last, failed) = {
-            let memory = shared.memory();
-            (
-                memory.minted_by(cx.previous()),
-                memory.failed_with(&claim.key),
-            )
-        };
+        let last = shared.memory().minted_by(cx.previous());
+        let failed = shared.memory().failed_with(&claim.key);
         Ok(Self {
             shared: Arc::clone(shared),
             started_at,
@@ -104,13 +96,13 @@ impl<P: KeyedProvider> Fetch<P> {
 
     /// Takes the token from the store, or fetches it under the store's lease.
     pub(crate) async fn run(mut self) -> Result<AccessToken, Error> {
-        let mut line: Option<Line> = None;
-        let mut place: Option<Result<Permit, Error>> = None;
+        let mut queued: Option<Queued> = None;
+        let mut permit: Option<Result<Permit, Error>> = None;
         let mut polls = 0;
         let now = self.now();
         let left = self.cx.deadline().saturating_duration_since(now);
         let last_claim = later(now, left.saturating_sub(LAST_CLAIM.min(left / 4)));
-        // Half of the time is for a fetch without the store.
+        // Leaves half of the time for a token request without the store.
         let mut claimed_by = later(now, left / 2);
         let mut is_first = true;
         loop {
@@ -118,20 +110,20 @@ impl<P: KeyedProvider> Fetch<P> {
                 return Err(too_late());
             }
             let pause = self.shared.memory().pause(&self.claim.key, self.now());
-            if place.is_none() && pause.is_none() {
-                line.get_or_insert_with(|| self.line());
-                // Only a look: the store may have a token.
-                place = first(&mut line, ready(())).await;
+            if permit.is_none() && pause.is_none() {
+                queued.get_or_insert_with(|| self.queue());
+                // Does not wait for a permit: the store may have a token.
+                permit = permit_before(ready(()), &mut queued).await;
             }
-            self.claim.may_fetch = pause.is_none() && matches!(place, Some(Ok(_)));
-            let asked = self.age();
+            self.claim.may_fetch = pause.is_none() && matches!(permit, Some(Ok(_)));
+            let claimed_at = self.moment();
             let claimed = timeout_at(self.cx.clock(), claimed_by, self.claim()).await;
             let claimed = match claimed {
                 Some(Some(claimed)) => claimed,
-                // The time is up, which says nothing about the store. The last fetch of a caller may have
-                // begun just now: it sends nothing beside a leader.
+                // The deadline, not the store, ended the claim. A first claim may have started just before the
+                // deadline, so it does not send beside another process either.
                 None if !is_first || left < LAST_CLAIM / 2 => return Err(too_late()),
-                _ => return self.alone(line, place).await,
+                _ => return self.fetch_directly(queued, permit).await,
             };
             (is_first, claimed_by) = (false, self.cx.deadline());
             let wait = match claimed {
@@ -145,11 +137,11 @@ impl<P: KeyedProvider> Fetch<P> {
                         more => poll(more),
                     }
                 }
-                Claimed::Granted => match place {
-                    Some(Ok(place)) if asked.by(self.cx.clock()) < LEASE_MARGIN => {
-                        return self.mint(place).await;
+                Claimed::Granted => match permit {
+                    Some(Ok(permit)) if age(self.cx.clock(), claimed_at) < LEASE_MARGIN => {
+                        return self.fetch_under_lease(permit).await;
                     }
-                    // The process stood still, and may have lost the lease.
+                    // The process was suspended, and may have lost the lease.
                     _ => continue,
                 },
                 _ if self.refused && self.waited() + poll(polls) >= REFUSED => {
@@ -162,25 +154,25 @@ impl<P: KeyedProvider> Fetch<P> {
                     polls += 1;
                     poll(polls - 1)
                 }
-                Claimed::RateLimited(wait) => match (pause, place.take()) {
+                Claimed::RateLimited(wait) => match (pause, permit.take()) {
                     (Some((until, kind)), _) => {
-                        let look_at = later(self.now(), OPEN_FOR + spread());
-                        return Err(self.paused(kind, until.min(look_at)));
+                        let next_look = later(self.now(), OPEN_FOR + spread());
+                        return Err(self.paused(kind, until.min(next_look)));
                     }
                     (None, Some(Err(error))) if wait.is_zero() => return Err(error),
-                    // The fleet has a place, the process has none: wait for that.
+                    // The store has a free slot, but this process has no permit yet.
                     (None, None) if wait.is_zero() => MAX_WAIT,
-                    _ => self.turn(wait, last_claim)?,
+                    _ => self.wait_for_slot(wait, last_claim)?,
                 },
             };
-            // No place is held while waiting.
-            drop(place.take());
+            // Others may use the permit while this fetch waits.
+            drop(permit.take());
             let until = later(self.now(), wait).min(last_claim);
-            place = first(&mut line, self.cx.clock().sleep_until(until)).await;
+            permit = permit_before(self.cx.clock().sleep_until(until), &mut queued).await;
         }
     }
 
-    fn line(&self) -> Line {
+    fn queue(&self) -> Queued {
         let cx = self.cx.clone();
         Box::pin(async move { cx.reserve().await })
     }
@@ -199,7 +191,7 @@ impl<P: KeyedProvider> Fetch<P> {
                 true => Err(Error::new(
                     ErrorKind::Store,
                     "the token store broke its contract: it returned an entry that was seen, too \
-                     many entries, or a grant that was not asked for",
+                     many entries, or a grant that was not requested",
                 )),
                 false => Ok(claimed),
             }
@@ -208,7 +200,7 @@ impl<P: KeyedProvider> Fetch<P> {
         breaker.run(self.cx.clock(), "claim", checked).await
     }
 
-    /// The token or the failure of an entry; `None` if it is of no use.
+    /// Returns the token or the failure of an entry; `None` if it is useless.
     fn read(&mut self, stored: &StoredEntry) -> Option<Result<AccessToken, Error>> {
         self.claim.seen = Some(stored.id.clone());
         let opened = Opened::new(stored, &self.sealer, self.cx.clock())?;
@@ -216,7 +208,7 @@ impl<P: KeyedProvider> Fetch<P> {
             Some(Ok(token)) => {
                 self.count("taken", |counts| &mut counts.taken);
                 events::token_shared(self.cx.cause().as_str(), token.left);
-                Some(self.hand_out(token))
+                Some(self.take(token))
             }
             Some(Err(error)) => Some(Err(self.correctable(error))),
             None => {
@@ -226,21 +218,34 @@ impl<P: KeyedProvider> Fetch<P> {
         }
     }
 
-    /// How long to wait for a place in the fleet's window, or the error if that is too long.
-    fn turn(&self, wait: Duration, last_claim: Instant) -> Result<Duration, Error> {
+    /// Returns a stored token. The cache counts its lifetime from the start of the fetch, so this adds the time
+    /// that the fetch has waited.
+    fn take(&self, token: Token) -> Result<AccessToken, Error> {
+        let life = token.left.saturating_add(self.waited());
+        let bearer = token.bearer(life)?;
+        let minted_by = Some(token.minted_by);
+        self.shared.memory().succeeded(&bearer, minted_by);
+        Ok(bearer)
+    }
+
+    /// Returns how long to wait for a slot in the store's window, or the error if that is too long.
+    fn wait_for_slot(&self, wait: Duration, last_claim: Instant) -> Result<Duration, Error> {
         let delayed = match self.cx.urgency() {
             Urgency::Background => wait.saturating_add(BACKGROUND_DELAY),
             _ => wait,
         };
         if later(self.now(), delayed) >= last_claim {
-            return Err(rate_limited(wait));
+            let message = "the processes that share the token store have used up the rate limit on \
+                           token requests; nothing was sent";
+            let error = Error::new(ErrorKind::RateLimited, message).not_attempted();
+            return Err(error.with_retry_after(wait));
         }
         Ok(delayed.saturating_add(spread() / 2).min(MAX_WAIT))
     }
 
-    /// Sends a token request under the lease, and saves what it brings.
-    async fn mint(self, place: Permit) -> Result<AccessToken, Error> {
-        let (result, age, shareable) = self.request(place).await;
+    /// Sends a token request under the lease, and stores its token or its failure.
+    async fn fetch_under_lease(self, permit: Permit) -> Result<AccessToken, Error> {
+        let (result, sent_at, shareable) = self.send(permit).await;
         let sent = self.cx.sent_at().is_some();
         let failure = match &result {
             Err(error) if sent => {
@@ -255,19 +260,18 @@ impl<P: KeyedProvider> Fetch<P> {
         let holder = self.claim.holder.as_str();
         let token = match &result {
             Ok(token) => {
-                let left = token.expires_in().saturating_sub(age.by(self.cx.clock()));
-                Token::new(token, holder).with_left(left)
+                let age = age(self.cx.clock(), sent_at);
+                Token::new(token, holder).with_left(token.expires_in().saturating_sub(age))
             }
-            // The token that still lives is saved again, beside the failure.
+            // Stores the token that is still valid again, beside the failure.
             Err(_) if failure.is_some() => self.known.as_ref().and_then(|it| it.token(self.now())),
             Err(_) => None,
         };
-        let is_any = shareable && (token.is_some() || failure.is_some());
-        let entry = is_any.then(|| Entry::new(self.cx.clock(), token, failure));
-        let frees_after = if sent {
-            self.claim.limits.per
-        } else {
-            Duration::ZERO
+        let has_content = shareable && (token.is_some() || failure.is_some());
+        let entry = has_content.then(|| Entry::new(self.cx.clock(), token, failure));
+        let frees_after = match sent {
+            true => self.claim.limits.per,
+            false => Duration::ZERO,
         };
         let finish = finish(&self.claim, &self.sealer, entry, frees_after);
         let finished = self.shared.store.finish(&finish);
@@ -275,7 +279,7 @@ impl<P: KeyedProvider> Fetch<P> {
         let finished = breaker.run(self.cx.clock(), "finish", finished);
         let saved = finished.await == Some(true) && finish.entry.is_some();
         match result {
-            Ok(token) => Ok(self.fetched(token, age, shareable, saved)),
+            Ok(token) => Ok(self.fetched(token, sent_at, shareable, saved)),
             Err(error) => Err(match failure {
                 Some(failure) => {
                     let until = later(self.now(), failure.hold);
@@ -289,67 +293,68 @@ impl<P: KeyedProvider> Fetch<P> {
         }
     }
 
-    /// Fetches without the store, and hands the token over to it later.
-    async fn alone(
+    /// Sends a token request without the store, and offers the token to the store later.
+    async fn fetch_directly(
         self,
-        line: Option<Line>,
-        place: Option<Result<Permit, Error>>,
+        queued: Option<Queued>,
+        permit: Option<Result<Permit, Error>>,
     ) -> Result<AccessToken, Error> {
         if let Some(error) = self.must_wait() {
             return Err(error);
         }
-        let mut line = Some(line.unwrap_or_else(|| self.line()));
-        let place = match place {
-            None if self.refused => first(&mut line, ready(())).await,
-            None => first(&mut line, pending()).await,
-            place => place,
+        let mut queued = Some(queued.unwrap_or_else(|| self.queue()));
+        let permit = match permit {
+            None if self.refused => permit_before(ready(()), &mut queued).await,
+            None => permit_before(pending(), &mut queued).await,
+            permit => permit,
         };
-        let Some(place) = place.transpose()? else {
+        let Some(permit) = permit.transpose()? else {
             return Err(self.paused(ErrorKind::InvalidClient, later(self.now(), REFUSED)));
         };
         self.count("direct", |counts| &mut counts.direct);
-        let (result, age, shareable) = self.request(place).await;
+        let (result, sent_at, shareable) = self.send(permit).await;
         match result {
-            Ok(token) => Ok(self.fetched(token, age, shareable, false)),
+            Ok(token) => Ok(self.fetched(token, sent_at, shareable, false)),
             Err(error) if error.is_not_attempted() => Err(error),
             Err(error) => {
                 let now = self.now();
                 let mut memory = self.shared.memory();
                 let failures = memory.failures.saturating_add(1);
-                let (hold, spread) = match error.kind() {
-                    // The window counts refused requests, so processes that share nothing must spread out to
-                    // get in.
+                let (hold, factor) = match error.kind() {
+                    // The endpoint counts refused requests too, so processes without a store must spread out.
                     ErrorKind::RateLimited => {
                         (backoff(&error, failures, 1.0), 1.0 + 3.0 * fastrand::f32())
                     }
                     _ => (backoff(&error, failures, fastrand::f32()), 1.0),
                 };
                 memory.failed(&self.claim.key, later(now, hold), error.kind());
-                let until = later(now, hold.mul_f32(spread));
-                memory.alone_until = Some(until);
+                let until = later(now, hold.mul_f32(factor));
+                memory.direct_after = Some(until);
                 drop(memory);
-                // The store may have a token before the endpoint does.
-                let again = until.min(self.look_at()).saturating_duration_since(now);
-                Err(self.correctable(error.with_retry_after(again).with_max_backoff(again)))
+                // The store may have a token before the backoff ends.
+                let wait = until.min(self.next_look());
+                let wait = wait.saturating_duration_since(now);
+                Err(self.correctable(error.with_retry_after(wait).with_max_backoff(wait)))
             }
         }
     }
 
-    /// Returns the error if no request may be sent without the store yet.
+    /// Returns the error if no token request may be sent without the store yet.
     fn must_wait(&self) -> Option<Error> {
-        let (now, look_at) = (self.now(), self.look_at());
+        let (now, next_look) = (self.now(), self.next_look());
         let mut memory = self.shared.memory();
-        if let Some((until, kind)) = memory.pause_alone(&self.claim.key, now) {
+        if let Some((until, kind)) = memory.pause_direct(&self.claim.key, now) {
             drop(memory);
-            return Some(self.paused(kind, until.min(look_at)));
+            return Some(self.paused(kind, until.min(next_look)));
         }
         let ahead = self.cx.cause() == Cause::Ahead && self.cx.urgency() == Urgency::Background;
         let generation = self.cx.previous().filter(|_| ahead)?.generation();
         let ends_at = later(now, self.cx.previous_left().unwrap_or_default());
         let until = memory.refresh_at(generation, ends_at, now);
-        let message = "the token store is away; the token still serves, so its refresh waits";
+        let message =
+            "the token store is out of use; the token is still valid, so its refresh waits";
         let error = Error::new(ErrorKind::Store, message).not_attempted();
-        let wait = look_at.min(until).saturating_duration_since(now);
+        let wait = next_look.min(until).saturating_duration_since(now);
         (until > now).then(|| error.with_retry_after(wait))
     }
 
@@ -365,8 +370,8 @@ impl<P: KeyedProvider> Fetch<P> {
         }
     }
 
-    /// Shortens the wait after `invalid_client` to 5 s if the credentials can change. Looking at them costs
-    /// no token request.
+    /// Shortens the wait after `invalid_client` to 5 s if the credentials can change. Reading them costs no
+    /// token request.
     fn correctable(&self, error: Error) -> Error {
         let refused = error.kind() == ErrorKind::InvalidClient && self.material.may_change();
         match error.retry_after() {
@@ -378,18 +383,21 @@ impl<P: KeyedProvider> Fetch<P> {
     }
 
     /// Returns when to try the store again, plus 0.1 to 1 s so that processes do not all connect at once.
-    fn look_at(&self) -> Instant {
+    fn next_look(&self) -> Instant {
         let open_until = self.shared.breaker.open_until();
         later(open_until.unwrap_or(self.now()).max(self.now()), spread())
     }
 
-    /// Sends a token request. Returns its result, its age since right before it was sent, and whether the
-    /// credentials of the claim are still in use: then the result may be stored under them.
-    async fn request(&self, place: Permit) -> (Result<AccessToken, Error>, Age, bool) {
+    /// Sends a token request. Returns its result, when it was sent, and whether the credentials of the claim
+    /// are still current, so that the result may be stored under them.
+    async fn send(
+        &self,
+        permit: Permit,
+    ) -> (Result<AccessToken, Error>, (Instant, SystemTime), bool) {
         let (clock, provider) = (self.cx.clock(), &self.shared.provider);
-        let result = self.cx.fetch_from(provider, place).await;
-        let age = self.cx.sent_at().map_or_else(|| self.age(), Age::since);
-        let shareable = if result.is_err() && self.cx.sent_at().is_none() {
+        let result = self.cx.fetch_from(provider, permit).await;
+        let sent_at = self.cx.sent_at();
+        let shareable = if result.is_err() && sent_at.is_none() {
             // There is nothing to share.
             false
         } else {
@@ -397,25 +405,17 @@ impl<P: KeyedProvider> Fetch<P> {
             let material = timeout_at(clock, until, provider.key_material()).await;
             matches!(material, Some(Ok(material)) if material == self.material)
         };
-        (result, age, shareable)
+        (result, sent_at.unwrap_or_else(|| self.moment()), shareable)
     }
 
-    /// Returns a stored token. The cache counts its life from the start of the fetch, so the time spent
-    /// waiting is added.
-    fn hand_out(&self, token: Token) -> Result<AccessToken, Error> {
-        let life = token.left.saturating_add(self.waited());
-        let bearer = token.bearer(life)?;
-        let minted_by = Some(token.minted_by);
-        self.shared.memory().succeeded(&bearer, minted_by);
-        Ok(bearer)
-    }
-
-    fn waited(&self) -> Duration {
-        self.now().saturating_duration_since(self.started_at)
-    }
-
-    /// Hands out a token that was fetched. If the store does not have it, a task stores it later.
-    fn fetched(self, token: AccessToken, age: Age, shareable: bool, saved: bool) -> AccessToken {
+    /// Returns a token that was just fetched. If it was not saved, a task offers it to the store.
+    fn fetched(
+        self,
+        token: AccessToken,
+        sent_at: (Instant, SystemTime),
+        shareable: bool,
+        saved: bool,
+    ) -> AccessToken {
         let minted_by = self.claim.holder.as_str().to_owned();
         let known = saved.then(|| minted_by.clone());
         self.shared.memory().succeeded(&token, known);
@@ -423,16 +423,16 @@ impl<P: KeyedProvider> Fetch<P> {
         if let Some(runtime) = runtime.ok().filter(|_| shareable && !saved) {
             let mut claim = self.claim;
             (claim.seen, claim.may_fetch) = (None, true);
-            // The request was sent: it counts, whether there is a place or not.
+            // The request was sent, so it takes a slot even if none is free.
             claim.limits.requests = claim.limits.requests.map(|_| u32::MAX);
-            let late = Late {
-                number: self.shared.memory().next_late(),
+            let unstored = Unstored {
+                header: token.header_value().clone(),
                 token: Token::new(&token, &minted_by),
                 sealer: self.sealer,
                 claim,
-                age,
+                sent_at,
             };
-            runtime.spawn(hand_over(Arc::downgrade(&self.shared), self.cx, late));
+            runtime.spawn(offer(Arc::downgrade(&self.shared), self.cx, unstored));
         }
         token
     }
@@ -441,89 +441,86 @@ impl<P: KeyedProvider> Fetch<P> {
         self.shared.breaker.count(name, field);
     }
 
+    fn waited(&self) -> Duration {
+        self.now().saturating_duration_since(self.started_at)
+    }
+
     fn now(&self) -> Instant {
         self.cx.clock().now()
     }
 
-    fn age(&self) -> Age {
-        Age::new(self.cx.clock())
+    /// Returns the time of both clocks.
+    fn moment(&self) -> (Instant, SystemTime) {
+        (self.now(), self.cx.clock().wall())
     }
 }
 
-/// A token that was fetched without the store.
-struct Late {
-    /// The newest one is handed over.
-    number: u64,
+/// A token that the store does not have.
+struct Unstored {
+    /// Offered while it is the header of the last token.
+    header: HeaderValue,
     claim: Claim,
     sealer: Sealer,
     token: Token,
-    age: Age,
+    sent_at: (Instant, SystemTime),
 }
 
-/// Offers a token to the store every 10 s, until the store has it or another one with at least half as much
-/// life left.
+/// Offers a token to the store every 10 s, until the store has it, or another token with at least half of its
+/// remaining lifetime.
 ///
-/// Keeps the context of the fetch for its clock.
-async fn hand_over<P>(shared: Weak<Shared<P>>, cx: FetchContext, mut late: Late) {
+/// Uses only the clock of `cx`.
+async fn offer<P>(shared: Weak<Shared<P>>, cx: FetchContext, mut unstored: Unstored) {
     let clock = cx.clock();
-    let until = later(clock.now(), HAND_OVER);
+    let until = later(clock.now(), OFFER_FOR);
     let mut soon = false;
     while let Some(shared) = shared.upgrade() {
         let at = match shared.breaker.open_until() {
-            // As soon as the breaker allows, before waiting fetches try.
+            // As soon as the breaker allows, before waiting fetches claim.
             Some(at) => at.max(clock.now()),
             None if soon => clock.now(),
             None => later(clock.now(), OPEN_FOR),
         };
         clock.sleep_until(later(at, spread() / 10)).await;
-        let age = late.age.by(clock);
-        let left = late.token.granted.saturating_sub(age);
-        let is_current = shared.memory().late == late.number && clock.now() < until;
-        let token = late.token.clone().with_left(left);
+        let age = age(clock, unstored.sent_at);
+        let left = unstored.token.granted.saturating_sub(age);
+        let is_current = shared.memory().is_last(&unstored.header) && clock.now() < until;
+        let token = unstored.token.clone().with_left(left);
         let Some(token) = token.filter(|_| is_current) else {
             return;
         };
         let (store, breaker) = (&shared.store, &shared.breaker);
-        let claimed = breaker.run(clock, "claim", store.claim(&late.claim));
+        let claimed = breaker.run(clock, "claim", store.claim(&unstored.claim));
         match claimed.await {
             Some(Claimed::Entry(stored)) => {
-                let theirs = Opened::new(&stored, &late.sealer, clock);
+                let theirs = Opened::new(&stored, &unstored.sealer, clock);
                 let theirs = theirs.and_then(|theirs| theirs.token(clock.now()));
                 if theirs.is_some_and(|theirs| theirs.left >= left / 2) {
                     return;
                 }
-                soon = late.claim.seen.replace(stored.id).is_none();
+                soon = unstored.claim.seen.replace(stored.id).is_none();
             }
             Some(Claimed::Granted) => {
                 let entry = Entry::new(clock, Some(token), None);
-                let frees_after = late.claim.limits.per.saturating_sub(age);
-                let finish = finish(&late.claim, &late.sealer, Some(entry), frees_after);
+                let frees_after = unstored.claim.limits.per.saturating_sub(age);
+                let finish = finish(&unstored.claim, &unstored.sealer, Some(entry), frees_after);
                 let finished = breaker.run(clock, "finish", store.finish(&finish));
                 if finished.await.is_some() {
                     return;
                 }
             }
-            // Another process fetches, or the store is still away.
+            // Another process fetches, or the store is still out of use.
             _ => soon = false,
         }
     }
 }
 
-/// The fleet's window has no place in time.
-fn rate_limited(wait: Duration) -> Error {
-    let message = "the processes that share the token store have used up the rate limit on token \
-                   requests; nothing was sent";
-    let error = Error::new(ErrorKind::RateLimited, message).not_attempted();
-    error.with_retry_after(wait)
-}
-
-/// The time of a fetch is up while it waits for another process.
+/// Makes the error of a fetch whose deadline has passed while another process had the lease.
 fn too_late() -> Error {
     let message = "another process's token request did not end in time";
     Error::new(ErrorKind::Timeout, message).not_attempted()
 }
 
-/// The end of a claim, with this entry, sealed.
+/// Makes the end of a claim, with this entry, sealed.
 fn finish(claim: &Claim, sealer: &Sealer, entry: Option<Entry>, frees_after: Duration) -> Finish {
     let (key, window) = (claim.key.clone(), claim.window.clone());
     let finish = Finish::new(key, window, claim.holder.clone(), frees_after);
@@ -537,30 +534,30 @@ fn finish(claim: &Claim, sealer: &Sealer, entry: Option<Entry>, frees_after: Dur
     }
 }
 
-/// The place in line, if it is granted or refused before `end`.
-async fn first(
-    line: &mut Option<Line>,
+/// Returns the queued permit, or its error, if it is ready before `end`.
+async fn permit_before(
     mut end: impl Future<Output = ()> + Unpin,
+    queued: &mut Option<Queued>,
 ) -> Option<Result<Permit, Error>> {
-    let place = poll_fn(|cx| {
-        let place = line.as_mut().map(|line| line.as_mut().poll(cx));
-        match place {
-            Some(Poll::Ready(place)) => Poll::Ready(Some(place)),
+    let permit = poll_fn(|cx| {
+        let permit = queued.as_mut().map(|queued| queued.as_mut().poll(cx));
+        match permit {
+            Some(Poll::Ready(permit)) => Poll::Ready(Some(permit)),
             _ => Pin::new(&mut end).poll(cx).map(|()| None),
         }
     });
-    let place = place.await;
-    line.take_if(|_| place.is_some());
-    place
+    let permit = permit.await;
+    queued.take_if(|_| permit.is_some());
+    permit
 }
 
-/// 50 to 200 ms, doubled with each round up to 0.9 s.
+/// Returns 50 to 200 ms, doubled with each round, at most 0.9 s.
 fn poll(round: u32) -> Duration {
     let doubled = fastrand::u64(50..200).saturating_mul(1 << round.min(5));
     Duration::from_millis(doubled.min(900))
 }
 
-/// 100 ms to 1 s, so that processes do not all come at once.
+/// Returns 100 ms to 1 s, so that processes do not all claim at once.
 fn spread() -> Duration {
     Duration::from_millis(fastrand::u64(100..1000))
 }

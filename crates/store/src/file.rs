@@ -1,4 +1,4 @@
-//! The store for processes on one host: a directory of small files under a lock of the operating system.
+//! The store for processes on one host: small files in a directory, under a file lock.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -17,20 +17,22 @@ use crate::error::ConfigError;
 use crate::record::{Record, Window};
 use crate::store::{Claim, Claimed, Finish, MAX_ENTRY_SIZE, Name, TokenStore, whole_millis};
 
-/// A record is an entry in base64 and a little more.
+/// The maximum size of a file. A record is an entry in base64 with a few other fields.
 const MAX_FILE_SIZE: u64 = 4 * MAX_ENTRY_SIZE as u64;
-/// How long to wait for the lock, which is normally held for 1 ms. Below the 3 s limit of an operation.
+/// How long to wait for the lock, which is usually held for 1 ms. Below the 3 s limit of an operation.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A [`TokenStore`] for processes on one host: a directory of sealed files.
+/// A [`TokenStore`] for processes on one host: sealed files in a directory.
 ///
-/// Each change is written to a new file and renamed into place, under a lock of the operating system. A
-/// process may be killed at any time: its lock ends with it, and each file is whole, from before or after the
-/// change. Files have mode 0600. There is one for each token, and one for each endpoint; none is removed.
+/// Each change is written to a new file and renamed into place, under a lock of the operating system. A process
+/// may be killed at any time: the system releases its lock, and each file is complete, with or without the
+/// change. There is one file for each token and one for each endpoint, with mode 0600. Files are not removed.
 ///
-/// Use a directory of its own on a local disk, owned by the user of the service and writable by no other.
-/// Over NFS, locks may not work. Times are those of the wall clock. If it is set forward, leases and places
-/// may end early. If it is set back, they are cut to their normal length.
+/// Use a separate directory on a local disk, which only the user of the service can write to. Over NFS, locks
+/// may not work. Times are from the wall clock. If it is set forward, leases and slots may end early; if it is
+/// set back, they are shortened to their normal length.
+///
+/// An operation waits up to 2 s for the lock, on tokio's blocking threads.
 ///
 /// ```
 /// use officernd_auth_store::FileStore;
@@ -49,13 +51,13 @@ pub struct FileStore {
 }
 
 impl FileStore {
-    /// Opens a store in this directory. Makes the directory, with mode 0700, if it is missing; its parent
-    /// must exist.
+    /// Opens a store in this directory. Makes the directory, with mode 0700, if it is missing; its parent must
+    /// exist.
     ///
     /// # Errors
     ///
-    /// If the directory cannot be made or written to, is a symbolic link, belongs to another user, or is
-    /// writable by group or others.
+    /// Returns an error if the directory cannot be made or written to, is a symbolic link, belongs to another
+    /// user, or is writable by group or others.
     pub fn new(dir: impl Into<PathBuf>) -> Result<Self, ConfigError> {
         let dir: PathBuf = dir.into();
         prepare(&dir).map_err(|error| {
@@ -64,7 +66,7 @@ impl FileStore {
         Ok(Self { dir: dir.into() })
     }
 
-    /// Reads the record and the window, runs the operation, and writes what it has changed.
+    /// Reads the record and the window, runs the operation, and writes its changes.
     async fn with<T: Send + 'static>(
         &self,
         (key, window): (&Name, &Name),
@@ -76,14 +78,14 @@ impl FileStore {
             let _lock = lock(&dir)?;
             let wall = TokioClock.wall().duration_since(UNIX_EPOCH);
             let now = whole_millis(wall.unwrap_or_default());
-            let (mut record, mut places): (Record, Window) = (read(&key), read(&window));
-            let before = (record.clone(), places.clone());
-            let answer = operation(&mut record, &mut places, now);
+            let (mut record, mut slots): (Record, Window) = (read(&key), read(&window));
+            let before = (record.clone(), slots.clone());
+            let answer = operation(&mut record, &mut slots, now);
             if record != before.0 {
                 replace(&key, &record)?;
             }
-            if places != before.1 {
-                replace(&window, &places)?;
+            if slots != before.1 {
+                replace(&window, &slots)?;
             }
             Ok(answer)
         };
@@ -114,9 +116,9 @@ impl TokenStore for FileStore {
     }
 }
 
-/// Makes the directory if it is missing, checks it, and opens its lock.
+/// Makes the directory if it is missing, checks it, and opens the lock file.
 fn prepare(dir: &Path) -> io::Result<()> {
-    #[cfg_attr(not(unix), expect(unused_mut, reason = "modes are Unix's"))]
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has modes"))]
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -127,11 +129,13 @@ fn prepare(dir: &Path) -> io::Result<()> {
     open_lock(dir).map(drop)
 }
 
-/// Refuses a directory in which others can put files, as ssh does.
+/// Refuses a directory that other users can write to, like ssh does.
 fn check(dir: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(dir)?;
     if !metadata.is_dir() {
-        return Err(io::Error::other("it is no directory, or a symbolic link"));
+        return Err(io::Error::other(
+            "it is not a directory, or a symbolic link",
+        ));
     }
     #[cfg(unix)]
     {
@@ -148,8 +152,8 @@ fn check(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens the lock of the directory. Its file is never removed: a process that waits for a file that another
-/// one removes would hold a lock on nothing.
+/// Opens the lock file. It is never removed: a process that waits for a removed file would lock a file that no
+/// other process sees.
 fn open_lock(dir: &Path) -> io::Result<File> {
     options().create(true).open(dir.join("officernd.lock"))
 }
@@ -159,9 +163,9 @@ fn lock(dir: &Path) -> io::Result<File> {
 
     let file = open_lock(dir)?;
     let until = later(TokioClock.now(), LOCK_TIMEOUT);
-    // Bounded twice: a test's clock may be paused.
+    // Bounded by attempts too, because a test may pause the clock.
     for _ in 0..1000 {
-        // By name: newer compilers have a method of the same name.
+        // Fully qualified: newer versions of std have a method of the same name.
         match fs4::FileExt::try_lock(&file) {
             Ok(()) => return Ok(file),
             Err(TryLockError::Error(error)) => return Err(error),
@@ -173,7 +177,7 @@ fn lock(dir: &Path) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::TimedOut, message))
 }
 
-/// Reads a file; what is missing or cannot be read counts as empty.
+/// Reads a file. A file that is missing or cannot be read counts as empty.
 fn read<T: DeserializeOwned + Default>(path: &Path) -> T {
     let read = || -> io::Result<T> {
         let mut bytes = Vec::new();
@@ -185,11 +189,11 @@ fn read<T: DeserializeOwned + Default>(path: &Path) -> T {
     read().unwrap_or_default()
 }
 
-/// Writes a new file and renames it into place. Does not sync to the disk: after a power cut the record may
-/// be missing, which costs a token request.
+/// Writes a new file and renames it into place. Does not sync to disk: after a power failure the record may be
+/// missing, which costs one token request.
 fn replace<T: Serialize>(path: &Path, content: &T) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
-    // A process that was killed here has left it: under the lock it is unused.
+    // Removes the file of a process that was killed here. Under the lock, no other process uses it.
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

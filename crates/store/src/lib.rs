@@ -2,15 +2,16 @@
 //!
 //! ## How it works
 //!
-//! [`SharedTokenProvider`] wraps a provider. [`TokenStore::claim`] returns the stored entry, or grants the
-//! fetch to one process, or returns how long to wait. That process sends one token request and calls
-//! [`TokenStore::finish`], which saves the token or the failure. The others ask again every 50 to 200 ms,
-//! doubling to 0.9 s. A lease covers one request (`fetch_timeout` + 5 s) and is never held while waiting.
+//! [`SharedTokenProvider`] wraps a provider. [`TokenStore::claim`] returns the stored entry, grants the fetch to
+//! one process, or returns how long to wait. The process with the grant sends one token request and calls
+//! [`TokenStore::finish`], which saves the token or the failure. The others claim again every 50 to 200 ms,
+//! doubling to 0.9 s. A lease covers one request (`fetch_timeout` + 5 s); a process that waits for a slot has no
+//! lease.
 //!
-//! A test explores this protocol exhaustively: three processes, a window of two requests, with a crash,
-//! pauses past the lease, lost answers, rejected tokens and steps of the wall clock. It checks that there is
-//! one live grant per key, that the window is never exceeded, that no older entry replaces a newer one, and
-//! that from every state, at most one more token request gives each process a token or a time to retry.
+//! A test explores this protocol exhaustively: three processes, a window of two requests, one crash, pauses past
+//! the lease, lost replies, rejected tokens, and steps of the wall clock. It checks that each key has at most one
+//! live grant, that the window is never exceeded, that no older entry replaces a newer one, and that from every
+//! state, one more token request gives each process a token or a failure.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod breaker;

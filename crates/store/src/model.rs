@@ -1,13 +1,13 @@
-//! Explores the protocol exhaustively, breadth first, on the pure record and the pure verdict: three
-//! processes and a window of two requests, with one crash, pauses past the lease, lost answers, rejected
+//! Explores the protocol exhaustively, breadth first, with the pure record and the pure verdict: three
+//! processes and a window of two requests, with one crash, pauses past the lease, lost replies, rejected
 //! tokens, and steps of a process's wall clock.
 //!
-//! Time is relative: a tick brings every end closer, so the states are finite.
+//! Time is relative: a tick brings every expiry closer, so the number of states is finite.
 
 #![expect(
     clippy::indexing_slicing,
     clippy::unwrap_used,
-    reason = "a test: its indices and texts are its own"
+    reason = "a test has no outside input"
 )]
 
 use std::collections::{HashSet, VecDeque};
@@ -21,7 +21,7 @@ use crate::entry::{Candidate, Verdict};
 use crate::record::{Record, Window};
 use crate::store::{Claim, Claimed, Finish, Limits, Name};
 
-/// In ticks. A request takes at most one: it is sent in the tick of its claim.
+// In ticks. A request takes at most one tick and is sent in the tick of its claim.
 const LEASE: u64 = 2;
 const PER: u64 = 1;
 const LIFE: u64 = 1;
@@ -34,79 +34,64 @@ struct State {
     record: Record,
     window: Window,
     processes: [Process; PROCESSES],
-    /// Requests whose answer is less than `PER` ago: they count at the endpoint.
+    /// Requests that were answered less than `PER` ago: the endpoint counts them.
     answered: u8,
-    /// Which request brought the entry; later ones are greater.
+    /// The number of the request whose result the entry holds. Later requests have higher numbers.
     saved: u8,
     sent: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Process {
-    /// Has no token, and claims. Has seen an entry of this process.
-    Waiting {
-        seen: Option<usize>,
-    },
-    /// Was granted the fetch; in this tick, or earlier.
+    /// Has no token and claims. Has seen the entry of this process.
+    Waiting(Option<usize>),
+    /// Has the lease, granted in this tick (`fresh`) or earlier.
     Granted {
         fresh: bool,
         seen: Option<usize>,
     },
-    /// Sent a request; it is answered within a tick.
-    Sent {
-        number: u8,
-    },
-    /// The answer is there; the store does not know yet. May be paused here.
+    /// Has sent a request, which is answered within a tick.
+    Sent(u8),
+    /// Has the response and has not finished. May be paused here.
     Answered {
         number: u8,
         token: bool,
     },
     /// Has a token.
     Served,
-    /// Knows of a failure, and when to ask again.
-    Told,
+    /// Has a failure, and a time to retry.
+    Failed,
     Crashed,
 }
 
-use Process::{Answered, Crashed, Granted, Sent, Served, Told, Waiting};
+use Process::{Answered, Crashed, Failed, Granted, Sent, Served, Waiting};
 
 impl State {
-    fn new() -> Self {
-        Self {
-            record: Record::default(),
-            window: Window::default(),
-            processes: [Waiting { seen: None }; PROCESSES],
-            answered: 0,
-            saved: 0,
-            sent: 0,
-        }
-    }
-
-    /// Every state that can follow.
+    /// Returns every possible next state.
     fn next(&self) -> Vec<Self> {
         let mut next = vec![self.tick()];
         let crashed = self.processes.contains(&Crashed);
         for at in 0..PROCESSES {
             match self.processes[at] {
-                Waiting { seen } => {
-                    // It has no token; a server answered 401 to this very one; or the token has expired by
-                    // the process's wall clock.
-                    for (cause, lives) in [(Cold, true), (Rejected, true), (Cold, false)] {
-                        next.push(self.claim(at, seen, true, (cause, lives)));
+                Waiting(seen) => {
+                    // The process has no token, its token was answered 401, or the entry's token has expired
+                    // by its wall clock.
+                    for (cause, is_valid) in [(Cold, true), (Rejected, true), (Cold, false)] {
+                        next.push(self.claim(at, seen, true, (cause, is_valid)));
                     }
                     next.push(self.claim(at, seen, false, (Cold, true)));
-                    // The answer is lost: the store has acted.
+                    // The reply is lost after the store has acted.
                     let acted = self.claim(at, seen, true, (Cold, true));
                     next.push(acted.with(at, self.processes[at]));
                 }
                 Granted { fresh, seen } => {
-                    // The process stood still, by one of its clocks.
-                    next.push(self.with(at, Waiting { seen }));
+                    // The process was suspended, by one of its clocks.
+                    next.push(self.with(at, Waiting(seen)));
                     if fresh {
                         next.push(self.send(at));
                     }
                 }
-                Sent { number } => {
+                Sent(number) => {
                     next.push(self.answer(at, number, true));
                     next.push(self.answer(at, number, false));
                 }
@@ -115,7 +100,7 @@ impl State {
                     next.push(finished.with(at, self.processes[at]));
                     next.push(finished);
                 }
-                Served | Told | Crashed => continue,
+                Served | Failed | Crashed => continue,
             }
             if !crashed {
                 next.push(self.crash(at));
@@ -132,8 +117,8 @@ impl State {
 
     fn crash(&self, at: usize) -> Self {
         let mut state = self.with(at, Crashed);
-        if let Sent { .. } = self.processes[at] {
-            // The endpoint answers all the same, at the latest moment.
+        if let Sent(_) = self.processes[at] {
+            // The endpoint still answers, as late as possible.
             state.answered += 1;
         }
         state
@@ -147,7 +132,7 @@ impl State {
         for process in &mut state.processes {
             match process {
                 Granted { fresh, .. } => *fresh = false,
-                Sent { number } => {
+                Sent(number) => {
                     state.answered += 1;
                     *process = Answered {
                         number: *number,
@@ -160,9 +145,9 @@ impl State {
         state
     }
 
-    /// `entry`: why the process wants a token, and whether that of the entry lives for it.
+    /// Claims for the process `at`, for this cause; `is_valid` tells whether the entry's token is valid by its clock.
     fn claim(&self, at: usize, seen: Option<usize>, may_fetch: bool, entry: (Cause, bool)) -> Self {
-        let (cause, lives) = entry;
+        let (cause, is_valid) = entry;
         let mut state = self.clone();
         let ticks = Duration::from_millis;
         let limits = Limits::new(ticks(LEASE), Some(REQUESTS), ticks(PER));
@@ -176,26 +161,24 @@ impl State {
             );
         }
         state.processes[at] = match claimed {
-            Claimed::Entry(entry) if entry.sealed == b"failure" => Told,
-            Claimed::Entry(entry) if takes(cause, lives, entry.expires_in) => {
-                assert!(cause == Cold && lives, "a token that cannot be used");
+            Claimed::Entry(entry) if entry.sealed == b"failure" => Failed,
+            Claimed::Entry(entry) if takes(cause, is_valid, entry.expires_in) => {
+                assert!(cause == Cold && is_valid, "a token that cannot be used");
                 Served
             }
-            Claimed::Entry(entry) => Waiting {
-                seen: (0..PROCESSES).find(|at| holder(*at) == entry.id),
-            },
+            Claimed::Entry(entry) => Waiting((0..PROCESSES).find(|at| holder(*at) == entry.id)),
             Claimed::Granted => {
                 assert!(may_fetch, "granted to a process that may not fetch");
                 Granted { fresh: true, seen }
             }
             Claimed::Leased(wait) => {
                 assert!(!wait.is_zero() && wait <= ticks(LEASE), "{wait:?}");
-                Waiting { seen }
+                Waiting(seen)
             }
             Claimed::RateLimited(wait) => {
                 assert!(wait <= ticks(LEASE + PER), "{wait:?}");
                 assert!(!may_fetch || !wait.is_zero(), "a wait without an end");
-                Waiting { seen }
+                Waiting(seen)
             }
         };
         state
@@ -204,7 +187,7 @@ impl State {
     fn send(&self, at: usize) -> Self {
         let mut state = self.clone();
         state.sent += 1;
-        state.processes[at] = Sent { number: state.sent };
+        state.processes[at] = Sent(state.sent);
         state
     }
 
@@ -215,7 +198,7 @@ impl State {
     }
 
     fn finish(&self, at: usize, number: u8, token: bool) -> Self {
-        let mut state = self.with(at, if token { Served } else { Told });
+        let mut state = self.with(at, if token { Served } else { Failed });
         let finish = Finish::new(key(), key(), holder(at), Duration::from_millis(PER));
         let sealed = if token { &b"token"[..] } else { b"failure" };
         let finish = finish.entry(sealed.to_vec(), Duration::from_millis(LIFE));
@@ -227,28 +210,28 @@ impl State {
     }
 
     fn check(&self) {
-        let in_flight = self.processes.iter().filter(|it| matches!(it, Sent { .. }));
-        let in_flight = in_flight.count();
+        let sent = self.processes.iter().filter(|it| matches!(it, Sent(_)));
+        let in_flight = sent.count();
         assert!(in_flight <= 1, "two live grants: {self:?}");
         let counted = in_flight + usize::from(self.answered);
         assert!(counted <= 2, "more than the window allows: {self:?}");
     }
 
-    /// If all answers arrive from here on, each process is served or refused in time, for one more token
-    /// request.
-    fn comes_to_an_end(&self) {
+    /// Checks that, if all replies arrive from now on, one more token request gives each process a token or a
+    /// failure.
+    fn check_progress(&self) {
         let mut state = self.clone();
-        let ended = |it: &Process| matches!(it, Served | Told | Crashed);
+        let ended = |it: &Process| matches!(it, Served | Failed | Crashed);
         for _ in 0..3 * (LEASE + PER) {
-            // Often enough to claim, to send and to finish in one tick.
+            // Six rounds are enough to claim, send and finish in one tick.
             for at in (0..6).flat_map(|_| 0..PROCESSES) {
                 state = match state.processes[at] {
-                    Waiting { seen } => state.claim(at, seen, true, (Cold, true)),
+                    Waiting(seen) => state.claim(at, seen, true, (Cold, true)),
                     Granted { fresh: true, .. } => state.send(at),
-                    Granted { seen, .. } => state.with(at, Waiting { seen }),
-                    Sent { number } => state.answer(at, number, true),
+                    Granted { seen, .. } => state.with(at, Waiting(seen)),
+                    Sent(number) => state.answer(at, number, true),
                     Answered { number, token } => state.finish(at, number, token),
-                    Served | Told | Crashed => continue,
+                    Served | Failed | Crashed => continue,
                 };
             }
             if state.processes.iter().all(ended) {
@@ -258,7 +241,7 @@ impl State {
         }
         assert!(
             state.processes.iter().all(ended),
-            "without end: {self:?} ... {state:?}"
+            "no progress: {self:?} ... {state:?}"
         );
         assert!(
             state.sent <= self.sent + 1,
@@ -267,10 +250,10 @@ impl State {
     }
 }
 
-/// Whether a process takes the token of an entry. A tick is ten minutes.
-fn takes(cause: Cause, lives: bool, expires_in: Duration) -> bool {
+/// Returns whether a process takes the token of an entry. A tick is ten minutes.
+fn takes(cause: Cause, is_valid: bool, expires_in: Duration) -> bool {
     let ticks = |ticks| Duration::from_secs(600 * ticks);
-    let left = match lives {
+    let left = match is_valid {
         true => ticks(u64::try_from(expires_in.as_millis()).unwrap()),
         false => Duration::ZERO,
     };
@@ -279,7 +262,7 @@ fn takes(cause: Cause, lives: bool, expires_in: Duration) -> bool {
         left,
         granted: ticks(LIFE),
         minted_by: "",
-        same_text: has_it,
+        same_value: has_it,
         last: has_it.then_some(""),
         previous_left: if has_it { left } else { Duration::ZERO },
     };
@@ -291,7 +274,7 @@ fn key() -> Name {
     KEY.clone()
 }
 
-/// The name of a process.
+/// Returns the name of a process.
 fn holder(at: usize) -> Name {
     static HOLDERS: LazyLock<[Name; PROCESSES]> =
         LazyLock::new(|| [0, 1, 2].map(|at| Name::parse(&format!("{at:032x}")).unwrap()));
@@ -300,12 +283,19 @@ fn holder(at: usize) -> Name {
 
 #[test]
 fn no_order_of_events_breaks_the_protocol() {
-    let start = Rc::new(State::new());
+    let start = Rc::new(State {
+        record: Record::default(),
+        window: Window::default(),
+        processes: [Waiting(None); PROCESSES],
+        answered: 0,
+        saved: 0,
+        sent: 0,
+    });
     let mut known = HashSet::from([Rc::clone(&start)]);
     let mut queue = VecDeque::from([start]);
     while let Some(state) = queue.pop_front() {
         state.check();
-        state.comes_to_an_end();
+        state.check_progress();
         for next in state.next() {
             let next = Rc::new(next);
             if known.insert(Rc::clone(&next)) {
@@ -313,6 +303,6 @@ fn no_order_of_events_breaks_the_protocol() {
             }
         }
     }
-    println!("explored: {} states of the fleet's protocol", known.len());
+    println!("explored: {} states of the store's protocol", known.len());
     assert!(known.len() > 10_000, "{}", known.len());
 }

@@ -1,4 +1,4 @@
-//! The provider that shares its tokens, and what it remembers between fetches.
+//! The provider that shares its tokens, and its state between fetches.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,11 +13,11 @@ use crate::clock::later;
 use crate::fetch::Fetch;
 use crate::store::{DynStore, Name, TokenStore};
 
-/// Shares the tokens of a provider among processes, through a store.
+/// A provider that shares its tokens among processes, through a store.
 ///
-/// Takes the token that another process left in the store. Otherwise one process fetches under a lease that
-/// ends by itself, and the others take what it received. The store also counts the token requests, so that
-/// the fleet keeps to one [`RateLimit`].
+/// A fetch returns the token in the store, if it is usable. Otherwise one process sends a token request under
+/// a lease, and the others take its token. The store also counts the token requests, so that all processes
+/// together keep to one [`RateLimit`].
 ///
 /// ```
 /// use officernd_auth::testing::ScriptedProvider;
@@ -27,7 +27,7 @@ use crate::store::{DynStore, Name, TokenStore};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), officernd_auth::Error> {
-/// // In place of these: HttpTokenProvider, and RedisStore::new("redis://...")?
+/// // In production: HttpTokenProvider, and RedisStore::new("redis://...")?
 /// let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
 ///
 /// let pods: Vec<TokenCache> = (0..20)
@@ -44,40 +44,51 @@ use crate::store::{DynStore, Name, TokenStore};
 ///
 /// # Shared and not shared
 ///
-/// Processes share a token only if everything that it depends on is the same: endpoint, client id, secret,
-/// the set of scopes, every form parameter ([`KeyMaterial`](officernd_auth::provider::KeyMaterial)). A token
-/// is sealed under the credentials that minted it; with another secret an entry can neither be found nor
-/// opened. During a rotation, processes with the old and the new pair share one token per pair.
+/// Processes share a token if they have the same endpoint, client id, secret, set of scopes and form
+/// parameters ([`KeyMaterial`](officernd_auth::provider::KeyMaterial)). A token is sealed under the
+/// credentials that minted it: with another secret, its entry can be neither found nor opened. During a
+/// rotation, processes with old and new credentials share one token each.
 ///
-/// A failed token request is shared too: no process sends another one for 1 s, or for longer if it fails
-/// again. A request whose connection was never made is not, because that is the process's own fault. Those
-/// are refused connections, unknown names, and TLS handshakes that fail. A connection that still hangs when
-/// the `fetch_timeout` ends counts as a request that was sent.
+/// A failed token request is shared too: no process sends another one for 1 s, or longer if it fails again.
+/// A connection that was never made (refused, unknown host, failed TLS handshake) is not shared, because the
+/// cause may be in this process. A connection that still hangs when `fetch_timeout` ends counts as sent.
 ///
 /// # Times
 ///
 /// A lease lasts for `fetch_timeout` + 5 s: 15 s by default. Give all processes the same `fetch_timeout`. If
 /// the process that has the lease is killed, the next one takes over when the lease ends: keep
-/// `acquire_timeout` (30 s) above a lease and a fetch.
+/// `acquire_timeout` (30 s) longer than a lease and a fetch.
 ///
-/// A stored token is used while it has 60 s left, or a quarter of its life if that is shorter; for a refresh
-/// ahead, half of its life. After a 401, a token is replaced only once it is 60 s old, or a quarter of its
-/// life.
+/// A stored token is taken if it is valid for at least 60 s, or a quarter of its lifetime if that is shorter;
+/// for a refresh ahead, for at least half of its lifetime. After a 401, a token is replaced only once it is
+/// 60 s old, or a quarter of its lifetime.
 ///
-/// Credentials that the endpoint refused are read again every 5 s. Another pair is sent at once, the same
-/// pair not before 60 s.
+/// Credentials that the endpoint refused are read again every 5 s. Different credentials are sent at once,
+/// the refused ones after 60 s at the earliest.
 ///
 /// # Without the store
 ///
-/// Requests continue if the store fails. An operation that fails or takes 3 s puts the store out of use for
-/// 10 s. Meanwhile requests go on without it, each process within its own rate limit.
-/// [`status`](Self::status), the events `officernd_auth.store_failed` and `officernd_auth.store_back`, and
-/// the metric `officernd_auth_store_failures_total` report it.
+/// An operation that fails or takes 3 s puts the store out of use for 10 s. Meanwhile each process sends its
+/// own token requests, within its own rate limit. [`status`](Self::status), the events
+/// `officernd_auth.store_failed` and `officernd_auth.store_back`, and the metric
+/// `officernd_auth_store_failures_total` report it.
 ///
-/// A refresh ahead of time waits for the store, for up to half of what is left of the token. After a 429 a
+/// A refresh ahead waits for the store until half of the token's remaining lifetime has passed. After a 429, a
 /// process sends nothing for 1 to 4 min, doubling to 15 to 60 min; after another transient failure for 1 s,
-/// then 4 s, doubling to 30 s. It looks into the store about every 10 s meanwhile. A token that was fetched
-/// without the store is stored as soon as the store works again.
+/// then 4 s, doubling to 30 s. Meanwhile it tries the store about every 10 s. A token that was fetched without
+/// the store is stored once the store works again, within 10 min.
+///
+/// # Errors
+///
+/// [`fetch`](TokenProvider::fetch) returns the error of the inner provider, or of the process that sent the
+/// request. [`ErrorKind::RateLimited`] means that the processes have used up the rate limit, and
+/// [`ErrorKind::Timeout`] that another process has the lease until the deadline. A store that fails is not an error, except for a
+/// refresh ahead that waits for it ([`ErrorKind::Store`]); the cache retries that.
+///
+/// # Cancel safety
+///
+/// A dropped fetch keeps its lease and its slot in the rate limit until they expire. The cache runs a fetch in
+/// a task of its own, so a dropped request does not drop the fetch.
 pub struct SharedTokenProvider<P> {
     shared: Arc<Shared<P>>,
 }
@@ -89,25 +100,19 @@ pub(crate) struct Shared<P> {
     memory: Mutex<Memory>,
 }
 
-/// What one fetch leaves to the next.
+/// State that one fetch leaves to the next.
 #[derive(Default)]
 pub(crate) struct Memory {
-    /// The last token that was handed out, and the holder that minted it, if it came from the store or is
-    /// there.
+    /// The last token, and the holder that minted it if the store has the token.
     last: Option<(HeaderValue, Option<String>)>,
-    /// The key of the credentials with which the last token request failed, until when nothing is sent with
-    /// them, and what it failed with.
+    /// Set by a failed token request: the key of its credentials, the end of the backoff, and the failure.
     pause: Option<(Name, Instant, ErrorKind)>,
-    /// Without the store nothing is sent before this. Later than the pause if processes that share nothing
-    /// must spread out.
-    pub(crate) alone_until: Option<Instant>,
-    /// Failures in a row.
+    /// The end of the backoff without the store. It may be later, to spread processes out.
+    pub(crate) direct_after: Option<Instant>,
+    /// Consecutive failures.
     pub(crate) failures: u32,
-    /// The generation of a token that still serves, and when its refresh ahead of time goes on without the
-    /// store.
+    /// The generation of the cache's token, and when its refresh ahead stops waiting for the store.
     refresh_at: Option<(u64, Instant)>,
-    /// The number of the last token that was fetched without the store.
-    pub(crate) late: u64,
 }
 
 impl<P: KeyedProvider> SharedTokenProvider<P> {
@@ -126,7 +131,7 @@ impl<P: KeyedProvider> SharedTokenProvider<P> {
 }
 
 impl<P> SharedTokenProvider<P> {
-    /// Returns how the store is used. Keep a clone to ask: the cache takes one.
+    /// Returns counters and the state of the store. The cache takes the provider, so keep a clone to call this.
     #[must_use]
     pub fn status(&self) -> StoreStatus {
         self.shared.breaker.status()
@@ -145,13 +150,13 @@ impl<P: KeyedProvider> TokenProvider for SharedTokenProvider<P> {
 
 impl<P> Shared<P> {
     pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
-        // Every field stands for itself.
+        // A panic cannot leave the fields inconsistent: none depends on another.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Memory {
-    /// Returns who minted this token, if that is known.
+    /// Returns the holder that minted this token, if known.
     pub(crate) fn minted_by(&self, token: Option<&AccessToken>) -> Option<String> {
         let (header, minted_by) = self.last.as_ref()?;
         minted_by
@@ -159,21 +164,24 @@ impl Memory {
             .filter(|_| Some(header) == token.map(AccessToken::header_value))
     }
 
-    /// Returns until when nothing is sent with the credentials of this key, and what the last token request
-    /// failed with.
+    /// Returns `true` if this is the header of the last token.
+    pub(crate) fn is_last(&self, header: &HeaderValue) -> bool {
+        self.last.as_ref().is_some_and(|(last, _)| last == header)
+    }
+
+    /// Returns the end of the backoff for the credentials of this key, and the failure that caused it.
     pub(crate) fn pause(&self, key: &Name, now: Instant) -> Option<(Instant, ErrorKind)> {
         let (paused, until, kind) = self.pause.as_ref()?;
         (paused == key && now < *until).then_some((*until, *kind))
     }
 
-    /// Returns the same for a fetch without the store.
-    pub(crate) fn pause_alone(&self, key: &Name, now: Instant) -> Option<(Instant, ErrorKind)> {
-        let until = self.alone_until.filter(|until| now < *until)?;
+    /// Like [`pause`](Self::pause), for a token request without the store.
+    pub(crate) fn pause_direct(&self, key: &Name, now: Instant) -> Option<(Instant, ErrorKind)> {
+        let until = self.direct_after.filter(|until| now < *until)?;
         Some((until, self.failed_with(key)?))
     }
 
-    /// Returns what the last token request with the credentials of this key failed with, if there was no
-    /// token since.
+    /// Returns the failure of the last token request with the credentials of this key; `None` after a token.
     pub(crate) fn failed_with(&self, key: &Name) -> Option<ErrorKind> {
         let (failed, _, kind) = self.pause.as_ref()?;
         (failed == key).then_some(*kind)
@@ -183,7 +191,7 @@ impl Memory {
     pub(crate) fn failed(&mut self, key: &Name, until: Instant, kind: ErrorKind) {
         self.failures = self.failures.saturating_add(1);
         self.pause = Some((key.clone(), until, kind));
-        self.alone_until = Some(until);
+        self.direct_after = Some(until);
     }
 
     /// Records a token and ends the backoff.
@@ -192,8 +200,8 @@ impl Memory {
         (self.failures, self.pause) = (0, None);
     }
 
-    /// Returns when a refresh ahead of the expiry of this token goes on without the store: after half of what
-    /// was left when the store was first missed.
+    /// Returns when a refresh ahead stops waiting for the store: after half of the lifetime that remained when it
+    /// first waited.
     pub(crate) fn refresh_at(
         &mut self,
         generation: u64,
@@ -208,12 +216,6 @@ impl Memory {
                 at
             }
         }
-    }
-
-    /// Numbers a token that was fetched without the store.
-    pub(crate) fn next_late(&mut self) -> u64 {
-        self.late += 1;
-        self.late
     }
 }
 

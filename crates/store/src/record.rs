@@ -1,45 +1,47 @@
-//! The rules of a store, as pure functions: what is saved under one key and in one window, and what each
-//! operation makes of it. `FileStore` and `MemoryStore` hold these records. redis/script.rs has the same
-//! rules in Lua, and tests/fleet/differential.rs compares the two.
+//! The rules of a store, as pure functions on the content of one key and one window. `FileStore` and
+//! `MemoryStore` use them. redis/script.rs has the same rules in Lua, and tests/fleet/differential.rs compares
+//! the two.
 //!
 //! Times are milliseconds of one clock that all processes share.
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::store::{
     Claim, Claimed, Finish, MAX_ENTRY_SIZE, Name, StoredEntry, millis, whole_millis,
 };
 
-/// The most places that are kept, whatever limit a caller has.
-const MAX_PLACES: usize = 1000;
+/// The maximum number of slots, regardless of the caller's limit.
+const MAX_SLOTS: usize = 1000;
 
 /// The content of one key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Record {
     entry: Option<Entry>,
-    lease: Option<Place>,
+    lease: Option<Slot>,
 }
 
 /// The requests that count against one endpoint's limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Window {
-    places: Vec<Place>,
+    slots: Vec<Slot>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Entry {
     id: String,
-    #[serde(with = "base64_text")]
-    sealed: Vec<u8>,
+    /// In base64.
+    sealed: String,
     until: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-struct Place {
+struct Slot {
     holder: String,
     until: u64,
 }
@@ -54,7 +56,7 @@ impl Record {
         if let Some(entry) = self.unseen_entry(claim.seen.as_ref(), now) {
             return Claimed::Entry(entry);
         }
-        // No holder made a lease that has more left than a lease lasts.
+        // A lease with more time left than any lease lasts is not from a holder.
         let longest = now.saturating_add(lease);
         let mut other = self.lease.iter().filter(|other| other.holder != holder);
         if let Some(other) = other.find(|other| other.until <= longest) {
@@ -63,10 +65,10 @@ impl Record {
         let mut wait = 0;
         let longest = longest.saturating_add(per);
         if let Some(requests) = claim.limits.requests {
-            window.places.retain(|place| place.until > now);
-            // The clock was set back, or something else wrote them.
-            for place in &mut window.places {
-                place.until = place.until.min(longest);
+            window.slots.retain(|slot| slot.until > now);
+            // Slots end later if the clock was set back, or if another program wrote them.
+            for slot in &mut window.slots {
+                slot.until = slot.until.min(longest);
             }
             wait = window.wait(holder, requests, longest, now);
         }
@@ -76,7 +78,7 @@ impl Record {
         if claim.limits.requests.is_some() {
             window.take(holder, longest);
         }
-        self.lease = Some(Place {
+        self.lease = Some(Slot {
             holder: holder.to_owned(),
             until: now.saturating_add(lease),
         });
@@ -97,14 +99,14 @@ impl Record {
         if let Some(entry) = new {
             self.entry = Some(Entry {
                 id: holder.to_owned(),
-                sealed: entry.sealed.clone(),
+                sealed: STANDARD.encode(&entry.sealed),
                 until: now.saturating_add(millis(entry.expires_in)),
             });
         }
         true
     }
 
-    /// Brings every end closer by one, for the exploration of the protocol.
+    /// Brings every expiry closer by one, for the exploration of the protocol.
     #[cfg(all(test, feature = "testing"))]
     pub(crate) fn age(&mut self, now: u64) {
         if let Some(entry) = &mut self.entry {
@@ -112,40 +114,41 @@ impl Record {
         }
         self.entry.take_if(|entry| entry.until <= now);
         if let Some(lease) = &mut self.lease {
-            // An ended lease may stay: each operation has to notice.
+            // Keeps an ended lease: each operation must check.
             lease.until = now.max(lease.until - 1);
         }
     }
 
-    /// The bytes of the entry, for tests.
+    /// Returns the bytes of the entry, for tests.
     #[cfg(feature = "testing")]
-    pub(crate) fn sealed(&self) -> Option<&[u8]> {
-        self.entry.as_ref().map(|entry| &*entry.sealed)
+    pub(crate) fn sealed(&self) -> Option<Vec<u8>> {
+        STANDARD.decode(&self.entry.as_ref()?.sealed).ok()
     }
 
     fn unseen_entry(&self, seen: Option<&Name>, now: u64) -> Option<StoredEntry> {
         let entry = self.entry.as_ref()?;
         let id = Name::parse(&entry.id).filter(|id| Some(id) != seen)?;
-        let is_sound = entry.sealed.len() <= MAX_ENTRY_SIZE;
-        is_sound.then(|| StoredEntry::new(id, entry.sealed.clone(), until(entry.until, now)))
+        let sealed = STANDARD.decode(&entry.sealed).ok()?;
+        let is_valid = sealed.len() <= MAX_ENTRY_SIZE;
+        is_valid.then(|| StoredEntry::new(id, sealed, until(entry.until, now)))
     }
 }
 
 impl Window {
     #[cfg(all(test, feature = "testing"))]
     pub(crate) fn age(&mut self, now: u64) {
-        for place in &mut self.places {
-            place.until -= 1;
+        for slot in &mut self.slots {
+            slot.until -= 1;
         }
-        self.places.retain(|place| place.until > now);
+        self.slots.retain(|slot| slot.until > now);
     }
 
-    /// How long until the holder can have a place; zero if it has one.
+    /// Returns how long until the holder can have a slot; zero if it has one.
     fn wait(&self, holder: &str, requests: u32, longest: u64, now: u64) -> u64 {
-        if self.places.iter().any(|place| place.holder == holder) {
+        if self.slots.iter().any(|slot| slot.holder == holder) {
             return 0;
         }
-        let mut ends: Vec<u64> = self.places.iter().map(|place| place.until).collect();
+        let mut ends: Vec<u64> = self.slots.iter().map(|slot| slot.until).collect();
         let requests = usize::try_from(requests).unwrap_or(usize::MAX);
         let Some(surplus) = ends.len().checked_sub(requests) else {
             return 0;
@@ -155,42 +158,25 @@ impl Window {
     }
 
     fn take(&mut self, holder: &str, until: u64) {
-        self.places.retain(|place| place.holder != holder);
-        if self.places.len() < MAX_PLACES {
+        self.slots.retain(|slot| slot.holder != holder);
+        if self.slots.len() < MAX_SLOTS {
             let holder = holder.to_owned();
-            self.places.push(Place { holder, until });
+            self.slots.push(Slot { holder, until });
         }
     }
 
-    /// Changes when the holder's place ends. A place that has ended stays so: another holder may have it by
-    /// now.
+    /// Changes when the holder's slot ends. A slot that has ended is not extended: another holder may have it.
     fn free(&mut self, holder: &str, until: u64, now: u64) {
-        self.places.retain(|place| place.until > now);
-        for place in &mut self.places {
-            if place.holder == holder {
-                place.until = until;
+        self.slots.retain(|slot| slot.until > now);
+        for slot in &mut self.slots {
+            if slot.holder == holder {
+                slot.until = until;
             }
         }
-        self.places.retain(|place| place.until > now);
+        self.slots.retain(|slot| slot.until > now);
     }
 }
 
 fn until(end: u64, now: u64) -> Duration {
     Duration::from_millis(end.saturating_sub(now))
-}
-
-/// Bytes as text in JSON.
-mod base64_text {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-
-    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&STANDARD.encode(bytes))
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        let text = String::deserialize(from)?;
-        STANDARD.decode(text).map_err(D::Error::custom)
-    }
 }

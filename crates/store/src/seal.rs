@@ -1,9 +1,9 @@
-//! How entries are sealed: pure, chance is an argument.
+//! Seals entries. Pure: the nonce is an argument.
 //!
 //! An envelope is a version byte, a nonce of 24 bytes, and XChaCha20-Poly1305's ciphertext with its tag.
-//! Version and entry name are associated data, so an envelope opens only where it was put. Key and name come
-//! from the client secret by HKDF-SHA-256 (RFC 5869), with everything that tells one token from another as
-//! context: another secret, scope or tenant is another name *and* another key.
+//! Version and entry name are associated data, so an envelope opens only under its own name. Key and name are
+//! derived from the client secret by HKDF-SHA-256 (RFC 5869), with endpoint, client id, scopes and parameters
+//! as context: a different secret, scope or tenant has a different name *and* a different key.
 
 use chacha20poly1305::aead::{Aead as _, Payload};
 use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
@@ -25,11 +25,10 @@ pub(crate) struct Sealer {
 }
 
 /// Returns the name of the endpoint's rate-limit window. All clients share it, because OfficeRnD may count by
-/// IP address. The name is no secret, so a key in the query of the URL is left out.
+/// IP address. The name is public, so it does not depend on the query of the URL, which may hold a key.
 pub(crate) fn window(material: &KeyMaterial) -> Name {
-    let end = material.endpoint().find(['?', '#']);
-    let endpoint = end.and_then(|end| material.endpoint().get(..end));
-    let endpoint = endpoint.unwrap_or(material.endpoint());
+    let endpoint = material.endpoint().split(['?', '#']).next();
+    let endpoint = endpoint.unwrap_or_default();
     Name::digest_of(&[b"rate limit ", endpoint.as_bytes()].concat())
 }
 
@@ -39,7 +38,7 @@ impl Sealer {
         Self::new(secret, material.context().as_ref())
     }
 
-    /// `context` tells this token from all others of the same secret; no two may encode alike.
+    /// Derives key and name. `context` must be different for each token of the secret.
     pub(crate) fn new(secret: &[u8], context: &[u8]) -> Self {
         let prk = Hkdf::<Sha256>::new(Some(SALT), secret);
         let key = expand::<32>(&prk, b"seal", context);
@@ -54,7 +53,7 @@ impl Sealer {
         self.name.clone()
     }
 
-    /// `None` if it would be larger than any entry may be.
+    /// Seals bytes. Returns `None` if the envelope would be larger than [`MAX_ENTRY_SIZE`].
     pub(crate) fn seal(&self, nonce: [u8; NONCE], plain: &[u8]) -> Option<Vec<u8>> {
         let aad = self.associated();
         let payload = Payload {
@@ -66,7 +65,7 @@ impl Sealer {
         (envelope.len() <= MAX_ENTRY_SIZE).then_some(envelope)
     }
 
-    /// `None` for bytes that were not sealed under this name.
+    /// Opens an envelope. Returns `None` if it was not sealed under this name.
     pub(crate) fn open(&self, envelope: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         if envelope.len() > MAX_ENTRY_SIZE {
             return None;
@@ -104,35 +103,21 @@ mod tests {
 
     const N: [u8; NONCE] = [7; NONCE];
 
-    fn sealer(secret: &str, context: &str) -> Sealer {
-        Sealer::new(secret.as_bytes(), context.as_bytes())
-    }
-
     #[test]
-    fn what_was_sealed_opens_here_and_nowhere_else() {
-        let here = sealer("secret", "tenant a");
-        let sealed = here.seal(N, b"plain").unwrap();
-        assert_eq!(**here.open(&sealed).unwrap(), *b"plain");
-        for other in [sealer("rotated", "tenant a"), sealer("secret", "tenant b")] {
-            assert!(other.open(&sealed).is_none());
-            assert_ne!(other.name(), here.name());
-        }
-    }
-
-    #[test]
-    fn the_window_is_the_endpoints() {
+    fn the_window_depends_on_the_endpoint_only() {
         let material = KeyMaterial::new("e", "c", "s");
         assert_eq!(window(&material), window(&KeyMaterial::new("e", "d", "t")));
         assert_ne!(window(&material), window(&KeyMaterial::new("f", "c", "s")));
-        // A digest of a short key could be guessed.
+        // A short key could be guessed from a digest.
         let with_key = KeyMaterial::new("e?key=hunter2", "c", "s");
         assert_eq!(window(&material), window(&with_key));
     }
 
     #[test]
-    fn no_bit_can_be_changed_and_no_byte_left_out() {
-        let sealer = sealer("secret", "");
+    fn an_envelope_with_a_changed_bit_or_a_missing_byte_does_not_open() {
+        let sealer = Sealer::new(b"secret", b"");
         let sealed = sealer.seal(N, b"plain").unwrap();
+        assert_eq!(**sealer.open(&sealed).unwrap(), *b"plain");
         for at in 0..sealed.len() {
             for bit in 0..8 {
                 let mut changed = sealed.clone();
@@ -146,9 +131,9 @@ mod tests {
     }
 
     #[test]
-    fn the_format_stays() {
-        // Entries of one version of this crate are read by the next: change this only with the version byte.
-        let sealer = sealer("secret", "context");
+    fn the_format_is_stable() {
+        // The next version of this crate reads entries of this one: change the format only with its version byte.
+        let sealer = Sealer::new(b"secret", b"context");
         assert_eq!(sealer.name().as_str(), "98a97ced2acac275d37eebcfba36fe1f");
         let sealed = sealer.seal(N, b"plain").unwrap();
         assert_eq!(
@@ -158,8 +143,8 @@ mod tests {
     }
 
     #[test]
-    fn larger_than_any_entry_is_refused_both_ways() {
-        let sealer = sealer("secret", "");
+    fn envelopes_above_the_maximum_size_are_neither_made_nor_opened() {
+        let sealer = Sealer::new(b"secret", b"");
         let huge = vec![0; MAX_ENTRY_SIZE];
         assert!(sealer.seal(N, &huge).is_none());
         assert!(sealer.open(&[huge, vec![1]].concat()).is_none());

@@ -1,5 +1,4 @@
-//! [`TokenStore`]: where processes share one token, one lease and one window of
-//! token requests. A store knows neither tokens nor HTTP.
+//! [`TokenStore`] and its arguments. A store has no knowledge of tokens or HTTP.
 
 use std::fmt;
 use std::future::Future;
@@ -12,12 +11,12 @@ use sha2::{Digest as _, Sha256};
 /// The largest sealed entry: 64 KiB. A store treats a larger one as absent.
 pub const MAX_ENTRY_SIZE: usize = 64 * 1024;
 
-/// What processes share: one sealed entry and one lease for each token, and one window of token requests for
-/// each endpoint.
+/// A store that processes share: one sealed entry and one lease for each token, and one window of token
+/// requests for each endpoint.
 ///
-/// Each operation is one atomic step on one clock, the same for all processes. Everything in the store
-/// expires by itself. An operation may be repeated with the same holder, because an answer can be lost. The
-/// caller drops an operation that takes longer than 3 s.
+/// Each operation is one atomic step, on one clock for all processes. Everything in the store expires. An
+/// operation may be repeated with the same holder, because a reply can be lost. The caller drops an operation
+/// that takes longer than 3 s.
 ///
 /// `testing::check_store` checks an implementation.
 ///
@@ -26,9 +25,9 @@ pub const MAX_ENTRY_SIZE: usize = 64 * 1024;
 /// use officernd_auth_store::{Claim, Claimed, Finish, TokenStore};
 ///
 /// /// Shares nothing: each process fetches its own token.
-/// struct Apart;
+/// struct Unshared;
 ///
-/// impl TokenStore for Apart {
+/// impl TokenStore for Unshared {
 ///     async fn claim(&self, claim: &Claim) -> Result<Claimed, Error> {
 ///         Ok(match claim.may_fetch {
 ///             true => Claimed::Granted,
@@ -39,37 +38,37 @@ pub const MAX_ENTRY_SIZE: usize = 64 * 1024;
 ///         Ok(true)
 ///     }
 /// }
-/// # drop(Apart);
+/// # drop(Unshared);
 /// ```
 ///
 /// # Errors
 ///
-/// Any error takes the store out of use for 10 s; make it of kind [`ErrorKind::Store`]. Content that cannot
-/// be read is not an error: treat it as absent.
+/// Any error puts the store out of use for 10 s; use [`ErrorKind::Store`]. Content that cannot be read is not an
+/// error: treat it as absent.
 ///
 /// # Cancel safety
 ///
-/// A dropped operation may still take effect. A lease or place that it took expires by itself.
+/// A dropped operation may still take effect. A lease or slot that it took expires.
 pub trait TokenStore: Send + Sync + 'static {
-    /// Returns the entry of the key unless its id is [`Claim::seen`]. Otherwise grants the lease of the key
-    /// and a place in the window, if the caller may fetch, no other holder has the lease, and the window has
-    /// a free place. Otherwise says how long to wait.
+    /// Returns the entry of the key, unless its id is [`Claim::seen`]. Otherwise grants the lease of the key and
+    /// a slot in the window, if the caller may fetch, no other holder has the lease, and a slot is free.
+    /// Otherwise returns how long to wait.
     ///
-    /// A holder that has the lease already gets it anew and keeps its place. A lease of another holder that
-    /// has more than [`Limits::lease`] left counts as absent. With a limit, a place that ends later than any
-    /// request can is shortened.
+    /// If the holder already has the lease, renews it; the holder keeps its one slot. Ignores a lease of another
+    /// holder that has more than [`Limits::lease`] left. With a limit, shortens slots that end later than any
+    /// request can: after `lease` + `per`.
     fn claim(&self, claim: &Claim) -> impl Future<Output = Result<Claimed, Error>> + Send;
 
-    /// Saves the entry in place of the one before and gives up the lease, if the holder still has it. In any
-    /// case the holder's place becomes free after [`Finish::frees_after`].
+    /// Replaces the entry and releases the lease, if the holder still has it. Even without the lease, the
+    /// holder's slot becomes free after [`Finish::frees_after`].
     ///
-    /// Returns whether the holder had the lease, or has saved this entry before.
+    /// Returns `true` if the holder had the lease, or has saved this entry before.
     fn finish(&self, finish: &Finish) -> impl Future<Output = Result<bool, Error>> + Send;
 }
 
 type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
-/// [`TokenStore`] as an object. A fetch calls it a few times an hour, so a box for each call costs nothing.
+/// The object-safe form of [`TokenStore`].
 pub(crate) trait DynStore: Send + Sync {
     fn claim<'a>(&'a self, claim: &'a Claim) -> StoreFuture<'a, Claimed>;
     fn finish<'a>(&'a self, finish: &'a Finish) -> StoreFuture<'a, bool>;
@@ -85,7 +84,7 @@ impl<S: TokenStore> DynStore for S {
     }
 }
 
-/// A name in a store, of a token, a window, or a holder: 32 hexadecimal digits.
+/// The name of a token, a window, or a holder in a store: 32 hexadecimal digits.
 ///
 /// ```
 /// use officernd_auth_store::Name;
@@ -105,24 +104,24 @@ impl<S: TokenStore> DynStore for S {
 pub struct Name(String);
 
 impl Name {
-    /// Returns the name for these bytes: the start of their SHA-256. Not for secrets, because short bytes can
-    /// be guessed from it.
+    /// Returns the name for these bytes: the first 128 bits of their SHA-256. Do not use it for secrets, which
+    /// could be guessed from it.
     #[must_use]
     pub fn digest_of(bytes: &[u8]) -> Self {
         let digest = Sha256::digest(bytes);
         Self::from_bytes(digest.first_chunk().copied().unwrap_or_default())
     }
 
-    /// Returns a new name: 128 random bits.
+    /// Returns a new name of 128 random bits.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Store`] if the system has no random numbers.
+    /// [`ErrorKind::Store`] if the system's random number generator fails.
     pub fn random() -> Result<Self, Error> {
         random().map(Self::from_bytes)
     }
 
-    /// Reads a name as [`as_str`](Self::as_str) shows it; `None` for other text.
+    /// Parses 32 lowercase hexadecimal digits; returns `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let digits = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
@@ -146,11 +145,11 @@ impl fmt::Display for Name {
     }
 }
 
-/// Draws bytes from the system's generator.
+/// Returns bytes of the system's random number generator.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| {
-        let message = "the system has no random numbers to give";
+        let message = "the system's random number generator failed";
         Error::new(ErrorKind::Store, message).with_source(error)
     })?;
     Ok(bytes)
@@ -166,7 +165,7 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), officernd_auth::Error> {
 /// let (key, window) = (Name::digest_of(b"token"), Name::digest_of(b"endpoint"));
-/// // OfficeRnD's five a minute; a request is answered within 15 s.
+/// // Five requests a minute; a request ends within 15 s.
 /// let minute = Duration::from_secs(60);
 /// let limits = Limits::new(Duration::from_secs(15), Some(5), minute);
 /// let claim = Claim::new(key.clone(), window.clone(), Name::random()?, limits);
@@ -188,9 +187,9 @@ pub struct Claim {
     pub window: Name,
     /// The name of the caller.
     pub holder: Name,
-    /// How long a lease lasts, and how many requests the window takes.
+    /// The length of a lease, and the rate limit.
     pub limits: Limits,
-    /// The id of the entry that the caller knows and cannot use.
+    /// The id of the entry that the caller has seen and cannot use.
     pub seen: Option<Name>,
     /// Whether the caller may send a token request now.
     pub may_fetch: bool,
@@ -215,16 +214,16 @@ impl Claim {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// How long a lease lasts: one request. Use the same in all processes.
+    /// The length of a lease, which covers one token request. Use the same length in all processes.
     pub lease: Duration,
-    /// The most requests in the window; `None` for no limit.
+    /// The maximum number of requests in the window; `None` for no limit.
     pub requests: Option<u32>,
-    /// The length of the window, counted from the answer to a request.
+    /// The length of the window, counted from the response to a request.
     pub per: Duration,
 }
 
 impl Limits {
-    /// Sets a lease of `lease`, and at most `requests` token requests in any `per`.
+    /// Makes limits: leases of `lease`, and at most `requests` token requests in any `per`.
     #[must_use]
     pub const fn new(lease: Duration, requests: Option<u32>, per: Duration) -> Self {
         Self {
@@ -235,18 +234,18 @@ impl Limits {
     }
 }
 
-/// The answer to [`TokenStore::claim`].
+/// The result of [`TokenStore::claim`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Claimed {
     /// An entry that the caller has not seen.
     Entry(StoredEntry),
-    /// The caller has the lease and a place in the window: fetch, then finish.
+    /// The caller has the lease and a slot in the window. It sends a token request, then calls `finish`.
     Granted,
     /// Another holder has the lease, for at most this long.
     Leased(Duration),
-    /// No holder has the lease. A place is free after this time at the latest. Zero: a place is free, but
-    /// [`Claim::may_fetch`] was `false`.
+    /// No other holder has the lease, and a slot becomes free within this time. Zero if a slot is free, but
+    /// [`Claim::may_fetch`] is `false`.
     RateLimited(Duration),
 }
 
@@ -256,14 +255,14 @@ pub enum Claimed {
 pub struct StoredEntry {
     /// The holder that saved it.
     pub id: Name,
-    /// The bytes as they were saved.
+    /// The saved bytes.
     pub sealed: Vec<u8>,
-    /// What is left of its life, by the store's clock.
+    /// The remaining lifetime, by the store's clock.
     pub expires_in: Duration,
 }
 
 impl StoredEntry {
-    /// Makes an entry that lives for `expires_in`.
+    /// Makes an entry that expires after `expires_in`.
     #[must_use]
     pub fn new(id: Name, sealed: Vec<u8>, expires_in: Duration) -> Self {
         Self {
@@ -284,14 +283,14 @@ pub struct Finish {
     pub window: Name,
     /// The name of the caller.
     pub holder: Name,
-    /// What to save; `None`, or an entry without bytes, only gives up the lease.
+    /// The entry to save. With `None`, or an entry without bytes, `finish` only releases the lease.
     pub entry: Option<StoredEntry>,
-    /// How long the holder keeps its place in the window; zero if nothing was sent.
+    /// How long the holder keeps its slot: [`Limits::per`] after a request, zero if nothing was sent.
     pub frees_after: Duration,
 }
 
 impl Finish {
-    /// Gives up the lease and frees the place after `frees_after`.
+    /// Makes the end of a claim that saves nothing.
     #[must_use]
     pub fn new(key: Name, window: Name, holder: Name, frees_after: Duration) -> Self {
         Self {
@@ -303,7 +302,7 @@ impl Finish {
         }
     }
 
-    /// Saves these bytes for `life`.
+    /// Sets the entry to save, and its lifetime.
     #[must_use]
     pub fn entry(mut self, sealed: Vec<u8>, life: Duration) -> Self {
         self.entry = Some(StoredEntry::new(self.holder.clone(), sealed, life));
@@ -311,7 +310,7 @@ impl Finish {
     }
 }
 
-/// Whole milliseconds, at least one: the unit of stores.
+/// Returns whole milliseconds, at least one.
 #[cfg(any(feature = "testing", feature = "file", feature = "redis"))]
 pub(crate) fn millis(duration: Duration) -> u64 {
     whole_millis(duration).max(1)

@@ -1,4 +1,4 @@
-//! OfficeRnD in memory, for tests with the clock paused: that does not wait for sockets.
+//! OfficeRnD in memory, for tests with a paused clock, which does not wait for sockets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -12,13 +12,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tower::{Service, ServiceExt as _};
 
-/// An API request, as the layer gets it.
+/// The URL of an API request.
 pub const LOCATIONS: &str = "https://app.officernd.com/api/v2/organizations/acme/locations";
 
 type HttpRequest = Request<Full<Bytes>>;
 type HttpResponse = Response<Full<Bytes>>;
 
-/// OfficeRnD's apps and tokens, and the secret store of a company. Clones share them.
+/// OfficeRnD's apps and tokens, and a company's secret store. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct OfficeRnd(Arc<Mutex<World>>);
 
@@ -26,10 +26,10 @@ pub struct OfficeRnd(Arc<Mutex<World>>);
 struct World {
     /// Secrets by client id.
     apps: BTreeMap<String, String>,
-    /// The apps' tokens.
+    /// Client ids and their tokens.
     tokens: BTreeSet<(String, String)>,
     token_requests: usize,
-    /// What the company's secret store holds.
+    /// The client id and secret in the company's secret store.
     stored: (String, String),
 }
 
@@ -50,12 +50,12 @@ impl OfficeRnd {
         world.tokens.retain(|(app, _)| app != id);
     }
 
-    /// Puts the pair of an app into the company's secret store.
+    /// Puts the client id and secret of an app into the company's secret store.
     pub fn store_pair(&self, id: &str) {
         self.world().stored = (id.into(), format!("{id}-secret"));
     }
 
-    /// Returns the pair in the company's secret store.
+    /// Returns the client id and secret in the company's secret store.
     pub fn stored_pair(&self) -> (String, String) {
         self.world().stored.clone()
     }
@@ -83,13 +83,13 @@ impl OfficeRnd {
         Ok(answer(StatusCode::OK, &body))
     }
 
-    /// Answers an API request after 20 ms: 200, or 401 if its token is not known.
+    /// Answers an API request after 20 ms: 200, or 401 for an unknown token.
     pub async fn api(self, request: HttpRequest) -> Result<HttpResponse, Infallible> {
         sleep(Duration::from_millis(20)).await;
         let header = request.headers()["authorization"].to_str().unwrap();
         let token = header.strip_prefix("Bearer ").unwrap();
-        let is_known = self.world().tokens.iter().any(|(_, other)| other == token);
-        let status = match is_known {
+        let is_valid = self.world().tokens.iter().any(|(_, other)| other == token);
+        let status = match is_valid {
             true => StatusCode::OK,
             false => StatusCode::UNAUTHORIZED,
         };
@@ -105,7 +105,7 @@ fn answer(status: StatusCode, body: &str) -> HttpResponse {
 /// Sends 200 API requests a second for `duration`. Returns when each one that failed was sent.
 #[expect(
     clippy::disallowed_methods,
-    reason = "tests look at the clock themselves"
+    reason = "a test reads tokio's clock directly"
 )]
 pub async fn failures<S>(client: S, duration: Duration) -> Vec<Duration>
 where

@@ -1,4 +1,4 @@
-//! A real `redis-server` on a free port, in a directory of its own.
+//! A real `redis-server` on a free port, with its own directory.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -37,7 +37,7 @@ impl Server {
         Self::launch(program, scratch(), args, false)
     }
 
-    /// With a certificate of its own making, for `localhost`, and only TLS.
+    /// Starts a server that accepts only TLS. Returns it with its self-signed certificate, for `localhost`.
     pub fn with_tls(args: &[&str]) -> (Self, String) {
         let dir = scratch();
         let mut args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
@@ -50,7 +50,7 @@ impl Server {
         (Self::launch("redis-server", dir, args, true), pem)
     }
 
-    /// The certificate in this directory, for servers and for clients.
+    /// Returns the arguments for the certificate in this directory.
     fn tls_args(dir: &Path) -> Vec<String> {
         let file = |name: &str| dir.join(name).display().to_string();
         let (cert, key) = (file("cert.pem"), file("key.pem"));
@@ -63,8 +63,7 @@ impl Server {
             .collect()
     }
 
-    /// A sentinel that watches this server as `mymaster`, over TLS if the
-    /// server has it, and with the same certificate.
+    /// Starts a sentinel that monitors this server as `mymaster`, with the TLS settings of the server.
     pub fn sentinel(&self, settings: &str) -> Self {
         let dir = scratch();
         let config = dir.join("sentinel.conf");
@@ -83,12 +82,12 @@ impl Server {
         Self::launch("redis-server", dir, args, self.tls)
     }
 
-    /// A node of a cluster that knows no other.
+    /// Starts a node of a cluster that has no other nodes.
     pub fn node(args: &[&str]) -> Self {
         Self::with(&[&["--cluster-enabled", "yes"], args].concat())
     }
 
-    /// On a free port; on another if that was taken meanwhile.
+    /// Starts the program on a free port, and on another one if that was taken meanwhile.
     fn launch(program: &str, dir: PathBuf, args: Vec<String>, tls: bool) -> Self {
         for _ in 0..5 {
             let port = free_port();
@@ -120,7 +119,7 @@ impl Server {
     }
 
     /// Continues after [`stop`](Self::stop).
-    pub fn go_on(&self) {
+    pub fn resume(&self) {
         self.signal("-CONT");
     }
 
@@ -130,14 +129,14 @@ impl Server {
         let _ = self.process.wait();
     }
 
-    /// Comes back without its data.
+    /// Restarts without its data.
     pub fn restart(&mut self) {
         self.kill();
         self.process = spawn(&self.program, self.port, &self.dir, &self.args, self.tls);
         assert!(listens(self.port, &mut self.process), "its port is taken");
     }
 
-    /// One command over a connection of its own; what it answered, raw.
+    /// Sends one command over a new connection. Returns the raw reply.
     pub fn ask(&self, words: &[&[u8]]) -> Vec<u8> {
         let mut command = format!("*{}\r\n", words.len()).into_bytes();
         for word in words {
@@ -150,7 +149,7 @@ impl Server {
         let timeout = Some(Duration::from_secs(5));
         stream.set_read_timeout(timeout).unwrap();
         stream.write_all(&[&command, &quit[..]].concat()).unwrap();
-        // A sentinel knows no QUIT, but closes when there is nothing to come.
+        // A sentinel has no QUIT, but closes the connection when the client has.
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
@@ -163,15 +162,14 @@ impl Server {
         String::from_utf8_lossy(&self.ask(&words)).into_owned()
     }
 
-    /// The names of all keys.
+    /// Returns the names of all keys.
     pub fn keys(&self) -> Vec<String> {
         let answer = self.ask_text(&["KEYS", "*"]);
         let lines = answer.split("\r\n").map(str::to_owned);
         lines.filter(|line| line.contains('{')).collect()
     }
 
-    /// How many commands clients have sent, without what scripts call and what
-    /// this test asks.
+    /// Returns how many commands the stores have sent, without those of scripts and of the test.
     pub fn commands(&self) -> u64 {
         const NOT_COUNTED: &str = "time get set del pttl pexpire zadd zrem zscore zcount zrangebyscore \
             zremrangebyscore quit info keys save config|set client|kill config|resetstat";
@@ -193,15 +191,15 @@ impl Server {
 fn listens(port: u16, process: &mut Child) -> bool {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut listens = false;
-    eventually("it listens, or is gone", || {
-        let gone = process.try_wait().unwrap().is_some();
-        listens = !gone && TcpStream::connect(address).is_ok();
-        listens || gone
+    eventually("it listens, or has exited", || {
+        let exited = process.try_wait().unwrap().is_some();
+        listens = !exited && TcpStream::connect(address).is_ok();
+        listens || exited
     });
     listens
 }
 
-/// Looks every 50 ms, for as long as a slow machine may take.
+/// Waits until `done` returns `true`. Panics after 30 s.
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     for _ in 0..600 {
         if done() {
@@ -233,7 +231,7 @@ fn spawn(program: &str, port: u16, dir: &Path, args: &[String], tls: bool) -> Ch
     } else {
         ["--port", &port, "--tls-port", "0"]
     };
-    // A file of settings, if there is one, comes first.
+    // redis-server takes a configuration file only as its first argument.
     let spawned = Command::new(program)
         .args(args.first().filter(|arg| !arg.starts_with('-')))
         .args(ports)
@@ -257,7 +255,7 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// An empty directory, here alone.
+/// Makes an empty directory.
 pub fn scratch() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
 

@@ -1,4 +1,4 @@
-//! The connection of a store: where the servers are, and how to get there.
+//! The connection of a store to Redis.
 
 use std::fmt;
 use std::io;
@@ -23,24 +23,23 @@ use super::script::Script;
 use crate::clock::{later, timeout_at};
 use crate::error::ConfigError;
 
-/// Connecting must end this long after an operation has begun. Long enough for a SYN that was dropped: it is
-/// sent again after 1 s.
+/// The time limit for connecting, from the start of an operation. TCP resends a lost SYN after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(2500);
-/// The time limits of an operation, and of its repetition over a new connection.
+/// The time limits of an operation, and of its second attempt over a new connection.
 const OPERATION_TIMEOUTS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
-/// The time limit for one node of a cluster: redis-rs tries them in turn.
+/// The time limit for one node of a cluster. redis-rs tries the nodes in turn.
 const NODE_TIMEOUT: Duration = Duration::from_millis(800);
-/// A connection that was idle for this long is replaced: a firewall may have dropped it without telling
-/// either end, and a new one takes milliseconds.
+/// A connection that was idle for longer is replaced: a firewall may have dropped it silently, and connecting
+/// takes milliseconds.
 const MAX_IDLE: Duration = Duration::from_secs(10);
 
-/// Where the servers are.
+/// The addresses of the servers.
 #[derive(Clone)]
 pub(super) enum Server {
     One(ConnectionInfo),
     Sentinel {
         sentinels: Vec<ConnectionInfo>,
-        /// User, password, database and TLS of the servers. The host is the name of their group.
+        /// User, password, database and TLS settings of the servers. The host is the name of their group.
         servers: ConnectionInfo,
     },
     Cluster(Vec<ConnectionInfo>),
@@ -60,12 +59,11 @@ pub(super) fn erased(
     })
 }
 
-/// The one connection of a store: made when it is needed, and again after an operation that it did not
-/// answer.
+/// The one connection of a store. Connects when needed, and again after an operation without a reply.
 pub(super) struct Link {
     pub(super) server: Server,
     roots: Option<Vec<u8>>,
-    /// Locked while connecting: all operations want the same connection.
+    /// Locked while connecting, so that concurrent operations make one connection.
     live: Mutex<Live>,
 }
 
@@ -73,7 +71,7 @@ pub(super) struct Link {
 struct Live {
     connection: Option<Connection>,
     used_at: Option<Instant>,
-    /// Counts connections, so that an operation that was late forgets its own connection only.
+    /// The number of the connection, so that a late operation drops only its own connection.
     number: u64,
 }
 
@@ -87,8 +85,8 @@ impl Link {
         }
     }
 
-    /// Runs a script within 500 ms, and once more within 1 s over a new connection, if there was no answer or
-    /// the server is no longer a master.
+    /// Runs a script within 500 ms. Without a reply, or if the server is no longer a master, runs it once more
+    /// over a new connection, within 1 s.
     pub(super) async fn run(
         &self,
         script: &Script,
@@ -103,8 +101,8 @@ impl Link {
             let until = later(TokioClock.now(), limit);
             let running = script.run(&connection, keys, args);
             match timeout_at(&TokioClock, until, running).await {
-                Some(Err(error)) if !is_answer(&error) => failure = error,
-                Some(answer) => return answer,
+                Some(Err(error)) if !is_reply(&error) => failure = error,
+                Some(reply) => return reply,
                 None => failure = timed_out(),
             }
             self.forget(number).await;
@@ -123,7 +121,7 @@ impl Link {
         }
         live.connection = None;
         live.number += 1;
-        // Boxed: redis-rs's future is kilobytes that every operation would carry.
+        // Boxed, because redis-rs's future takes kilobytes, which every operation would carry.
         let connection = Box::pin(self.server.connect(self.roots.as_deref())).await?;
         live.connection = Some(connection.clone());
         Ok((connection, live.number))
@@ -138,51 +136,23 @@ impl Link {
 }
 
 impl Server {
-    pub(super) fn one(url: &str) -> Result<Self, ConfigError> {
-        parse(url).map(Self::One)
-    }
-
-    pub(super) fn sentinel<'a>(
-        sentinels: impl IntoIterator<Item = &'a str>,
-        servers: &str,
-    ) -> Result<Self, ConfigError> {
-        Ok(Self::Sentinel {
-            sentinels: parse_all(sentinels)?,
-            servers: parse(servers)?,
-        })
-    }
-
-    pub(super) fn cluster<'a>(
-        nodes: impl IntoIterator<Item = &'a str>,
-    ) -> Result<Self, ConfigError> {
-        let nodes = parse_all(nodes)?;
-        ClusterClient::new(nodes.clone()).map_err(|error| unusable(&error))?;
-        Ok(Self::Cluster(nodes))
-    }
-
-    /// Checks roots (PEM) for use with these servers.
+    /// Checks whether these roots (PEM) can be used with these servers.
     pub(super) fn check_roots(&self, pem: &[u8]) -> Result<(), ConfigError> {
-        if matches!(self, Self::Own(_)) {
-            return Err(ConfigError::new(
-                "has root certificates, but its own connection",
-            ));
-        }
-        if !self.infos().any(is_tls) {
-            return Err(ConfigError::new(
-                "has root certificates, but a URL without TLS; write rediss://",
-            ));
-        }
-        let is_empty = CertificateDer::pem_slice_iter(pem).next().is_none();
+        let has_certificate = CertificateDer::pem_slice_iter(pem).next().is_some();
         let client = Client::build_with_tls("rediss://host", certificates(pem));
-        match is_empty || client.is_err() {
-            true => Err(ConfigError::new(
-                "has root certificates that are no PEM certificates",
-            )),
-            false => Ok(()),
-        }
+        let problem = if matches!(self, Self::Own(_)) {
+            "has root certificates, but uses your own connection"
+        } else if !self.infos().any(is_tls) {
+            "has root certificates, but a URL without TLS; write rediss://"
+        } else if !has_certificate || client.is_err() {
+            "has root certificates that are not valid PEM certificates"
+        } else {
+            return Ok(());
+        };
+        Err(ConfigError::new(problem))
     }
 
-    /// Whether a URL has a password.
+    /// Returns `true` if a URL has a password, or if the connection is the user's own.
     pub(super) fn has_password(&self) -> bool {
         let mut infos = self.infos();
         matches!(self, Self::Own(_)) || infos.any(|it| it.redis_settings().password().is_some())
@@ -190,7 +160,7 @@ impl Server {
 
     async fn connect(&self, roots: Option<&[u8]>) -> RedisResult<Connection> {
         if self.infos().any(is_tls) && CryptoProvider::get_default().is_none() {
-            // Fails if another thread has just installed one, which serves as well.
+            // Fails if another thread has just installed one, which is fine too.
             let _ = aws_lc_rs::default_provider().install_default();
         }
         match self {
@@ -201,7 +171,7 @@ impl Server {
         }
     }
 
-    /// The URLs, parsed.
+    /// Returns the parsed URLs.
     fn infos(&self) -> impl Iterator<Item = &ConnectionInfo> {
         let (list, one) = match self {
             Self::One(info) => (&[][..], Some(info)),
@@ -229,19 +199,19 @@ async fn open(info: ConnectionInfo, roots: Option<&[u8]>) -> RedisResult<Connect
     Ok(erased(connection))
 }
 
-/// Asks all sentinels at once and connects to the master of the first one whose answer is of use. redis-rs
-/// asks one after the other, so that each one that hangs would cost 1 s. An old answer may name a replica:
-/// then `READONLY` makes the caller connect again.
+/// Queries all sentinels at once, and returns the first connection to a master. redis-rs queries one after the
+/// other, so each sentinel that hangs would cost 1 s. An outdated reply may name a replica; then `READONLY`
+/// makes the caller connect again.
 async fn open_master(
     sentinels: &[ConnectionInfo],
     servers: &ConnectionInfo,
     roots: Option<&[u8]>,
 ) -> RedisResult<Connection> {
-    let mut asking = JoinSet::new();
+    let mut queries = JoinSet::new();
     for sentinel in sentinels {
         let (sentinel, servers) = (sentinel.clone(), servers.clone());
         let roots = roots.map(<[u8]>::to_vec);
-        asking.spawn(async move {
+        queries.spawn(async move {
             let roots = roots.as_deref();
             let connection = open(sentinel, roots).await?;
             let mut lookup = cmd("SENTINEL");
@@ -250,7 +220,7 @@ async fn open_master(
                 .arg(host_of(&servers).0);
             let master = connection(lookup).await?;
             let master = <Option<(String, u16)>>::from_redis_value(master)?;
-            let unknown = "the sentinel knows no group of this name";
+            let unknown = "the sentinel has no group of this name";
             let (host, port) = master.ok_or((ErrorKind::InvalidClientConfig, unknown))?;
             let address = match is_tls(&servers) {
                 true => ConnectionAddr::TcpTls {
@@ -265,8 +235,8 @@ async fn open_master(
         });
     }
     let mut failure = timed_out();
-    while let Some(asked) = asking.join_next().await {
-        match asked {
+    while let Some(connected) = queries.join_next().await {
+        match connected {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(error)) => failure = error,
             Err(_) => {}
@@ -289,8 +259,8 @@ async fn open_cluster(nodes: &[ConnectionInfo], roots: Option<&[u8]>) -> RedisRe
     Ok(erased(builder.build()?.get_async_connection().await?))
 }
 
-/// Whether the server answered, even with an error. `READONLY` does not count: the master is elsewhere.
-fn is_answer(error: &RedisError) -> bool {
+/// Returns `true` if the error is a reply of the server. `READONLY` does not count: the master is elsewhere.
+fn is_reply(error: &RedisError) -> bool {
     let read_only = ErrorKind::Server(ServerErrorKind::ReadOnly);
     error.kind() != read_only && error.code().is_some()
 }
@@ -306,19 +276,19 @@ fn certificates(pem: &[u8]) -> TlsCertificates {
     }
 }
 
-fn parse(url: &str) -> Result<ConnectionInfo, ConfigError> {
+pub(super) fn parse(url: &str) -> Result<ConnectionInfo, ConfigError> {
     let info = url
         .into_connection_info()
         .map_err(|error| unusable(&error))?;
     match info.addr() {
         ConnectionAddr::TcpTls { insecure: true, .. } => Err(ConfigError::new(
-            "has a URL with #insecure; trust its roots with root_certificates() instead",
+            "has a URL with #insecure; use root_certificates() instead",
         )),
         _ => Ok(info),
     }
 }
 
-fn parse_all<'a>(
+pub(super) fn parse_all<'a>(
     urls: impl IntoIterator<Item = &'a str>,
 ) -> Result<Vec<ConnectionInfo>, ConfigError> {
     let infos: Vec<ConnectionInfo> = urls.into_iter().map(parse).collect::<Result<_, _>>()?;
@@ -328,8 +298,8 @@ fn parse_all<'a>(
     }
 }
 
-/// Shows only the category of an error about a URL: the rest may quote the URL.
-fn unusable(error: &RedisError) -> ConfigError {
+/// Keeps only the category of an error about a URL: the rest may quote the URL.
+pub(super) fn unusable(error: &RedisError) -> ConfigError {
     let category = error.category();
     ConfigError::new(format!(
         "has a URL that cannot be used ({category}); write \
@@ -350,7 +320,7 @@ fn host_of(info: &ConnectionInfo) -> (&str, u16) {
     }
 }
 
-/// Shows hosts and ports only: no user, no password.
+/// Shows only hosts and ports, not users and passwords.
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut list = f.debug_list();

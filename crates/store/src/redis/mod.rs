@@ -1,4 +1,4 @@
-//! The store for a fleet: Redis or Valkey.
+//! The store in Redis or Valkey.
 
 mod link;
 mod script;
@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::aio::ConnectionLike;
+use ::redis::cluster::ClusterClient;
 use ::redis::{
     ErrorKind as Kind, FromRedisValue as _, RedisError, ServerErrorKind, ToRedisArgs, Value,
 };
 use officernd_auth::{Error, ErrorKind};
 
-use self::link::{Link, Server, erased};
+use self::link::{Link, Server, erased, parse, parse_all, unusable};
 use self::script::{CLAIM, FINISH, Script};
 use crate::error::ConfigError;
 use crate::store::{
@@ -25,9 +26,9 @@ const PREFIX: &str = "officernd:";
 
 /// A [`TokenStore`] in Redis (6 or newer) or Valkey.
 ///
-/// Each operation is one Lua script on the server's clock: it happens whole or not at all, and no pod's clock
-/// matters. Connects when it is first used, and reconnects by itself. Clones share the connection. Use TLS
-/// (`rediss://`) unless the network is your own: entries are sealed, but the password is sent as it is.
+/// Each operation is one atomic Lua script on the server's clock, so the clocks of the processes do not matter.
+/// Connects at the first operation, and reconnects as needed. Clones share the connection. Use TLS (`rediss://`)
+/// unless you trust the network: entries are sealed, but the password is sent in plain text.
 ///
 /// ```
 /// use officernd_auth_store::RedisStore;
@@ -35,35 +36,41 @@ const PREFIX: &str = "officernd:";
 /// # fn main() -> Result<(), officernd_auth_store::ConfigError> {
 /// let store = RedisStore::new("redis://app:hunter2@redis.internal:6379/0")?;
 /// assert!(!format!("{store:?}").contains("hunter2"));
+///
+/// let sentinels = ["redis://sentinel-1:26379", "redis://sentinel-2:26379"];
+/// let store = RedisStore::sentinel(sentinels, "redis://app:hunter2@mymaster/0")?;
+///
+/// let store = RedisStore::cluster(["redis://node-1:6379", "redis://node-2:6379"])?;
+/// # drop(store);
 /// # Ok(())
 /// # }
 /// ```
 ///
 /// # Time limits
 ///
-/// An operation has 500 ms. Without an answer, or if the server is no longer a master, the store connects
-/// again and repeats the operation, which then has 1 s. With connecting, an operation takes 3 s at most; then
-/// it fails.
+/// An operation has 500 ms. Without a reply, or if the server is no longer a master, the store connects again
+/// and repeats the operation once, with 1 s. Connecting may take until 2.5 s after the start. An operation that
+/// takes longer than 3 s in all fails.
 ///
 /// # Keys and rights
 ///
-/// Keys are `officernd:{<endpoint>}:<token>:entry`, `:lease`, and `officernd:{<endpoint>}:window`: the braces
-/// keep those of one token endpoint on one node. Each key expires. A key of another type under these names
-/// takes the store out of use until it is deleted.
+/// Keys are `officernd:{<endpoint>}:<token>:entry`, `officernd:{<endpoint>}:<token>:lease`, and
+/// `officernd:{<endpoint>}:window`. The braces keep the keys of one token endpoint on one cluster node. Each key
+/// expires. A key of another type under these names puts the store out of use until it is deleted.
 ///
-/// [The crate page](crate#rights-for-redis) lists the rights to grant. The client of a cluster also sends
-/// `PING` and `CLIENT SETINFO`, and works without the right to them.
+/// [The crate page](crate#rights-for-redis) lists the rights to grant. The cluster client also sends `PING` and
+/// `CLIENT SETINFO`, but does not need the right to them.
 ///
-/// Set `maxclients`, `tcp-backlog` and the kernel's `somaxconn` above the number of processes: each has one
-/// connection.
+/// Each process holds one connection: set `maxclients`, `tcp-backlog` and the kernel's `somaxconn` above the
+/// number of processes.
 ///
 /// # TLS
 ///
 /// `rediss://` trusts the system's roots, or those of [`root_certificates`](Self::root_certificates).
-/// Verification cannot be switched off. Uses the provider of cryptography that the program has installed for
-/// rustls. If there is none when the store first connects, installs aws-lc-rs for the process.
+/// Verification cannot be disabled. Uses the program's default crypto provider of rustls. If none is installed
+/// when the store first connects, installs aws-lc-rs for the process.
 ///
-/// The Redis client reads the system's roots each time it connects, even when it uses others, and fails if
+/// The Redis client reads the system's roots each time it connects, even with roots of your own, and fails if
 /// one of the files cannot be read: check `SSL_CERT_FILE` and `SSL_CERT_DIR`.
 #[derive(Clone)]
 pub struct RedisStore {
@@ -72,61 +79,47 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Uses one server: `redis://user:password@host:port/db`, or `rediss://` for TLS. All parts but the host
-    /// are optional. Does not connect yet.
+    /// Makes a store on one server: `redis://user:password@host:port/db`, or `rediss://` for TLS. All parts
+    /// except the host are optional; the port is 6379 and the database 0 by default. Does not connect yet.
     ///
     /// # Errors
     ///
-    /// If the URL cannot be used. The error does not show it.
+    /// Returns an error if the URL is invalid. The error does not show the URL.
     pub fn new(url: &str) -> Result<Self, ConfigError> {
-        Ok(Self::to(Server::one(url)?, None))
+        Ok(Self::to(Server::One(parse(url)?), None))
     }
 
-    /// Uses the master behind these sentinels, and asks all of them at once. The second URL is that of the
-    /// servers, with the name of their group as host. Each URL has its own user and password.
+    /// Makes a store on the master that these sentinels report. Queries all of them at once. `servers` is the URL
+    /// of the servers, with the name of their group as host. Each URL has its own user and password.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new).
-    ///
-    /// ```
-    /// use officernd_auth_store::RedisStore;
-    ///
-    /// # fn main() -> Result<(), officernd_auth_store::ConfigError> {
-    /// let sentinels = ["redis://sentinel-1:26379", "redis://sentinel-2:26379"];
-    /// let store = RedisStore::sentinel(sentinels, "redis://app:hunter2@mymaster/0")?;
-    /// # drop(store);
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// Returns an error if a URL is invalid, or if there are no sentinels.
     pub fn sentinel<'a>(
         sentinels: impl IntoIterator<Item = &'a str>,
         servers: &str,
     ) -> Result<Self, ConfigError> {
-        Ok(Self::to(Server::sentinel(sentinels, servers)?, None))
+        let server = Server::Sentinel {
+            sentinels: parse_all(sentinels)?,
+            servers: parse(servers)?,
+        };
+        Ok(Self::to(server, None))
     }
 
-    /// Uses a cluster, given some of its nodes. All nodes have the same user, password and TLS settings.
+    /// Makes a store in a cluster. `nodes` are the URLs of some of its nodes, with the same user, password and TLS
+    /// settings.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new).
-    ///
-    /// ```
-    /// use officernd_auth_store::RedisStore;
-    ///
-    /// # fn main() -> Result<(), officernd_auth_store::ConfigError> {
-    /// let store = RedisStore::cluster(["redis://node-1:6379", "redis://node-2:6379"])?;
-    /// # drop(store);
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// Returns an error if a URL is invalid, if their settings differ, or if there are none.
     pub fn cluster<'a>(nodes: impl IntoIterator<Item = &'a str>) -> Result<Self, ConfigError> {
-        Ok(Self::to(Server::cluster(nodes)?, None))
+        let nodes = parse_all(nodes)?;
+        ClusterClient::new(nodes.clone()).map_err(|error| unusable(&error))?;
+        Ok(Self::to(Server::Cluster(nodes), None))
     }
 
-    /// Uses your own connection, such as a `ConnectionManager`, or one with client certificates. It has to
-    /// reconnect by itself.
+    /// Makes a store over your own connection, such as a `ConnectionManager`, or one with client certificates. The
+    /// connection must reconnect by itself.
     ///
     /// ```no_run
     /// use officernd_auth_store::RedisStore;
@@ -144,29 +137,29 @@ impl RedisStore {
         Self::to(Server::Own(erased(connection)), None)
     }
 
-    /// Sets the prefix of all keys, by default `officernd:`: at most 128 printable ASCII characters without
-    /// braces and white space.
+    /// Sets the prefix of all keys: at most 128 printable ASCII characters, without braces and whitespace.
+    /// Default: `officernd:`.
     ///
     /// # Errors
     ///
-    /// If the prefix is longer, or has other characters.
+    /// Returns an error if the prefix is longer, or has other characters.
     pub fn key_prefix(mut self, prefix: &str) -> Result<Self, ConfigError> {
-        let is_sound = |byte: u8| byte.is_ascii_graphic() && !b"{}".contains(&byte);
-        if prefix.len() > 128 || !prefix.bytes().all(is_sound) {
+        let is_valid = |byte: u8| byte.is_ascii_graphic() && !b"{}".contains(&byte);
+        if prefix.len() > 128 || !prefix.bytes().all(is_valid) {
             return Err(ConfigError::new(
-                "has a key prefix with characters other than printable ASCII, with braces or \
-                 white space, or with more than 128 of them",
+                "has an invalid key prefix; use at most 128 printable ASCII characters, without \
+                 braces and whitespace",
             ));
         }
         self.prefix = prefix.into();
         Ok(self)
     }
 
-    /// Trusts these roots (PEM) in place of the system's, for servers and sentinels.
+    /// Trusts these roots (PEM) instead of the system's, for servers and sentinels.
     ///
     /// # Errors
     ///
-    /// If they cannot be read, or no URL is `rediss://`.
+    /// Returns an error if they are not valid PEM certificates, or if no URL is `rediss://`.
     pub fn root_certificates(self, pem: impl Into<Vec<u8>>) -> Result<Self, ConfigError> {
         let (server, pem) = (self.link.server.clone(), pem.into());
         server.check_roots(&pem)?;
@@ -196,8 +189,8 @@ impl RedisStore {
             format!("{prefix}{{{window}}}:{key}:lease"),
             format!("{prefix}{{{window}}}:window"),
         ];
-        let answer = self.link.run(script, &keys, args).await;
-        answer.map_err(|error| failed(&error, self.link.server.has_password()))
+        let reply = self.link.run(script, &keys, args).await;
+        reply.map_err(|error| failed(&error, self.link.server.has_password()))
     }
 }
 
@@ -213,8 +206,8 @@ impl TokenStore for RedisStore {
             MAX_ENTRY_SIZE,
         );
         let names = (&claim.key, &claim.window);
-        let answer = self.run(&CLAIM, names, args).await?;
-        claimed(answer).ok_or_else(unexpected)
+        let reply = self.run(&CLAIM, names, args).await?;
+        claimed(reply).ok_or_else(unexpected)
     }
 
     async fn finish(&self, finish: &Finish) -> Result<bool, Error> {
@@ -236,52 +229,44 @@ impl TokenStore for RedisStore {
     }
 }
 
-/// Reads the answer of the claim script; `None` for another.
-fn claimed(answer: Value) -> Option<Claimed> {
-    let parts = <Vec<Value>>::from_redis_value(answer).ok()?;
-    let number = |at: usize| {
-        let millis = parts.get(at).cloned().map(u64::from_redis_value)?.ok()?;
-        Some(Duration::from_millis(millis))
-    };
-    let Value::BulkString(word) = parts.first()? else {
-        return None;
-    };
-    Some(match &**word {
-        b"granted" => Claimed::Granted,
-        b"leased" => Claimed::Leased(number(1)?),
-        b"limited" => Claimed::RateLimited(number(1)?),
-        b"entry" => {
-            let Value::BulkString(stored) = parts.get(1)? else {
-                return None;
-            };
+/// Parses the reply of the claim script; returns `None` for any other reply.
+fn claimed(reply: Value) -> Option<Claimed> {
+    let (word, millis, stored) = <(String, u64, Vec<u8>)>::from_redis_value(reply).ok()?;
+    let time = Duration::from_millis(millis);
+    Some(match &*word {
+        "granted" => Claimed::Granted,
+        "leased" => Claimed::Leased(time),
+        "limited" => Claimed::RateLimited(time),
+        "entry" => {
             let (id, sealed) = stored.split_at_checked(32)?;
             let id = Name::parse(std::str::from_utf8(id).ok()?)?;
             if sealed.len() > MAX_ENTRY_SIZE {
                 return None;
             }
-            Claimed::Entry(StoredEntry::new(id, sealed.to_vec(), number(2)?))
+            Claimed::Entry(StoredEntry::new(id, sealed.to_vec(), time))
         }
         _ => return None,
     })
 }
 
 fn unexpected() -> Error {
-    let message = "Redis answered something else than the script";
+    let message = "Redis sent an unexpected reply";
     Error::new(ErrorKind::Store, message)
 }
 
-/// Keeps only the code of what the server wrote: the first word, such as `OOM` or `WRONGPASS`. The cause of a
-/// connection's end is the system's or rustls's.
+/// Converts an error. Of an error reply, keeps only the code, such as `OOM` or `WRONGPASS`: the rest may quote
+/// arguments. The source of a connection error comes from the system or from rustls.
 fn failed(error: &RedisError, has_password: bool) -> Error {
-    let message = match (error.kind(), error.code().filter(|code| is_code(code))) {
-        (Kind::Io, _) if error.is_timeout() => "Redis did not answer in time".to_owned(),
+    let is_code = |code: &&str| code.len() <= 32 && code.bytes().all(|it| it.is_ascii_uppercase());
+    let message = match (error.kind(), error.code().filter(is_code)) {
+        (Kind::Io, _) if error.is_timeout() => "Redis did not reply in time".to_owned(),
         (Kind::Io, _) if error.is_connection_refusal() => "Redis refuses connections".to_owned(),
         (Kind::Io, _) => "the connection to Redis failed".to_owned(),
         (Kind::AuthenticationFailed, _) | (_, Some("WRONGPASS")) => {
             "Redis refuses the user or password".to_owned()
         }
         (Kind::Server(ServerErrorKind::ReadOnly), _) => "Redis is read-only".to_owned(),
-        // Before a password, Redis refuses long commands with a plain ERR.
+        // Without a password, Redis refuses long commands with a plain ERR.
         (_, Some(code @ ("ERR" | "NOAUTH"))) if !has_password => {
             format!("Redis answered {code}; is a password missing?")
         }
@@ -293,10 +278,6 @@ fn failed(error: &RedisError, has_password: bool) -> Error {
         Some(cause) if error.kind() == Kind::Io => failed.with_source(cause.to_string()),
         _ => failed,
     }
-}
-
-fn is_code(code: &str) -> bool {
-    code.len() <= 32 && code.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
 impl fmt::Debug for RedisStore {

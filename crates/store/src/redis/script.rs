@@ -1,5 +1,5 @@
-//! The two operations in Lua. record.rs has the same rules in Rust, and
-//! tests/fleet/differential.rs compares the two.
+//! The two operations in Lua. record.rs has the same rules in Rust, and tests/fleet/differential.rs compares
+//! the two.
 
 use std::sync::LazyLock;
 
@@ -7,7 +7,7 @@ use ::redis::{ErrorKind, RedisResult, ServerErrorKind, ToRedisArgs, Value, cmd};
 
 use super::link::Connection;
 
-/// Makes a script, with what both scripts begin with. `KEYS`: entry, lease, window.
+/// Makes a script from the common part and `$body`. `KEYS`: entry, lease, window.
 macro_rules! script {
     ($body:literal) => {
         LazyLock::new(|| {
@@ -28,11 +28,10 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
     };
 }
 
-/// `ARGV`: holder, id of the seen entry or '', may fetch (1 or 0), lease in ms,
-/// requests (-1: no limit), window in ms, largest entry.
+/// `ARGV`: holder, id of the seen entry or '', may fetch (1 or 0), lease in ms, requests (-1 for no limit),
+/// window in ms, maximum size of an entry.
 ///
-/// Returns {'entry', id and sealed bytes, ms left}, {'granted'}, {'leased', ms}
-/// or {'limited', ms}.
+/// Returns {'entry', ms left, id and sealed bytes}, {'granted', 0, ''}, {'leased', ms, ''} or {'limited', ms, ''}.
 pub(super) static CLAIM: LazyLock<Script> = script!(
     r"
 local holder, seen, may_fetch, requests = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5])
@@ -41,20 +40,20 @@ local saved = call('GET', entry)
 if saved and #saved > 32 and #saved <= largest then
   local id, left = string.sub(saved, 1, 32), call('PTTL', entry)
   if left > 0 and id ~= seen and not string.find(id, '[^0-9a-f]') then
-    return {'entry', saved, left}
+    return {'entry', left, saved}
   end
 end
 local other = call('GET', lease)
 if other and other ~= holder then
   local left = call('PTTL', lease)
-  -- No holder made a lease that has more left than a lease lasts.
-  if left > 0 and left <= lasts then return {'leased', left} end
+  -- A lease with more time left than any lease lasts is not from a holder.
+  if left > 0 and left <= lasts then return {'leased', left, ''} end
 end
 local wait, taken = 0, 0
 if requests >= 0 then
-  -- The clock was set back, or something else wrote them.
+  -- Slots end later if the clock was set back, or if another program wrote them.
   local late = call('ZRANGEBYSCORE', window, after(now + longest), '+inf')
-  for _, place in ipairs(late) do call('ZADD', window, text(now + longest), place) end
+  for _, slot in ipairs(late) do call('ZADD', window, text(now + longest), slot) end
   local mine = tonumber(call('ZSCORE', window, holder) or 0)
   if mine <= now then
     taken = call('ZCOUNT', window, after(now), '+inf')
@@ -65,25 +64,25 @@ if requests >= 0 then
     end
   end
 end
-if wait > 0 or may_fetch ~= '1' then return {'limited', wait} end
--- The first write: a server without memory refuses it, and then nothing has happened.
+if wait > 0 or may_fetch ~= '1' then return {'limited', wait, ''} end
+-- The first write: if the server is out of memory, it fails here, and nothing has changed.
 call('SET', lease, holder, 'PX', text(lasts))
 if requests >= 0 and taken < 1000 then
   call('ZREMRANGEBYSCORE', window, '-inf', text(now))
   call('ZADD', window, text(now + longest), holder)
   keep(window, longest)
 end
-return {'granted'}
+return {'granted', 0, ''}
 "
 );
 
-/// `ARGV`: holder, sealed entry or '', life in ms, ms until the place is free.
+/// `ARGV`: holder, sealed entry or '', lifetime in ms, ms until the slot is free.
 ///
 /// Returns 1 if the holder had the lease or has saved this entry before, else 0.
 pub(super) static FINISH: LazyLock<Script> = script!(
     r"
 local holder, sealed, frees = ARGV[1], ARGV[2], tonumber(ARGV[4])
--- A place that has ended stays so: another holder may have it by now.
+-- A slot that has ended is not extended: another holder may have it.
 if tonumber(call('ZSCORE', window, holder) or 0) > now then
   if frees > 0 then
     call('ZADD', window, text(now + frees), holder)
@@ -103,7 +102,7 @@ return 1
 "
 );
 
-/// A script, and its hash.
+/// A script and its hash.
 pub(super) struct Script {
     code: &'static str,
     hash: String,
@@ -115,9 +114,8 @@ impl Script {
         Self { code, hash }
     }
 
-    /// Sends the hash. Only a server that does not know the script gets its
-    /// text: by `EVAL`, since `SCRIPT LOAD` goes to every node of a cluster and
-    /// so fails with one of them.
+    /// Sends the hash, and the code if the server does not have the script. Uses `EVAL`, because redis-rs sends
+    /// `SCRIPT LOAD` to every node of a cluster, which fails if one of them does.
     pub(super) async fn run(
         &self,
         send: &Connection,

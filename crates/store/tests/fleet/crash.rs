@@ -1,4 +1,4 @@
-//! A process is killed while it fetches.
+//! Processes that are killed or stopped while they fetch or write.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -9,14 +9,14 @@ use officernd_auth_store::SharedTokenProvider;
 use officernd_auth_store::{Claimed, FileStore, RedisStore, TokenStore};
 use officernd_simulator::{Fault, Simulator};
 
-use crate::pods::{MINUTE, ask_all, cache, claim, finish, look, now, pod};
+use crate::pods::{MINUTE, cache, call_all, claim, finish, look, now, pod};
 use testkit::redis::{Server, eventually, kill, scratch};
 
 const STORE: &str = "FLEET_TEST_STORE";
 const TOKEN_URL: &str = "FLEET_TEST_TOKEN_URL";
 const CLIENT: &str = "FLEET_TEST_CLIENT";
 
-/// This binary again, as another process that runs one test.
+/// Starts this binary as another process that runs one test.
 fn child(test: &str, variables: &[(&str, &str)]) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
@@ -26,7 +26,7 @@ fn child(test: &str, variables: &[(&str, &str)]) -> Child {
         .unwrap()
 }
 
-/// Not a test: the process that a test starts, stops and kills.
+/// Not a test: a process that fetches a token.
 #[tokio::test]
 async fn lead() {
     let read = |name| std::env::var(name).unwrap();
@@ -42,7 +42,7 @@ async fn lead() {
     let _ = cache(&SharedTokenProvider::new(http, store)).token().await;
 }
 
-/// A process that asks for a token.
+/// Starts a process that fetches a token.
 fn leader(server: &Server, officernd: &Simulator) -> Child {
     let client = format!("{} {}", officernd.client_id(), officernd.client_secret());
     let variables = [
@@ -54,7 +54,7 @@ fn leader(server: &Server, officernd: &Simulator) -> Child {
 }
 
 #[tokio::test]
-async fn a_leader_killed_in_mid_fetch_is_followed_within_its_lease() {
+async fn another_process_takes_over_when_the_lease_of_a_killed_one_ends() {
     let server = Server::start();
     let officernd = Simulator::start().await.unwrap();
     officernd.token_faults().next(1, Fault::Hang);
@@ -65,16 +65,16 @@ async fn a_leader_killed_in_mid_fetch_is_followed_within_its_lease() {
     leader.wait().unwrap();
 
     let pods: Vec<_> = (0..5).map(|_| pod(&officernd, &server.url()).1).collect();
-    let longest = ask_all(&pods).await;
+    let longest = call_all(&pods).await;
     println!("leader killed: longest wait {longest:?}");
-    // A fetch timeout of 2 s makes a lease of 7 s. Then they have to ask.
+    // The lease is the fetch timeout of 2 s, plus 5 s.
     assert!((now() - killed) < Duration::from_secs(9));
     assert_eq!(officernd.token_requests(), 2);
     assert!(officernd.max_token_requests_in(MINUTE) <= 5);
 }
 
 #[tokio::test]
-async fn a_leader_stopped_past_its_lease_comes_back_and_overwrites_nothing() {
+async fn a_process_stopped_past_its_lease_does_not_overwrite_a_newer_token() {
     let server = Server::start();
     let officernd = Simulator::start().await.unwrap();
     officernd.set_latency(Duration::from_millis(500));
@@ -82,7 +82,7 @@ async fn a_leader_stopped_past_its_lease_comes_back_and_overwrites_nothing() {
     officernd.token_requests_reach(1).await;
     kill("-STOP", leader.id());
     let pods: Vec<_> = (0..5).map(|_| pod(&officernd, &server.url()).1).collect();
-    ask_all(&pods).await;
+    call_all(&pods).await;
     assert_eq!(officernd.token_requests(), 2);
     kill("-CONT", leader.id());
     eventually("the leader has its late token", || {
@@ -94,7 +94,7 @@ async fn a_leader_stopped_past_its_lease_comes_back_and_overwrites_nothing() {
     assert_eq!(officernd.token_requests(), 2);
 }
 
-/// Not a test: the process that is killed while it writes.
+/// Not a test: a process that writes to a `FileStore` until it is killed.
 #[tokio::test]
 async fn write() {
     let Ok(dir) = std::env::var(STORE) else {
@@ -118,7 +118,7 @@ async fn write() {
 }
 
 #[tokio::test]
-async fn a_writer_killed_at_any_instant_leaves_a_whole_file() {
+async fn a_writer_killed_at_any_instant_leaves_a_complete_file() {
     let dir = scratch();
     let store = FileStore::new(&dir).unwrap();
     for round in 0..20u64 {
@@ -132,7 +132,7 @@ async fn a_writer_killed_at_any_instant_leaves_a_whole_file() {
         tokio::time::sleep(Duration::from_micros(3_000 + 1_370 * round)).await;
         kill("-KILL", writer.id());
         writer.wait().unwrap();
-        // The lock went with it, and what is there is whole.
+        // The system has released the lock, and the file is complete.
         let Claimed::Entry(entry) = store.claim(&look(b"shared")).await.unwrap() else {
             panic!("the entry is gone");
         };

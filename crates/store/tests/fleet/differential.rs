@@ -1,5 +1,4 @@
-//! The rules in Rust and in Lua: random operations on `MemoryStore` and on a real
-//! Redis have the same answers.
+//! Random operations have the same answers from `MemoryStore`, in Rust, and from Redis, in Lua.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use testkit::redis::Server;
 
 const SHORT: Duration = Duration::from_millis(200);
 const LONG: Duration = Duration::from_secs(30);
-/// Longer than one short life, and shorter than two.
+/// Longer than `SHORT`, and shorter than twice that.
 const PAUSE: Duration = Duration::from_millis(250);
 /// The unit of stores.
 const MS: Duration = Duration::from_millis(1);
@@ -25,7 +24,7 @@ struct Case {
     redis: RedisStore,
     model: MemoryStore,
     clock: ManualClock,
-    /// What the model's clock shows.
+    /// The time of the model's clock.
     now: Instant,
     keys: [Name; 2],
     window: Name,
@@ -33,11 +32,11 @@ struct Case {
     /// The holder that was granted the fetch last, and the entry that was seen last.
     granted: usize,
     seen: Option<Name>,
-    /// `None`: each claim has its own.
+    /// The limits of all claims; `None` if each claim has its own.
     limits: Option<Limits>,
-    /// When something may end by the clock of Redis: not before, and not after.
+    /// For each end by the clock of Redis, its earliest and its latest time.
     ends: Vec<(Instant, Instant)>,
-    /// The longest time that an operation took: waits differ by no more.
+    /// The duration of the slowest operation. Waits may differ by that much.
     slowest: Duration,
     log: Vec<String>,
 }
@@ -75,8 +74,8 @@ impl Case {
         }
     }
 
-    /// The operations and the answers that differ, if any do; `None` if the
-    /// machine was too slow to tell.
+    /// Returns an error with the operations and the answers that differ; `None` if the machine was too slow to
+    /// tell.
     async fn run(mut self) -> Option<Result<(), String>> {
         for _ in 0..30 {
             if self.random.u8(..4) == 0 {
@@ -93,7 +92,7 @@ impl Case {
             };
             let after = now();
             self.slowest = self.slowest.max(after - before);
-            // It may have run twice; or something ended just then, or did not.
+            // The operation may have run twice, or something may have ended during it.
             let ended = |(from, to): &(Instant, Instant)| *from <= after + MS && before <= *to + MS;
             if after - before > SHORT || self.ends.iter().any(ended) {
                 return None;
@@ -120,7 +119,7 @@ impl Case {
     async fn claim(&mut self) -> Result<(Answer, Answer), officernd_auth::Error> {
         let random = &mut self.random;
         let [key, holder] = [2, 4].map(|count| random.usize(..count));
-        // Mostly what a process does; but not always.
+        // Three times in four, as a process would.
         let seen = self.seen.clone().filter(|_| random.u8(..4) > 0);
         let limits = self.limits.unwrap_or_else(|| limits(random));
         let (name, window) = (self.keys[key].clone(), self.window.clone());
@@ -165,7 +164,7 @@ impl Case {
     }
 }
 
-/// Replaces the bytes of an entry by their number and the first one.
+/// Replaces the bytes of an entry by their length and their first byte.
 fn short(mut claimed: Claimed) -> Claimed {
     if let Claimed::Entry(entry) = &mut claimed {
         let bytes = (entry.sealed.len(), entry.sealed.first());
@@ -191,7 +190,7 @@ fn alike(ours: &Answer, redis: &Answer, tolerance: Duration) -> bool {
         }
         (C(Granted), C(Granted)) => true,
         (C(Leased(a)), C(Leased(b))) => near(a, b),
-        // Zero means that only the permission to fetch was missing.
+        // Zero means that a slot is free, but the caller may not fetch.
         (C(RateLimited(a)), C(RateLimited(b))) => a.is_zero() == b.is_zero() && near(a, b),
         (Finished(a), Finished(b)) => a == b,
         _ => false,
@@ -207,7 +206,7 @@ async fn rust_and_lua_answer_alike() {
     for mixed in [false, true] {
         let (mut counted, mut tried) = (0, 0);
         let mut differing = Vec::new();
-        // A machine that is too slow for most cases gets more of them.
+        // Cases on a slow machine do not count, so try more of them.
         while counted < wanted && tried < 10 * wanted {
             let mut running = tokio::task::JoinSet::new();
             for _ in 0..16.min(wanted - counted) {

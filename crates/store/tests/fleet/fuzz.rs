@@ -1,12 +1,11 @@
-//! The properties of the store's fuzz targets, under their seeds and under random
-//! input.
+//! The properties of the store's fuzz targets, with their seeds and with random input.
 
 use std::fs;
 use std::path::Path;
 
 use proptest::prelude::*;
 
-#[expect(unreachable_pub, reason = "elsewhere it is the module of a program")]
+#[expect(unreachable_pub, reason = "the fuzz targets include this module too")]
 #[path = "../../../../fuzz/src/store.rs"]
 mod properties;
 
@@ -25,7 +24,7 @@ fn the_seeds_of_the_stores_fuzz_targets_hold() {
     }
 }
 
-/// A reply of each kind, nested up to three deep.
+/// Generates replies of each kind, nested up to three levels.
 fn reply() -> impl Strategy<Value = String> {
     let line = prop_oneof![
         "[-+:,#(_][a-zA-Z0-9 .-]{0,40}",
@@ -62,13 +61,15 @@ proptest! {
     fn nearly_right_answers_hold(
         word in "(granted|leased|limited|entry)",
         stored in "[0-9a-f]{30,34}[a-z]{0,9}",
-        numbers in proptest::collection::vec(any::<i64>(), 0..3),
+        number in any::<i64>(),
+        count in 1_usize..=3,
     ) {
-        let mut parts = vec![format!("${}\r\n{word}\r\n", word.len())];
-        if word == "entry" {
-            parts.push(format!("${}\r\n{stored}\r\n", stored.len()));
-        }
-        parts.extend(numbers.iter().map(|number| format!(":{number}\r\n")));
+        let parts = [
+            format!("${}\r\n{word}\r\n", word.len()),
+            format!(":{number}\r\n"),
+            format!("${}\r\n{stored}\r\n", stored.len()),
+        ];
+        let parts = &parts[..count];
         redis_reply(format!("*{}\r\n{}", parts.len(), parts.concat()).as_bytes());
     }
 }

@@ -1,4 +1,4 @@
-//! The shared store against a real Redis and real processes.
+//! `SharedTokenProvider` with real Redis servers, files and processes.
 
 #![cfg(unix)]
 #![expect(
@@ -18,7 +18,6 @@ mod link;
 mod newcomer;
 mod outage;
 mod pods;
-mod rotation;
 mod scale;
 mod schedules;
 mod sentinel;

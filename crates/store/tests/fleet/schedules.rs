@@ -1,5 +1,4 @@
-//! Random schedules of a few nodes over one store: the model of it in memory
-//! with the clock paused, and a real Redis.
+//! Random schedules of a few nodes that share a store: in memory with the clock paused, and in a real Redis.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,12 +18,12 @@ use tokio::time::sleep;
 use crate::pods::{MINUTE, now};
 use testkit::redis::Server;
 
-/// What a schedule is made of.
+/// The parameters of a schedule.
 #[derive(Debug, Clone, Copy)]
 struct Conditions {
-    /// The longest that the way to the store takes, there and back each.
+    /// The longest latency to the store, in each direction.
     latency: Duration,
-    /// Of a hundred operations so many fail, before or after they happened.
+    /// The share of operations that fail, in percent: before or after they take effect.
     faults: u64,
     /// The longest pause between two steps.
     pause: Duration,
@@ -44,32 +43,32 @@ impl World {
         self.random.lock().unwrap().u64(..below)
     }
 
-    async fn way(&self) -> Result<(), Error> {
+    async fn transfer(&self) -> Result<(), Error> {
         let most = self.conditions.latency.as_micros() as u64 + 1;
         sleep(Duration::from_micros(self.pick(most))).await;
         if self.pick(100) < self.conditions.faults {
-            return Err(Error::new(ErrorKind::Store, "as the schedule has it"));
+            return Err(Error::new(ErrorKind::Store, "scheduled"));
         }
         Ok(())
     }
 }
 
-/// The way of one node to the store, as long as it lives.
-struct Way<S> {
+/// The connection of one node to the store, until the node is killed.
+struct Connection<S> {
     world: Arc<World>,
     store: S,
     alive: watch::Receiver<bool>,
 }
 
-impl<S: TokenStore> Way<S> {
+impl<S: TokenStore> Connection<S> {
     async fn there_and_back<T>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
         let work = async {
-            self.world.way().await?;
+            self.world.transfer().await?;
             let done = work.await?;
-            self.world.way().await?;
+            self.world.transfer().await?;
             Ok(done)
         };
         tokio::select! {
@@ -80,7 +79,7 @@ impl<S: TokenStore> Way<S> {
     }
 }
 
-impl<S: TokenStore> TokenStore for Way<S> {
+impl<S: TokenStore> TokenStore for Connection<S> {
     async fn claim(&self, claim: &Claim) -> Result<Claimed, Error> {
         self.there_and_back(self.store.claim(claim)).await
     }
@@ -90,7 +89,7 @@ impl<S: TokenStore> TokenStore for Way<S> {
     }
 }
 
-/// A token endpoint that succeeds, fails, and hangs, as one node sees it.
+/// The token endpoint for one node. It succeeds, fails, and hangs at random.
 struct Endpoint {
     world: Arc<World>,
     secret: String,
@@ -122,7 +121,7 @@ impl Endpoint {
             1 => Err(Error::new(ErrorKind::Transport, "down")),
             _ => {
                 sleep(pause.mul_f64(world.pick(100) as f64 / 100.0)).await;
-                // Longer than the 3 s that the store of a killed node may take to fail.
+                // Longer than the 3 s after which an operation fails.
                 let life = Duration::from_secs(5 + world.pick(20));
                 AccessToken::bearer(format!("token-{number}"), life)
             }
@@ -145,10 +144,10 @@ impl TokenProvider for Endpoint {
     }
 }
 
-/// The process was killed: nothing of it happens any more.
+/// Waits until the node is killed.
 async fn gone(alive: &watch::Receiver<bool>) {
     let mut alive = alive.clone();
-    // Without a sender the node is not killed, but no longer asked.
+    // A node whose sender is dropped was not killed.
     if alive.wait_for(|alive| !alive).await.is_err() {
         std::future::pending().await
     }
@@ -173,12 +172,12 @@ fn node<S: TokenStore + Clone>(world: &Arc<World>, store: &S, secret: &str) -> N
         secret: secret.to_owned(),
         alive: watched.clone(),
     };
-    let way = Way {
+    let connection = Connection {
         world: Arc::clone(world),
         store: store.clone(),
         alive: watched,
     };
-    let layer = OfficeRndAuthLayer::builder(SharedTokenProvider::new(endpoint, way))
+    let layer = OfficeRndAuthLayer::builder(SharedTokenProvider::new(endpoint, connection))
         .fetch_timeout(Duration::from_secs(1))
         .acquire_timeout(Duration::from_secs(20))
         .rate_limit(RateLimit::new(5, MINUTE));
@@ -194,19 +193,19 @@ async fn run<S: TokenStore + Clone>(store: S, conditions: Conditions, seed: u64)
         most_running: AtomicUsize::new(0),
         sent: Mutex::default(),
     });
-    // Runs that share a server don't share a token.
+    // Runs on the same server must not share a token.
     let secret = format!("secret {seed} {:?}", Name::random().unwrap());
     let count = 2 + world.pick(4);
     let mut nodes: Vec<Node> = (0..count).map(|_| node(&world, &store, &secret)).collect();
-    let mut asked = Vec::new();
+    let mut calls = Vec::new();
     for _ in 0..conditions.steps {
         let pause = conditions.pause.as_micros() as u64 + 1;
         sleep(Duration::from_micros(world.pick(pause))).await;
         let at = world.pick(count) as usize;
         let cache = nodes[at].cache.clone();
         match world.pick(8) {
-            0..=3 => asked.push(tokio::spawn(async move { cache.token().await.map(drop) })),
-            4 => asked.push(tokio::spawn(async move { cache.refresh().await.map(drop) })),
+            0..=3 => calls.push(tokio::spawn(async move { cache.token().await.map(drop) })),
+            4 => calls.push(tokio::spawn(async move { cache.refresh().await.map(drop) })),
             5 | 6 => {
                 if let Some(token) = cache.try_token() {
                     cache.reject(&token);
@@ -218,14 +217,14 @@ async fn run<S: TokenStore + Clone>(store: S, conditions: Conditions, seed: u64)
             }
         }
     }
-    for asked in asked {
-        if let Err(error) = asked.await.unwrap() {
-            let told = [
+    for call in calls {
+        if let Err(error) = call.await.unwrap() {
+            let expected = [
                 ErrorKind::RateLimited,
                 ErrorKind::Timeout,
                 ErrorKind::Transport,
             ];
-            assert!(told.contains(&error.kind()), "seed {seed}: {error:?}");
+            assert!(expected.contains(&error.kind()), "seed {seed}: {error:?}");
         }
     }
     drop(nodes);
@@ -254,7 +253,7 @@ fn most_in_a_minute(sent: &[Instant]) -> usize {
     sent.iter().map(within).max().unwrap_or(0)
 }
 
-/// `./test long` explores more.
+/// Returns the number of schedules. `./test long` sets more.
 fn schedules() -> u64 {
     std::env::var("OFFICERND_FLEET_SCHEDULES").map_or(150, |count| count.parse().unwrap())
 }
@@ -280,7 +279,7 @@ async fn no_two_nodes_fetch_under_one_lease_nor_more_than_five_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_now_and_then_never_shows_in_an_answer() {
+async fn callers_never_see_the_error_of_a_store_that_fails_at_random() {
     for seed in 0..schedules().min(200) {
         let conditions = Conditions {
             latency: Duration::from_millis(300),
@@ -288,13 +287,13 @@ async fn a_store_that_fails_now_and_then_never_shows_in_an_answer() {
             pause: Duration::from_millis(900),
             steps: 40,
         };
-        // `run` looks at every answer.
+        // `run` checks every error.
         run(MemoryStore::new(), conditions, seed).await;
     }
 }
 
 #[tokio::test]
-async fn the_same_over_a_real_redis() {
+async fn no_two_nodes_fetch_under_one_lease_of_a_real_redis() {
     let server = Server::start();
     let url = server.url();
     let runs = (0..10).map(|seed| {

@@ -1,4 +1,4 @@
-//! The shared store in memory, with the clock paused.
+//! `SharedTokenProvider` over a store in memory, with the clock paused.
 
 #![expect(
     clippy::unwrap_used,
@@ -6,7 +6,7 @@
     reason = "a test says what must hold"
 )]
 
-mod away;
+mod down;
 mod faults;
 mod observability;
 mod rotation;

@@ -1,5 +1,4 @@
-//! docs/observability.md is true: what a provider with a store emits is listed there, and what is
-//! listed there is in the code.
+//! docs/observability.md lists exactly the events, metrics and fields that a provider emits.
 
 use officernd_auth::testing::{ManualClock, ScriptedProvider};
 use officernd_auth::{OfficeRndAuthLayer, TokenCache};
@@ -8,8 +7,7 @@ use officernd_auth_store::testing::MemoryStore;
 use testkit::page::{Events, Metrics, Page};
 use tokio::time::sleep;
 
-use crate::sharing::Meddler;
-use crate::support::s;
+use crate::support::{TestStore, cache, s};
 
 const PAGE: Page = Page(include_str!("../../docs/observability.md"));
 
@@ -25,40 +23,39 @@ fn the_fields_of_the_status_are_on_the_page() {
     PAGE.lists_fields(status.as_object().unwrap().keys());
 }
 
-/// A token from the endpoint, from a sibling, past an entry that has been garbled or whose
-/// time is over by one clock, and past a store that hangs and comes back.
-async fn everything_happens() {
+/// Makes the provider emit every event and metric.
+async fn emit_everything() {
     let (endpoint, model) = (ScriptedProvider::new(), MemoryStore::new());
-    let store = Meddler::over(model.clone(), |_| ());
-    let garbled = Meddler::over(model.clone(), Vec::clear);
-    for store in [&store, &store, &garbled] {
+    let store = TestStore::altering(&model, |_| ());
+    let corrupt = TestStore::altering(&model, Vec::clear);
+    for store in [&store, &store, &corrupt] {
         let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
         TokenCache::new(provider).token().await.unwrap();
     }
-    let cache = TokenCache::new(SharedTokenProvider::new(endpoint.clone(), store.clone()));
-    store.hang(true);
-    cache.token().await.unwrap();
-    store.hang(false);
+    let pod = TokenCache::new(SharedTokenProvider::new(endpoint.clone(), store.clone()));
+    store.set_delays(s(3600), s(3600));
+    pod.token().await.unwrap();
+    store.set_delays(s(0), s(0));
     sleep(s(10)).await;
-    cache.refresh().await.unwrap();
+    pod.refresh().await.unwrap();
 
     let clock = ManualClock::new();
     clock.advance_wall(s(7200));
     let shared = SharedTokenProvider::new(endpoint.clone(), model);
-    let layer = OfficeRndAuthLayer::builder(shared).clock(clock).build();
+    let ahead = cache(OfficeRndAuthLayer::builder(shared).clock(clock));
     let calls = endpoint.calls();
-    layer.unwrap().cache().token().await.unwrap();
+    ahead.token().await.unwrap();
     assert_eq!(endpoint.calls(), calls + 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn events_have_the_levels_and_fields_of_the_page() {
     let events = Events::default();
-    // While tracing knows of one subscriber only, a callsite that another
-    // test's thread meets first is off for good.
+    // With a single subscriber, tracing disables for good each callsite that another test's thread reaches
+    // first.
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let _guard = tracing::subscriber::set_default(events.clone());
-    everything_happens().await;
+    emit_everything().await;
     assert_eq!(PAGE.compare_events(&events), Vec::<&str>::new());
 }
 
@@ -68,7 +65,7 @@ async fn metrics_have_the_types_units_and_labels_of_the_page() {
     let metrics = Metrics::default();
     let guard = metrics::set_default_local_recorder(&metrics);
     officernd_auth_store::describe_metrics();
-    everything_happens().await;
+    emit_everything().await;
     drop(guard);
 
     PAGE.compare_metrics(&metrics);

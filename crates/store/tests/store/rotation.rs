@@ -1,4 +1,4 @@
-//! A new app takes the place of an old one, and a corrected secret that of a wrong one, behind a store.
+//! Apps that are replaced, and secrets that are corrected, behind a store.
 
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -20,7 +20,7 @@ use tower::{Service, ServiceBuilder, service_fn};
 
 use crate::support::{ms, now, s};
 
-/// The layer over the API, with a replay after a 401.
+/// Makes a client of the API that replays a request after a 401.
 fn client(
     officernd: &OfficeRnd,
     url: &str,
@@ -44,7 +44,7 @@ fn client(
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_app_deleted_too_early_fails_requests_for_at_most_5_s_more_whichever_pod_was_refused() {
+async fn after_an_app_is_deleted_too_early_requests_succeed_within_5_s_of_new_credentials() {
     let officernd = OfficeRnd::default();
     officernd.make_app("old");
     officernd.store_pair("old");
@@ -58,7 +58,7 @@ async fn an_app_deleted_too_early_fails_requests_for_at_most_5_s_more_whichever_
     officernd.store_pair("new");
     for requests in pods {
         let failures = requests.await.unwrap();
-        // The old token is gone, and nothing can replace it before the new pair is there.
+        // The old token is revoked, and the new credentials arrive at 14 s.
         assert!(failures.iter().any(|&at| at > s(13)), "{failures:?}");
         let last = failures.last().unwrap();
         assert!(*last < s(14 + 5), "{last:?}");
@@ -67,9 +67,9 @@ async fn an_app_deleted_too_early_fails_requests_for_at_most_5_s_more_whichever_
     assert!(token_requests <= 4, "{token_requests}");
 }
 
-/// Caches of apps with wrong secrets at one token URL, of which one is corrected after the other,
-/// every 200 s. How long each stayed without a token.
-async fn corrected_beside_broken_neighbors(url: &str, broken: usize) -> Vec<Duration> {
+/// Makes caches with wrong secrets at one token URL, and corrects one every 200 s. Returns how long each of them
+/// then stayed without a token.
+async fn corrected_beside_wrong_secrets(url: &str, broken: usize) -> Vec<Duration> {
     let officernd = OfficeRnd::default();
     let store = MemoryStore::new();
     let stored: Arc<Mutex<BTreeMap<usize, String>>> = Arc::default();
@@ -90,7 +90,7 @@ async fn corrected_beside_broken_neighbors(url: &str, broken: usize) -> Vec<Dura
     for (app, cache) in caches.iter().enumerate() {
         officernd.make_app(&format!("app-{app}"));
         let cache = cache.clone();
-        // Requests, but not in step with the others.
+        // Each cache sends requests at a different interval.
         tokio::spawn(async move {
             loop {
                 let _ = cache.token().await;
@@ -98,7 +98,7 @@ async fn corrected_beside_broken_neighbors(url: &str, broken: usize) -> Vec<Dura
             }
         });
     }
-    // Five a minute: until then each has been refused.
+    // At five requests a minute, each cache has been refused by then.
     sleep(s(60 * (broken as u64 / 5 + 2))).await;
     let mut healed = Vec::new();
     for (app, cache) in caches.iter().enumerate().take(5) {
@@ -118,11 +118,11 @@ async fn corrected_beside_broken_neighbors(url: &str, broken: usize) -> Vec<Dura
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_corrected_secret_heals_within_5_s_beside_20_broken_neighbors() {
+async fn a_corrected_secret_is_used_within_5_s_beside_20_wrong_ones() {
     for seed in 0..3 {
         fastrand::seed(seed);
         let url = format!("https://rotation.test/neighbors-{seed}");
-        let healed = corrected_beside_broken_neighbors(&url, 21).await;
+        let healed = corrected_beside_wrong_secrets(&url, 21).await;
         let all = healed.iter().all(|&after| after <= ms(5_500));
         assert!(all, "{healed:?}");
     }

@@ -1,506 +1,368 @@
-//! The shared store from above, over the model of one: no real I/O, the clock
-//! paused. tests/fleet has the real ones.
+//! Processes that share a token through a store in memory, with the clock paused.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use officernd_auth::provider::Cause;
-use officernd_auth::provider::{KeyMaterial, KeyedProvider};
+use officernd_auth::provider::{Cause, KeyMaterial};
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
-use officernd_auth::{
-    AccessToken, ClientCredentials, Error, ErrorKind, FetchContext, HttpTokenProvider,
-    OfficeRndAuthLayer, RateLimit, TokenCache, TokenProvider,
-};
-use officernd_auth_store::SharedTokenProvider;
+use officernd_auth::{AccessToken, Error, ErrorKind, OfficeRndAuthLayer, RateLimit, TokenCache};
 use officernd_auth_store::testing::{MemoryStore, check_store};
-use officernd_auth_store::{Claim, Claimed, Finish, TokenStore};
-use tokio::sync::Notify;
+use officernd_auth_store::{SharedTokenProvider, TokenStore};
+use tokio::task::JoinSet;
 use tokio::time::{advance, sleep};
 
-use crate::support::now;
+use crate::support::{Provider, TestStore, cache, header, limited, ms, now, pod, s, shared};
 
-const S: fn(u64) -> Duration = Duration::from_secs;
-
-type Shared = SharedTokenProvider<ScriptedProvider>;
-
-fn pod<S>(endpoint: &ScriptedProvider, store: &S) -> (Shared, TokenCache)
-where
-    S: TokenStore + Clone,
-{
+/// Makes a pod with this clock.
+fn pod_with_clock(
+    endpoint: &ScriptedProvider,
+    store: &(impl TokenStore + Clone),
+    clock: &ManualClock,
+) -> TokenCache {
     let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
-    (provider.clone(), TokenCache::new(provider))
+    cache(OfficeRndAuthLayer::builder(provider).clock(clock.clone()))
 }
 
-async fn header(cache: &TokenCache) -> String {
-    let token = cache.token().await.unwrap();
-    token.header_value().to_str().unwrap().to_owned()
+async fn header_of(pod: &TokenCache) -> String {
+    header(&pod.token().await.unwrap()).to_owned()
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_model_keeps_the_promises() {
+async fn check_store_accepts_memory_store_and_finds_altered_entries() {
     check_store(&MemoryStore::new()).await.unwrap();
+
+    let store = TestStore::altering(&MemoryStore::new(), |entry| entry.push(0));
+    let error = check_store(&store).await.unwrap_err().to_string();
+    assert!(error.contains("byte for byte"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_breaks_a_rule_is_found_out() {
-    let store = Meddler::new(|entry| entry.push(0));
-    let violation = check_store(&store).await.unwrap_err();
-    assert!(
-        violation.to_string().contains("byte for byte"),
-        "{violation}"
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_waited_for_a_sibling_has_the_life_that_is_left_and_no_more() {
-    let (endpoint, store) = (ScriptedProvider::new().latency(S(5)), MemoryStore::new());
-    let (_, leader) = pod(&endpoint, &store);
-    let (provider, waiter) = pod(&endpoint, &store);
+async fn a_shared_token_expires_when_its_original_does() {
+    let (endpoint, store) = (ScriptedProvider::new().latency(s(5)), MemoryStore::new());
+    let leader = pod(endpoint.clone(), &store);
+    let (provider, follower) = shared(endpoint.clone(), &store);
     let lead = tokio::spawn({
         let leader = leader.clone();
         async move { leader.token().await }
     });
-    sleep(Duration::from_millis(10)).await;
+    sleep(ms(10)).await;
     let start = now();
-    waiter.token().await.unwrap();
-    assert!((now() - start) < S(6), "{:?}", (now() - start));
+    follower.token().await.unwrap();
+    assert!(now() - start < s(6), "{:?}", now() - start);
     lead.await.unwrap().unwrap();
     assert_eq!(endpoint.calls(), 1);
-    // Sent at 0, answered at 5, taken soon after: 3,600 s from when it was sent.
+    // The lifetime of 3,600 s counts from the request, which took 5 s.
     let left = |cache: &TokenCache| cache.status().expires_in.unwrap();
-    assert!(left(&leader) <= S(3595) && left(&leader) > S(3593));
-    assert!(left(&waiter) <= left(&leader) && left(&waiter) > S(3592));
+    assert!(left(&leader) <= s(3595) && left(&leader) > s(3593));
+    assert!(left(&follower) <= left(&leader) && left(&follower) > s(3592));
     assert_eq!(provider.status().taken, 1);
-    // Requests really sent, by whom.
+    // Each process counts only the requests that it sent.
     assert_eq!(leader.status().token_requests, 1);
-    assert_eq!(waiter.status().token_requests, 0);
+    assert_eq!(follower.status().token_requests, 0);
 
-    advance(S(1800)).await;
-    let (_, late) = pod(&endpoint, &store);
+    advance(s(1800)).await;
+    let late = pod(endpoint, &store);
     late.token().await.unwrap();
-    assert!(left(&late) <= left(&leader));
-    assert!(left(&late) > S(1790));
+    assert!(left(&late) <= left(&leader) && left(&late) > s(1790));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_clock_makes_no_token_live_longer() {
+async fn a_shared_token_keeps_its_scope() {
+    let store = MemoryStore::new();
+    for scope in [None, Some(""), Some("a \"b\"")] {
+        let provider = Provider::new(move |cx| async move {
+            let _permit = cx.permit().await?;
+            let token = AccessToken::bearer("abc.DEF-123", s(3600))?;
+            Ok(scope.into_iter().fold(token, AccessToken::with_scope))
+        });
+        let provider = provider.keyed(move || async move {
+            KeyMaterial::new("e", "c", "secret").param("scope", format!("{scope:?}"))
+        });
+        for calls in [1, 0] {
+            let pod = pod(provider.clone(), &store);
+            let token = pod.token().await.unwrap();
+            assert_eq!(header(&token), "Bearer abc.DEF-123");
+            assert_eq!(token.scope(), scope);
+            assert_eq!(pod.status().token_requests, calls);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_clock_does_not_extend_a_token() {
     let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
-    pod(&endpoint, &store).1.token().await.unwrap();
-    advance(S(1800)).await;
+    pod(endpoint.clone(), &store).token().await.unwrap();
+    advance(s(1800)).await;
     let clock = ManualClock::new();
-    clock.rewind_wall(S(7200));
-    let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
-    let layer = OfficeRndAuthLayer::builder(provider).clock(clock).build();
-    let behind = layer.unwrap().cache().clone();
+    clock.rewind_wall(s(7200));
+    let behind = pod_with_clock(&endpoint, &store, &clock);
     behind.token().await.unwrap();
     let left = behind.status().expires_in.unwrap();
-    assert!(left <= S(1800) && left > S(1790), "{left:?}");
+    assert!(left <= s(1800) && left > s(1790), "{left:?}");
     assert_eq!(endpoint.calls(), 1);
-    // By a clock that is ahead it is long dead: a new one.
+    // By a clock that is 2 h ahead, the token has expired.
     let clock = ManualClock::new();
-    clock.advance_wall(S(7200));
-    let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
-    let layer = OfficeRndAuthLayer::builder(provider).clock(clock).build();
-    layer.unwrap().cache().token().await.unwrap();
+    clock.advance_wall(s(7200));
+    let ahead = pod_with_clock(&endpoint, &store, &clock);
+    ahead.token().await.unwrap();
     assert_eq!(endpoint.calls(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rejected_token_is_not_taken_and_its_successor_is() {
+async fn a_rejected_token_is_replaced_once_for_all() {
     let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
-    let pods: Vec<TokenCache> = (0..3).map(|_| pod(&endpoint, &store).1).collect();
+    let pods = [(); 3].map(|()| pod(endpoint.clone(), &store));
     for pod in &pods {
-        assert_eq!(header(pod).await, "Bearer scripted-1");
+        assert_eq!(header_of(pod).await, "Bearer scripted-1");
     }
-    // A younger one is not replaced because of a 401.
-    sleep(S(60)).await;
+    // A younger token is not replaced because of a 401.
+    sleep(s(60)).await;
     for pod in &pods {
         pod.reject(&pod.token().await.unwrap());
-        sleep(S(2)).await;
-        assert_eq!(header(pod).await, "Bearer scripted-2");
+        sleep(s(2)).await;
+        assert_eq!(header_of(pod).await, "Bearer scripted-2");
     }
     assert_eq!(endpoint.causes(), [Cause::Cold, Cause::Rejected]);
     pods[0].refresh().await.unwrap();
     pods[1].refresh().await.unwrap();
-    assert_eq!(header(&pods[1]).await, "Bearer scripted-3");
+    assert_eq!(header_of(&pods[1]).await, "Bearer scripted-3");
     assert_eq!(endpoint.calls(), 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn pods_that_start_one_by_one_do_not_replace_a_young_token_each() {
-    // A missing scope: every token is answered 401.
+    // With a missing scope, every token gets a 401.
     let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
     let mut pods = Vec::new();
     for _ in 0..10 {
-        let (_, pod) = pod(&endpoint, &store);
+        let pod = pod(endpoint.clone(), &store);
         pod.reject(&pod.token().await.unwrap());
-        sleep(S(5)).await;
-        // None is without a token for it.
+        sleep(s(5)).await;
+        // The pod keeps its token.
         assert!(pod.try_token().is_some());
         pods.push(pod);
     }
     assert_eq!(endpoint.calls(), 1);
     assert_eq!(pods[9].status().consecutive_failures, 0);
-    // A minute old, it is replaced, once for all.
-    sleep(S(20)).await;
+    // Once it is a minute old, it is replaced once for all pods.
+    sleep(s(20)).await;
     for pod in &pods {
         pod.token().await.unwrap();
-        sleep(S(1)).await;
+        sleep(s(1)).await;
     }
     assert_eq!(endpoint.calls(), 2);
-    assert_eq!(header(&pods[9]).await, "Bearer scripted-2");
+    assert_eq!(header_of(&pods[9]).await, "Bearer scripted-2");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_sealed_with_another_secret_or_for_other_scopes_is_not_seen() {
-    struct With(KeyMaterial, ScriptedProvider);
-    impl TokenProvider for With {
-        async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
-            self.1.fetch(cx).await
-        }
-
-        fn rate_limit(&self) -> Option<RateLimit> {
-            self.1.rate_limit()
-        }
-    }
-    impl KeyedProvider for With {
-        async fn key_material(&self) -> Result<KeyMaterial, Error> {
-            Ok(self.0.clone())
-        }
-    }
-
+async fn tokens_of_other_credentials_scopes_or_parameters_are_not_shared() {
     let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
     let base = || KeyMaterial::new("e", "c", "secret");
     let all = [
         base(),
+        KeyMaterial::new("f", "c", "secret"),
+        KeyMaterial::new("e", "d", "secret"),
         KeyMaterial::new("e", "c", "rotated"),
         base().scope("a"),
         base().param("tenant", "b"),
     ];
-    for (at, material) in all.into_iter().enumerate() {
-        let provider = SharedTokenProvider::new(With(material, endpoint.clone()), store.clone());
-        TokenCache::new(provider).token().await.unwrap();
-        assert_eq!(endpoint.calls(), at + 1);
+    for round in 0..2 {
+        for (at, material) in all.iter().enumerate() {
+            let material = material.clone();
+            let provider = Provider::over(&endpoint).keyed(move || {
+                let material = material.clone();
+                async move { material }
+            });
+            let pod = limited(
+                SharedTokenProvider::new(provider, store.clone()),
+                &RateLimit::unlimited(),
+            );
+            let expected = format!("Bearer scripted-{}", at + 1);
+            assert_eq!(header_of(&pod).await, expected, "round {round}");
+        }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn tampered_truncated_swapped_and_replayed_entries_are_misses() {
-    let meddlers: [fn(&mut Vec<u8>); 5] = [
+    let alterations: [fn(&mut Vec<u8>); 5] = [
         |entry| entry[40] ^= 1,
         |entry| entry.truncate(20),
         |entry| entry.clear(),
         |entry| entry.extend([0; 70_000]),
         |entry| *entry = b"{\"access_token\":\"evil\"}".to_vec(),
     ];
-    for meddle in meddlers {
-        let (endpoint, store) = (ScriptedProvider::new(), Meddler::new(meddle));
-        let (provider, one) = pod(&endpoint, &store);
+    for alter in alterations {
+        let endpoint = ScriptedProvider::new();
+        let store = TestStore::altering(&MemoryStore::new(), alter);
+        let (provider, one) = shared(endpoint.clone(), &store);
         one.token().await.unwrap();
-        pod(&endpoint, &store).1.token().await.unwrap();
+        pod(endpoint.clone(), &store).token().await.unwrap();
         assert_eq!(endpoint.calls(), 2);
-        // A miss, not a failure.
+        // A miss is not a failure of the store.
         assert!(provider.status().available);
     }
 
-    // Under the name of another entry: the failure's, the token's.
+    // Swapped: the entry of other credentials.
     let (endpoint, model) = (ScriptedProvider::new(), MemoryStore::new());
-    pod(&endpoint, &model).1.token().await.unwrap();
+    pod(endpoint.clone(), &model).token().await.unwrap();
     let sealed = model.entries().remove(0);
-    let swapped = Meddler::over(MemoryStore::new(), {
+    let swapped = TestStore::altering(&MemoryStore::new(), {
         let sealed = sealed.clone();
-        move |entry| *entry = sealed.clone()
+        move |entry| entry.clone_from(&sealed)
     });
-    let other = ScriptedProvider::new()
-        .then(Step::Fail(ErrorKind::Transport))
-        .then(Step::Fail(ErrorKind::Transport));
-    let (_, cache) = pod(&other, &swapped);
-    assert!(cache.token().await.is_err());
-    sleep(S(2)).await;
-    cache.refresh().await.unwrap();
+    let other =
+        || Provider::over(&endpoint).keyed(|| async { KeyMaterial::new("other", "id", "secret") });
+    for calls in [2, 3] {
+        pod(other(), &swapped).token().await.unwrap();
+        assert_eq!(endpoint.calls(), calls);
+    }
 
-    // An hour later the old entry is put back, with a new life: by the
-    // date under the seal it is dead.
-    let replayed = Meddler::over(MemoryStore::new(), move |entry| *entry = sealed.clone());
+    // Replayed: an hour later the old entry is returned with a new expiry. By the date inside the
+    // seal, it has expired.
+    let replayed = TestStore::altering(&MemoryStore::new(), move |entry| entry.clone_from(&sealed));
     let clock = ManualClock::new();
-    clock.advance(S(3600));
+    clock.advance(s(3600));
     let endpoint = ScriptedProvider::new();
     for _ in 0..2 {
-        let provider = SharedTokenProvider::new(endpoint.clone(), replayed.clone());
-        let layer = OfficeRndAuthLayer::builder(provider).clock(clock.clone());
-        layer.build().unwrap().cache().token().await.unwrap();
+        let pod = pod_with_clock(&endpoint, &replayed, &clock);
+        pod.token().await.unwrap();
     }
     assert_eq!(endpoint.calls(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_is_shared_and_over_in_time() {
+async fn a_failure_is_shared_until_its_backoff_ends() {
     let store = MemoryStore::new();
     let endpoint = ScriptedProvider::new().then(Step::Fail(ErrorKind::InvalidClient));
     for _ in 0..5 {
-        let (_, cache) = pod(&endpoint, &store);
-        let error = cache.token().await.unwrap_err();
+        let error = pod(endpoint.clone(), &store).token().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidClient);
     }
     assert_eq!(endpoint.calls(), 1);
-    advance(S(61)).await;
-    // The failure's date is the wall clock's, which no test can pause.
+    advance(s(61)).await;
+    // The failure's date is from the wall clock, which tokio does not pause.
     let clock = ManualClock::new();
-    clock.advance(S(61));
-    let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
-    let layer = OfficeRndAuthLayer::builder(provider).clock(clock).build();
-    layer.unwrap().cache().token().await.unwrap();
+    clock.advance(s(61));
+    let pod = pod_with_clock(&endpoint, &store, &clock);
+    pod.token().await.unwrap();
     assert_eq!(endpoint.calls(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_short_failure_is_short_for_a_clock_that_is_behind_too() {
+async fn a_clock_that_is_behind_does_not_extend_a_failure() {
     let store = MemoryStore::new();
-    let busy = Error::new(ErrorKind::RateLimited, "busy").with_retry_after(S(1));
+    let busy = Error::new(ErrorKind::RateLimited, "busy").with_retry_after(s(1));
     let endpoint = ScriptedProvider::new().then(Step::Error(busy));
-    pod(&endpoint, &store).1.token().await.unwrap_err();
+    pod(endpoint.clone(), &store).token().await.unwrap_err();
     let clock = ManualClock::new();
-    clock.rewind_wall(S(600));
-    let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
-    let layer = OfficeRndAuthLayer::builder(provider).clock(clock).build();
-    let error = layer.unwrap().cache().token().await.unwrap_err();
-    assert!(error.retry_after().unwrap() <= S(1), "{error:?}");
+    clock.rewind_wall(s(600));
+    let behind = pod_with_clock(&endpoint, &store, &clock);
+    let error = behind.token().await.unwrap_err();
+    assert!(error.retry_after().unwrap() <= s(1), "{error:?}");
     assert_eq!(endpoint.calls(), 1);
 }
 
-/// When the first and the last of these pods had a result, and how many failed.
-async fn ask_at_once(pods: &[TokenCache]) -> (Duration, usize) {
-    let mut asked = tokio::task::JoinSet::new();
+/// Calls all pods at once. Returns the time between the first and the last result, and the number of
+/// failures.
+async fn spread(pods: &[TokenCache]) -> (Duration, usize) {
+    let mut calls = JoinSet::new();
     for pod in pods {
         let pod = pod.clone();
-        asked.spawn(async move { (pod.token().await.is_err(), now()) });
+        calls.spawn(async move { (pod.token().await.is_err(), now()) });
     }
-    let results = asked.join_all().await;
+    let results = calls.join_all().await;
     let ends = results.iter().map(|(_, at)| *at);
     let spread = ends.clone().max().unwrap() - ends.min().unwrap();
     (spread, results.iter().filter(|(failed, _)| *failed).count())
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_pod_knows_a_token_or_a_failure_within_a_second_of_the_first() {
+async fn the_last_pod_gets_a_token_or_a_failure_within_a_second_of_the_first() {
     for (latency, fails) in [(300, false), (3000, false), (300, true), (3000, true)] {
         let store = MemoryStore::new();
-        let endpoint = ScriptedProvider::new().latency(Duration::from_millis(latency));
+        let endpoint = ScriptedProvider::new().latency(ms(latency));
         if fails {
             endpoint.push(Step::Fail(ErrorKind::Denied));
         }
-        let pods: Vec<_> = (0..200).map(|_| pod(&endpoint, &store).1).collect();
-        let (spread, failed) = ask_at_once(&pods).await;
-        assert!(spread <= S(1), "{latency} ms: {spread:?}");
+        let pods: Vec<_> = (0..200).map(|_| pod(endpoint.clone(), &store)).collect();
+        let (spread, failed) = spread(&pods).await;
+        assert!(spread <= s(1), "{latency} ms: {spread:?}");
         assert_eq!(failed, if fails { 200 } else { 0 });
         assert_eq!(endpoint.calls(), 1);
     }
 }
 
-/// Answers when told to.
-struct Gated(ScriptedProvider, Arc<Notify>);
-
-impl TokenProvider for Gated {
-    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
-        let token = self.0.fetch(cx).await;
-        self.1.notified().await;
-        token
-    }
-
-    fn rate_limit(&self) -> Option<RateLimit> {
-        self.0.rate_limit()
-    }
-}
-
-impl KeyedProvider for Gated {
-    async fn key_material(&self) -> Result<KeyMaterial, Error> {
-        self.0.key_material().await
-    }
-}
-
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_stood_still_past_its_lease_overwrites_nothing() {
+async fn a_fetch_that_may_not_send_takes_no_slot_and_no_permit() {
     let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
-    let (clock, gate) = (ManualClock::new(), Arc::new(Notify::new()));
-    let stopped = Gated(endpoint.clone(), Arc::clone(&gate));
-    let provider = SharedTokenProvider::new(stopped, store.clone());
-    let layer = OfficeRndAuthLayer::builder(provider).clock(clock.clone());
-    let stopped = layer.build().unwrap().cache().clone();
-    let late = tokio::spawn(async move { stopped.token().await });
-    sleep(S(1)).await;
-    // Its process is stopped, and with it its clock. The next takes over.
-    sleep(S(16)).await;
-    assert_eq!(header(&pod(&endpoint, &store).1).await, "Bearer scripted-2");
-    // The monotonic clock of a machine that was suspended has not moved.
-    clock.advance_wall(S(17));
-    gate.notify_one();
-    late.await.unwrap().unwrap();
-    assert_eq!(header(&pod(&endpoint, &store).1).await, "Bearer scripted-2");
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_may_not_send_takes_no_place_from_the_fleet_nor_from_the_process() {
-    let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
-    let one = || RateLimit::new(1, S(60));
     let process = |rate_limit: &RateLimit| {
-        let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
-        let layer = OfficeRndAuthLayer::builder(provider).rate_limit(rate_limit.clone());
-        layer.build().unwrap().cache().clone()
+        limited(
+            SharedTokenProvider::new(endpoint.clone(), store.clone()),
+            rate_limit,
+        )
     };
-    let elsewhere = |rate_limit: &RateLimit| {
-        let layer = OfficeRndAuthLayer::builder(ScriptedProvider::new());
-        let layer = layer.rate_limit(rate_limit.clone()).build();
-        layer.unwrap().cache().clone()
-    };
-    // The process has spent its one request, the fleet has not.
-    let (spent, fresh) = (one(), one());
-    elsewhere(&spent).token().await.unwrap();
-    let error = process(&spent).token().await.unwrap_err();
+    let (used, unused, other) = (
+        RateLimit::new(1, s(60)),
+        RateLimit::new(1, s(60)),
+        RateLimit::new(1, s(60)),
+    );
+    // This process has used its one permit; the store's slot is free.
+    let elsewhere = limited(ScriptedProvider::new(), &used);
+    elsewhere.token().await.unwrap();
+    let error = process(&used).token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RateLimited);
     let start = now();
-    process(&fresh).token().await.unwrap();
-    assert!((now() - start) < S(1), "{:?}", now() - start);
+    process(&unused).token().await.unwrap();
+    assert!(now() - start < s(1), "{:?}", now() - start);
 
-    // The fleet has spent it, another process has not.
-    let other = one();
+    // The store's slot is used; this process has a permit.
     let cache = process(&other);
     cache.token().await.unwrap();
     let error = cache.refresh().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RateLimited);
     assert_eq!(endpoint.calls(), 1);
-    elsewhere(&other).token().await.unwrap();
-    assert!((now() - start) < S(1), "{:?}", now() - start);
+    let elsewhere = limited(ScriptedProvider::new(), &other);
+    elsewhere.token().await.unwrap();
+    assert!(now() - start < s(1), "{:?}", now() - start);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_a_sibling_by_hand_waits_no_longer_than_the_deadline() {
-    let store = Meddler::new(|_| ());
-    // By a holder that renews it for ever.
-    *store.leased.lock().unwrap() = true;
-    let (provider, _) = pod(&ScriptedProvider::new(), &store);
-    let start = now();
-    let error = provider.fetch(FetchContext::default()).await;
-    assert_eq!(error.unwrap_err().kind(), ErrorKind::Timeout);
-    assert!((now() - start) <= S(30));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_fleet_waits_for_its_rate_limit_under_one_lease() {
-    let store = MemoryStore::new();
-    let endpoint = ScriptedProvider::new();
-    let wide = || RateLimit::new(1, S(20));
-    let pods: Vec<TokenCache> = (0..4)
-        .map(|_| {
-            let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
-            let layer = OfficeRndAuthLayer::builder(provider).rate_limit(wide());
-            layer.build().unwrap().cache().clone()
-        })
-        .collect();
+async fn processes_wait_for_a_slot_longer_than_a_lease_lasts_and_send_one_request() {
+    let (endpoint, store) = (ScriptedProvider::new(), MemoryStore::new());
+    let pods = [(); 4].map(|()| {
+        let provider = SharedTokenProvider::new(endpoint.clone(), store.clone());
+        limited(provider, &RateLimit::new(1, s(20)))
+    });
     for pod in &pods {
         pod.token().await.unwrap();
     }
-    // The one request of these 20 s is spent, though not by this pod: it waits
-    // longer than a lease lasts, and no other process takes over.
+    // The first pod has used the one slot of these 20 s.
     let start = now();
-    let asked: Vec<_> = pods[1..]
-        .iter()
-        .map(|pod| {
-            let pod = pod.clone();
-            tokio::spawn(async move { pod.refresh().await })
-        })
-        .collect();
-    for asked in asked {
-        asked.await.unwrap().unwrap();
+    let mut calls = JoinSet::new();
+    for pod in pods.into_iter().skip(1) {
+        calls.spawn(async move { pod.refresh().await.unwrap() });
     }
-    assert!((now() - start) >= S(20) && (now() - start) < S(22));
+    calls.join_all().await;
+    assert!(now() - start >= s(20) && now() - start < s(22));
     assert_eq!(endpoint.calls(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_hangs_costs_three_seconds_once_in_ten() {
-    let (endpoint, store) = (ScriptedProvider::new(), Meddler::new(|_| ()));
-    let (provider, cache) = pod(&endpoint, &store);
-    store.hang(true);
+    let (endpoint, store) = (ScriptedProvider::new(), TestStore::default());
+    let (provider, cache) = shared(endpoint, &store);
+    store.set_delays(s(3600), s(3600));
     let start = now();
     cache.token().await.unwrap();
-    assert_eq!((now() - start), S(3));
+    assert_eq!(now() - start, s(3));
     assert!(!provider.status().available);
     cache.refresh().await.unwrap();
-    assert_eq!((now() - start), S(3));
+    assert_eq!(now() - start, s(3));
     assert_eq!(provider.status().direct, 2);
-    store.hang(false);
-    sleep(S(10)).await;
+    store.set_delays(s(0), s(0));
+    sleep(s(10)).await;
     cache.refresh().await.unwrap();
-    assert!(provider.status().available);
-    assert_eq!(
-        (provider.status().fetched, provider.status().failures),
-        (1, 1)
-    );
-}
-
-#[tokio::test]
-async fn nothing_that_is_shown_shows_a_secret() {
-    let credentials = ClientCredentials::new("id", "hunter2")
-        .scope("officernd.api.read")
-        .form_param("password", "hunter2");
-    let store = MemoryStore::new();
-    let http = HttpTokenProvider::new(credentials.clone()).unwrap();
-    let material = http.key_material().await.unwrap();
-    let shared = SharedTokenProvider::new(http, store.clone());
-    let status = shared.status();
-    let shown = format!("{shared:?} {shared:#?} {material:?} {status:?} {credentials:?} {store:?}");
-    assert!(!shown.contains("hunter2"), "{shown}");
-}
-
-type Meddle = dyn Fn(&mut Vec<u8>) + Send + Sync;
-
-/// The model, behind a layer that changes what is loaded.
-#[derive(Clone)]
-pub(crate) struct Meddler {
-    model: MemoryStore,
-    meddle: Arc<Meddle>,
-    hangs: Arc<Mutex<bool>>,
-    leased: Arc<Mutex<bool>>,
-}
-
-impl Meddler {
-    fn new(meddle: impl Fn(&mut Vec<u8>) + Send + Sync + 'static) -> Self {
-        Self::over(MemoryStore::new(), meddle)
-    }
-
-    pub(crate) fn over(
-        model: MemoryStore,
-        meddle: impl Fn(&mut Vec<u8>) + Send + Sync + 'static,
-    ) -> Self {
-        Self {
-            model,
-            meddle: Arc::new(meddle),
-            hangs: Arc::default(),
-            leased: Arc::default(),
-        }
-    }
-
-    pub(crate) fn hang(&self, hangs: bool) {
-        *self.hangs.lock().unwrap() = hangs;
-    }
-}
-
-impl TokenStore for Meddler {
-    async fn claim(&self, claim: &Claim) -> Result<Claimed, Error> {
-        if *self.hangs.lock().unwrap() {
-            std::future::pending::<()>().await;
-        }
-        if *self.leased.lock().unwrap() {
-            return Ok(Claimed::Leased(claim.limits.lease));
-        }
-        let mut claimed = self.model.claim(claim).await?;
-        if let Claimed::Entry(entry) = &mut claimed {
-            (self.meddle)(&mut entry.sealed);
-        }
-        Ok(claimed)
-    }
-
-    async fn finish(&self, finish: &Finish) -> Result<bool, Error> {
-        self.model.finish(finish).await
-    }
+    let status = provider.status();
+    assert!(status.available);
+    assert_eq!((status.fetched, status.failures), (1, 1));
 }
