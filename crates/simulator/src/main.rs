@@ -55,7 +55,8 @@ fn run() -> io::Result<()> {
 fn instructions(officernd: &Simulator) -> String {
     let (url, slug) = (officernd.url(), officernd.org_slug());
     let mut text = String::from("# The environment of a program that uses officernd-auth:\n");
-    for (name, value) in officernd.env() {
+    let allowed = ("OFFICERND_ALLOW_ORIGINS", url.to_owned());
+    for (name, value) in officernd.env().into_iter().chain([allowed]) {
         text.push_str(&format!("export {name}='{value}'\n"));
     }
     let (id, secret) = (officernd.client_id(), officernd.client_secret());

@@ -99,7 +99,8 @@ impl Simulator {
     }
 
     /// Returns the environment of a program that uses this simulator's app, as `officernd-auth` reads it:
-    /// `OFFICERND_CLIENT_ID`, `OFFICERND_CLIENT_SECRET`, `OFFICERND_SCOPES` and `OFFICERND_TOKEN_URL`.
+    /// `OFFICERND_CLIENT_ID`, `OFFICERND_CLIENT_SECRET`, `OFFICERND_SCOPES` and `OFFICERND_TOKEN_URL`. The API is at
+    /// [`url`](Self::url), which the program has to allow as an origin.
     #[must_use]
     pub fn env(&self) -> [(&'static str, String); 4] {
         [
