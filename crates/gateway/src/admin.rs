@@ -35,20 +35,17 @@ impl Gateway {
         self.shutting_down.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn states(&self) -> Vec<State> {
-        self.apps.iter().map(App::state).collect()
-    }
-
-    /// Returns `true` if a request can be sent with a token now. One organization with a token is
-    /// enough: callers of the others get errors of their own.
-    pub(crate) fn is_ready(&self, states: &[State]) -> bool {
-        !self.is_shutting_down() && states.iter().any(|state| state.status.has_token())
+    /// Returns whether a request can be sent with a token now, and the state of each app. One organization
+    /// with a token is enough: callers of the others get errors of their own.
+    pub(crate) fn states(&self) -> (bool, Vec<State>) {
+        let states: Vec<State> = self.apps.iter().map(App::state).collect();
+        let ready = states.iter().any(|state| state.status.has_token());
+        (ready && !self.is_shutting_down(), states)
     }
 }
 
 async fn ready(Extract(gateway): Extract<Arc<Gateway>>) -> Response {
-    let states = gateway.states();
-    let ready = gateway.is_ready(&states);
+    let (ready, states) = gateway.states();
     let code = match ready {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
@@ -63,8 +60,8 @@ async fn ready(Extract(gateway): Extract<Arc<Gateway>>) -> Response {
 }
 
 async fn scrape(Extract(gateway): Extract<Arc<Gateway>>) -> impl IntoResponse {
-    let states = gateway.states();
-    metrics::scraped(&states, gateway.is_ready(&states));
+    let (ready, states) = gateway.states();
+    metrics::scraped(&states, ready);
     let format = "text/plain; version=0.0.4; charset=utf-8";
     ([(CONTENT_TYPE, format)], gateway.exporter.render())
 }

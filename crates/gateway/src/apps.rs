@@ -147,14 +147,13 @@ impl App {
         let provider = HttpTokenProvider::with_service(credentials, client)?;
         let last_error = LastError::default();
         let shared = share.map(|share| share(provider.clone()));
-        let builder = match shared.clone() {
+        let mut builder = match shared.clone() {
             Some(shared) => settings.builder(Remembering(shared, Arc::clone(&last_error))),
             None => settings.builder(Remembering(provider, Arc::clone(&last_error))),
         };
-        let builder = match rate_limit {
-            Some(rate_limit) => builder.rate_limit(rate_limit),
-            None => builder,
-        };
+        if let Some(rate_limit) = rate_limit {
+            builder = builder.rate_limit(rate_limit);
+        }
         Ok(Self {
             layer: builder.build()?,
             slug,

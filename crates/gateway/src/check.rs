@@ -16,6 +16,7 @@ use tower::ServiceExt as _;
 use crate::apps::{App, Gateway};
 use crate::out::{Out, chain};
 use crate::proxy::at;
+use crate::say;
 
 /// The token endpoint, unless `OFFICERND_TOKEN_URL` is set.
 const TOKEN_URL: &str = "https://identity.officernd.com/oauth/token";
@@ -31,7 +32,7 @@ struct Problem(u8, String);
 /// failure.
 pub(crate) async fn run(gateway: &Gateway) -> ExitCode {
     let api = gateway.config.upstream_text();
-    say(&format!("configuration: valid; API at {api}"));
+    say(format_args!("configuration: valid; API at {api}"));
     let mut code = ExitCode::SUCCESS;
     let mut failed = |Problem(step, why)| {
         let _ = writeln!(std::io::stderr(), "failed: {why}");
@@ -73,7 +74,7 @@ async fn connection(url: &str, out: &Out) -> Result<(), Problem> {
     *request.method_mut() = Method::HEAD;
     *request.uri_mut() = uri;
     match tokio::time::timeout(TIMEOUT, out.client.clone().oneshot(request)).await {
-        Ok(Ok(_)) => say(&format!("connection: {url} answers{through}")),
+        Ok(Ok(_)) => say(format_args!("connection: {url} answers{through}")),
         Ok(Err(error)) => return Err(problem(&chain(&*error))),
         Err(_) => return Err(problem(&format!("{url}: no response within 10 s"))),
     }
@@ -94,7 +95,7 @@ async fn organization(gateway: &Gateway, app: &App) -> Result<(), Problem> {
         };
         Problem(code, format!("token{of}: {}", chain(&error)))
     })?;
-    say(&format!(
+    say(format_args!(
         "token{of}: valid for {} s",
         token.expires_in().as_secs()
     ));
@@ -103,14 +104,14 @@ async fn organization(gateway: &Gateway, app: &App) -> Result<(), Problem> {
     }
     match token.scope() {
         // A server that names no scope has granted all that were requested (RFC 6749 section 5.1).
-        None => say(&format!("scope{of}: as requested")),
+        None => say(format_args!("scope{of}: as requested")),
         Some(scope) => {
             let granted = |wanted: &&String| scope.split_whitespace().any(|it| it == *wanted);
             if let Some(missing) = app.settings.scopes.iter().find(|wanted| !granted(wanted)) {
                 let why = format!("scope{of}: {missing} was not granted; add it to the app");
                 return Err(Problem(5, why));
             }
-            say(&format!("scope{of}: {scope}"));
+            say(format_args!("scope{of}: {scope}"));
         }
     }
     if slug.is_empty() {
@@ -123,9 +124,9 @@ async fn organization(gateway: &Gateway, app: &App) -> Result<(), Problem> {
     if !matches!(found, Err(Problem(5, _)))
         && let Some(region) = region(gateway, slug, &token).await
     {
-        say(&format!("region: {slug} is served by {region}"));
-        say(&format!("region: set GATEWAY_UPSTREAM={region}"));
-        say(&format!(
+        say(format_args!("region: {slug} is served by {region}"));
+        say(format_args!("region: set GATEWAY_UPSTREAM={region}"));
+        say(format_args!(
             "region: for programs that use the library, set OFFICERND_ALLOW_ORIGINS={region}"
         ));
     }
@@ -145,7 +146,7 @@ async fn locations(gateway: &Gateway, slug: &str) -> Result<(), Problem> {
     };
     let (code, why) = match status {
         status if status.is_success() => {
-            say(&format!("organization {slug}: {path} answers {status}"));
+            say(format_args!("organization {slug}: {path} answers {status}"));
             return Ok(());
         }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -195,9 +196,4 @@ fn origin(url: &str) -> Option<String> {
 fn get(gateway: &Gateway, path: &str) -> Option<Request<Body>> {
     let uri = at(&gateway.config.upstream, path)?;
     Request::get(uri).body(Body::empty()).ok()
-}
-
-fn say(line: &str) {
-    // Not `println!`, which panics if stdout is closed.
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

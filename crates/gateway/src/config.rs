@@ -216,10 +216,8 @@ fn share_with_organizations(table: &mut Table) -> Result<(), Invalid> {
         let problem = "belongs in each [organizations.SLUG]: every organization has its own app";
         return Err((format!("officernd.{key}"), problem.to_owned()));
     }
-    for own in organizations
-        .iter_mut()
-        .filter_map(|(_, own)| own.as_table_mut())
-    {
+    let tables = organizations.iter_mut();
+    for own in tables.filter_map(|(_, own)| own.as_table_mut()) {
         for (key, value) in &shared {
             own.entry(key).or_insert_with(|| value.clone());
         }

@@ -67,10 +67,9 @@ Options:
   -h, --help
   -V, --version
 
-Environment variables override the file. README.md lists all settings.
-";
+Environment variables override the file. README.md lists all settings.";
 
-const VERSION: &str = concat!("officernd-gateway ", env!("CARGO_PKG_VERSION"), "\n");
+const VERSION: &str = concat!("officernd-gateway ", env!("CARGO_PKG_VERSION"));
 
 const NO_CREDENTIALS: &str = "\
 Set OFFICERND_CLIENT_ID_FILE, OFFICERND_CLIENT_SECRET_FILE and OFFICERND_SCOPES. To try the gateway
@@ -92,8 +91,14 @@ fn main() -> ExitCode {
         Err(problem) => fail(2, problem),
     };
     match arguments.as_slice() {
-        ["help" | "--help" | "-h", ..] => print(USAGE),
-        ["version" | "--version" | "-V", ..] => print(VERSION),
+        ["help" | "--help" | "-h", ..] => {
+            say(USAGE);
+            ExitCode::SUCCESS
+        }
+        ["version" | "--version" | "-V", ..] => {
+            say(VERSION);
+            ExitCode::SUCCESS
+        }
         [] | ["run"] => with_config(|config| start(config, false)),
         ["check"] => with_config(|config| start(config, true)),
         ["healthcheck"] => with_config(|config| healthcheck::run(config.admin, "/healthz")),
@@ -150,9 +155,8 @@ async fn run(gateway: &Arc<Gateway>) -> Result<bool, BoxError> {
     let upstream = config.upstream_text();
     let (api_name, admin_name) = (api.name(), admin.name());
     tracing::info!(upstream, api = api_name, admin = admin_name, "starting");
-    let mut out = std::io::stdout();
-    writeln!(out, "admin on {admin_name}")?;
-    writeln!(out, "listening on {api_name}")?;
+    say(format_args!("admin on {admin_name}"));
+    say(format_args!("listening on {api_name}"));
 
     // Answers probes as long as the process lives.
     let for_admin = Arc::clone(gateway);
@@ -173,15 +177,12 @@ async fn run(gateway: &Arc<Gateway>) -> Result<bool, BoxError> {
     Ok(drained.is_ok())
 }
 
-fn print(text: &str) -> ExitCode {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+/// Prints a line. Not `println!`, which panics if stdout is closed.
+fn say(line: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn fail(code: u8, why: impl Display) -> ExitCode {
-    // Not `eprintln!`, which panics if stderr is closed.
     let _ = writeln!(std::io::stderr(), "officernd-gateway: {why}");
     ExitCode::from(code)
 }

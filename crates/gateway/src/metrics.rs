@@ -34,17 +34,11 @@ pub(crate) fn install(config: &Config) -> Result<PrometheusHandle, BuildError> {
     officernd_auth_store::describe_metrics();
     let text = "Time from the head of a request to the head of its response, by method and status.";
     describe_histogram!(DURATION, Unit::Seconds, text);
-    describe_gauge!(
-        INFO,
-        "Always 1; the labels are the version and the API's origin."
-    );
+    describe_gauge!(INFO, "Always 1, labeled with version and origin.");
     describe_gauge!(READY, "1 while /readyz responds with 200, else 0.");
     let text = "Time until an organization's token expires; 0 without a token.";
     describe_gauge!(TOKEN_LEFT, Unit::Seconds, text);
-    describe_gauge!(
-        FETCH_FAILURES,
-        "Failed token fetches since the last successful one."
-    );
+    describe_gauge!(FETCH_FAILURES, "Failed token fetches since a success.");
     // Alerts count from 0: without a first sample of 0, `increase()` misses the first event.
     counter!("officernd_auth_token_requests_total").increment(0);
     counter!("officernd_auth_token_rejections_total").increment(0);

@@ -40,8 +40,8 @@ const LEGEND: &str = "<section><h2>How to read this</h2><dl>
 </section>";
 
 pub(crate) async fn page(Extract(gateway): Extract<Arc<Gateway>>) -> impl IntoResponse {
-    let states = gateway.states();
-    let ready = match (gateway.is_ready(&states), gateway.is_shutting_down()) {
+    let (ready, states) = gateway.states();
+    let ready = match (ready, gateway.is_shutting_down()) {
         (_, true) => "shutting down",
         (true, _) => "ready",
         (false, _) => "not ready",

@@ -101,10 +101,21 @@ async fn forward(
         let request = Request::from_parts(parts, Body::new(body));
         gateway.streaming.clone().oneshot(request).await
     };
+    // Starts anew whenever the request's body moves.
     let timeout = gateway.config.answer_timeout + GRACE;
-    let Some(response) = unless_idle(timeout, &moved, response).await else {
-        let cause = "the API did not answer in time";
-        return Err(gateway.failures.fail(StatusCode::GATEWAY_TIMEOUT, cause));
+    let response = {
+        let mut response = std::pin::pin!(response);
+        loop {
+            tokio::select! {
+                biased;
+                response = &mut response => break response,
+                () = moved.notified() => {}
+                () = tokio::time::sleep(timeout) => {
+                    let cause = "the API did not answer in time";
+                    return Err(gateway.failures.fail(StatusCode::GATEWAY_TIMEOUT, cause));
+                }
+            }
+        }
     };
     let mut response = response.map_err(|error| gateway.failures.answer(&error))?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -120,21 +131,4 @@ async fn forward(
             error
         }))
     }))
-}
-
-/// Returns `None` if the future is not ready `timeout` after the request's body last moved.
-async fn unless_idle<T>(
-    timeout: Duration,
-    moved: &Notify,
-    future: impl Future<Output = T>,
-) -> Option<T> {
-    let mut future = std::pin::pin!(future);
-    loop {
-        tokio::select! {
-            biased;
-            output = &mut future => return Some(output),
-            () = moved.notified() => {}
-            () = tokio::time::sleep(timeout) => return None,
-        }
-    }
 }
