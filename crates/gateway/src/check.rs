@@ -14,7 +14,7 @@ use officernd_auth::{AccessToken, ErrorKind, OfficeRndAuthLayer, StaticToken};
 use tower::ServiceExt as _;
 
 use crate::apps::{App, Gateway};
-use crate::out::{Out, chain};
+use crate::out::{HttpClient, Out, Response, chain};
 use crate::proxy::at;
 use crate::say;
 
@@ -28,8 +28,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// 6 organization.
 struct Problem(u8, String);
 
-/// Prints a line for each step that works and for each that fails. Returns the exit code of the first
-/// failure.
+/// Prints a line for each step that works and for each that fails. Returns the exit code of the first failure.
 pub(crate) async fn run(gateway: &Gateway) -> ExitCode {
     let api = gateway.config.upstream_text();
     say(format_args!("configuration: valid; API at {api}"));
@@ -73,12 +72,21 @@ async fn connection(url: &str, out: &Out) -> Result<(), Problem> {
     let mut request = Request::new(Body::empty());
     *request.method_mut() = Method::HEAD;
     *request.uri_mut() = uri;
-    match tokio::time::timeout(TIMEOUT, out.client.clone().oneshot(request)).await {
-        Ok(Ok(_)) => say(format_args!("connection: {url} answers{through}")),
-        Ok(Err(error)) => return Err(problem(&chain(&*error))),
-        Err(_) => return Err(problem(&format!("{url}: no response within 10 s"))),
-    }
+    let response = send(&out.client, request).await;
+    response.map_err(|why| problem(&why))?;
+    say(format_args!("connection: {url} answers{through}"));
     Ok(())
+}
+
+async fn send(client: &HttpClient, request: Request<Body>) -> Result<Response, String> {
+    let host = request.uri().authority().map(ToString::to_string);
+    match tokio::time::timeout(TIMEOUT, client.clone().oneshot(request)).await {
+        Ok(response) => response.map_err(|error| chain(&*error)),
+        Err(_) => Err(format!(
+            "{}: no response within 10 s",
+            host.unwrap_or_default()
+        )),
+    }
 }
 
 async fn organization(gateway: &Gateway, app: &App) -> Result<(), Problem> {
@@ -124,10 +132,10 @@ async fn organization(gateway: &Gateway, app: &App) -> Result<(), Problem> {
     if !matches!(found, Err(Problem(5, _)))
         && let Some(region) = region(gateway, slug, &token).await
     {
-        say(format_args!("region: {slug} is served by {region}"));
-        say(format_args!("region: set GATEWAY_UPSTREAM={region}"));
         say(format_args!(
-            "region: for programs that use the library, set OFFICERND_ALLOW_ORIGINS={region}"
+            "region: {slug} is served by {region}\n\
+             region: set GATEWAY_UPSTREAM={region}\n\
+             region: for programs that use the library, set OFFICERND_ALLOW_ORIGINS={region}"
         ));
     }
     found
@@ -138,12 +146,8 @@ async fn locations(gateway: &Gateway, slug: &str) -> Result<(), Problem> {
     let path = format!("/api/v2/organizations/{slug}/locations");
     let request = get(gateway, &path).ok_or_else(|| problem(2, "is not a slug"))?;
     // Not the replaying client: a 401 would use another token request.
-    let response = gateway.streaming.clone().oneshot(request);
-    let status = match tokio::time::timeout(TIMEOUT, response).await {
-        Ok(Ok(response)) => response.status(),
-        Ok(Err(error)) => return Err(problem(3, &chain(&*error))),
-        Err(_) => return Err(problem(3, "no response within 10 s")),
-    };
+    let response = send(&gateway.streaming, request).await;
+    let status = response.map_err(|why| problem(3, &why))?.status();
     let (code, why) = match status {
         status if status.is_success() => {
             say(format_args!("organization {slug}: {path} answers {status}"));

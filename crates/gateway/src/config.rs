@@ -163,8 +163,7 @@ fn read_file(path: &Path) -> Result<Table, String> {
     })
 }
 
-/// Reads the environment: the path of each setting, with its variable and value. A secret of digits
-/// stays text.
+/// Reads the environment: the path of each setting, with its variable and value. A secret of digits stays text.
 fn variables() -> Result<BTreeMap<String, (String, Value)>, String> {
     let mut variables = BTreeMap::new();
     for (name, value) in std::env::vars_os() {
@@ -232,8 +231,8 @@ fn with_nearest(problem: String, variable: Option<&str>) -> String {
     let (true, Some(unknown)) = (problem.starts_with("unknown field"), names.next()) else {
         return problem;
     };
-    let nearest = names.min_by_key(|known| strsim::damerau_levenshtein(unknown, known));
-    let nearest = nearest.unwrap_or_default();
+    let distance = |known: &&str| strsim::damerau_levenshtein(unknown, known);
+    let nearest = names.min_by_key(distance).unwrap_or_default();
     let nearest = match variable.and_then(|name| name.split_once('_')) {
         Some((prefix, _)) => format!("{prefix}_{}", nearest.to_uppercase()),
         None => nearest.to_owned(),

@@ -1,9 +1,8 @@
 //! Which headers the gateway does not forward, and what else a request must not contain.
 
 use axum::http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, COOKIE, EXPECT, HOST,
-    HeaderMap, HeaderName, HeaderValue, ORIGIN, REFERER, SET_COOKIE, TRANSFER_ENCODING, VIA,
-    X_CONTENT_TYPE_OPTIONS,
+    CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HeaderMap, HeaderName, HeaderValue,
+    TRANSFER_ENCODING, VIA, X_CONTENT_TYPE_OPTIONS,
 };
 
 const VIA_GATEWAY: HeaderValue = HeaderValue::from_static("1.1 officernd-gateway");
@@ -18,12 +17,16 @@ const HOP_BY_HOP: [&str; 6] = [
     "upgrade",
 ];
 
-/// What a caller must not choose: the host, the credentials and 100-continue; and what its browser adds.
-/// Cookies belong to other programs on this machine, because browsers share them between ports.
-const FROM_CALLER: [HeaderName; 6] = [HOST, AUTHORIZATION, EXPECT, COOKIE, ORIGIN, REFERER];
-
-/// Some servers let these override the request line, which the gateway has checked.
-const OVERRIDES: [&str; 6] = [
+/// What a caller must not choose: the credentials, the host, 100-continue, what its browser adds, and what
+/// some servers prefer to the request line, which the gateway has checked. Cookies belong to other
+/// programs on this machine, because browsers share them between ports.
+const FROM_CALLER: [&str; 12] = [
+    "authorization",
+    "cookie",
+    "expect",
+    "host",
+    "origin",
+    "referer",
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
@@ -33,7 +36,7 @@ const OVERRIDES: [&str; 6] = [
 ];
 
 /// A browser would apply these to the gateway's own origin.
-const FROM_UPSTREAM: [&str; 8] = [
+const FROM_UPSTREAM: [&str; 9] = [
     "alt-svc",
     "clear-site-data",
     "nel",
@@ -41,6 +44,7 @@ const FROM_UPSTREAM: [&str; 8] = [
     "report-to",
     "reporting-endpoints",
     "service-worker-allowed",
+    "set-cookie",
     "strict-transport-security",
 ];
 
@@ -50,25 +54,15 @@ const POLICY: HeaderValue = HeaderValue::from_static("sandbox; default-src 'none
 /// Removes from a request what must not reach OfficeRnD, and adds `Via`.
 pub(crate) fn clean_request(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
-    for name in FROM_CALLER {
-        headers.remove(name);
-    }
-    for name in OVERRIDES {
-        headers.remove(name);
-    }
     // `sec-`: fetch metadata and client hints of browsers.
-    remove_prefixed(headers, &["proxy-", "sec-"]);
+    remove(headers, &FROM_CALLER, &["proxy-", "sec-"]);
     headers.append(VIA, VIA_GATEWAY);
 }
 
 /// Removes from a response what must not reach the caller, and keeps browsers from running it. Adds `Via`.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
-    headers.remove(SET_COOKIE);
-    for name in FROM_UPSTREAM {
-        headers.remove(name);
-    }
-    remove_prefixed(headers, &["access-control-", "proxy-"]);
+    remove(headers, &FROM_UPSTREAM, &["access-control-", "proxy-"]);
     headers.append(VIA, VIA_GATEWAY);
     headers.insert(CONTENT_SECURITY_POLICY, POLICY);
     let nosniff = HeaderValue::from_static("nosniff");
@@ -91,17 +85,15 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
+    remove(headers, &HOP_BY_HOP, &[]);
 }
 
-fn remove_prefixed(headers: &mut HeaderMap, prefixes: &[&str]) {
-    let prefixed = |name: &&HeaderName| {
+fn remove(headers: &mut HeaderMap, names: &[&str], prefixes: &[&str]) {
+    let is_removed = |name: &&HeaderName| {
         let name = name.as_str();
-        prefixes.iter().any(|prefix| name.starts_with(prefix))
+        names.contains(&name) || prefixes.iter().any(|prefix| name.starts_with(prefix))
     };
-    let found: Vec<HeaderName> = headers.keys().filter(prefixed).cloned().collect();
+    let found: Vec<HeaderName> = headers.keys().filter(is_removed).cloned().collect();
     for name in found {
         headers.remove(name);
     }

@@ -1,8 +1,10 @@
 //! The Prometheus exporter and the gateway's own metrics.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use axum::http::{Method, StatusCode};
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
 use metrics::{Unit, counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -80,17 +82,20 @@ pub(crate) fn scraped(states: &[State], ready: bool) {
     }
 }
 
-pub(crate) fn answered(method: &Method, status: StatusCode, took: Duration) {
-    let labels = [
-        ("http_request_method", label(method).to_owned()),
-        ("http_response_status_code", status.as_str().to_owned()),
-    ];
-    histogram!(DURATION, &labels).record(took);
-}
-
-/// Returns a label from a bounded set: callers may send any method.
-fn label(method: &Method) -> &'static str {
+/// Measures a request.
+pub(crate) async fn observe(request: Request, next: Next) -> Response {
+    // A bounded set of labels: callers may send any method.
     let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-    let known = known.into_iter().find(|known| *known == method.as_str());
-    known.unwrap_or("_OTHER")
+    let method = known.into_iter().find(|known| request.method() == known);
+    let started = Instant::now();
+    let response = next.run(request).await;
+    let labels = [
+        ("http_request_method", method.unwrap_or("_OTHER").to_owned()),
+        (
+            "http_response_status_code",
+            response.status().as_str().to_owned(),
+        ),
+    ];
+    histogram!(DURATION, &labels).record(started.elapsed());
+    response
 }

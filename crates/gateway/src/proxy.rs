@@ -1,7 +1,7 @@
 //! Forwards requests to the API and streams both bodies.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::header::ALLOW;
 use axum::http::uri::PathAndQuery;
 use axum::http::{Extensions, Method, StatusCode, Uri, Version};
-use axum::middleware::{Next, from_fn, map_response_with_state};
+use axum::middleware::{from_fn, map_response_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
 use http_body_util::{BodyExt as _, Empty};
@@ -39,7 +39,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .layer(RequestBodyTimeoutLayer::new(body_timeout))
         .layer(RequestBodyLimitLayer::new(body_limit))
         // Above the limits and timeouts, so that their responses count too.
-        .layer(from_fn(observe))
+        .layer(from_fn(metrics::observe))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "only paths under /api/ are served") })
         .layer(from_fn(access::local_only))
         .layer(close)
@@ -50,14 +50,6 @@ pub(crate) fn at(origin: &Uri, path: &str) -> Option<Uri> {
     let mut parts = origin.clone().into_parts();
     parts.path_and_query = Some(path.parse().ok()?);
     Uri::from_parts(parts).ok()
-}
-
-async fn observe(request: Request, next: Next) -> Response {
-    let method = request.method().clone();
-    let started = Instant::now();
-    let response = next.run(request).await;
-    metrics::answered(&method, response.status(), started.elapsed());
-    response
 }
 
 async fn forward(

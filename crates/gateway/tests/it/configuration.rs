@@ -131,20 +131,26 @@ fn errors_in_the_file_name_the_file_and_the_key() {
 }
 
 #[test]
-fn half_a_configuration_never_starts() {
+fn without_complete_credentials_it_exits_with_2_and_names_the_simulator() {
     let folder = Folder::new("half");
-    let file = folder.file(
-        "gateway.toml",
-        "[officernd]\nscopes = ['officernd.api.read']",
-    );
+    let file = folder.file("gateway.toml", "[officernd]\nscopes = 'officernd.api.read'");
     for (name, value) in [
+        ("RUST_LOG", "info"),
         ("OFFICERND_CLIENT_SECRET", "hunter2"),
         ("OFFICERND_CLIENT_SECRET_FILE", "/nowhere"),
         ("GATEWAY_CONFIG", file.as_str()),
         ("GATEWAY_UPSTREAM", "https://app.officernd.com"),
         ("GATEWAY_STORE", "redis://127.0.0.1:1"),
     ] {
-        assert!(refusal(&[(name, value)]).contains("client_id"), "{name}");
+        for arguments in [&[][..], &["check"]] {
+            let output = run(&[(name, value)], arguments);
+            assert_eq!(output.status.code(), Some(2), "{name}");
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(
+                said.contains("client_id") && said.contains("officernd-simulator"),
+                "{said}"
+            );
+        }
     }
     let no_file = [APP[0], ("OFFICERND_CLIENT_SECRET_FILE", "/nowhere"), APP[2]];
     assert!(refusal(&no_file).contains("/nowhere"));

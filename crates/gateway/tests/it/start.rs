@@ -68,16 +68,6 @@ fn it_answers_to_a_command_line() {
     assert_eq!(run(&[], &["--colour"]).status.code(), Some(2));
 }
 
-#[test]
-fn without_credentials_it_ends_and_names_the_simulator() {
-    for arguments in [&[][..], &["check"]] {
-        let output = run(&[], arguments);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(said.contains("officernd-simulator"), "{said}");
-    }
-}
-
 /// A Service called `gateway` or `officernd` puts these into every pod of its namespace.
 #[tokio::test]
 async fn variables_that_kubernetes_makes_are_no_settings() {
