@@ -22,18 +22,17 @@ use tower::retry::RetryLayer;
 use tower::util::{BoxCloneSyncService, MapRequest};
 
 use crate::config::Config;
-use crate::out::{HttpClient, Out, Response, chain};
+use crate::out::{self, HttpClient, Response, chain};
 use crate::problem::Failures;
 use crate::store::{self, Share, Shared};
-
-const MINUTE: Duration = Duration::from_secs(60);
 
 type Bodiless = Request<Empty<Bytes>>;
 
 /// The configuration, the clients and the state of the running gateway.
 pub(crate) struct Gateway {
     pub(crate) config: Config,
-    pub(crate) out: Out,
+    /// Adds no token.
+    pub(crate) client: HttpClient,
     /// In the order of their slugs.
     pub(crate) apps: Vec<App>,
     /// Adds the token. For requests with a body, which streams and so cannot be sent twice.
@@ -77,7 +76,7 @@ impl Gateway {
         exporter: PrometheusHandle,
         warm: bool,
     ) -> Result<Self, String> {
-        let out = Out::new(config.body_timeout)?;
+        let client = out::client(config.body_timeout)?;
         let share = store::open(&config).map_err(|error| format!("GATEWAY_STORE: {error}"))?;
         let several = !config.organizations.is_empty();
         let mut settings = config.organizations.clone();
@@ -92,27 +91,26 @@ impl Gateway {
             // Apps with the same setting share one window, like apps without one.
             let limit = (settings.rate_limit_requests, settings.rate_limit_per);
             let rate_limit = (limit != (None, None)).then(|| {
-                let (requests, per) = limit;
-                let limit = || RateLimit::new(requests.unwrap_or(5), per.unwrap_or(MINUTE));
-                limits.entry((requests, per)).or_insert_with(limit).clone()
+                let per = limit.1.unwrap_or(Duration::from_secs(60));
+                let new = || RateLimit::new(limit.0.unwrap_or(5), per);
+                limits.entry(limit).or_insert_with(new).clone()
             });
             let place = format!("[organizations.{slug}]: ");
-            let app = App::new(slug, settings, rate_limit, share.as_ref(), &out);
+            let app = App::new(slug, settings, rate_limit, share.as_ref(), &client);
             apps.push(app.map_err(|error| match several {
                 true => format!("{place}{error}"),
                 false => error.to_string(),
             })?);
         }
-        let client = out.client.clone();
         let streaming = match apps.as_slice() {
-            [app] if !several => BoxCloneSyncService::new(app.layer.layer(client)),
+            [app] if !several => BoxCloneSyncService::new(app.layer.layer(client.clone())),
             apps => {
                 let layers = apps.iter().map(|app| (app.slug.clone(), app.layer.clone()));
                 let mut layer = OrganizationsLayer::new(layers.collect::<HashMap<_, _>>());
                 if let Some(default) = &config.default_organization {
                     layer = layer.default_organization(default);
                 }
-                BoxCloneSyncService::new(layer.layer(client))
+                BoxCloneSyncService::new(layer.layer(client.clone()))
             }
         };
         let bodiless = MapRequest::new(streaming.clone(), |request: Bodiless| {
@@ -122,7 +120,7 @@ impl Gateway {
         let replaying = BoxCloneSyncService::new(replaying);
         Ok(Self {
             config,
-            out,
+            client,
             apps,
             streaming,
             replaying,
@@ -139,11 +137,11 @@ impl App {
         settings: Settings,
         rate_limit: Option<RateLimit>,
         share: Option<&Share>,
-        out: &Out,
+        client: &HttpClient,
     ) -> Result<Self, BoxError> {
         let credentials = settings.credentials()?;
         let to_body = |request: Request<Full<Bytes>>| request.map(Body::new);
-        let client = MapRequest::new(out.client.clone(), to_body);
+        let client = MapRequest::new(client.clone(), to_body);
         let provider = HttpTokenProvider::with_service(credentials, client)?;
         let last_error = LastError::default();
         let shared = share.map(|share| share(provider.clone()));

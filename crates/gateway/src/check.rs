@@ -14,7 +14,7 @@ use officernd_auth::{AccessToken, ErrorKind, OfficeRndAuthLayer, StaticToken};
 use tower::ServiceExt as _;
 
 use crate::apps::{App, Gateway};
-use crate::out::{HttpClient, Out, Response, chain};
+use crate::out::{self, HttpClient, Response, chain};
 use crate::proxy::at;
 use crate::say;
 
@@ -48,7 +48,7 @@ pub(crate) async fn run(gateway: &Gateway) -> ExitCode {
     }
     let mut connected = true;
     for url in &urls {
-        if let Err(problem) = connection(url, &gateway.out).await {
+        if let Err(problem) = connection(url, &gateway.client).await {
             failed(problem);
             connected = false;
         }
@@ -62,17 +62,17 @@ pub(crate) async fn run(gateway: &Gateway) -> ExitCode {
 }
 
 /// Any response proves that DNS, proxy, TCP and TLS work.
-async fn connection(url: &str, out: &Out) -> Result<(), Problem> {
+async fn connection(url: &str, client: &HttpClient) -> Result<(), Problem> {
     let problem = |why: &str| Problem(3, format!("connection: {why}"));
     let uri: Uri = url.parse().map_err(|_| problem("the URL is invalid"))?;
-    let through = match out.proxy(&uri) {
+    let through = match out::proxy(&uri) {
         Some(proxy) => format!(" through the proxy {proxy}"),
         None => String::new(),
     };
     let mut request = Request::new(Body::empty());
     *request.method_mut() = Method::HEAD;
     *request.uri_mut() = uri;
-    let response = send(&out.client, request).await;
+    let response = send(client, request).await;
     response.map_err(|why| problem(&why))?;
     say(format_args!("connection: {url} answers{through}"));
     Ok(())
@@ -172,7 +172,7 @@ async fn region(gateway: &Gateway, slug: &str, token: &AccessToken) -> Option<St
     let bearer = token.header_value().clone();
     request.headers_mut().insert(AUTHORIZATION, bearer);
     let body = async {
-        let response = gateway.out.client.clone().oneshot(request).await.ok()?;
+        let response = gateway.client.clone().oneshot(request).await.ok()?;
         let body = Limited::new(response.into_body(), 64 * 1024);
         body.collect().await.ok()
     };

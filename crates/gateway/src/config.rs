@@ -168,10 +168,14 @@ fn variables() -> Result<BTreeMap<String, (String, Value)>, String> {
     let mut variables = BTreeMap::new();
     for (name, value) in std::env::vars_os() {
         let Some(name) = name.to_str() else { continue };
+        // Kubernetes sets these for a Service called `gateway` or `officernd`: `GATEWAY_PORT`,
+        // `GATEWAY_PORT_8080_TCP_ADDR`, `OFFICERND_SERVICE_HOST`.
+        let parts = format!("{name}_");
+        let is_from_kubernetes = parts.contains("_PORT_") || parts.contains("_SERVICE_");
         let path = match name.split_once('_') {
             // Not settings: for `Config::read`, and for programs beside the gateway.
             _ if matches!(name, "GATEWAY_CONFIG" | "OFFICERND_API_URL") => continue,
-            _ if is_from_kubernetes(name) => continue,
+            _ if is_from_kubernetes => continue,
             Some(("OFFICERND", "ORG_SLUG")) => "org_slug".to_owned(),
             Some(("OFFICERND", "SCOPE")) => "officernd.scopes".to_owned(),
             Some(("OFFICERND", key)) => format!("officernd.{}", key.to_ascii_lowercase()),
@@ -238,13 +242,6 @@ fn with_nearest(problem: String, variable: Option<&str>) -> String {
         None => nearest.to_owned(),
     };
     format!("is not a setting; did you mean {nearest}?")
-}
-
-/// Returns `true` if Kubernetes sets this variable for a Service called `gateway` or `officernd`, such
-/// as `GATEWAY_PORT`, `GATEWAY_PORT_8080_TCP_ADDR` and `OFFICERND_SERVICE_HOST`.
-fn is_from_kubernetes(name: &str) -> bool {
-    let name = format!("{name}_");
-    name.contains("_PORT_") || name.contains("_SERVICE_")
 }
 
 /// Where the API listens: on loopback or on a Unix socket.

@@ -10,9 +10,6 @@ use crate::fail;
 /// For the connection and for each read: probes have only a few seconds.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Only the status line is needed.
-const MAX_ANSWER_BYTES: u64 = 1024;
-
 /// Succeeds if the admin address responds to this path with 200.
 pub(crate) fn run(admin: SocketAddr, path: &str) -> ExitCode {
     // An unspecified address is reached on loopback. `[::]` means 0.0.0.0 on a kernel without IPv6.
@@ -39,7 +36,8 @@ fn ask(address: SocketAddr, path: &str) -> io::Result<String> {
     let request = format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer)?;
+    // The status line is shorter.
+    stream.take(1024).read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer);
     Ok(answer.split(' ').nth(1).unwrap_or_default().to_owned())
 }

@@ -48,9 +48,6 @@ use serve::serve;
 /// closing one at once could lose a request that is on its way.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Enough for probes, scrapes and a few browsers.
-const ADMIN_CONNECTIONS: usize = 64;
-
 const USAGE: &str = "\
 Adds an OfficeRnD token to the requests of programs on this machine.
 
@@ -68,8 +65,6 @@ Options:
   -V, --version
 
 Environment variables override the file. README.md lists all settings.";
-
-const VERSION: &str = concat!("officernd-gateway ", env!("CARGO_PKG_VERSION"));
 
 const NO_CREDENTIALS: &str = "\
 Set OFFICERND_CLIENT_ID_FILE, OFFICERND_CLIENT_SECRET_FILE and OFFICERND_SCOPES. To try the gateway
@@ -96,7 +91,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         ["version" | "--version" | "-V", ..] => {
-            say(VERSION);
+            say(concat!("officernd-gateway ", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS
         }
         [] | ["run"] => with_config(|config| start(config, false)),
@@ -163,7 +158,8 @@ async fn run(gateway: &Arc<Gateway>) -> Result<bool, BoxError> {
     tokio::spawn(async move {
         let router = admin::router(Arc::clone(&for_admin));
         let never = std::future::pending();
-        serve(admin, router, ADMIN_CONNECTIONS, &for_admin.config, never).await
+        // 64 connections are enough for probes, scrapes and a few browsers.
+        serve(admin, router, 64, &for_admin.config, never).await
     });
     let router = proxy::router(Arc::clone(gateway));
     let connections = serve(api, router, config.connections.get().into(), config, stop).await;

@@ -18,9 +18,6 @@ const READY: &str = "officernd_gateway_ready";
 const TOKEN_LEFT: &str = "officernd_gateway_token_left_seconds";
 const FETCH_FAILURES: &str = "officernd_gateway_consecutive_fetch_failures";
 
-/// How often the exporter moves samples into its histograms, which bounds its memory.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
-
 /// Installs the exporter. Must be called inside a runtime, before the first token is fetched.
 pub(crate) fn install(config: &Config) -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
@@ -60,7 +57,8 @@ pub(crate) fn install(config: &Config) -> Result<PrometheusHandle, BuildError> {
     gauge!(INFO, "version" => version, "upstream" => config.upstream_text()).set(1.0);
     let upkeep = handle.clone();
     tokio::spawn(async move {
-        let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+        // Moves samples into histograms, which bounds the memory between scrapes.
+        let mut interval = tokio::time::interval(Duration::from_secs(5));
         loop {
             interval.tick().await;
             upkeep.run_upkeep();

@@ -27,7 +27,6 @@ pub(crate) type Response = hyper::Response<Incoming>;
 
 /// For DNS, TCP, a proxy's tunnel and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
-const TCP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// RFC 9110 section 9.2.2, without TRACE.
 #[rustfmt::skip]
@@ -42,7 +41,7 @@ const WORDS: [(&str, &str); 10] = [
     ("proxy authorization required", "the proxy requires a user name and a password (407): set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"),
     ("tunnel error: unsuccessful", "the proxy refused the connection: allow this host in the proxy, or bypass the proxy with NO_PROXY"),
     ("tunnel error: failed to create", "the proxy cannot be reached: check HTTPS_PROXY"),
-    ("tunnel error", "the proxy broke off"),
+    ("tunnel error", "the proxy closed the connection"),
     ("dns error", "the host name does not resolve: check its spelling and this machine's DNS"),
     ("certificate: UnknownIssuer", "the certificate is from an unknown CA: if a proxy decrypts TLS, put its root certificate into SSL_CERT_FILE"),
     ("invalid peer certificate", "the certificate is not valid"),
@@ -56,53 +55,43 @@ pub(crate) type HttpClient = BoxCloneSyncService<Request<Body>, Response, BoxErr
 
 type Stream = MaybeHttpsStream<MaybeHttpsStream<TokioIo<TcpStream>>>;
 
-#[derive(Clone)]
-pub(crate) struct Out {
-    pub(crate) client: HttpClient,
-    proxies: Arc<Matcher>,
+/// Creates the client. A connection is closed if its peer acknowledges no data for `write_timeout`. The
+/// error names a proxy that cannot be used, or says that root certificates are missing.
+pub(crate) fn client(write_timeout: Duration) -> Result<HttpClient, String> {
+    check_proxies()?;
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(Duration::from_secs(5)));
+    tcp.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    tcp.set_tcp_user_timeout(Some(write_timeout));
+    #[cfg(not(target_os = "linux"))]
+    let _ = write_timeout;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(ConfigBuilderExt::try_with_platform_verifier)
+        .map_err(|error| format!("{error}; install ca-certificates or set SSL_CERT_FILE"))?;
+    let tls = Arc::new(tls.with_no_client_auth());
+    let direct = HttpsConnector::from((tcp, Arc::clone(&tls)));
+    let proxies = Arc::new(Matcher::from_env());
+    let connector = service_fn(move |uri: Uri| {
+        let proxy = intercept(&proxies, &uri);
+        let (direct, tls) = (direct.clone(), Arc::clone(&tls));
+        let connecting = connect(uri, proxy, direct, tls);
+        async { tokio::time::timeout(CONNECT_TIMEOUT, connecting).await? }
+    });
+    let http = Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .build(BoxCloneSyncService::new(connector));
+    let client = service_fn(move |request| send(http.clone(), request));
+    Ok(BoxCloneSyncService::new(client))
 }
 
-impl Out {
-    /// Creates the client. A connection is closed if its peer acknowledges no data for `write_timeout`. The
-    /// error names a proxy that cannot be used, or says that root certificates are missing.
-    pub(crate) fn new(write_timeout: Duration) -> Result<Self, String> {
-        check_proxies()?;
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(TCP_TIMEOUT));
-        tcp.set_nodelay(true);
-        #[cfg(target_os = "linux")]
-        tcp.set_tcp_user_timeout(Some(write_timeout));
-        #[cfg(not(target_os = "linux"))]
-        let _ = write_timeout;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .and_then(ConfigBuilderExt::try_with_platform_verifier)
-            .map_err(|error| format!("{error}; install ca-certificates or set SSL_CERT_FILE"))?;
-        let tls = Arc::new(tls.with_no_client_auth());
-        let direct = HttpsConnector::from((tcp, Arc::clone(&tls)));
-        let proxies = Arc::new(Matcher::from_env());
-        let matcher = Arc::clone(&proxies);
-        let connector = service_fn(move |uri: Uri| {
-            let proxy = intercept(&matcher, &uri);
-            let (direct, tls) = (direct.clone(), Arc::clone(&tls));
-            let connecting = connect(uri, proxy, direct, tls);
-            async { tokio::time::timeout(CONNECT_TIMEOUT, connecting).await? }
-        });
-        let http = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .build(BoxCloneSyncService::new(connector));
-        let client = service_fn(move |request| send(http.clone(), request));
-        let client = BoxCloneSyncService::new(client);
-        Ok(Self { client, proxies })
-    }
-
-    /// Returns the proxy for this URL.
-    pub(crate) fn proxy(&self, uri: &Uri) -> Option<Uri> {
-        intercept(&self.proxies, uri).map(|proxy| proxy.uri().clone())
-    }
+/// Returns the proxy for this URL.
+pub(crate) fn proxy(uri: &Uri) -> Option<Uri> {
+    intercept(&Matcher::from_env(), uri).map(|proxy| proxy.uri().clone())
 }
 
 /// Sends a request, and sends it again if the connection closed before a response and that is safe.

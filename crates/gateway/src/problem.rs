@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::header::RETRY_AFTER;
@@ -35,7 +35,7 @@ struct Record {
 impl Failures {
     /// Logs a failure of the API and keeps it as the last one.
     pub(crate) fn record(&self, cause: &'static str, error: String) {
-        let mut record = self.lock();
+        let mut record = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         match record.logged.get_mut(cause) {
             Some((at, count)) if now.duration_since(*at) < LOG_EVERY => *count += 1,
@@ -50,7 +50,7 @@ impl Failures {
 
     /// Returns the last failure for `/readyz` and the status page.
     pub(crate) fn last(&self) -> Option<String> {
-        let record = self.lock();
+        let record = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, problem) = record.last.as_ref()?;
         Some(format!("{} s ago: {problem}", at.elapsed().as_secs()))
     }
@@ -79,10 +79,6 @@ impl Failures {
         let cause = unanswered.map_or("the request failed", |error: &Unanswered| error.0);
         self.record(cause, chain(error.as_ref()));
         problem(StatusCode::BAD_GATEWAY, &error.to_string())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Record> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -14,9 +14,6 @@ use tokio_io_timeout::TimeoutStream;
 use crate::config::Config;
 use crate::listen::{Listener, Stream};
 
-/// How long to wait before accepting again after a failure.
-const ACCEPT_RETRY: Duration = Duration::from_millis(50);
-
 /// More connections than a kernel queues for a listener.
 const MAX_BACKLOG: usize = 8192;
 
@@ -59,7 +56,7 @@ pub(crate) async fn serve(
             (accepted, permit) = accepted => match accepted {
                 Ok(stream) => start(stream, permit.ok()),
                 // Most likely out of file descriptors, until a connection closes.
-                Err(_) => tokio::time::sleep(ACCEPT_RETRY).await,
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },
             () = &mut stop => break,
         }
