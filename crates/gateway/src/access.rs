@@ -1,4 +1,4 @@
-//! Decides which requests are served at all.
+//! Refuses requests that do not come from a program on this machine.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use crate::apps::Gateway;
 
-/// Serves what this machine's programs send, refuses the rest.
+/// Answers 403 to a request of a web page or of another proxy.
 pub(crate) async fn local_only(request: Request, next: Next) -> Response {
     match refusal(&request) {
         Some(why) => (StatusCode::FORBIDDEN, why).into_response(),
@@ -18,24 +18,21 @@ pub(crate) async fn local_only(request: Request, next: Next) -> Response {
     }
 }
 
-/// After SIGTERM, each answer asks its client to close the connection.
-pub(crate) async fn close_when_leaving(
+/// After SIGTERM, asks callers to close their connections.
+pub(crate) async fn close_on_shutdown(
     State(gateway): State<Arc<Gateway>>,
-    request: Request,
-    next: Next,
+    mut response: Response,
 ) -> Response {
-    let mut response = next.run(request).await;
-    if gateway.is_leaving() {
+    if gateway.is_shutting_down() {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
     response
 }
 
-/// A web page in a browser on this machine can send requests here and, under a
-/// name of its own for 127.0.0.1, read the answers. Another proxy in front
-/// would give the API to its callers. If a header comes twice, each has to be
-/// right.
+/// A web page in a browser on this machine can send requests here and, if its own host name resolves to
+/// 127.0.0.1, read the responses. A proxy in front would give the API to its own callers. Every value of
+/// a repeated header is checked.
 fn refusal(request: &Request) -> Option<&'static str> {
     let headers = request.headers();
     let all = |name: HeaderName, valid: &dyn Fn(&str) -> bool| {
@@ -44,13 +41,13 @@ fn refusal(request: &Request) -> Option<&'static str> {
     };
     let forwarded = |name: &HeaderName| name.as_str().starts_with("x-forwarded-");
     if headers.contains_key(FORWARDED) || headers.keys().any(forwarded) {
-        return Some("this gateway serves programs on its own machine, not another proxy\n");
+        return Some("this gateway serves only programs on its own machine, not other proxies\n");
     }
     let host = headers.get(HOST);
     let target = request.uri().authority();
     let local = all(HOST, &is_local) && target.is_none_or(|target| is_local(target.as_str()));
     let Some(Ok(host)) = host.map(HeaderValue::to_str).filter(|_| local) else {
-        return Some("this gateway answers to localhost, 127.0.0.1 and [::1] only\n");
+        return Some("the host must be localhost, 127.0.0.1 or [::1]\n");
     };
     let own_origin = all(ORIGIN, &|origin| {
         let authority = origin.strip_prefix("http://");
@@ -60,10 +57,10 @@ fn refusal(request: &Request) -> Option<&'static str> {
     if own_origin && all(site, &|site| matches!(site, "same-origin" | "none")) {
         return None;
     }
-    Some("this gateway does not serve the pages of other sites\n")
+    Some("this gateway does not serve web pages of other sites\n")
 }
 
-/// A loopback name, with or without a port.
+/// Returns `true` for a loopback name, with or without a port.
 fn is_local(authority: &str) -> bool {
     let name = match authority.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,

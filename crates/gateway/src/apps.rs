@@ -1,4 +1,4 @@
-//! The OfficeRnD apps of the configuration: a token layer for each, and the API's client over them.
+//! One token layer for each OfficeRnD app in the configuration, and the API's client above them.
 
 use std::collections::HashMap;
 use std::error::Error as _;
@@ -22,31 +22,31 @@ use tower::retry::RetryLayer;
 use tower::util::{BoxCloneSyncService, MapRequest};
 
 use crate::config::Config;
-use crate::out::{HttpClient, Out, Response, chain};
+use crate::out::{self, HttpClient, Response, chain};
 use crate::problem::Failures;
-use crate::store::{Shared, Store};
+use crate::store::{self, Share, Shared};
 
 type Bodiless = Request<Empty<Bytes>>;
 
-/// The gateway: its configuration, its clients and its state.
+/// The configuration, the clients and the state of the running gateway.
 pub(crate) struct Gateway {
     pub(crate) config: Config,
-    pub(crate) out: Out,
-    /// By slug.
+    /// Adds no token.
+    pub(crate) client: HttpClient,
+    /// In the order of their slugs.
     pub(crate) apps: Vec<App>,
-    /// For requests with a body, which streams and so cannot be sent twice.
+    /// Adds the token. For requests with a body, which streams and so cannot be sent twice.
     pub(crate) streaming: HttpClient,
-    /// For those without: a 401 is answered by a replay with the next token.
+    /// Like `streaming`, for requests without a body: replays them with the next token after a 401.
     pub(crate) replaying: BoxCloneSyncService<Bodiless, Response, BoxError>,
     pub(crate) exporter: PrometheusHandle,
     pub(crate) failures: Failures,
-    /// Set on SIGTERM.
-    pub(crate) leaving: AtomicBool,
+    pub(crate) shutting_down: AtomicBool,
 }
 
-/// One app: of an organization, or of all that the gateway serves.
+/// One OfficeRnD app with its token.
 pub(crate) struct App {
-    /// Empty if there is one app and its organization is not configured.
+    /// Empty for a single app without `org_slug`.
     pub(crate) slug: String,
     pub(crate) settings: Settings,
     pub(crate) layer: OfficeRndAuthLayer,
@@ -54,60 +54,63 @@ pub(crate) struct App {
     last_error: LastError,
 }
 
-/// The last error of a provider. The cache's status has its kind only.
+/// The last error of a provider: the cache's status has only its kind.
 type LastError = Arc<Mutex<Option<Error>>>;
 
-/// An app's token, as `/readyz`, `/metrics` and the page show it.
+/// The state of an app's token that `/readyz`, `/metrics` and the status page show.
 #[derive(Serialize)]
 pub(crate) struct State {
     pub(crate) organization: String,
-    /// Why the last token request failed, with its causes; `None` after a success.
+    /// Why the last token request failed; `None` after a success.
     pub(crate) problem: Option<String>,
-    /// Why the store is out of use.
+    /// Why the store is unavailable.
     pub(crate) store_problem: Option<String>,
     pub(crate) status: TokenStatus,
 }
 
 impl Gateway {
-    /// Builds the apps and the clients. `warm` fetches the first tokens now and keeps them fresh. The
-    /// error names the setting that is missing or cannot be used.
+    /// Builds the apps and the clients. With `warm`, tokens are fetched at once and kept fresh. The
+    /// error names the missing or invalid setting.
     pub(crate) fn new(
         config: Config,
         exporter: PrometheusHandle,
         warm: bool,
     ) -> Result<Self, String> {
-        let out = Out::new(config.body_timeout)?;
-        let store = Store::open(&config).map_err(|error| format!("GATEWAY_STORE: {error}"))?;
-        // One window for all apps, as without a setting.
-        let shared = &config.officernd;
-        let rate_limit = match (shared.rate_limit_requests, shared.rate_limit_per) {
-            (None, None) => None,
-            (requests, per) => {
-                let per = per.unwrap_or(Duration::from_secs(60));
-                Some(RateLimit::new(requests.unwrap_or(5), per))
-            }
-        };
+        let client = out::client(config.body_timeout)?;
+        let share = store::open(&config).map_err(|error| format!("GATEWAY_STORE: {error}"))?;
         let several = !config.organizations.is_empty();
+        let mut settings = config.organizations.clone();
+        if !several {
+            let slug = config.org_slug.clone().unwrap_or_default();
+            settings.insert(slug, config.officernd.clone());
+        }
+        let mut limits = HashMap::new();
         let mut apps = Vec::new();
-        for (slug, mut settings) in config.apps() {
+        for (slug, mut settings) in settings {
             settings.keep_warm = warm;
+            // Apps with the same setting share one window, like apps without one.
+            let limit = (settings.rate_limit_requests, settings.rate_limit_per);
+            let rate_limit = (limit != (None, None)).then(|| {
+                let per = limit.1.unwrap_or(Duration::from_secs(60));
+                let new = || RateLimit::new(limit.0.unwrap_or(5), per);
+                limits.entry(limit).or_insert_with(new).clone()
+            });
             let place = format!("[organizations.{slug}]: ");
-            let app = App::new(slug, settings, rate_limit.clone(), store.as_ref(), &out);
+            let app = App::new(slug, settings, rate_limit, share.as_ref(), &client);
             apps.push(app.map_err(|error| match several {
                 true => format!("{place}{error}"),
                 false => error.to_string(),
             })?);
         }
-        let client = out.client.clone();
         let streaming = match apps.as_slice() {
-            [app] if !several => BoxCloneSyncService::new(app.layer.layer(client)),
+            [app] if !several => BoxCloneSyncService::new(app.layer.layer(client.clone())),
             apps => {
                 let layers = apps.iter().map(|app| (app.slug.clone(), app.layer.clone()));
                 let mut layer = OrganizationsLayer::new(layers.collect::<HashMap<_, _>>());
                 if let Some(default) = &config.default_organization {
                     layer = layer.default_organization(default);
                 }
-                BoxCloneSyncService::new(layer.layer(client))
+                BoxCloneSyncService::new(layer.layer(client.clone()))
             }
         };
         let bodiless = MapRequest::new(streaming.clone(), |request: Bodiless| {
@@ -117,13 +120,13 @@ impl Gateway {
         let replaying = BoxCloneSyncService::new(replaying);
         Ok(Self {
             config,
-            out,
+            client,
             apps,
             streaming,
             replaying,
             exporter,
             failures: Failures::default(),
-            leaving: AtomicBool::new(false),
+            shutting_down: AtomicBool::new(false),
         })
     }
 }
@@ -133,23 +136,22 @@ impl App {
         slug: String,
         settings: Settings,
         rate_limit: Option<RateLimit>,
-        store: Option<&Store>,
-        out: &Out,
+        share: Option<&Share>,
+        client: &HttpClient,
     ) -> Result<Self, BoxError> {
         let credentials = settings.credentials()?;
         let to_body = |request: Request<Full<Bytes>>| request.map(Body::new);
-        let client = MapRequest::new(out.client.clone(), to_body);
+        let client = MapRequest::new(client.clone(), to_body);
         let provider = HttpTokenProvider::with_service(credentials, client)?;
         let last_error = LastError::default();
-        let shared = store.map(|store| store.share(provider.clone()));
-        let builder = match shared.clone() {
+        let shared = share.map(|share| share(provider.clone()));
+        let mut builder = match shared.clone() {
             Some(shared) => settings.builder(Remembering(shared, Arc::clone(&last_error))),
             None => settings.builder(Remembering(provider, Arc::clone(&last_error))),
         };
-        let builder = match rate_limit {
-            Some(rate_limit) => builder.rate_limit(rate_limit),
-            None => builder,
-        };
+        if let Some(rate_limit) = rate_limit {
+            builder = builder.rate_limit(rate_limit);
+        }
         Ok(Self {
             layer: builder.build()?,
             slug,
@@ -178,13 +180,13 @@ impl App {
     }
 }
 
-/// A provider that keeps its last error.
+/// A provider that remembers its last error.
 struct Remembering<P>(P, LastError);
 
 impl<P: TokenProvider> TokenProvider for Remembering<P> {
     async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
         let result = self.0.fetch(cx).await;
-        // An error that was not attempted would hide the one whose backoff it waits for.
+        // A fetch refused during a backoff must not hide the error that caused the backoff.
         if let Err(error) = &result
             && (!error.is_not_attempted() || error.source().is_some())
         {

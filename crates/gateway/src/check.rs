@@ -1,5 +1,5 @@
-//! `check`: tries the configuration against OfficeRnD, one step after the other. Spends one token
-//! request for each organization, two if the first fails in passing.
+//! `check`: tests the configuration against OfficeRnD, step by step. Uses one token request for each
+//! organization, two if the first one fails temporarily.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -8,45 +8,47 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::AUTHORIZATION;
-use axum::http::{Request, StatusCode, Uri};
+use axum::http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
-use officernd_auth::{AccessToken, Error, ErrorKind, OfficeRndAuthLayer, StaticToken};
+use officernd_auth::{AccessToken, ErrorKind, OfficeRndAuthLayer, StaticToken};
 use tower::ServiceExt as _;
 
 use crate::apps::{App, Gateway};
-use crate::out::{Out, chain};
+use crate::out::{self, HttpClient, Response, chain};
 use crate::proxy::at;
+use crate::say;
 
-/// The token endpoint without `OFFICERND_TOKEN_URL`.
+/// The token endpoint, unless `OFFICERND_TOKEN_URL` is set.
 const TOKEN_URL: &str = "https://identity.officernd.com/oauth/token";
 
-/// For an answer to begin.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the head of each response.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The exit code names the step: 2 configuration, 3 connection, 4 token, 5 scope, 6 organization.
+/// A failed step: the exit code and why. The codes are 2 configuration, 3 connection, 4 token, 5 scope,
+/// 6 organization.
 struct Problem(u8, String);
 
-/// Prints a line for each step that works, and one for each organization that does not. The exit
-/// code is the first problem's.
+/// Prints a line for each step that works and for each that fails. Returns the exit code of the first failure.
 pub(crate) async fn run(gateway: &Gateway) -> ExitCode {
     let api = gateway.config.upstream_text();
-    say(&format!("configuration: valid; API at {api}"));
+    say(format_args!("configuration: valid; API at {api}"));
     let mut code = ExitCode::SUCCESS;
-    let mut failed = |Problem(step, sentence)| {
-        let _ = writeln!(std::io::stderr(), "failed: {sentence}");
+    let mut failed = |Problem(step, why)| {
+        let _ = writeln!(std::io::stderr(), "failed: {why}");
         if code == ExitCode::SUCCESS {
             code = ExitCode::from(step);
         }
     };
-    // Both ways, even if the first fails: one may be blocked.
+    // All hosts, even if the first fails: a firewall may block one of them.
     let mut urls = BTreeSet::from([api]);
     for app in &gateway.apps {
-        let url = app.settings.token_url.as_deref().unwrap_or(TOKEN_URL);
-        urls.extend(origin(url));
+        urls.extend(origin(
+            app.settings.token_url.as_deref().unwrap_or(TOKEN_URL),
+        ));
     }
     let mut connected = true;
     for url in &urls {
-        if let Err(problem) = connection(url, &gateway.out).await {
+        if let Err(problem) = connection(url, &gateway.client).await {
             failed(problem);
             connected = false;
         }
@@ -59,133 +61,132 @@ pub(crate) async fn run(gateway: &Gateway) -> ExitCode {
     code
 }
 
-/// Any answer will do, since it came through DNS, proxy, TCP and TLS.
-async fn connection(url: &str, out: &Out) -> Result<(), Problem> {
-    let problem = |text: &str| Problem(3, format!("connection: {text}"));
-    let uri: Uri = url.parse().map_err(|_| problem("is not a URL"))?;
-    let through = match out.proxy(&uri) {
+/// Any response proves that DNS, proxy, TCP and TLS work.
+async fn connection(url: &str, client: &HttpClient) -> Result<(), Problem> {
+    let problem = |why: &str| Problem(3, format!("connection: {why}"));
+    let uri: Uri = url.parse().map_err(|_| problem("the URL is invalid"))?;
+    let through = match out::proxy(&uri) {
         Some(proxy) => format!(" through the proxy {proxy}"),
         None => String::new(),
     };
-    let request = Request::head(uri).body(Body::empty());
-    let request = request.map_err(|_| problem("is not a URL"))?;
-    match tokio::time::timeout(ANSWER_TIMEOUT, out.client.clone().oneshot(request)).await {
-        Ok(Ok(_)) => say(&format!("connection: {url} answers{through}")),
-        Ok(Err(error)) => return Err(problem(&chain(&*error))),
-        Err(_) => return Err(problem(&format!("{url}: no answer within 10 s"))),
-    }
+    let mut request = Request::new(Body::empty());
+    *request.method_mut() = Method::HEAD;
+    *request.uri_mut() = uri;
+    let response = send(client, request).await;
+    response.map_err(|why| problem(&why))?;
+    say(format_args!("connection: {url} answers{through}"));
     Ok(())
+}
+
+async fn send(client: &HttpClient, request: Request<Body>) -> Result<Response, String> {
+    let host = request.uri().authority().map(ToString::to_string);
+    match tokio::time::timeout(TIMEOUT, client.clone().oneshot(request)).await {
+        Ok(response) => response.map_err(|error| chain(&*error)),
+        Err(_) => Err(format!(
+            "{}: no response within 10 s",
+            host.unwrap_or_default()
+        )),
+    }
 }
 
 async fn organization(gateway: &Gateway, app: &App) -> Result<(), Problem> {
     let slug = app.slug.as_str();
-    let name = match slug {
+    let of = match slug {
         "" => String::new(),
         slug => format!(" of {slug}"),
     };
-    let token = app.layer.cache().token().await;
-    let token = token.map_err(|error| refused(&name, &error))?;
-    let life = token.expires_in().as_secs();
-    say(&format!("token{name}: lives {life} s"));
+    let token = app.layer.cache().token().await.map_err(|error| {
+        let code = match error.kind() {
+            ErrorKind::Transport | ErrorKind::Timeout => 3,
+            ErrorKind::InvalidScope => 5,
+            _ => 4,
+        };
+        Problem(code, format!("token{of}: {}", chain(&error)))
+    })?;
+    say(format_args!(
+        "token{of}: valid for {} s",
+        token.expires_in().as_secs()
+    ));
     if let Some(problem) = app.state().store_problem {
         return Err(Problem(3, format!("the store cannot be used: {problem}")));
     }
-    granted(&name, &token, &app.settings.scopes)?;
+    match token.scope() {
+        // A server that names no scope has granted all that were requested (RFC 6749 section 5.1).
+        None => say(format_args!("scope{of}: as requested")),
+        Some(scope) => {
+            let granted = |wanted: &&String| scope.split_whitespace().any(|it| it == *wanted);
+            if let Some(missing) = app.settings.scopes.iter().find(|wanted| !granted(wanted)) {
+                let why = format!("scope{of}: {missing} was not granted; add it to the app");
+                return Err(Problem(5, why));
+            }
+            say(format_args!("scope{of}: {scope}"));
+        }
+    }
     if slug.is_empty() {
-        say("organization: not checked, OFFICERND_ORG_SLUG is not set");
+        say("organization: not checked, because OFFICERND_ORG_SLUG is not set");
         return Ok(());
     }
     let found = locations(gateway, slug).await;
-    // Another host may serve the organization, and be why it was not found. A 401 has started a
-    // token request, which must not be given the time to be sent.
+    // If another host serves the organization, that explains a failure. Not after a 401: it has started
+    // a token request, and waiting here would let that be sent.
     if !matches!(found, Err(Problem(5, _)))
         && let Some(region) = region(gateway, slug, &token).await
     {
-        say(&format!("region: {region} serves {slug}"));
-        say(&format!("region: set GATEWAY_UPSTREAM={region}"));
-        say(&format!(
-            "region: in Rust, OFFICERND_ALLOW_ORIGINS={region}"
+        say(format_args!(
+            "region: {slug} is served by {region}\n\
+             region: set GATEWAY_UPSTREAM={region}\n\
+             region: for programs that use the library, set OFFICERND_ALLOW_ORIGINS={region}"
         ));
     }
     found
 }
 
-fn granted(name: &str, token: &AccessToken, asked: &[String]) -> Result<(), Problem> {
-    // A server that names no scope has granted what was asked for (RFC 6749 section 5.1).
-    let Some(scope) = token.scope() else {
-        say(&format!("scope{name}: as asked for"));
-        return Ok(());
-    };
-    let granted = |asked: &&String| scope.split_whitespace().any(|granted| granted == *asked);
-    if let Some(missing) = asked.iter().find(|asked| !granted(asked)) {
-        let problem = format!("the app{name} was not granted {missing}: add the scope to the app");
-        return Err(Problem(5, problem));
-    }
-    say(&format!("scope{name}: {scope}"));
-    Ok(())
-}
-
 async fn locations(gateway: &Gateway, slug: &str) -> Result<(), Problem> {
-    let problem = |code, what: &str| Problem(code, format!("organization {slug}: {what}"));
+    let problem = |code, why: &str| Problem(code, format!("organization {slug}: {why}"));
     let path = format!("/api/v2/organizations/{slug}/locations");
     let request = get(gateway, &path).ok_or_else(|| problem(2, "is not a slug"))?;
-    // Not the replaying client: a 401 would spend another token request.
-    let response = gateway.streaming.clone().oneshot(request);
-    let response = match tokio::time::timeout(ANSWER_TIMEOUT, response).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(error)) => return Err(problem(3, &format!("the API: {}", chain(&*error)))),
-        Err(_) => return Err(problem(3, "the API: no answer within 10 s")),
-    };
-    let status = response.status();
+    // Not the replaying client: a 401 would use another token request.
+    let response = send(&gateway.streaming, request).await;
+    let status = response.map_err(|why| problem(3, &why))?.status();
     let (code, why) = match status {
         status if status.is_success() => {
-            say(&format!("organization {slug}: {path} answers {status}"));
+            say(format_args!("organization {slug}: {path} answers {status}"));
             return Ok(());
         }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             (5, "the app may lack the scope that reads locations")
         }
-        StatusCode::NOT_FOUND | StatusCode::INTERNAL_SERVER_ERROR => (
-            6,
-            "no such organization for this app, or it was made by another",
-        ),
-        StatusCode::TOO_MANY_REQUESTS => (6, "the API's requests are used up"),
+        StatusCode::NOT_FOUND | StatusCode::INTERNAL_SERVER_ERROR => {
+            (6, "no such organization, or the app belongs to another one")
+        }
+        StatusCode::TOO_MANY_REQUESTS => (6, "the API's rate limit is reached; try again later"),
         _ => (6, "the API did not serve the request"),
     };
     Err(problem(code, &format!("{status}: {why}")))
 }
 
-/// Asks API v1 which host serves the organization. No answer means none: the app may have no scope
-/// for it.
+/// Asks API v1 which host serves the organization. Returns an https origin that the layer accepts, if it
+/// is not the configured one. The app may lack the scope for this, so a failure is `None`.
 async fn region(gateway: &Gateway, slug: &str, token: &AccessToken) -> Option<String> {
     let mut request = get(gateway, &format!("/api/v1/organizations/{slug}"))?;
     let bearer = token.header_value().clone();
     request.headers_mut().insert(AUTHORIZATION, bearer);
     let body = async {
-        let response = gateway.out.client.clone().oneshot(request).await.ok()?;
+        let response = gateway.client.clone().oneshot(request).await.ok()?;
         let body = Limited::new(response.into_body(), 64 * 1024);
         body.collect().await.ok()
     };
-    let body = tokio::time::timeout(ANSWER_TIMEOUT, body).await.ok()??;
-    let region = region_in(&body.to_bytes())?;
-    (region != gateway.config.upstream_text()).then_some(region)
-}
-
-/// Finds the regional host in the answer: an https origin that the layer accepts, and nothing else
-/// of the answer.
-fn region_in(answer: &[u8]) -> Option<String> {
-    let answer: serde_json::Value = serde_json::from_slice(answer).ok()?;
-    let url = answer.pointer("/regionInfo/regionUrl")?.as_str()?;
-    // A name in DNS has at most 253 characters.
-    let region = origin(url)?;
-    if !region.starts_with("https://") || region.len() > "https://".len() + 253 {
-        return None;
-    }
+    let body = tokio::time::timeout(TIMEOUT, body).await.ok()??;
+    let body: serde_json::Value = serde_json::from_slice(&body.to_bytes()).ok()?;
+    let region = origin(body.pointer("/regionInfo/regionUrl")?.as_str()?)?;
+    // A DNS name has at most 253 characters.
+    let valid = region.starts_with("https://") && region.len() <= "https://".len() + 253;
     let layer = OfficeRndAuthLayer::builder(StaticToken::new("unused").ok()?);
-    layer.allow_origin(&region).build().ok().map(|_| region)
+    layer.allow_origin(&region).build().ok()?;
+    (valid && region != gateway.config.upstream_text()).then_some(region)
 }
 
-/// The origin of a URL, without the port that its scheme has by default.
+/// Returns the origin of a URL, without its scheme's default port.
 fn origin(url: &str) -> Option<String> {
     let uri: Uri = url.parse().ok()?;
     let scheme = uri.scheme_str()?;
@@ -195,22 +196,8 @@ fn origin(url: &str) -> Option<String> {
     (!authority.contains(['@', '*'])).then(|| format!("{scheme}://{authority}"))
 }
 
-/// A request to the API.
+/// Creates a request to the API.
 fn get(gateway: &Gateway, path: &str) -> Option<Request<Body>> {
     let uri = at(&gateway.config.upstream, path)?;
     Request::get(uri).body(Body::empty()).ok()
-}
-
-fn refused(name: &str, error: &Error) -> Problem {
-    let code = match error.kind() {
-        ErrorKind::Transport | ErrorKind::Timeout => 3,
-        ErrorKind::InvalidScope => 5,
-        _ => 4,
-    };
-    Problem(code, format!("token{name}: {}", chain(error)))
-}
-
-fn say(line: &str) {
-    // A reader that has gone away needs no line.
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -1,4 +1,4 @@
-//! The configuration: one struct, from a TOML file under environment variables.
+//! The configuration: one struct, read from a TOML file and from environment variables over it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,38 +11,30 @@ use officernd_auth::Settings;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use toml::{Table, Value};
 
-/// All settings, as README.md lists them. Not `Debug`: it holds secrets.
+/// All settings. README.md has a table of them. Not `Debug`: they contain secrets.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
-    /// Where callers reach the API.
     pub(crate) listen: Listen,
-    /// Where probes, Prometheus and the page are; never the API.
     pub(crate) admin: SocketAddr,
-    /// The API.
     #[serde(deserialize_with = "origin")]
     pub(crate) upstream: Uri,
-    /// The organization of the only app, for the page and for `check`.
+    /// The organization of the only app, for the status page and for `check`.
     pub(crate) org_slug: Option<String>,
-    /// The organization of paths that name none.
     pub(crate) default_organization: Option<String>,
-    /// Where gateways share tokens: a URL that may hold a password.
     pub(crate) store: Option<String>,
-    /// A file that holds `store`.
     pub(crate) store_file: Option<PathBuf>,
-    /// PEM certificates to trust for `rediss://`, instead of the system's.
     pub(crate) store_ca_file: Option<PathBuf>,
-    /// Connections to the API at once; more wait to be accepted.
     pub(crate) connections: NonZeroU16,
-    /// Bytes of a request's body.
+    /// In bytes.
     pub(crate) body_limit: usize,
-    /// For a request's head to arrive, and for the next request of an idle connection.
+    /// Also how long a connection may be idle before its next request.
     #[serde(deserialize_with = "duration")]
     pub(crate) head_timeout: Duration,
-    /// For the head of the answer, from the last byte of the request that moved.
+    /// From the request's last byte to the head of the response.
     #[serde(deserialize_with = "duration")]
     pub(crate) answer_timeout: Duration,
-    /// For a body to stand still, in either direction.
+    /// How long a body may pause, in either direction.
     #[serde(deserialize_with = "duration")]
     pub(crate) body_timeout: Duration,
     /// For requests in flight after SIGTERM.
@@ -50,7 +42,7 @@ pub(crate) struct Config {
     pub(crate) shutdown_timeout: Duration,
     /// The library's settings, `OFFICERND_*`.
     pub(crate) officernd: Settings,
-    /// The settings of each organization's app, over those in `officernd`.
+    /// The settings of each organization's app, by slug; `officernd` has their defaults.
     pub(crate) organizations: BTreeMap<String, Settings>,
 }
 
@@ -77,39 +69,33 @@ impl Default for Config {
     }
 }
 
-/// Where a mistake is, as `officernd.jitter`, and what it is.
-type Mistake = (String, String);
-
-/// The settings in the environment: each path with the variable and its value.
-type Variables = BTreeMap<String, (String, Value)>;
+/// The path of an invalid setting, such as `officernd.jitter`, and why it is invalid.
+type Invalid = (String, String);
 
 impl Config {
-    /// Reads the file, if one is named here or by `GATEWAY_CONFIG`, and the environment over it. The
-    /// error says where the first mistake is, and shows no value that may be a secret.
+    /// Reads the file, if one is named here or by `GATEWAY_CONFIG`, and then the environment. The error
+    /// names the first invalid setting and does not show a value that may be a secret.
     pub(crate) fn read(file: Option<PathBuf>) -> Result<Self, String> {
         let file = file.or_else(|| std::env::var_os("GATEWAY_CONFIG").map(PathBuf::from));
-        let mut table = match &file {
-            Some(path) => read_file(path)?,
-            None => Table::new(),
-        };
+        let table = file.as_deref().map(read_file).transpose()?;
+        let mut table = table.unwrap_or_default();
         let variables = variables()?;
         for (path, (_, value)) in &variables {
             match path.split_once('.') {
                 None => drop(table.insert(path.clone(), value.clone())),
                 Some((section, key)) => {
                     let section = table.entry(section).or_insert_with(|| Table::new().into());
-                    let Some(section) = section.as_table_mut() else {
-                        continue;
-                    };
-                    section.insert(key.to_owned(), value.clone());
+                    // serde reports a section that is not a table.
+                    if let Some(section) = section.as_table_mut() {
+                        section.insert(key.to_owned(), value.clone());
+                    }
                 }
             }
         }
         let config = share_with_organizations(&mut table).and_then(|()| {
-            let read = serde_path_to_error::deserialize::<_, Self>(Value::Table(table));
-            let read = read
-                .map_err(|error| (error.path().to_string(), error.inner().message().to_owned()));
-            read?.check()
+            let config: Self = serde_path_to_error::deserialize(Value::Table(table))
+                .map_err(|error| (error.path().to_string(), error.inner().message().to_owned()))?;
+            config.check()
         });
         config.map_err(|(path, problem)| {
             let variable = variables.get(&path).map(|(name, _)| name.as_str());
@@ -122,49 +108,47 @@ impl Config {
         })
     }
 
-    /// Checks what no setting says alone, and sets what the gateway decides.
-    fn check(mut self) -> Result<Self, Mistake> {
-        let mistake = |path: &str, problem: String| Err((path.to_owned(), problem));
+    /// Checks settings against each other, and completes those of the apps.
+    fn check(mut self) -> Result<Self, Invalid> {
+        let invalid = |path: &str, problem: String| Err((path.to_owned(), problem));
         if let Listen::Tcp(listen) = self.listen
             && listen.port() == self.admin.port()
             && listen.port() != 0
         {
-            return mistake("admin", format!("uses port {} too", listen.port()));
+            let problem = format!("port {} is the API's (GATEWAY_LISTEN)", listen.port());
+            return invalid("admin", problem);
         }
-        let organizations = self.organizations.keys();
-        let slugs = organizations.map(|slug| ("organizations", slug));
+        let is_slug = |text: &str| {
+            let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+            (1..=63).contains(&text.len()) && text.bytes().all(valid)
+        };
+        let slugs = self
+            .organizations
+            .keys()
+            .map(|slug| ("organizations", slug));
         let mut slugs = slugs.chain(self.org_slug.iter().map(|slug| ("org_slug", slug)));
         if let Some((path, slug)) = slugs.find(|(_, slug)| !is_slug(slug)) {
-            let problem = format!("{slug:?} is no slug: letters, digits, '-' and '_', at most 63");
-            return mistake(path, problem);
+            let problem = "is not a slug: 1 to 63 letters, digits, '-' and '_'";
+            return invalid(path, format!("{slug:?} {problem}"));
         }
         if let Some(slug) = &self.default_organization
             && !self.organizations.contains_key(slug)
         {
             let problem = format!("[organizations.{slug}] is missing");
-            return mistake("default_organization", problem);
+            return invalid("default_organization", problem);
         }
         let upstream = self.upstream.to_string();
         for settings in self.organizations.values_mut().chain([&mut self.officernd]) {
             settings.allow_origins.push(upstream.clone());
-            // A gateway replaces its callers' credentials.
+            // A caller must not choose the credentials.
             settings.if_not_present = false;
         }
         Ok(self)
     }
 
-    /// The API's origin, as in the log.
+    /// Returns the API's origin without a slash at the end.
     pub(crate) fn upstream_text(&self) -> String {
         self.upstream.to_string().trim_end_matches('/').to_owned()
-    }
-
-    /// The apps by slug. The slug of a single app is `org_slug`, or empty.
-    pub(crate) fn apps(&self) -> BTreeMap<String, Settings> {
-        if self.organizations.is_empty() {
-            let slug = self.org_slug.clone().unwrap_or_default();
-            return BTreeMap::from([(slug, self.officernd.clone())]);
-        }
-        self.organizations.clone()
     }
 }
 
@@ -179,20 +163,24 @@ fn read_file(path: &Path) -> Result<Table, String> {
     })
 }
 
-/// Reads the environment. Values are text: a secret of digits is a secret.
-fn variables() -> Result<Variables, String> {
-    let mut variables = Variables::new();
+/// Reads the environment: the path of each setting, with its variable and value. A secret of digits stays text.
+fn variables() -> Result<BTreeMap<String, (String, Value)>, String> {
+    let mut variables = BTreeMap::new();
     for (name, value) in std::env::vars_os() {
         let Some(name) = name.to_str() else { continue };
+        // Kubernetes sets these for a Service called `gateway` or `officernd`: `GATEWAY_PORT`,
+        // `GATEWAY_PORT_8080_TCP_ADDR`, `OFFICERND_SERVICE_HOST`.
+        let parts = format!("{name}_");
+        let is_from_kubernetes = parts.contains("_PORT_") || parts.contains("_SERVICE_");
         let path = match name.split_once('_') {
-            // Of programs around the gateway.
+            // Not settings: for `Config::read`, and for programs beside the gateway.
             _ if matches!(name, "GATEWAY_CONFIG" | "OFFICERND_API_URL") => continue,
-            _ if is_from_kubernetes(name) => continue,
+            _ if is_from_kubernetes => continue,
             Some(("OFFICERND", "ORG_SLUG")) => "org_slug".to_owned(),
             Some(("OFFICERND", "SCOPE")) => "officernd.scopes".to_owned(),
             Some(("OFFICERND", key)) => format!("officernd.{}", key.to_ascii_lowercase()),
             Some(("GATEWAY", "OFFICERND" | "ORGANIZATIONS")) => {
-                return Err(format!("{name}: is a table, which only a file can have"));
+                return Err(format!("{name}: is a table; set it in a file"));
             }
             Some(("GATEWAY", key)) => key.to_ascii_lowercase(),
             _ => continue,
@@ -219,8 +207,8 @@ fn variables() -> Result<Variables, String> {
     Ok(variables)
 }
 
-/// Completes each `[organizations.SLUG]` with what `[officernd]` says for all.
-fn share_with_organizations(table: &mut Table) -> Result<(), Mistake> {
+/// Copies the settings of `[officernd]` into each `[organizations.SLUG]` that does not set them.
+fn share_with_organizations(table: &mut Table) -> Result<(), Invalid> {
     let shared = table.get("officernd").and_then(Value::as_table);
     let shared = shared.cloned().unwrap_or_default();
     let organizations = table.get_mut("organizations").and_then(Value::as_table_mut);
@@ -228,13 +216,11 @@ fn share_with_organizations(table: &mut Table) -> Result<(), Mistake> {
         return Ok(());
     };
     if let Some(key) = shared.keys().find(|key| key.starts_with("client_")) {
-        let problem = "belongs into each [organizations.SLUG], as there are several";
+        let problem = "belongs in each [organizations.SLUG]: every organization has its own app";
         return Err((format!("officernd.{key}"), problem.to_owned()));
     }
-    for (_, own) in organizations.iter_mut() {
-        let Some(own) = own.as_table_mut() else {
-            continue;
-        };
+    let tables = organizations.iter_mut();
+    for own in tables.filter_map(|(_, own)| own.as_table_mut()) {
         for (key, value) in &shared {
             own.entry(key).or_insert_with(|| value.clone());
         }
@@ -242,18 +228,15 @@ fn share_with_organizations(table: &mut Table) -> Result<(), Mistake> {
     Ok(())
 }
 
-/// Names the known setting that is nearest to an unknown one. serde says: unknown field `a`,
-/// expected one of `b`, `c`.
+/// Replaces serde's "unknown field `a`, expected one of `b`, `c`" by a message that suggests the
+/// nearest known setting.
 fn with_nearest(problem: String, variable: Option<&str>) -> String {
     let mut names = problem.split('`').skip(1).step_by(2);
-    let unknown = names
-        .next()
-        .filter(|_| problem.starts_with("unknown field"));
-    let Some(unknown) = unknown else {
+    let (true, Some(unknown)) = (problem.starts_with("unknown field"), names.next()) else {
         return problem;
     };
-    let nearest = names.min_by_key(|known| strsim::damerau_levenshtein(unknown, known));
-    let nearest = nearest.unwrap_or_default();
+    let distance = |known: &&str| strsim::damerau_levenshtein(unknown, known);
+    let nearest = names.min_by_key(distance).unwrap_or_default();
     let nearest = match variable.and_then(|name| name.split_once('_')) {
         Some((prefix, _)) => format!("{prefix}_{}", nearest.to_uppercase()),
         None => nearest.to_owned(),
@@ -261,19 +244,7 @@ fn with_nearest(problem: String, variable: Option<&str>) -> String {
     format!("is not a setting; did you mean {nearest}?")
 }
 
-/// Kubernetes makes these for a Service called `gateway` or `officernd`, as in `GATEWAY_PORT`,
-/// `GATEWAY_PORT_8080_TCP_ADDR` and `OFFICERND_SERVICE_HOST`.
-fn is_from_kubernetes(name: &str) -> bool {
-    let name = format!("{name}_");
-    name.contains("_PORT_") || name.contains("_SERVICE_")
-}
-
-fn is_slug(text: &str) -> bool {
-    let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    (1..=63).contains(&text.len()) && text.bytes().all(valid)
-}
-
-/// An address of the API: this machine's only.
+/// Where the API listens: on loopback or on a Unix socket.
 #[derive(Clone, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) enum Listen {
@@ -285,12 +256,10 @@ impl TryFrom<String> for Listen {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            let path = PathBuf::from(path);
-            return match path.is_absolute() {
-                true => Ok(Self::Unix(path)),
-                false => Err(format!("{text} is not unix: and an absolute path")),
-            };
+        match text.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') => return Ok(Self::Unix(path.into())),
+            Some(_) => return Err(format!("{text} is not an absolute path after unix:")),
+            None => {}
         }
         let address: SocketAddr = text
             .parse()
@@ -298,14 +267,14 @@ impl TryFrom<String> for Listen {
         match address.ip().to_string().as_str() {
             "127.0.0.1" | "::1" => Ok(Self::Tcp(address)),
             _ => Err(format!(
-                "{text} is not a loopback address that callers name (127.0.0.1 or [::1]): any \
-                 program that reaches the gateway has the API. Run one beside each program instead"
+                "{text} is not 127.0.0.1 or [::1]: every program that can connect gets access to \
+                 your data. Run a gateway beside each program instead"
             )),
         }
     }
 }
 
-/// An origin and no more: a path would be dropped, and a pattern names no host.
+/// Rejects a path, which would be dropped, and a pattern, which is not a host.
 fn origin<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uri, D::Error> {
     let text = String::deserialize(deserializer)?;
     let is_origin = |uri: &Uri| {
@@ -315,19 +284,17 @@ fn origin<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uri, D::Error> {
         safe && uri.path() == "/" && uri.query().is_none() && !text.contains(['@', '*'])
     };
     let uri = text.parse().ok().filter(is_origin);
-    let problem = "is not https://host, or http:// to this machine, and nothing after it";
+    let problem = "is not https://HOST (or http:// for this machine) without a path";
     uri.ok_or_else(|| D::Error::custom(problem))
 }
 
-/// "250ms", "10s", "5m"; more than nothing, at most a day.
+/// Reads a duration such as "250ms" or "10s": more than zero, less than a day.
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let duration: Duration = humantime_serde::deserialize(deserializer)
-        .map_err(|_| D::Error::custom("is not a time such as \"250ms\", \"10s\", \"5m\""))?;
-    match duration {
-        Duration::ZERO => Err(D::Error::custom("is zero")),
-        duration if duration > Duration::from_secs(24 * 60 * 60) => {
-            Err(D::Error::custom("is over a day"))
-        }
-        duration => Ok(duration),
+        .map_err(|_| D::Error::custom("is not a duration such as \"250ms\", \"10s\" or \"5m\""))?;
+    match duration.as_secs() {
+        _ if duration.is_zero() => Err(D::Error::custom("must not be zero")),
+        86_400.. => Err(D::Error::custom("must be less than a day")),
+        _ => Ok(duration),
     }
 }

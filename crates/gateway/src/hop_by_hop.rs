@@ -1,10 +1,11 @@
-//! Which headers go from one hop to the next, and which stay.
+//! Which headers the gateway does not forward, and what else a request must not contain.
 
 use axum::http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, COOKIE, EXPECT, HOST,
-    HeaderMap, HeaderName, HeaderValue, ORIGIN, REFERER, SET_COOKIE, TRANSFER_ENCODING, VIA,
-    X_CONTENT_TYPE_OPTIONS,
+    CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HeaderMap, HeaderName, HeaderValue,
+    TRANSFER_ENCODING, VIA, X_CONTENT_TYPE_OPTIONS,
 };
+
+const VIA_GATEWAY: HeaderValue = HeaderValue::from_static("1.1 officernd-gateway");
 
 /// RFC 9110 section 7.6.1, and what older clients send.
 const HOP_BY_HOP: [&str; 6] = [
@@ -16,13 +17,16 @@ const HOP_BY_HOP: [&str; 6] = [
     "upgrade",
 ];
 
-/// What a caller may not decide: the host, the credentials, whether to wait for
-/// a 100, the page that asks, and what other programs on this machine keep in a browser,
-/// which has no cookies per port.
-const FROM_CALLER: [HeaderName; 6] = [HOST, AUTHORIZATION, EXPECT, COOKIE, ORIGIN, REFERER];
-
-/// These contradict the request line, which the gateway has checked.
-const OVERRIDES: [&str; 6] = [
+/// What a caller must not choose: the credentials, the host, 100-continue, what its browser adds, and what
+/// some servers prefer to the request line, which the gateway has checked. Cookies belong to other
+/// programs on this machine, because browsers share them between ports.
+const FROM_CALLER: [&str; 12] = [
+    "authorization",
+    "cookie",
+    "expect",
+    "host",
+    "origin",
+    "referer",
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
@@ -31,8 +35,8 @@ const OVERRIDES: [&str; 6] = [
     "x-rewrite-url",
 ];
 
-/// These speak to a browser about the gateway's own origin.
-const FROM_UPSTREAM: [&str; 8] = [
+/// A browser would apply these to the gateway's own origin.
+const FROM_UPSTREAM: [&str; 9] = [
     "alt-svc",
     "clear-site-data",
     "nel",
@@ -40,35 +44,26 @@ const FROM_UPSTREAM: [&str; 8] = [
     "report-to",
     "reporting-endpoints",
     "service-worker-allowed",
+    "set-cookie",
     "strict-transport-security",
 ];
 
-/// What a browser may do with an answer of the API: nothing. HTML from upstream
-/// must not run as a page of this machine.
+/// HTML from the API must not run as a page of this machine.
 const POLICY: HeaderValue = HeaderValue::from_static("sandbox; default-src 'none'");
 
-/// Removes from a request what must not reach OfficeRnD.
+/// Removes from a request what must not reach OfficeRnD, and adds `Via`.
 pub(crate) fn clean_request(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
-    for name in FROM_CALLER {
-        headers.remove(name);
-    }
-    for name in OVERRIDES {
-        headers.remove(name);
-    }
-    // Fetch metadata and client hints are a browser's.
-    remove_prefixed(headers, &["proxy-", "sec-"]);
+    // `sec-`: fetch metadata and client hints of browsers.
+    remove(headers, &FROM_CALLER, &["proxy-", "sec-"]);
+    headers.append(VIA, VIA_GATEWAY);
 }
 
-/// Removes from an answer what must not reach the caller, and keeps a browser
-/// from using it as a page.
+/// Removes from a response what must not reach the caller, and keeps browsers from running it. Adds `Via`.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
-    headers.remove(SET_COOKIE);
-    for name in FROM_UPSTREAM {
-        headers.remove(name);
-    }
-    remove_prefixed(headers, &["access-control-", "proxy-"]);
+    remove(headers, &FROM_UPSTREAM, &["access-control-", "proxy-"]);
+    headers.append(VIA, VIA_GATEWAY);
     headers.insert(CONTENT_SECURITY_POLICY, POLICY);
     let nosniff = HeaderValue::from_static("nosniff");
     headers.insert(X_CONTENT_TYPE_OPTIONS, nosniff);
@@ -78,62 +73,56 @@ pub(crate) fn clean_response(headers: &mut HeaderMap) {
 
 /// Removes the known hop-by-hop headers and those that `Connection` names.
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    // As bytes: a name that is not text must not hide those beside it.
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+    // As bytes: an element that is not UTF-8 must not hide the others.
+    let named = elements(headers, CONNECTION);
+    let named: Vec<_> = named
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
         .collect();
-    // RFC 9112 section 6.3: the chunks decide. A length beside them would cut
-    // them off, or hide a second message.
+    // RFC 9112 section 6.3: a length beside chunks is ignored, but a server might use it.
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }
     for name in named {
         headers.remove(name);
     }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
+    remove(headers, &HOP_BY_HOP, &[]);
 }
 
-fn remove_prefixed(headers: &mut HeaderMap, prefixes: &[&str]) {
-    let prefixed = |name: &&HeaderName| {
+fn remove(headers: &mut HeaderMap, names: &[&str], prefixes: &[&str]) {
+    let is_removed = |name: &&HeaderName| {
         let name = name.as_str();
-        prefixes.iter().any(|prefix| name.starts_with(prefix))
+        names.contains(&name) || prefixes.iter().any(|prefix| name.starts_with(prefix))
     };
-    let found: Vec<HeaderName> = headers.keys().filter(prefixed).cloned().collect();
+    let found: Vec<HeaderName> = headers.keys().filter(is_removed).cloned().collect();
     for name in found {
         headers.remove(name);
     }
 }
 
-/// RFC 9110 section 7.6.3: `Via` shows a loop.
-pub(crate) fn has_passed(headers: &HeaderMap, own: &HeaderValue) -> bool {
-    let mut hops = headers
-        .get_all(VIA)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
-    hops.any(|hop| hop.trim_ascii() == own)
+/// Returns `true` if `Via` shows that the request has passed this gateway before.
+pub(crate) fn has_passed(headers: &HeaderMap) -> bool {
+    elements(headers, VIA).any(|hop| VIA_GATEWAY == hop)
 }
 
-/// RFC 9112 section 6.3: a request has a body when one of the two says so.
+/// Returns the elements of a comma-separated header.
+fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
+    let values = headers.get_all(name).into_iter();
+    let elements = values.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    elements.map(<[u8]>::trim_ascii)
+}
+
+/// Returns `true` if the request has a body (RFC 9112 section 6.3).
 pub(crate) fn has_body(headers: &HeaderMap) -> bool {
     let length = headers.get(CONTENT_LENGTH);
     headers.contains_key(TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
 }
 
-/// Whether a path has dot segments, or what a server may take for them: `%2e`,
-/// `%2f`, a backslash, a parameter. Servers disagree on `/api/../`, so it is
-/// refused.
+/// Returns `true` if a path has dot segments, even if they are spelled with `%2e`, `%2f`, a backslash or
+/// a parameter: servers disagree on what `/api/../` means.
 pub(crate) fn has_dot_segments(path: &str) -> bool {
     let plain = path.to_ascii_lowercase();
     let plain = plain.replace("%2e", ".").replace("%2f", "/");
     let plain = plain.replace("%5c", "/").replace("%3b", ";");
     let mut segments = plain.split(['/', '\\']);
-    segments.any(|segment| {
-        let name = segment.split(';').next();
-        matches!(name, Some("." | ".."))
-    })
+    segments.any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
 }

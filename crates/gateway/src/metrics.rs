@@ -1,27 +1,24 @@
-//! The Prometheus exporter, and the gateway's own metrics. README.md and
-//! `deploy/` name them; a test compares.
+//! The Prometheus exporter and the gateway's own metrics.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use axum::http::{Method, StatusCode};
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
 use metrics::{Unit, counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::apps::State;
 use crate::config::Config;
 
-/// OpenTelemetry's name, as Prometheus spells it.
+/// OpenTelemetry's name in Prometheus's spelling.
 const DURATION: &str = "http_server_request_duration_seconds";
 const INFO: &str = "officernd_gateway_info";
 const READY: &str = "officernd_gateway_ready";
 const TOKEN_LEFT: &str = "officernd_gateway_token_left_seconds";
 const FETCH_FAILURES: &str = "officernd_gateway_consecutive_fetch_failures";
 
-/// How often the exporter drops what it has summed up.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Installs the exporter. Call inside a runtime, before the first token is
-/// fetched.
+/// Installs the exporter. Must be called inside a runtime, before the first token is fetched.
 pub(crate) fn install(config: &Config) -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(
@@ -34,16 +31,13 @@ pub(crate) fn install(config: &Config) -> Result<PrometheusHandle, BuildError> {
         .install_recorder()?;
     officernd_auth::observability::describe_metrics();
     officernd_auth_store::describe_metrics();
-    let text = "From a request's head to its answer's, by method and status.";
+    let text = "Time from the head of a request to the head of its response, by method and status.";
     describe_histogram!(DURATION, Unit::Seconds, text);
-    describe_gauge!(INFO, "1, with what the gateway is as labels.");
-    describe_gauge!(READY, "1 while /readyz answers 200.");
-    let text = "How long an organization's token is still valid; 0 without one.";
+    describe_gauge!(INFO, "Always 1, labeled with version and origin.");
+    describe_gauge!(READY, "1 while /readyz responds with 200, else 0.");
+    let text = "Time until an organization's token expires; 0 without a token.";
     describe_gauge!(TOKEN_LEFT, Unit::Seconds, text);
-    describe_gauge!(
-        FETCH_FAILURES,
-        "Failed fetches of a token since the last success."
-    );
+    describe_gauge!(FETCH_FAILURES, "Failed token fetches since a success.");
     // Alerts count from 0: without a first sample of 0, `increase()` misses the first event.
     counter!("officernd_auth_token_requests_total").increment(0);
     counter!("officernd_auth_token_rejections_total").increment(0);
@@ -63,7 +57,8 @@ pub(crate) fn install(config: &Config) -> Result<PrometheusHandle, BuildError> {
     gauge!(INFO, "version" => version, "upstream" => config.upstream_text()).set(1.0);
     let upkeep = handle.clone();
     tokio::spawn(async move {
-        let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+        // Moves samples into histograms, which bounds the memory between scrapes.
+        let mut interval = tokio::time::interval(Duration::from_secs(5));
         loop {
             interval.tick().await;
             upkeep.run_upkeep();
@@ -72,7 +67,7 @@ pub(crate) fn install(config: &Config) -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
-/// Sets what is measured at each scrape.
+/// Updates the gauges before each scrape.
 pub(crate) fn scraped(states: &[State], ready: bool) {
     gauge!(READY).set(if ready { 1.0 } else { 0.0 });
     for state in states {
@@ -85,17 +80,20 @@ pub(crate) fn scraped(states: &[State], ready: bool) {
     }
 }
 
-pub(crate) fn answered(method: &Method, status: StatusCode, took: Duration) {
-    let labels = [
-        ("http_request_method", label(method).to_owned()),
-        ("http_response_status_code", status.as_str().to_owned()),
-    ];
-    histogram!(DURATION, &labels).record(took);
-}
-
-/// A label has a bounded number of values, whatever callers send.
-fn label(method: &Method) -> &'static str {
+/// Measures a request.
+pub(crate) async fn observe(request: Request, next: Next) -> Response {
+    // A bounded set of labels: callers may send any method.
     let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-    let known = known.into_iter().find(|known| *known == method.as_str());
-    known.unwrap_or("_OTHER")
+    let method = known.into_iter().find(|known| request.method() == known);
+    let started = Instant::now();
+    let response = next.run(request).await;
+    let labels = [
+        ("http_request_method", method.unwrap_or("_OTHER").to_owned()),
+        (
+            "http_response_status_code",
+            response.status().as_str().to_owned(),
+        ),
+    ];
+    histogram!(DURATION, &labels).record(started.elapsed());
+    response
 }

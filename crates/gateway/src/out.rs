@@ -1,5 +1,5 @@
-//! The way out: one client for token requests and for the API, so that proxies, roots and names
-//! mean the same for both.
+//! One HTTP client for token requests and for the API, so that proxies, root certificates and DNS apply
+//! to both alike.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -25,105 +25,96 @@ use tower::{ServiceExt as _, service_fn};
 
 pub(crate) type Response = hyper::Response<Incoming>;
 
-/// For TCP, a proxy's tunnel and TLS together.
+/// For DNS, TCP, a proxy's tunnel and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
-const TCP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// RFC 9110 section 9.2.2, without TRACE.
 #[rustfmt::skip]
 const IDEMPOTENT: [Method; 5] = [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS];
 
-/// Shorter than servers keep a connection: none is used while it closes.
+/// Shorter than the idle timeout of servers, so that a connection is not used while it closes.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A part of an error's causes, and the words for it.
+/// A part of an error's causes, and its explanation for operators.
 #[rustfmt::skip]
 const WORDS: [(&str, &str); 10] = [
-    ("proxy authorization required", "the proxy wants a user name and a password (407): set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"),
-    ("tunnel error: unsuccessful", "the proxy refused the connection: allow this host in the proxy, or list it in NO_PROXY"),
+    ("proxy authorization required", "the proxy requires a user name and a password (407): set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"),
+    ("tunnel error: unsuccessful", "the proxy refused the connection: allow this host in the proxy, or bypass the proxy with NO_PROXY"),
     ("tunnel error: failed to create", "the proxy cannot be reached: check HTTPS_PROXY"),
-    ("tunnel error", "the proxy broke off"),
-    ("dns error", "its name does not resolve: check the spelling and this machine's DNS"),
-    ("certificate: UnknownIssuer", "its certificate is of an unknown CA: a proxy that opens TLS needs its root in SSL_CERT_FILE"),
-    ("invalid peer certificate", "its certificate is not valid"),
-    ("Connection refused", "the connection was refused: nothing listens there, or a firewall rejects it"),
-    ("deadline has elapsed", "no connection in time: a firewall may drop the packets, or this network has a proxy (HTTPS_PROXY)"),
-    ("invalid HTTP", "the answer is not HTTP"),
+    ("tunnel error", "the proxy closed the connection"),
+    ("dns error", "the host name does not resolve: check its spelling and this machine's DNS"),
+    ("certificate: UnknownIssuer", "the certificate is from an unknown CA: if a proxy decrypts TLS, put its root certificate into SSL_CERT_FILE"),
+    ("invalid peer certificate", "the certificate is not valid"),
+    ("Connection refused", "the connection was refused: nothing is listening there, or a firewall rejects it"),
+    ("deadline has elapsed", "connecting timed out: a firewall may drop the packets, or this network needs a proxy (HTTPS_PROXY)"),
+    ("invalid HTTP", "the response is not HTTP"),
 ];
 
-/// The client, without its type. Sends a request byte for byte as it came, and follows no redirect.
+/// The type-erased client. Sends requests unchanged and does not follow redirects.
 pub(crate) type HttpClient = BoxCloneSyncService<Request<Body>, Response, BoxError>;
 
 type Stream = MaybeHttpsStream<MaybeHttpsStream<TokioIo<TcpStream>>>;
 
-#[derive(Clone)]
-pub(crate) struct Out {
-    pub(crate) client: HttpClient,
-    proxies: Arc<Matcher>,
+/// Creates the client. A connection is closed if its peer acknowledges no data for `write_timeout`. The
+/// error names a proxy that cannot be used, or says that root certificates are missing.
+pub(crate) fn client(write_timeout: Duration) -> Result<HttpClient, String> {
+    check_proxies()?;
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(Duration::from_secs(5)));
+    tcp.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    tcp.set_tcp_user_timeout(Some(write_timeout));
+    #[cfg(not(target_os = "linux"))]
+    let _ = write_timeout;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(ConfigBuilderExt::try_with_platform_verifier)
+        .map_err(|error| format!("{error}; install ca-certificates or set SSL_CERT_FILE"))?;
+    let tls = Arc::new(tls.with_no_client_auth());
+    let direct = HttpsConnector::from((tcp, Arc::clone(&tls)));
+    let proxies = Arc::new(Matcher::from_env());
+    let connector = service_fn(move |uri: Uri| {
+        let proxy = intercept(&proxies, &uri);
+        let (direct, tls) = (direct.clone(), Arc::clone(&tls));
+        let connecting = connect(uri, proxy, direct, tls);
+        async { tokio::time::timeout(CONNECT_TIMEOUT, connecting).await? }
+    });
+    let http = Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .build(BoxCloneSyncService::new(connector));
+    let client = service_fn(move |request| send(http.clone(), request));
+    Ok(BoxCloneSyncService::new(client))
 }
 
-impl Out {
-    /// Creates the client. `write_timeout` ends a connection whose peer acknowledges nothing for that
-    /// long. The error names a proxy that cannot be used, or says that there are no roots.
-    pub(crate) fn new(write_timeout: Duration) -> Result<Self, String> {
-        check_proxies()?;
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(TCP_TIMEOUT));
-        tcp.set_nodelay(true);
-        #[cfg(target_os = "linux")]
-        tcp.set_tcp_user_timeout(Some(write_timeout));
-        #[cfg(not(target_os = "linux"))]
-        let _ = write_timeout;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .and_then(ConfigBuilderExt::try_with_platform_verifier)
-            .map_err(|error| format!("{error}; install ca-certificates or set SSL_CERT_FILE"))?;
-        let tls = Arc::new(tls.with_no_client_auth());
-        let direct = HttpsConnector::from((tcp, Arc::clone(&tls)));
-        let proxies = Arc::new(Matcher::from_env());
-        let matcher = Arc::clone(&proxies);
-        let connector = service_fn(move |uri: Uri| {
-            let proxy = intercept(&matcher, &uri);
-            connect(uri, proxy, direct.clone(), Arc::clone(&tls))
-        });
-        let http = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .build(BoxCloneSyncService::new(connector));
-        let client = service_fn(move |request| send(http.clone(), request));
-        let client = BoxCloneSyncService::new(client);
-        Ok(Self { client, proxies })
-    }
-
-    /// The proxy on the way to this URL.
-    pub(crate) fn proxy(&self, uri: &Uri) -> Option<Uri> {
-        intercept(&self.proxies, uri).map(|proxy| proxy.uri().clone())
-    }
+/// Returns the proxy for this URL.
+pub(crate) fn proxy(uri: &Uri) -> Option<Uri> {
+    intercept(&Matcher::from_env(), uri).map(|proxy| proxy.uri().clone())
 }
 
-/// Sends a request, and once more if its connection closed and that is safe.
+/// Sends a request, and sends it again if the connection closed before a response and that is safe.
 async fn send(
     http: Client<BoxCloneSyncService<Uri, Stream, BoxError>, Body>,
     request: Request<Body>,
 ) -> Result<Response, BoxError> {
     let host = request.uri().authority().map(ToString::to_string);
     let (parts, body) = request.into_parts();
-    // A body streams, and so cannot be sent twice.
+    // Bodies stream and so cannot be sent twice.
     let idempotent = body.is_end_stream() && IDEMPOTENT.contains(&parts.method);
     let again = idempotent.then(|| parts.clone());
-    let mut answer = http.request(Request::from_parts(parts, body)).await;
-    if let (Err(error), Some(parts)) = (&answer, again)
+    let mut response = http.request(Request::from_parts(parts, body)).await;
+    if let (Err(error), Some(parts)) = (&response, again)
         && is_closed(error)
     {
         let request = Request::from_parts(parts, Body::empty());
-        answer = http.request(request).await;
+        response = http.request(request).await;
     }
-    answer.map_err(|error| Unanswered(cause(&error), host.unwrap_or_default(), error).into())
+    response.map_err(|error| Unanswered(cause(&error), host.unwrap_or_default(), error).into())
 }
 
-/// Plain http is on this machine: a proxy would get the token in the clear.
+/// No proxy for plain http, which goes to this machine only: the proxy would see the token.
 fn intercept(proxies: &Matcher, uri: &Uri) -> Option<Intercept> {
     let https = uri.scheme() == Some(&Scheme::HTTPS);
     proxies.intercept(uri).filter(|_| https)
@@ -136,41 +127,32 @@ async fn connect(
     direct: HttpsConnector<HttpConnector>,
     tls: Arc<ClientConfig>,
 ) -> Result<Stream, BoxError> {
-    let connecting = async {
-        let Some(proxy) = proxy else {
-            return direct.oneshot(uri).await.map(MaybeHttpsStream::Http);
-        };
-        let mut tunnel = Tunnel::new(proxy.uri().clone(), direct);
-        if let Some(basic) = proxy.basic_auth() {
-            tunnel = tunnel.with_auth(basic.clone());
-        }
-        HttpsConnector::from((tunnel, tls)).oneshot(uri).await
+    let Some(proxy) = proxy else {
+        return direct.oneshot(uri).await.map(MaybeHttpsStream::Http);
     };
-    tokio::time::timeout(CONNECT_TIMEOUT, connecting).await?
+    let mut tunnel = Tunnel::new(proxy.uri().clone(), direct);
+    if let Some(basic) = proxy.basic_auth() {
+        tunnel = tunnel.with_auth(basic.clone());
+    }
+    HttpsConnector::from((tunnel, tls)).oneshot(uri).await
 }
 
-/// The matcher ignores what it cannot parse, and requests would go past the proxy.
+/// The matcher ignores a proxy that it cannot parse, so requests would bypass it.
 fn check_proxies() -> Result<(), String> {
-    for names in [["HTTPS_PROXY", "https_proxy"], ["ALL_PROXY", "all_proxy"]] {
-        let set = names
-            .iter()
-            .find_map(|name| Some((name, std::env::var(name).ok()?)));
-        let Some((name, value)) = set.filter(|(_, value)| !value.is_empty()) else {
-            continue;
-        };
-        let proxy = Matcher::builder().all(value).build();
+    for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+        let value = std::env::var(name).unwrap_or_default();
+        let proxy = Matcher::builder().all(value.as_str()).build();
         let proxy = proxy.intercept(&Uri::from_static("https://app.officernd.com"));
         let scheme = proxy.as_ref().and_then(|proxy| proxy.uri().scheme_str());
-        if !matches!(scheme, Some("http" | "https")) {
-            return Err(format!(
-                "{name}: is not http://host:port or https://host:port"
-            ));
+        if !value.is_empty() && !matches!(scheme, Some("http" | "https")) {
+            let problem = "is not http://HOST:PORT or https://HOST:PORT";
+            return Err(format!("{name}: {problem}"));
         }
     }
     Ok(())
 }
 
-/// Why a request got no answer: words for operators, the host, and the client's error.
+/// Why a request got no response: an explanation for operators, the host, and the client's error.
 #[derive(Debug)]
 pub(crate) struct Unanswered(pub(crate) &'static str, String, Error);
 
@@ -187,55 +169,49 @@ impl StdError for Unanswered {
     }
 }
 
-/// Whether the connection closed before the head of an answer was there.
+/// Returns `true` if the connection closed before the head of a response arrived.
 fn is_closed(error: &Error) -> bool {
-    !error.is_connect()
-        && causes(error).any(|error| {
-            let closed =
-                |error: &hyper::Error| error.is_incomplete_message() || error.is_canceled();
-            error.downcast_ref().is_some_and(closed)
-                || matches!(
-                    error.downcast_ref().map(io::Error::kind),
-                    Some(
-                        io::ErrorKind::ConnectionReset
-                            | io::ErrorKind::ConnectionAborted
-                            | io::ErrorKind::BrokenPipe
-                            | io::ErrorKind::UnexpectedEof
-                    )
-                )
-        })
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+
+    let closed = |cause: &(dyn StdError + 'static)| {
+        let http: Option<&hyper::Error> = cause.downcast_ref();
+        let kind = cause.downcast_ref().map(io::Error::kind);
+        http.is_some_and(|error| error.is_incomplete_message() || error.is_canceled())
+            || matches!(
+                kind,
+                Some(ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof)
+            )
+    };
+    !error.is_connect() && causes(error).any(closed)
 }
 
-/// The words for a failure. By text: hyper-util does not show all of its errors as types.
+/// Explains a failure by its text, because hyper-util does not export all types of its errors.
 fn cause(error: &Error) -> &'static str {
     let text = chain(error);
     let words = WORDS.iter().find(|(part, _)| text.contains(part));
     match words {
         Some((_, words)) => words,
-        None if is_closed(error) => "the connection was closed before an answer",
+        None if is_closed(error) => "the connection was closed before a response",
         None => "the request failed",
     }
 }
 
-/// An error and what is under it, also inside of an I/O error.
+/// Returns an error and its causes, including those inside an I/O error.
 pub(crate) fn causes<'a>(
     error: &'a (dyn StdError + 'static),
 ) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     fn next<'a>(error: &&'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
         let error: &'a (dyn StdError + 'static) = *error;
-        match error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref)
-        {
+        match error.downcast_ref().and_then(io::Error::get_ref) {
             Some(inner) => Some(inner),
             None => error.source(),
         }
     }
-    // A chain of sources may be a circle.
+    // A chain of sources may be a cycle.
     std::iter::successors(Some(error), next).take(32)
 }
 
-/// An error and its causes in one line.
+/// Formats an error and its causes in one line.
 pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     for cause in causes(error).skip(1).map(ToString::to_string) {

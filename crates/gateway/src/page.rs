@@ -1,4 +1,4 @@
-//! The page on the admin address, for people: rendered by the server, without a script.
+//! The status page on the admin address, rendered by the server and without a script.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use officernd_auth::Phase;
 
 use crate::apps::{Gateway, State};
 
-/// The page has a style of its own and loads nothing.
+/// The page has an inline style and loads nothing else.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'";
 
@@ -30,18 +30,18 @@ dt, dd { margin: 0; overflow-wrap: anywhere } .bad { font-weight: bold }
 ";
 
 const LEGEND: &str = "<section><h2>How to read this</h2><dl>
-<dt>fresh<dd>requests go out with this token
-<dt>refresh_due, refreshing<dd>requests go out with this token while the next one is fetched
 <dt>cold<dd>the first token is being fetched
-<dt>expired, failing<dd>there is no token: requests are answered 503, /readyz too
-<dt>last error<dd>why the newest token request failed, until one succeeds
-</dl><p>The page loads itself every 5 s. <a href=/readyz>/readyz</a> has the same as JSON,
-<a href=/metrics>/metrics</a> for Prometheus; `officernd-gateway check` tries the configuration.
+<dt>fresh<dd>requests are sent with this token
+<dt>refresh_due, refreshing<dd>requests are sent with this token while the next one is fetched
+<dt>expired, failing<dd>there is no valid token: requests and /readyz get 503
+<dt>last error<dd>why the newest token request failed; cleared when one succeeds
+</dl><p>The page reloads every 5 s. <a href=/readyz>/readyz</a> has the same as JSON,
+<a href=/metrics>/metrics</a> is for Prometheus; `officernd-gateway check` tests the configuration.
 </section>";
 
 pub(crate) async fn page(Extract(gateway): Extract<Arc<Gateway>>) -> impl IntoResponse {
-    let states = gateway.states();
-    let ready = match (gateway.is_ready(&states), gateway.is_leaving()) {
+    let (ready, states) = gateway.states();
+    let ready = match (ready, gateway.is_shutting_down()) {
         (_, true) => "shutting down",
         (true, _) => "ready",
         (false, _) => "not ready",
@@ -80,7 +80,7 @@ fn organization(page: &mut String, state: &State) {
         Phase::Expired | Phase::Failing => " class=bad",
         _ => "",
     };
-    // `Phase` has its name in JSON only.
+    // serde has the names of the phases.
     let phase = serde_json::to_value(status.phase).unwrap_or_default();
     let left = match status.expires_in.map(|left| left.as_secs()) {
         Some(left) => format!("in {} min {} s", left / 60, left % 60),
@@ -90,7 +90,7 @@ fn organization(page: &mut String, state: &State) {
     let _ = write!(
         page,
         "<section><h2>{name}</h2><dl><dt>state<dd{bad}>{}<dt>expires<dd>{left}\n\
-         <dt>number<dd>{}<dt>scope<dd>{}<dt>last error<dd>{}<dt>store error<dd>{}</dl></section>\n",
+         <dt>fetched so far<dd>{}<dt>scope<dd>{}<dt>last error<dd>{}<dt>store error<dd>{}</dl></section>\n",
         phase.as_str().unwrap_or_default(),
         status.generation,
         or_none(&status.scope),
@@ -99,7 +99,7 @@ fn organization(page: &mut String, state: &State) {
     );
 }
 
-/// For text in HTML.
+/// Escapes text for HTML.
 fn escape(text: &str) -> String {
     let text = text.replace('&', "&amp;").replace('<', "&lt;");
     text.replace('>', "&gt;").replace('"', "&quot;")

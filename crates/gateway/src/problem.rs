@@ -1,39 +1,41 @@
-//! The gateway's own answers to requests that it could not forward, and the log of why.
+//! The gateway's own responses to requests that it could not forward, and their log lines.
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use http_body_util::LengthLimitError;
 use officernd_auth::{BoxError, Error, ErrorKind};
+use tower_http::timeout::TimeoutError;
 
 use crate::out::{Unanswered, causes, chain};
 
-/// A line for each cause in this time; the others are counted.
+/// Logs at most one line for each cause in this time, and counts the others.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) fn problem(status: StatusCode, what: &str) -> Response {
     (status, axum::Json(serde_json::json!({ "error": what }))).into_response()
 }
 
-/// Failures of the API.
+/// The failures of the API.
 #[derive(Default)]
 pub(crate) struct Failures(Mutex<Record>);
 
 #[derive(Default)]
 struct Record {
     last: Option<(Instant, String)>,
-    /// By cause: when it was logged, and how often it came since. There are a dozen causes.
+    /// By cause, of which there are about a dozen: when it was last logged, and how often it was not.
     logged: BTreeMap<&'static str, (Instant, u64)>,
 }
 
 impl Failures {
-    /// Logs a failure of the API with its causes, and keeps it.
+    /// Logs a failure of the API and keeps it as the last one.
     pub(crate) fn record(&self, cause: &'static str, error: String) {
-        let mut record = self.lock();
+        let mut record = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         match record.logged.get_mut(cause) {
             Some((at, count)) if now.duration_since(*at) < LOG_EVERY => *count += 1,
@@ -46,24 +48,31 @@ impl Failures {
         record.last = Some((now, error));
     }
 
-    /// Returns the last failure, as `/readyz` and the page show it.
+    /// Returns the last failure for `/readyz` and the status page.
     pub(crate) fn last(&self) -> Option<String> {
-        let record = self.lock();
+        let record = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, problem) = record.last.as_ref()?;
         Some(format!("{} s ago: {problem}", at.elapsed().as_secs()))
     }
 
-    /// The answer to a request that failed on its way.
+    /// Records a failure without further causes and returns the response to it.
+    pub(crate) fn fail(&self, status: StatusCode, cause: &'static str) -> Response {
+        self.record(cause, cause.to_owned());
+        problem(status, cause)
+    }
+
+    /// Returns the response to a request that failed. Logs it, if the library has not.
     pub(crate) fn answer(&self, error: &BoxError) -> Response {
         if let Some(error) = Error::find(error) {
             return no_token(error);
         }
-        if has::<http_body_util::LengthLimitError>(error) {
+        let is = |is: fn(&(dyn StdError + 'static)) -> bool| causes(error.as_ref()).any(is);
+        if is(|error| error.is::<LengthLimitError>()) {
             let what = "the request's body is too large";
             return problem(StatusCode::PAYLOAD_TOO_LARGE, what);
         }
-        if has::<tower_http::timeout::TimeoutError>(error) {
-            let what = "the request's body stood still";
+        if is(|error| error.is::<TimeoutError>()) {
+            let what = "the request's body stopped arriving";
             return problem(StatusCode::REQUEST_TIMEOUT, what);
         }
         let unanswered = causes(error.as_ref()).find_map(|error| error.downcast_ref());
@@ -71,16 +80,11 @@ impl Failures {
         self.record(cause, chain(error.as_ref()));
         problem(StatusCode::BAD_GATEWAY, &error.to_string())
     }
-
-    fn lock(&self) -> MutexGuard<'_, Record> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// The library has logged why.
 fn no_token(error: &Error) -> Response {
     if error.kind() == ErrorKind::Organization {
-        // The path is the caller's mistake, not a failure of this gateway.
+        // The error is in the path, so it is the caller's.
         return problem(StatusCode::NOT_FOUND, &error.to_string());
     }
     let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, &chain(error));
@@ -89,9 +93,4 @@ fn no_token(error: &Error) -> Response {
         response.headers_mut().insert(RETRY_AFTER, seconds);
     }
     response
-}
-
-/// Whether an error of this type is among an error's causes.
-fn has<E: StdError + 'static>(error: &BoxError) -> bool {
-    causes(error.as_ref()).any(|cause| cause.is::<E>())
 }

@@ -1,4 +1,4 @@
-//! The token store that gateways share.
+//! The token store that several gateways share.
 
 use std::path::Path;
 
@@ -9,50 +9,41 @@ use crate::config::Config;
 
 pub(crate) type Shared = SharedTokenProvider<HttpTokenProvider>;
 
-/// One store for all organizations: their tokens have keys of their own.
-pub(crate) enum Store {
-    Redis(RedisStore),
-    File(FileStore),
-}
+/// Wraps the provider of one app, so that its token is in the store under a key of its own.
+pub(crate) type Share = Box<dyn Fn(HttpTokenProvider) -> Shared>;
 
-impl Store {
-    /// Opens the store that is configured, if any. Does not connect yet. The error does not show the
-    /// URL, which may hold a password.
-    pub(crate) fn open(config: &Config) -> Result<Option<Self>, String> {
-        let url = match (&config.store, &config.store_file) {
-            (None, None) => return Ok(None),
-            (Some(_), Some(_)) => return Err("store and store_file are both set".to_owned()),
-            (Some(url), None) => url.clone(),
-            (None, Some(file)) => String::from_utf8(read(file)?)
-                .map_err(|_| format!("{}: is not UTF-8", file.display()))?,
-        };
-        let url = url.trim();
-        let roots = config.store_ca_file.as_deref().map(read).transpose()?;
-        if let Some(path) = url.strip_prefix("file:") {
-            if !path.starts_with('/') || roots.is_some() {
-                return Err("file: needs an absolute path, and no store_ca_file".to_owned());
-            }
-            let store = FileStore::new(path).map_err(|error| error.to_string())?;
-            return Ok(Some(Self::File(store)));
+/// Opens the configured store without connecting. The error does not show the URL, which may contain a
+/// password.
+pub(crate) fn open(config: &Config) -> Result<Option<Share>, String> {
+    let url = match (&config.store, &config.store_file) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => return Err("store and store_file are both set".to_owned()),
+        (Some(url), None) => url.clone(),
+        (None, Some(file)) => String::from_utf8(read(file)?)
+            .map_err(|_| format!("{}: is not UTF-8", file.display()))?,
+    };
+    let url = url.trim();
+    let roots = config.store_ca_file.as_deref().map(read).transpose()?;
+    if let Some(path) = url.strip_prefix("file:") {
+        if !path.starts_with('/') || roots.is_some() {
+            return Err("file: takes an absolute path and no store_ca_file".to_owned());
         }
-        if !url.starts_with("redis://") && !url.starts_with("rediss://") {
-            return Err("is none of redis://, rediss:// and file:/directory".to_owned());
-        }
-        let store = RedisStore::new(url).and_then(|store| match roots {
-            Some(pem) => store.root_certificates(pem),
-            None => Ok(store),
-        });
-        let store = store.map_err(|error| error.to_string())?;
-        Ok(Some(Self::Redis(store)))
+        let store = FileStore::new(path).map_err(|error| error.to_string())?;
+        return Ok(Some(Box::new(move |provider| {
+            Shared::new(provider, store.clone())
+        })));
     }
-
-    /// Shares the tokens of one app.
-    pub(crate) fn share(&self, provider: HttpTokenProvider) -> Shared {
-        match self {
-            Self::Redis(store) => SharedTokenProvider::new(provider, store.clone()),
-            Self::File(store) => SharedTokenProvider::new(provider, store.clone()),
-        }
+    if !url.starts_with("redis://") && !url.starts_with("rediss://") {
+        return Err("must start with redis://, rediss:// or file:/".to_owned());
     }
+    let store = RedisStore::new(url).and_then(|store| match roots {
+        Some(pem) => store.root_certificates(pem),
+        None => Ok(store),
+    });
+    let store = store.map_err(|error| error.to_string())?;
+    Ok(Some(Box::new(move |provider| {
+        Shared::new(provider, store.clone())
+    })))
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, String> {

@@ -23,7 +23,7 @@ async fn check(network: &Network, changed: &[(&str, &str)]) -> (Option<i32>, Str
 }
 
 #[tokio::test]
-async fn a_sound_setup_passes_every_step_with_one_token_request() {
+async fn a_valid_configuration_passes_every_step_with_one_token_request() {
     let network = Network::start("sound").await;
     let proxy = Proxy::start(&network, "200 OK").await;
     let changed = [
@@ -38,7 +38,7 @@ async fn a_sound_setup_passes_every_step_with_one_token_request() {
         "configuration: valid; API at https://app.invalid",
         &format!("connection: https://identity.invalid {through}"),
         &format!("connection: https://app.invalid {through}"),
-        "token of acme: lives 3600 s",
+        "token of acme: valid for 3600 s",
         "scope of acme: officernd.api.read",
         "locations answers 200 OK",
     ] {
@@ -117,9 +117,9 @@ async fn each_step_that_fails_has_its_exit_code_and_words() {
         (&[("OFFICERND_SCOPES", "no.such")], None, None, 5, "scope"),
         (&[("OFFICERND_ORG_SLUG", "other")], None, None, 6, "no such organization"),
         (&[], Some(Fault::Garbage), None, 4, "token"),
-        (&[], Some(Fault::json(200, narrowed)), None, 5, "not granted officernd.api.read"),
+        (&[], Some(Fault::json(200, narrowed)), None, 5, "officernd.api.read was not granted"),
         (&[], None, Some(Fault::Status(403)), 5, "scope that reads locations"),
-        (&[], None, Some(Fault::Status(429)), 6, "requests are used up"),
+        (&[], None, Some(Fault::Status(429)), 6, "rate limit is reached"),
     ];
     for (changed, token, api, code, words) in steps {
         network.officernd.token_faults().clear();

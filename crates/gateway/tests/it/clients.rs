@@ -1,18 +1,17 @@
 //! Clients that are slow or leave, and upstreams that break off.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode};
 use futures_util::{StreamExt as _, stream};
 use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Incoming};
-use officernd_simulator::{Fault, Simulator};
+use officernd_simulator::Simulator;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 
-use crate::child::{Gateway, LOCATIONS, raw_upstream, upstream, within};
+use crate::child::{Gateway, raw_upstream, upstream, within};
 
 /// A body without an end, and word of when it was dropped.
 fn endless(report: Arc<Notify>) -> Response<Body> {
@@ -82,10 +81,7 @@ async fn an_upstream_that_resets_is_a_502_or_a_body_cut_short() {
             false,
         ),
         "/api/garbage" => (b"this is not HTTP\r\n\r\n", false),
-        "/api/ok" => (
-            b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok",
-            false,
-        ),
+        "/api/ok" => (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", false),
         "/api/close" => (b"", false),
         _ => (b"", true),
     })
@@ -99,28 +95,12 @@ async fn an_upstream_that_resets_is_a_502_or_a_body_cut_short() {
             let response = gateway.fetch(cut).await;
             assert_eq!(response.status(), 200);
             assert!(response.bytes().await.is_err(), "{cut} looks whole");
-            crate::child::until(|| gateway.said().contains("the answer broke off")).await;
+            crate::child::until(|| gateway.said().contains("the response broke off")).await;
         }
-        assert_eq!(gateway.get("/api/ok").await, (StatusCode::OK, "ok".into()));
-    }
-}
-
-#[tokio::test]
-async fn an_upstream_that_does_not_answer_is_a_504() {
-    let simulator = Simulator::start().await.unwrap();
-    simulator.api_faults().always(Fault::Hang);
-    let more = [("GATEWAY_ANSWER_TIMEOUT", "1s")];
-    let gateway = Gateway::start(&simulator, simulator.url(), &more);
-    assert_eq!(gateway.get(LOCATIONS).await.0, 504);
-    // It is counted, and shown.
-    let (_, metrics) = gateway.get("/metrics").await;
-    let counted = "method=\"GET\",http_response_status_code=\"504\"} 1";
-    assert!(metrics.contains(counted), "{metrics}");
-    for path in ["/", "/readyz"] {
-        assert!(
-            gateway.get(path).await.1.contains("did not answer in time"),
-            "{path}"
-        );
+        // Closed after the response, without `connection: close`.
+        for _ in 0..10 {
+            assert_eq!(gateway.get("/api/ok").await, (StatusCode::OK, "ok".into()));
+        }
     }
 }
 
@@ -162,21 +142,4 @@ async fn a_body_that_stops_on_its_way_is_an_error_either_way() {
     let mut down = gateway.fetch("/api/down").await;
     assert_eq!(within(down.chunk()).await.unwrap().unwrap(), "some");
     assert!(within(down.chunk()).await.is_err(), "it looks whole");
-}
-
-#[tokio::test]
-async fn a_head_that_dribbles_in_is_cut_off() {
-    let simulator = Simulator::start().await.unwrap();
-    let more = [("GATEWAY_HEAD_TIMEOUT", "1s")];
-    let gateway = Gateway::start(&simulator, simulator.url(), &more);
-    let mut stream = gateway.connect().await;
-    let dribble = async {
-        let head = b"GET / HTTP/1.1\r\nhost: localhost\r\n";
-        stream.write_all(head).await.unwrap();
-        while stream.write_all(b"x: y\r\n").await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    within(dribble).await;
-    assert_eq!(gateway.get("/healthz").await.0, 200);
 }

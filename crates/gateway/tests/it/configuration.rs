@@ -1,4 +1,4 @@
-//! Mistakes in the configuration.
+//! Errors in the configuration.
 
 use crate::folder::Folder;
 use crate::start::run;
@@ -22,32 +22,32 @@ const APP: [(&str, &str); 3] = [
 ];
 
 #[test]
-fn each_mistake_is_named_with_its_place() {
+fn each_error_names_its_variable() {
     #[rustfmt::skip]
     let cases = [
-        ("GATEWAY_LISTEN", "0.0.0.0:0", "0.0.0.0:0 is not a loopback address"),
-        ("GATEWAY_LISTEN", "[::]:0", "[::]:0 is not a loopback address"),
-        ("GATEWAY_LISTEN", "192.0.2.1:0", "192.0.2.1:0 is not a loopback address"),
+        ("GATEWAY_LISTEN", "0.0.0.0:0", "0.0.0.0:0 is not 127.0.0.1 or [::1]"),
+        ("GATEWAY_LISTEN", "[::]:0", "[::]:0 is not 127.0.0.1 or [::1]"),
+        ("GATEWAY_LISTEN", "192.0.2.1:0", "192.0.2.1:0 is not 127.0.0.1 or [::1]"),
         // Accepted by the kernel, refused by the check of `Host`.
-        ("GATEWAY_LISTEN", "127.0.0.2:0", "127.0.0.2:0 is not a loopback address"),
+        ("GATEWAY_LISTEN", "127.0.0.2:0", "127.0.0.2:0 is not 127.0.0.1 or [::1]"),
         ("GATEWAY_LISTEN", "localhost:0", "localhost:0 is neither an address"),
-        ("GATEWAY_LISTEN", "unix:api.sock", "unix:api.sock is not unix: and an absolute path"),
+        ("GATEWAY_LISTEN", "unix:api.sock", "unix:api.sock is not an absolute path after unix:"),
         ("GATEWAY_ADMIN", "8081", "invalid socket address"),
-        ("GATEWAY_UPSTREAM", "app.officernd.com", "is not https://host"),
-        ("GATEWAY_UPSTREAM", "https://*.officernd.com", "is not https://host"),
-        ("GATEWAY_UPSTREAM", "https://app.officernd.com/base", "is not https://host"),
-        ("GATEWAY_UPSTREAM", "http://app.officernd.com", "is not https://host"),
+        ("GATEWAY_UPSTREAM", "app.officernd.com", "is not https://HOST"),
+        ("GATEWAY_UPSTREAM", "https://*.officernd.com", "is not https://HOST"),
+        ("GATEWAY_UPSTREAM", "https://app.officernd.com/base", "is not https://HOST"),
+        ("GATEWAY_UPSTREAM", "http://app.officernd.com", "is not https://HOST"),
         ("GATEWAY_UPSTREAM", "", "is set but empty"),
         ("GATEWAY_CONNECTIONS", "0", "invalid value"),
         ("GATEWAY_BODY_LIMIT", "lots", "invalid type"),
-        ("GATEWAY_BODY_TIMEOUT", "0s", "is zero"),
-        ("GATEWAY_HEAD_TIMEOUT", "10", "is not a time"),
-        ("GATEWAY_ANSWER_TIMEOUT", "2days", "is over a day"),
-        ("GATEWAY_STORE", "memcached://:hunter2@cache", "is none of redis://"),
+        ("GATEWAY_BODY_TIMEOUT", "0s", "must not be zero"),
+        ("GATEWAY_HEAD_TIMEOUT", "10", "is not a duration"),
+        ("GATEWAY_ANSWER_TIMEOUT", "2days", "must be less than a day"),
+        ("GATEWAY_STORE", "memcached://:hunter2@cache", "must start with redis://"),
         ("GATEWAY_DEFAULT_ORGANIZATION", "acme", "[organizations.acme] is missing"),
-        ("GATEWAY_ORGANIZATIONS", "acme", "is a table, which only a file can have"),
+        ("GATEWAY_ORGANIZATIONS", "acme", "is a table; set it in a file"),
         ("OFFICERND_FETCH_TIMEOUT", "10", "a duration has a unit"),
-        ("OFFICERND_ORG_SLUG", "a/b", "\"a/b\" is no slug"),
+        ("OFFICERND_ORG_SLUG", "a/b", "\"a/b\" is not a slug"),
     ];
     for (name, value, problem) in cases {
         let said = refusal(&[&APP[..], &[(name, value)]].concat());
@@ -56,7 +56,7 @@ fn each_mistake_is_named_with_its_place() {
     }
     for (listen, why) in [
         ("unix:/no/such/folder/api.sock", "cannot listen"),
-        ("unix:/dev/null", "something else than a socket"),
+        ("unix:/dev/null", "the file exists and is not a socket"),
     ] {
         let said = refusal(&[&APP[..], &[("GATEWAY_LISTEN", listen)]].concat());
         assert!(said.contains(why), "{said}");
@@ -70,7 +70,7 @@ fn each_mistake_is_named_with_its_place() {
         ("GATEWAY_LISTEN", "127.0.0.1:18080"),
         ("GATEWAY_ADMIN", "0.0.0.0:18080"),
     ];
-    assert!(refusal(&both).contains("GATEWAY_ADMIN: uses port 18080 too"));
+    assert!(refusal(&both).contains("GATEWAY_ADMIN: port 18080 is the API's"));
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn an_unknown_name_is_refused_with_the_nearest_known_one() {
 }
 
 #[test]
-fn mistakes_in_the_file_are_named_with_its_name_and_key() {
+fn errors_in_the_file_name_the_file_and_the_key() {
     let folder = Folder::new("mistakes");
     #[rustfmt::skip]
     let cases = [
@@ -98,8 +98,8 @@ fn mistakes_in_the_file_are_named_with_its_name_and_key() {
         ("[officernd]\nclient_secret = 123", "officernd.client_secret: this must be text"),
         ("[officernd]\nrefresh_ahed = '5m'", "officernd.refresh_ahed: is not a setting; did you mean refresh_ahead?"),
         ("[organizations.acme]\nclient_idd = 'a'", "organizations.acme.client_idd: is not a setting; did you mean client_id?"),
-        ("[organizations.'a b']\nclient_id = 'a'", "organizations: \"a b\" is no slug"),
-        ("[officernd]\nclient_id = 'a'\n[organizations.acme]", "officernd.client_id: belongs into each [organizations.SLUG]"),
+        ("[organizations.'a b']\nclient_id = 'a'", "organizations: \"a b\" is not a slug"),
+        ("[officernd]\nclient_id = 'a'\n[organizations.acme]", "officernd.client_id: belongs in each [organizations.SLUG]"),
         ("upstream = 8080", "upstream: invalid type"),
         // What stands on the line may be a secret.
         ("a = 1\nb = hunter2", "gateway.toml, line 2: "),
@@ -131,20 +131,26 @@ fn mistakes_in_the_file_are_named_with_its_name_and_key() {
 }
 
 #[test]
-fn half_a_configuration_never_starts() {
+fn without_complete_credentials_it_exits_with_2_and_names_the_simulator() {
     let folder = Folder::new("half");
-    let file = folder.file(
-        "gateway.toml",
-        "[officernd]\nscopes = ['officernd.api.read']",
-    );
+    let file = folder.file("gateway.toml", "[officernd]\nscopes = 'officernd.api.read'");
     for (name, value) in [
+        ("RUST_LOG", "info"),
         ("OFFICERND_CLIENT_SECRET", "hunter2"),
         ("OFFICERND_CLIENT_SECRET_FILE", "/nowhere"),
         ("GATEWAY_CONFIG", file.as_str()),
         ("GATEWAY_UPSTREAM", "https://app.officernd.com"),
         ("GATEWAY_STORE", "redis://127.0.0.1:1"),
     ] {
-        assert!(refusal(&[(name, value)]).contains("client_id"), "{name}");
+        for arguments in [&[][..], &["check"]] {
+            let output = run(&[(name, value)], arguments);
+            assert_eq!(output.status.code(), Some(2), "{name}");
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(
+                said.contains("client_id") && said.contains("officernd-simulator"),
+                "{said}"
+            );
+        }
     }
     let no_file = [APP[0], ("OFFICERND_CLIENT_SECRET_FILE", "/nowhere"), APP[2]];
     assert!(refusal(&no_file).contains("/nowhere"));

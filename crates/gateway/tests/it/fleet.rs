@@ -1,61 +1,21 @@
-//! Twenty gateways on one Redis, each a process of its own.
+//! Several gateways that share a token.
 
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use officernd_simulator::Simulator;
 
-use crate::child::{Gateway, LOCATIONS, until, within};
+use crate::child::{Gateway, LOCATIONS, within};
 use crate::folder::Folder;
 use crate::network::refusing;
 
 const GATEWAYS: usize = 20;
 const REQUESTS: usize = 10;
 
-/// A Redis on a port that was free, gone with the test.
-struct Redis {
-    child: Child,
-    _folder: Folder,
-    port: u16,
-}
-
-impl Redis {
-    async fn start() -> Option<Self> {
-        let folder = Folder::new("redis");
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--dir", folder.path().to_str().unwrap()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .ok()?;
-        let redis = Self {
-            child,
-            _folder: folder,
-            port,
-        };
-        until(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
-        Some(redis)
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_cold_gateways_share_one_token() {
     let simulator = Simulator::start().await.unwrap();
-    let redis = Redis::start()
-        .await
-        .expect("redis-server, as ./test installs it");
-    let store = format!("redis://127.0.0.1:{}", redis.port);
+    let redis = testkit::redis::Server::start();
+    let store = redis.url();
     // A rollout: all start at once.
     let starting: Vec<_> = (0..GATEWAYS)
         .map(|_| {
@@ -93,7 +53,7 @@ async fn twenty_cold_gateways_share_one_token() {
 }
 
 #[tokio::test]
-async fn gateways_on_one_machine_share_a_folder() {
+async fn gateways_share_a_token_in_a_folder() {
     let simulator = Simulator::start().await.unwrap();
     let folder = Folder::new("store");
     let store = format!("file:{}", folder.path().display());
@@ -106,7 +66,7 @@ async fn gateways_on_one_machine_share_a_folder() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_fails_no_request_and_is_shown() {
+async fn requests_succeed_while_the_store_is_down_and_its_error_is_shown() {
     let simulator = Simulator::start().await.unwrap();
     let (_bound, nowhere) = refusing();
     let store = format!("redis://:hunter2@{nowhere}");

@@ -36,11 +36,11 @@ async fn sigterm_loses_no_request_in_flight() {
     let head = format!("GET {LOCATIONS} HTTP/1.1\r\nhost: loc");
     late.write_all(head.as_bytes()).await.unwrap();
     gateway.terminate();
-    until(|| gateway.said().contains("the last answers")).await;
+    until(|| gateway.said().contains("closing idle connections")).await;
     // Probes are answered to the end.
     let (status, ready) = gateway.get("/readyz").await;
     assert_eq!(status, 503);
-    assert!(ready.contains("\"leaving\":true"), "{ready}");
+    assert!(ready.contains("\"shutting_down\":true"), "{ready}");
     assert_eq!(gateway.get("/healthz").await.0, 200);
     late.write_all(b"alhost\r\n\r\n").await.unwrap();
     let mut answer = String::new();
@@ -73,7 +73,7 @@ async fn sigterm_waits_for_bodies_on_their_way() {
     let simulator = Simulator::start().await.unwrap();
     let (mut gateway, mut send, response) = echo(&simulator, "25s").await;
     gateway.terminate();
-    until(|| gateway.said().contains("the last answers")).await;
+    until(|| gateway.said().contains("closing idle connections")).await;
     send.send_data(" and after".into()).await.unwrap();
     drop(send);
     let whole = within(response.collect()).await.unwrap().to_bytes();

@@ -4,13 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use officernd_simulator::Simulator;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use crate::child::{Gateway, LOCATIONS, gateway, output, within};
+use crate::child::{Gateway, LOCATIONS, gateway, output, until, within};
 use crate::folder::Folder;
 
 fn command(simulator: &Simulator, socket: &Path) -> Command {
@@ -34,27 +33,11 @@ async fn ask(socket: &Path) -> String {
     answer
 }
 
+/// Two containers of a pod both have process id 1, so no file name may depend on it.
 #[tokio::test]
-async fn a_unix_socket_is_its_owners_and_goes_with_the_gateway() {
+async fn unix_sockets_in_one_directory_are_their_owners_and_are_removed_at_the_end() {
     let simulator = Simulator::start().await.unwrap();
     let folder = Folder::new("owner");
-    let socket = folder.join("api.sock");
-    let mut gateway = start(&simulator, &socket);
-    let mode = fs::metadata(&socket).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
-    assert!(ask(&socket).await.starts_with("HTTP/1.1 200"));
-    // Nothing else stays in the folder.
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    gateway.terminate();
-    assert!(gateway.ended().await.success());
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-}
-
-/// Two containers of a pod have the process id 1 each: no name may depend on it.
-#[tokio::test]
-async fn two_gateways_have_their_sockets_in_one_directory() {
-    let simulator = Simulator::start().await.unwrap();
-    let folder = Folder::new("two");
     let sockets = [folder.join("a.sock"), folder.join("b.sock")];
     let commands = sockets.each_ref().map(|socket| command(&simulator, socket));
     let starting = commands.map(|command| tokio::task::spawn_blocking(|| Gateway::spawn(command)));
@@ -63,8 +46,20 @@ async fn two_gateways_have_their_sockets_in_one_directory() {
         gateways.push(within(gateway).await.unwrap());
     }
     for socket in &sockets {
+        let mode = fs::metadata(socket).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
         assert!(ask(socket).await.starts_with("HTTP/1.1 200"));
     }
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        2,
+        "no more files"
+    );
+    for gateway in &mut gateways {
+        gateway.terminate();
+        assert!(gateway.ended().await.success());
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,38 +70,30 @@ async fn a_socket_in_use_is_left_alone_and_a_dead_one_is_replaced_by_one() {
     let first = start(&simulator, &socket);
     let (code, said) = output(command(&simulator, &socket)).await;
     assert_eq!(code, Some(1));
-    assert!(said.contains("another process listens there"), "{said}");
+    assert!(
+        said.contains("another process is listening on it"),
+        "{said}"
+    );
     assert!(ask(&socket).await.starts_with("HTTP/1.1 200"));
     // Killed: its socket stays behind, and several gateways find it at once.
     drop(first);
     assert!(socket.exists());
-    let mut rivals: Vec<_> = (0..4)
-        .map(|_| {
-            command(&simulator, &socket)
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap()
-        })
-        .collect();
-    let mut over = 0;
-    within(async {
-        while over < 3 {
-            over = rivals
-                .iter_mut()
-                .filter_map(|rival| rival.try_wait().unwrap())
-                .count();
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    let spawn = |_| {
+        command(&simulator, &socket)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut rivals: Vec<_> = (0..4).map(spawn).collect();
+    until(|| {
+        let ended = rivals
+            .iter_mut()
+            .filter_map(|rival| rival.try_wait().unwrap());
+        ended.count() == 3
     })
     .await;
-    within(async {
-        while tokio::net::UnixStream::connect(&socket).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    until(|| std::os::unix::net::UnixStream::connect(&socket).is_ok()).await;
     assert!(ask(&socket).await.starts_with("HTTP/1.1 200"));
-    assert_eq!(over, 3);
     for rival in &mut rivals {
         let _ = rival.kill();
         rival.wait().unwrap();

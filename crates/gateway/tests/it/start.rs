@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::child::{Gateway, LOCATIONS, gateway, output, until, upstream, within};
 
 #[tokio::test]
-async fn it_serves_the_api_with_a_token() {
+async fn each_address_serves_its_own_paths_and_the_api_has_a_token() {
     let simulator = Simulator::start().await.unwrap();
     let more = [("OFFICERND_ORG_SLUG", "simulated-org")];
     let mut gateway = Gateway::start(&simulator, simulator.url(), &more);
@@ -33,24 +33,23 @@ async fn it_serves_the_api_with_a_token() {
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
-    assert_eq!(gateway.get("/nothing").await.0, 404);
+    let (api, admin) = (gateway.addr, gateway.admin);
+    for (addr, path) in [
+        (api, "/"),
+        (api, "/healthz"),
+        (api, "/readyz"),
+        (api, "/metrics"),
+        (admin, LOCATIONS),
+        (admin, "/api/"),
+        (admin, "//api/v2/x"),
+        (admin, "/%61pi/v2/x"),
+        (admin, "/nothing"),
+    ] {
+        let response = gateway.http.get(format!("http://{addr}{path}")).send();
+        assert_eq!(response.await.unwrap().status(), 404, "{addr}{path}");
+    }
     gateway.terminate();
     assert!(gateway.ended().await.success());
-}
-
-#[tokio::test]
-async fn neither_address_serves_what_belongs_to_the_other() {
-    let simulator = Simulator::start().await.unwrap();
-    let gateway = Gateway::start(&simulator, simulator.url(), &[]);
-    let (api, admin) = (gateway.addr, gateway.admin);
-    for path in ["/", "/healthz", "/readyz", "/metrics"] {
-        let response = gateway.http.get(format!("http://{api}{path}")).send();
-        assert_eq!(response.await.unwrap().status(), 404, "{path}");
-    }
-    for path in [LOCATIONS, "/api/", "//api/v2/x", "/%61pi/v2/x"] {
-        let response = gateway.http.get(format!("http://{admin}{path}")).send();
-        assert_eq!(response.await.unwrap().status(), 404, "{path}");
-    }
 }
 
 pub(crate) fn run(settings: &[(&str, &str)], arguments: &[&str]) -> Output {
@@ -67,16 +66,6 @@ fn it_answers_to_a_command_line() {
     let expected = format!("officernd-gateway {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(String::from_utf8_lossy(&version.stdout), expected);
     assert_eq!(run(&[], &["--colour"]).status.code(), Some(2));
-}
-
-#[test]
-fn without_credentials_it_ends_and_names_the_simulator() {
-    for arguments in [&[][..], &["check"]] {
-        let output = run(&[], arguments);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(said.contains("officernd-simulator"), "{said}");
-    }
 }
 
 /// A Service called `gateway` or `officernd` puts these into every pod of its namespace.
@@ -102,22 +91,6 @@ async fn variables_that_kubernetes_makes_are_no_settings() {
 }
 
 #[tokio::test]
-async fn rust_log_sets_what_is_logged() {
-    let simulator = Simulator::start().await.unwrap();
-    for (filter, info, debug) in [
-        ("warn", false, false),
-        ("info,officernd_auth=debug", true, true),
-    ] {
-        let gateway = Gateway::start(&simulator, simulator.url(), &[("RUST_LOG", filter)]);
-        assert_eq!(gateway.get(LOCATIONS).await.0, 200);
-        if debug {
-            until(|| gateway.said().contains("DEBUG")).await;
-        }
-        assert_eq!(gateway.said().contains("INFO"), info, "{}", gateway.said());
-    }
-}
-
-#[tokio::test]
 async fn the_admin_address_may_be_ipv6() {
     let simulator = Simulator::start().await.unwrap();
     let gateway = Gateway::start(&simulator, simulator.url(), &[("GATEWAY_ADMIN", "[::]:0")]);
@@ -129,12 +102,8 @@ async fn the_admin_address_may_be_ipv6() {
         Err(_) => assert!(gateway.admin.is_ipv4()),
     }
     for host in hosts {
-        let url = format!("http://{host}:{port}/healthz");
-        assert_eq!(
-            gateway.http.get(url).send().await.unwrap().status(),
-            200,
-            "{host}"
-        );
+        let probe = gateway.http.get(format!("http://{host}:{port}/healthz"));
+        assert_eq!(probe.send().await.unwrap().status(), 200, "{host}");
     }
     let mut command = crate::child::gateway();
     command
@@ -144,12 +113,19 @@ async fn the_admin_address_may_be_ipv6() {
 }
 
 #[tokio::test]
-async fn the_page_is_whole_in_itself_and_shows_what_fails() {
+async fn without_a_token_callers_probes_page_and_metrics_get_the_reason() {
     let simulator = Simulator::start().await.unwrap();
     let refusal = r#"{"error":"invalid_scope","error_description":"<b>no</b>"}"#;
     simulator.token_faults().always(Fault::json(400, refusal));
     let gateway = Gateway::start(&simulator, simulator.url(), &[]);
     assert_eq!(gateway.get(LOCATIONS).await.0, 503);
+    let response = gateway.fetch(LOCATIONS).await;
+    assert_eq!(response.status(), 503);
+    assert!(response.headers().contains_key("retry-after"));
+    assert_eq!(simulator.api_requests(), 0);
+    assert_eq!(gateway.get("/readyz").await.0, 503);
+    assert_eq!(gateway.get("/healthz").await.0, 200);
+
     let response = gateway.fetch("/").await;
     let headers = response.headers();
     let policy = headers["content-security-policy"].to_str().unwrap();
@@ -164,57 +140,70 @@ async fn the_page_is_whole_in_itself_and_shows_what_fails() {
         ">failing<",
         "scope",
         "color-scheme: light dark",
-        "width=device-width",
     ] {
         assert!(page.contains(there), "{there} in {page}");
     }
     for not_there in ["<script", "src=", "url(", "https://", "<b>"] {
         assert!(!page.contains(not_there), "{not_there} in {page}");
     }
-    simulator.token_faults().clear();
-}
 
-#[tokio::test]
-async fn healthcheck_asks_the_admin_address() {
-    let simulator = Simulator::start().await.unwrap();
-    let refusal = Fault::json(400, r#"{"error":"invalid_scope"}"#);
-    simulator.token_faults().always(refusal);
-    let gateway = Gateway::start(&simulator, simulator.url(), &[]);
+    // What the alerts in deploy/ watch.
+    let refused = "officernd_auth_refreshes_total{cause=\"cold\",outcome=\"invalid_scope\"}";
+    let metrics = gateway.metrics_with(&format!("{refused} 1")).await;
+    for series in [
+        "officernd_gateway_ready 0",
+        "officernd_gateway_token_left_seconds{organization=\"\"} 0",
+        "officernd_gateway_consecutive_fetch_failures{organization=\"\"} 1",
+        "officernd_auth_requests_total{outcome=\"failed\"} 2",
+    ] {
+        assert!(metrics.contains(series), "{series} in {metrics}");
+    }
+
     let admin = gateway.admin.to_string();
-    let check = async |arguments: &'static [&'static str], admin: &str| {
+    let check = async |arguments: &'static [&'static str]| {
         let mut command = crate::child::gateway();
-        command.env("GATEWAY_ADMIN", admin).args(arguments);
+        command.env("GATEWAY_ADMIN", &admin).args(arguments);
         output(command).await.0
     };
-    assert_eq!(check(&["healthcheck"], &admin).await, Some(0));
-    assert_eq!(check(&["healthcheck", "ready"], &admin).await, Some(1));
+    assert_eq!(check(&["healthcheck"]).await, Some(0));
+    assert_eq!(check(&["healthcheck", "ready"]).await, Some(1));
     drop(gateway);
-    assert_eq!(check(&["healthcheck"], &admin).await, Some(1));
+    assert_eq!(check(&["healthcheck"]).await, Some(1));
 }
 
 #[tokio::test]
-async fn it_shows_no_secret_anywhere() {
-    let simulator = Simulator::start().await.unwrap();
-    let (report, mut reports) = tokio::sync::mpsc::unbounded_channel();
-    let api = upstream(move |request| {
-        let token = request.headers()["authorization"].to_str().unwrap();
-        report.send(token["Bearer ".len()..].to_owned()).unwrap();
-        async { axum::http::Response::default() }
-    })
-    .await;
-    let gateway = Gateway::start(&simulator, &api, &[]);
-    assert_eq!(gateway.get("/api/x").await.0, 200);
-    let token = reports.recv().await.unwrap();
-    assert!(token.len() > 10);
-
-    let mut shown = gateway.said();
-    for path in ["/", "/metrics", "/readyz", "/healthz"] {
-        shown.push_str(&gateway.get(path).await.1);
-    }
-    for there in ["listening on", "<html", "\"phase\"", "officernd_auth_"] {
-        assert!(shown.contains(there), "{there} in {shown}");
-    }
-    for secret in [token, simulator.client_secret(), "Bearer ".to_owned()] {
-        assert!(!shown.contains(&secret), "{secret} in {shown}");
+async fn nothing_shows_a_secret_at_any_log_level() {
+    for (level, info, debug) in [
+        ("warn", false, false),
+        ("", true, false),
+        ("trace", true, true),
+    ] {
+        let simulator = Simulator::start().await.unwrap();
+        let (report, mut reports) = tokio::sync::mpsc::unbounded_channel();
+        let api = upstream(move |request| {
+            let token = request.headers()["authorization"].to_str().unwrap();
+            report.send(token["Bearer ".len()..].to_owned()).unwrap();
+            async { axum::http::Response::default() }
+        })
+        .await;
+        let gateway = Gateway::start(&simulator, &api, &[("RUST_LOG", level)]);
+        assert_eq!(gateway.get("/api/x").await.0, 200);
+        let token = reports.recv().await.unwrap();
+        assert!(token.len() > 10);
+        if debug {
+            until(|| gateway.said().contains("DEBUG")).await;
+        }
+        let mut shown = gateway.said();
+        assert_eq!(shown.contains("INFO"), info, "{shown}");
+        assert_eq!(shown.contains("DEBUG"), debug, "{shown}");
+        for path in ["/", "/metrics", "/readyz", "/healthz"] {
+            shown.push_str(&gateway.get(path).await.1);
+        }
+        for there in ["listening on", "<html", "\"phase\"", "officernd_auth_"] {
+            assert!(shown.contains(there), "{there} in {shown}");
+        }
+        for secret in [token, simulator.client_secret(), "Bearer ".to_owned()] {
+            assert!(!shown.contains(&secret), "{secret} in {shown}");
+        }
     }
 }

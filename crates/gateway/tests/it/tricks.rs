@@ -1,4 +1,4 @@
-//! Callers, and an API, that try what a proxy may get wrong.
+//! Malicious callers and APIs.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, Response};
@@ -51,6 +51,7 @@ async fn no_trick_of_a_callers_head_reaches_the_api() {
         "connection: close, authorization",
         "connection: close, host, via, content-length, transfer-encoding",
         "connection: close, x-mine\u{ff}, authorization",
+        "x-mine: 1\r\nx-other: 1\r\nconnection: \u{ff}, X-Mine\r\nconnection: close,, \tx-other ",
         "connection: close, upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAM",
         "connection: close, upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13",
         "connection: close\r\nx-http-method-override: TRACE\r\nX-HTTP-Method: TRACE",
@@ -64,7 +65,7 @@ async fn no_trick_of_a_callers_head_reaches_the_api() {
     ] {
         let head = format!(
             "POST /api/v2/x HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer mine\r\n\
-             content-length: 4\r\n{trick}\r\n\r\nfour"
+             x-end-to-end: 1\r\ncontent-length: 4\r\n{trick}\r\n\r\nfour"
         );
         // `ÿ` as a byte: no UTF-8, but legal in a header.
         let head: Vec<u8> = head.chars().map(|c| c as u8).collect();
@@ -83,30 +84,17 @@ async fn no_trick_of_a_callers_head_reaches_the_api() {
             "host",
             "transfer-encoding",
             "via",
+            "x-end-to-end",
         ];
         let more: Vec<_> = names.iter().filter(|name| !known.contains(name)).collect();
         assert!(more.is_empty(), "{trick}: {more:?}");
         let tokens: Vec<_> = got.headers.get_all("authorization").iter().collect();
         assert_eq!(tokens.len(), 1, "{trick}: {tokens:?}");
         assert!(!tokens[0].to_str().unwrap().contains("mine"), "{trick}");
+        assert_eq!(got.headers["via"], "1.1 officernd-gateway");
+        assert_eq!(got.headers["x-end-to-end"], "1");
         assert_eq!(got.headers["host"], api.trim_start_matches("http://"));
     }
-}
-
-#[tokio::test]
-async fn a_header_that_connection_names_is_dropped_whatever_stands_beside_it() {
-    let simulator = Simulator::start().await.unwrap();
-    let (api, mut reports) = recorder().await;
-    let gateway = Gateway::start(&simulator, &api, &SHORT);
-    let head = b"GET /api/x HTTP/1.1\r\nhost: localhost\r\nx-mine: 1\r\nx-other: 1\r\n\
-                 x-end-to-end: 1\r\n\
-                 connection: \xff, X-Mine\r\nconnection: close,, \tx-other \r\n\r\n";
-    assert!(gateway.raw(head).await.starts_with("HTTP/1.1 200"));
-    let got = within(reports.recv()).await.unwrap();
-    assert!(!got.headers.contains_key("x-mine"), "{:?}", got.headers);
-    assert!(!got.headers.contains_key("x-other"), "{:?}", got.headers);
-    assert_eq!(got.headers["x-end-to-end"], "1");
-    assert_eq!(got.headers["via"], "1.1 officernd-gateway");
 }
 
 #[tokio::test]
