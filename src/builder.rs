@@ -162,7 +162,7 @@ impl Builder {
                 return Err(ConfigError::setting(name, problem));
             }
             (Source::Provider(provider), _) => {
-                let settings = cache::Settings::from(&self.settings);
+                let settings = cache::CacheSettings::from(&self.settings);
                 TokenCache::with_settings(provider, self.rate_limit, settings, self.clock)
             }
         };

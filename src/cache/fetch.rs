@@ -25,7 +25,7 @@ pub(super) fn spawn(state: &Arc<State>, start: Start, runtime: &Handle) {
         attempt: start.attempt,
     };
     let span = refresh.span();
-    let fetch = Fetch {
+    let fetch = FetchTask {
         refresh,
         number: start.number,
         cx: context(state, start),
@@ -54,7 +54,7 @@ fn context(state: &Arc<State>, start: Start) -> FetchContext {
     let cache = Arc::downgrade(state);
     let stops = move |until| {
         let state = cache.upgrade();
-        state.is_some_and(|state| state.with(|it, _| it.stops_at(start.number, until)))
+        state.is_some_and(|state| state.with(|it, _| it.move_stop(start.number, until)))
     };
     FetchContext {
         cause: start.cause,
@@ -72,14 +72,14 @@ fn context(state: &Arc<State>, start: Start) -> FetchContext {
 }
 
 /// A running fetch. Ends exactly once: with a result, or by being dropped without one.
-struct Fetch {
+struct FetchTask {
     state: Arc<State>,
     number: u64,
     cx: FetchContext,
     refresh: Refresh,
 }
 
-impl Fetch {
+impl FetchTask {
     async fn run(self) {
         let now = || self.state.now().monotonic;
         let started = now();
@@ -153,7 +153,7 @@ fn is_rate_limited(error: &Error) -> bool {
     error.kind() == ErrorKind::RateLimited
 }
 
-impl Drop for Fetch {
+impl Drop for FetchTask {
     fn drop(&mut self) {
         // Does nothing after an end with a result.
         if self.state.with(|it, now| it.lost(self.number, now)) {

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::state::State;
 use super::status::{Phase, TokenStatus};
-use super::token::{Settings, Token};
+use super::token::{CacheSettings, Token};
 use crate::backoff::backoff;
 use crate::clock::{Now, doubled, later};
 use crate::error::{Error, ErrorKind};
@@ -38,7 +38,7 @@ const SCHEDULE: [u64; 6] = [0, 1, 2, 4, 8, 10];
 /// The current token, the fetch of the next, and the 401s.
 #[derive(Debug)]
 pub(super) struct Lifecycle {
-    settings: Settings,
+    settings: CacheSettings,
     home: Weak<State>,
     token: Option<Arc<Token>>,
     fetch: Fetch,
@@ -166,7 +166,7 @@ impl Caller {
 }
 
 impl Lifecycle {
-    pub(super) fn new(settings: Settings, home: Weak<State>, now: Now) -> Self {
+    pub(super) fn new(settings: CacheSettings, home: Weak<State>, now: Now) -> Self {
         Self {
             settings,
             home,
@@ -336,7 +336,7 @@ impl Lifecycle {
 
     /// Records when the fetch stops at the latest. Returns `false` if it was given up: then it must
     /// not send anything.
-    pub(super) fn stops_at(&mut self, number: u64, until: Instant) -> bool {
+    pub(super) fn move_stop(&mut self, number: u64, until: Instant) -> bool {
         match &mut self.fetch {
             Fetch::InFlight { overdue, .. } if self.newest == number => {
                 *overdue = later(until, GRACE);

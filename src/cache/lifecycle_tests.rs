@@ -31,9 +31,9 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let settings = Settings {
+        let settings = CacheSettings {
             jitter: 0.0,
-            ..Settings::from(&config::Settings::default())
+            ..CacheSettings::from(&config::Settings::default())
         };
         let now = Now {
             monotonic: Instant::now(),
@@ -116,7 +116,7 @@ impl World {
     /// Tells the machine that the newest fetch stops in this time.
     fn stops_in(&mut self, time: Duration) -> bool {
         let until = self.now.monotonic + time;
-        self.machine.stops_at(self.machine.newest, until)
+        self.machine.move_stop(self.machine.newest, until)
     }
 
     fn lose(&mut self) -> bool {
@@ -311,7 +311,7 @@ fn a_fetch_that_was_given_up_gets_no_permit_and_its_result_is_dropped() {
     world.fetch();
     world.pass(s(1));
     assert!(world.check().is_some());
-    assert!(!world.machine.stops_at(1, world.now.monotonic + s(10)));
+    assert!(!world.machine.move_stop(1, world.now.monotonic + s(10)));
     assert_eq!(due_in(&world), s(1), "of the second fetch");
     let token = AccessToken::bearer("late", s(60)).unwrap();
     assert!(world.end(1, Ok(token)).is_none());
@@ -491,7 +491,7 @@ impl Observer {
     fn stops_in(&mut self, time: Duration) {
         if let Some((number, overdue)) = &mut self.in_flight {
             let until = self.world.now.monotonic + time;
-            if self.world.machine.stops_at(*number, until) {
+            if self.world.machine.move_stop(*number, until) {
                 *overdue = until + s(5);
             }
         }

@@ -21,7 +21,7 @@ use self::lifecycle::{Caller, Decision};
 pub(crate) use self::slot::SlotReader;
 use self::state::State;
 pub use self::status::{Phase, TokenStatus};
-pub(crate) use self::token::{Settings, Token};
+pub(crate) use self::token::{CacheSettings, Token};
 use crate::clock::{Clock, Now, TokioClock, later, timeout_at};
 use crate::error::{Error, ErrorKind};
 use crate::observability;
@@ -62,7 +62,7 @@ impl TokenCache {
     /// [`OfficeRndAuthLayer::builder`](crate::OfficeRndAuthLayer::builder) to change them.
     #[must_use]
     pub fn new(provider: impl TokenProvider) -> Self {
-        let settings = Settings::from(&config::Settings::default());
+        let settings = CacheSettings::from(&config::Settings::default());
         let rate_limit = provider.rate_limit();
         Self::with_settings(
             Box::new(provider),
@@ -75,7 +75,7 @@ impl TokenCache {
     pub(crate) fn with_settings(
         provider: Box<dyn DynProvider>,
         rate_limit: Option<RateLimit>,
-        settings: Settings,
+        settings: CacheSettings,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let state = State::new(provider, rate_limit, settings, clock);

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::lifecycle::Lifecycle;
 use super::slot::Slot;
 use super::status::TokenStatus;
-use super::token::{Settings, Token};
+use super::token::{CacheSettings, Token};
 use crate::clock::{Clock, Now};
 use crate::error::Error;
 use crate::observability;
@@ -23,7 +23,7 @@ pub(crate) struct State {
     pub(super) slot: Slot,
     pub(super) provider: Box<dyn DynProvider>,
     pub(super) rate_limit: RateLimit,
-    pub(super) settings: Settings,
+    pub(super) settings: CacheSettings,
     pub(super) clock: Arc<dyn Clock>,
     /// Whether a timer keeps the cache warm.
     pub(super) keep_warm: AtomicBool,
@@ -40,7 +40,7 @@ impl State {
     pub(super) fn new(
         provider: Box<dyn DynProvider>,
         rate_limit: Option<RateLimit>,
-        settings: Settings,
+        settings: CacheSettings,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
         let now = Now::read(&*clock);

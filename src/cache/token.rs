@@ -21,7 +21,7 @@ const MAX_TICK: Duration = Duration::from_millis(20);
 
 /// The settings of a cache.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Settings {
+pub(crate) struct CacheSettings {
     /// How long before its expiry a token is refreshed, at most half its lifetime.
     pub(crate) refresh_ahead: Duration,
     /// The largest share of the time until the refresh that is cut at random.
@@ -64,7 +64,7 @@ impl Token {
         (access, born): (AccessToken, Now),
         fetch: u64,
         old: Option<&Self>,
-        settings: &Settings,
+        settings: &CacheSettings,
         home: Weak<State>,
         (now, chance): (Now, f32),
     ) -> Result<Self, Error> {
@@ -185,7 +185,7 @@ impl Token {
     }
 }
 
-impl From<&config::Settings> for Settings {
+impl From<&config::Settings> for CacheSettings {
     fn from(settings: &config::Settings) -> Self {
         Self {
             refresh_ahead: settings.refresh_ahead,
@@ -207,7 +207,7 @@ impl fmt::Debug for Token {
 }
 
 /// Returns the ages at which a token with this lifetime is refreshed, and no longer used.
-fn plan(settings: &Settings, life: Duration, chance: f32) -> (Duration, Duration) {
+fn plan(settings: &CacheSettings, life: Duration, chance: f32) -> (Duration, Duration) {
     let end = life.saturating_sub(settings.expiry_margin.min(life / 10));
     let latest = life.saturating_sub(settings.refresh_ahead.min(life / 2));
     let early = latest.mul_f32((settings.jitter * chance).clamp(0.0, 1.0));
@@ -228,12 +228,12 @@ mod tests {
 
     #[test]
     fn refresh_and_end_by_lifetime() {
-        let settings = Settings::from(&config::Settings::default());
-        let ahead = |refresh_ahead| Settings {
+        let settings = CacheSettings::from(&config::Settings::default());
+        let ahead = |refresh_ahead| CacheSettings {
             refresh_ahead,
             ..settings
         };
-        let margin = |expiry_margin| Settings {
+        let margin = |expiry_margin| CacheSettings {
             expiry_margin,
             ..settings
         };

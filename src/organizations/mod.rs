@@ -123,12 +123,11 @@ impl OrganizationsLayer {
         path: &str,
     ) -> Result<crate::OfficeRndAuthLayer, crate::Error> {
         let slug = self.map.slug(chosen, path)?;
-        if let Some(entry) = self.map.entries.load().get(slug)
-            && let Some(layer) = entry.layer()
-        {
-            return Ok(layer.clone());
+        let entries = self.map.entries.load_full();
+        match entries.get(slug).and_then(|entry| entry.layer()) {
+            Some(layer) => Ok(layer.clone()),
+            None => Arc::clone(&self.map).find(slug.into()).await,
         }
-        Arc::clone(&self.map).find(slug.into()).await
     }
 }
 

@@ -46,7 +46,7 @@ fn each_error_names_its_variable() {
         ("GATEWAY_STORE", "memcached://:hunter2@cache", "must start with redis://"),
         ("GATEWAY_DEFAULT_ORGANIZATION", "acme", "[organizations.acme] is missing"),
         ("GATEWAY_ORGANIZATIONS", "acme", "is a table; set it in a file"),
-        ("OFFICERND_FETCH_TIMEOUT", "10", "a duration has a unit"),
+        ("OFFICERND_FETCH_TIMEOUT", "10", "a duration needs a unit"),
         ("OFFICERND_ORG_SLUG", "a/b", "\"a/b\" is not a slug"),
     ];
     for (name, value, problem) in cases {
@@ -95,7 +95,7 @@ fn errors_in_the_file_name_the_file_and_the_key() {
     let cases = [
         ("conections = 5", "conections: is not a setting; did you mean connections?"),
         ("[oficernd]", "oficernd: is not a setting; did you mean officernd?"),
-        ("[officernd]\nclient_secret = 123", "officernd.client_secret: this must be text"),
+        ("[officernd]\nclient_secret = 123", "officernd.client_secret: a string is expected"),
         ("[officernd]\nrefresh_ahed = '5m'", "officernd.refresh_ahed: is not a setting; did you mean refresh_ahead?"),
         ("[organizations.acme]\nclient_idd = 'a'", "organizations.acme.client_idd: is not a setting; did you mean client_id?"),
         ("[organizations.'a b']\nclient_id = 'a'", "organizations: \"a b\" is not a slug"),
