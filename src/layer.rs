@@ -79,16 +79,16 @@ impl OfficeRndAuthLayer {
     pub fn client<S, Req>(&self, http_client: S) -> OfficeRndAuth<S>
     where
         S: Service<Req> + Clone,
-        // A bound on `S::Response` too would make two errors of a wrong client.
+        // With a bound on `S::Response`, a wrong client would cause two errors.
         S::Error: Into<BoxError>,
         Req: AuthRequest,
     {
         self.layer(http_client)
     }
 
-    /// Sends one request through `inner`, which must be ready, like a service of this layer.
+    /// Sends one request through `inner`, like a service of this layer. `inner` must be ready.
     ///
-    /// Use it in a service that selects a layer for each request: it clones neither of them.
+    /// Use it in a service that selects a layer for each request: it does not clone the layer.
     #[inline]
     pub fn call<S, Req>(&self, inner: &mut S, request: Req) -> ResponseFuture<S::Future, S, Req>
     where

@@ -51,7 +51,7 @@
 //! | implement a readiness probe | [`TokenStatus`], [`TokenCache::warm_up`], [`Builder::keep_warm`] |
 //! | record spans, events and metrics | [guide::observability] |
 //! | test your service without OfficeRnD | [`testing`], or over HTTP the crate [`officernd-simulator`](https://docs.rs/officernd-simulator) |
-//! | see which faults of a token endpoint are survived | [guide::faults] |
+//! | see how faults of a token endpoint are handled | [guide::faults] |
 //! | use a token outside tower | [`TokenCache::token`], [`AccessToken`] |
 //!
 //! # What happens to a request

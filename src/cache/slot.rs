@@ -1,4 +1,4 @@
-//! The slot that every request reads. ARCHITECTURE.md, "The hit path", explains its design.
+//! The slot that every request reads. ARCHITECTURE.md, "A hit", explains its design.
 
 use std::sync::Arc;
 

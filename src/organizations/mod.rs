@@ -66,8 +66,8 @@ impl OrganizationsLayer {
         }
     }
 
-    /// Sets the organization of requests without one in their path. Default: these requests are
-    /// refused. They also are if the string is not a slug.
+    /// Sets the organization of requests without one in their path. By default, and if the string is
+    /// not a slug, these requests are refused.
     #[must_use]
     pub fn default_organization(self, slug: impl AsRef<str>) -> Self {
         self.with(|map| map.default = Some(OrganizationSlug::new(slug)))
@@ -90,7 +90,7 @@ impl OrganizationsLayer {
         self.with(|map| map.idle_after = idle.max(Duration::from_secs(1)))
     }
 
-    /// Clones of this layer keep their settings: the changed map starts without organizations.
+    /// Changes the settings, in a map without organizations, so that clones of this layer keep theirs.
     fn with(self, change: impl FnOnce(&mut Map)) -> Self {
         let mut map = self.map.emptied();
         change(&mut map);

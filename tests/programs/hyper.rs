@@ -4,7 +4,7 @@ use tower::{Service, ServiceBuilder, ServiceExt};
 
 #[tokio::main]
 async fn main() -> Result<(), tower::BoxError> {
-    let api = std::env::var("OFFICERND_API_URL")?; // https://app.officernd.com, or a proxy of yours
+    let api = std::env::var("OFFICERND_API_URL")?; // https://app.officernd.com, or your proxy
     let provider = HttpTokenProvider::new(ClientCredentials::from_env()?)?;
     let layer = OfficeRndAuthLayer::builder(provider).allow_origin(&api).build()?;
 
