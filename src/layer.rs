@@ -14,7 +14,7 @@ use crate::origin::Policy;
 use crate::retry::RetryUnauthorized;
 use crate::service::OfficeRndAuth;
 
-/// Puts a bearer token on every request.
+/// Layer that applies [`OfficeRndAuth`], which sets the `Authorization` header of each request.
 ///
 /// Clones, and the services that it creates, share one [`TokenCache`].
 ///
@@ -24,8 +24,8 @@ use crate::service::OfficeRndAuth;
 /// # Where it goes in a stack
 ///
 /// Place it below layers that send a request again (retry, redirect), so that each attempt gets
-/// the current token, and above layers that only transform bodies. A timeout above it also covers
-/// the wait for a token; a timeout below it covers the request alone.
+/// the current token. A timeout above it also covers the wait for a token; a timeout below it covers
+/// only the request. [guide::composition](crate::guide::composition) has the complete order.
 ///
 /// ```
 /// use std::convert::Infallible;

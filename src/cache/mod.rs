@@ -284,7 +284,7 @@ impl TokenCache {
     }
 
     /// Returns a receiver that gets a new status whenever a fetch starts or ends or a token is
-    /// rejected. Its durations count from that event.
+    /// rejected. Its durations count from that event. The current status counts as seen.
     ///
     /// Do not hold a [`borrow`](watch::Receiver::borrow) while calling the cache: a change of the
     /// status waits for the borrow, which deadlocks in the same thread and blocks all other callers.

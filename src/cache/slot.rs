@@ -7,7 +7,7 @@ use crate::sync::{AtomicU64, Guard, Ordering, Swap};
 
 /// The current token of a cache.
 ///
-/// Aligned, because all threads read it while fields beside it are written.
+/// Aligned, because all threads read it while adjacent fields are written.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct Slot {

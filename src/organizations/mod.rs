@@ -25,7 +25,7 @@ use crate::observability::count_request;
 use crate::service::{refuse, take_ready};
 use crate::{BoxError, RetryUnauthorized, TokenStatus};
 
-/// Sends each request through the [`OfficeRndAuthLayer`](crate::OfficeRndAuthLayer) of its organization.
+/// Layer that sends each request through the [`OfficeRndAuthLayer`](crate::OfficeRndAuthLayer) of its organization.
 ///
 /// The organization is the `{slug}` of `/api/v1|v2/organizations/{slug}/...`, or the
 /// [`OrganizationSlug`] in the request's extensions. Clones share the organizations.
@@ -141,9 +141,9 @@ impl<S> Layer<S> for OrganizationsLayer {
     }
 }
 
-/// A service that sends each request through the layer of its organization.
+/// Middleware that sends each request through the layer of its organization.
 ///
-/// Created by [`OrganizationsLayer`]. Readiness is the inner service's own.
+/// Created by [`OrganizationsLayer`]. `poll_ready` is that of the inner service.
 ///
 /// # Errors
 ///
