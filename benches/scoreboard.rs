@@ -123,7 +123,7 @@ async fn rows(effort: Effort) -> Result<Vec<Row>, BoxError> {
             Duration::from_secs(13),
         ),
         (
-            "requests fail after a revocation, beside a forbidden path, for",
+            "requests fail after a revocation, if one path is forbidden, for",
             true,
             "at most 10 min 3 s",
             Duration::from_secs(603),
@@ -140,7 +140,7 @@ async fn rows(effort: Effort) -> Result<Vec<Row>, BoxError> {
 
     rows.push(
         Row::measure(
-            "token requests in a day beside a forbidden path",
+            "token requests in a day if one path is forbidden",
             caches,
             async |cache| Ok(day(cache, true, false).await?.1),
             u64::to_string,
@@ -152,7 +152,7 @@ async fn rows(effort: Effort) -> Result<Vec<Row>, BoxError> {
 
     rows.push(
         Row::measure(
-            "requests that fail if tokens die after 15 min",
+            "requests that fail if tokens become invalid after 15 min",
             caches,
             early_deaths,
             percent,
@@ -162,7 +162,7 @@ async fn rows(effort: Effort) -> Result<Vec<Row>, BoxError> {
         .await?,
     );
     let mut replayed = Row::measure(
-        "requests that fail if tokens die after 15 min, with `with_retry`",
+        "requests that fail if tokens become invalid after 15 min, with `with_retry`",
         &[Cache::OursWithRetry],
         early_deaths,
         percent,
@@ -204,7 +204,7 @@ async fn rows(effort: Effort) -> Result<Vec<Row>, BoxError> {
 
     rows.push(
         Row::measure(
-            "requests of 100 healthy organizations that fail beside 120 broken ones",
+            "failed requests of 100 healthy organizations in a process with 120 broken ones",
             caches,
             async |cache| broken_organizations(cache, effort.pick(12, 3)).await,
             percent,

@@ -30,7 +30,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Returns the time of the wall clock.
     fn wall(&self) -> SystemTime;
 
-    /// Completes when [`now`](Self::now) has reached `until`. Called inside a tokio runtime only.
+    /// Completes when [`now`](Self::now) has reached `until`. Called only inside a tokio runtime.
     fn sleep_until(&self, until: Instant) -> Sleep;
 }
 

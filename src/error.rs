@@ -17,7 +17,7 @@ pub type BoxError = tower::BoxError;
 ///
 /// Cheap to clone: all requests that waited for one token fetch get the same error. It never holds
 /// a token, a secret or a server's response body. A tower stack returns it inside a [`BoxError`];
-/// [`Error::find`] gets it back.
+/// [`Error::find`] finds it there.
 ///
 /// ```
 /// use officernd_auth::{Error, ErrorKind};

@@ -50,7 +50,7 @@ pin_project! {
     #[project = StateProj]
     enum State<F, S, Req> {
         Sent { #[pin] inner: F, token: Option<Arc<Token>> },
-        // Boxed: rare, and would enlarge the future of every hit.
+        // Boxed, because this rare case would enlarge the future of every hit.
         Unsent { call: Box<Unsent<S, Req>> },
     }
 }

@@ -14,7 +14,7 @@ use crate::origin::Policy;
 use crate::retry::RetryUnauthorized;
 use crate::service::OfficeRndAuth;
 
-/// Puts a bearer token on every request.
+/// Layer that applies [`OfficeRndAuth`], which sets the `Authorization` header of each request.
 ///
 /// Clones, and the services that it creates, share one [`TokenCache`].
 ///
@@ -24,8 +24,8 @@ use crate::service::OfficeRndAuth;
 /// # Where it goes in a stack
 ///
 /// Place it below layers that send a request again (retry, redirect), so that each attempt gets
-/// the current token, and above layers that only transform bodies. A timeout above it also covers
-/// the wait for a token; a timeout below it covers the request alone.
+/// the current token. A timeout above it also covers the wait for a token; a timeout below it covers
+/// only the request. [guide::composition](crate::guide::composition) has the complete order.
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -79,16 +79,16 @@ impl OfficeRndAuthLayer {
     pub fn client<S, Req>(&self, http_client: S) -> OfficeRndAuth<S>
     where
         S: Service<Req> + Clone,
-        // A bound on `S::Response` too would make two errors of a wrong client.
+        // With a bound on `S::Response`, a wrong client would cause two errors.
         S::Error: Into<BoxError>,
         Req: AuthRequest,
     {
         self.layer(http_client)
     }
 
-    /// Sends one request through `inner`, which must be ready, like a service of this layer.
+    /// Sends one request through `inner`, like a service of this layer. `inner` must be ready.
     ///
-    /// Use it in a service that selects a layer for each request: it clones neither of them.
+    /// Use it in a service that selects a layer for each request: it does not clone the layer.
     #[inline]
     pub fn call<S, Req>(&self, inner: &mut S, request: Req) -> ResponseFuture<S::Future, S, Req>
     where

@@ -1,6 +1,6 @@
 //! Tower middleware that keeps an [OfficeRnD] OAuth 2.0 token ready and puts it on every request.
 //!
-//! It fetches one token, refreshes it in the background before it expires, and never sends two token requests at once:
+//! It fetches one token, refreshes it in the background before it expires, and never sends two token requests at once.
 //! OfficeRnD's token endpoint accepts five requests a minute, failed ones included, and a token is valid for an hour. A
 //! request that finds a token takes no lock and, for `http::Request`, allocates nothing.
 //!
@@ -51,7 +51,7 @@
 //! | implement a readiness probe | [`TokenStatus`], [`TokenCache::warm_up`], [`Builder::keep_warm`] |
 //! | record spans, events and metrics | [guide::observability] |
 //! | test your service without OfficeRnD | [`testing`], or over HTTP the crate [`officernd-simulator`](https://docs.rs/officernd-simulator) |
-//! | see which faults of a token endpoint are survived | [guide::faults] |
+//! | see how faults of a token endpoint are handled | [guide::faults] |
 //! | use a token outside tower | [`TokenCache::token`], [`AccessToken`] |
 //!
 //! # What happens to a request
@@ -77,9 +77,9 @@
 //!
 //! # Features
 //!
-//! Features are additive. The last column is the number of crates that are compiled.
+//! Features are additive. The last column is the number of dependencies, without build dependencies.
 //!
-//! | feature | default | adds | crates |
+//! | feature | default | adds | dependencies |
 //! |---|---|---|--:|
 //! | none | | the layer, the cache, [`HttpTokenProvider`] over any tower HTTP service | 42 |
 //! | `reqwest` | yes | the layer over `reqwest::Client`, and [`HttpTokenProvider::new`]; plain http only | 83 |

@@ -44,7 +44,7 @@ pub struct TokenRejected {
 }
 
 impl TokenRejected {
-    /// Returns the generation of the rejected token: the number of the cache's tokens up to it.
+    /// Returns the generation of the rejected token: its number in the cache, from 1.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.token.generation()

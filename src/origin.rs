@@ -89,7 +89,7 @@ impl Policy {
         };
         let (scheme, authority) = match (scheme, authority) {
             (Some(scheme), Some(authority)) => (scheme, authority),
-            // Origin-form or `*`: the inner service decides where it goes.
+            // A path or `*`, without a host: the inner service decides where the request goes.
             (None, None) => return Ok(()),
             (None, Some(authority)) => return foreign("", authority, "its URI has no scheme"),
             (Some(scheme), None) => return foreign(scheme, "", "its URI has no host"),

@@ -20,11 +20,11 @@ use crate::rate_limit::{Class, Permit, RateLimit, Urgency};
 use crate::secret::Secret;
 use crate::token::{AccessToken, MAX_LIFE};
 
-/// The time that a provider has after its last token request has ended or timed out, and a wrapper
-/// after the wrapped provider. A store uses it to store the token and to release its lease.
+/// How long a provider may run after the time limit of its token request, and a wrapper after the
+/// wrapped provider. A store needs this time to store the token and to release its lease.
 const AFTER_REQUEST: Duration = Duration::from_secs(5);
 
-/// A fetch that is this late to stop is given up.
+/// How late a fetch may stop. After that, it is given up.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// Fetches tokens, one per call.
@@ -64,14 +64,14 @@ pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// While the provider holds a permit, the fetch ends `fetch_timeout` after the permit was granted:
 /// the future is dropped, and the fetch fails with [`Timeout`](ErrorKind::Timeout). Without a permit
 /// the future is dropped at the [`deadline`](FetchContext::deadline). After its request, a provider
-/// has until 5 s after that `fetch_timeout`, or until the deadline if that is later.
+/// may run until 5 s after the end of the `fetch_timeout`, or until the deadline if that is later.
 ///
 /// # Wrapping providers
 ///
 /// A wrapper forwards both methods, so that the wrapped provider shares its rate limit and takes its
 /// permits. A wrapper that does more after the token request, such as storing the token for other
-/// processes, calls the wrapped provider through [`FetchContext::fetch_from`]. It always has 5 s
-/// after that.
+/// processes, calls the wrapped provider through [`FetchContext::fetch_from`]. After that call, a
+/// wrapper may run for at least 5 s.
 pub trait TokenProvider: Send + Sync + 'static {
     /// Fetches a new token.
     ///
@@ -128,7 +128,7 @@ impl<P: TokenProvider> DynProvider for P {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Cause {
-    /// There was no token yet.
+    /// The cache has not had a token yet.
     Cold,
     /// The token is due for its refresh ahead of its expiry.
     Ahead,
@@ -201,7 +201,7 @@ impl FetchContext {
         self.cause
     }
 
-    /// Returns whether requests wait for the token now. A request that joins a background fetch
+    /// Returns whether requests are waiting for the token. A request that joins a background fetch
     /// makes it urgent.
     #[must_use]
     pub fn urgency(&self) -> Urgency {
@@ -258,9 +258,9 @@ impl FetchContext {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::RateLimited`], at once, if no permit is available before the deadline;
-    /// `retry_after` says when. [`ErrorKind::Runtime`] if the cache has given the fetch up, which then
-    /// must not send anything.
+    /// Returns [`ErrorKind::RateLimited`] at once if no permit is available before the deadline;
+    /// `retry_after` says when. Returns [`ErrorKind::Runtime`] if the cache has given the fetch up,
+    /// which then must not send anything.
     ///
     /// # Cancel safety
     ///
@@ -309,7 +309,7 @@ impl FetchContext {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::RateLimited`], at once, if no permit is available before the deadline.
+    /// Returns [`ErrorKind::RateLimited`] at once if no permit is available before the deadline.
     ///
     /// # Cancel safety
     ///
@@ -362,8 +362,8 @@ impl FetchContext {
     ///
     /// # Errors
     ///
-    /// The error of the wrapped provider, or `Timeout`. If the connection for its last request was
-    /// never made, the [`backoff`](crate::backoff) of the error is 0.5 s, doubling to 5 s.
+    /// Returns the error of the wrapped provider, or `Timeout`. If the connection for its last request
+    /// was never made, the [`backoff`](crate::backoff) of the error is 0.5 s, doubling to 5 s.
     ///
     /// # Cancel safety
     ///
@@ -407,8 +407,8 @@ impl FetchContext {
         self.sent.borrow().unsent
     }
 
-    /// Runs the provider of this context. Ends its token request after the `fetch_timeout`, and the
-    /// provider when it should have stopped.
+    /// Runs the provider of this context. Enforces the `fetch_timeout` of a token request and the time
+    /// limit of the provider.
     pub(crate) async fn run(
         &self,
         fetch: impl Future<Output = Result<AccessToken, Error>>,
@@ -439,7 +439,7 @@ impl FetchContext {
                 }
                 match fetch.as_mut().poll(cx) {
                     Poll::Ready(result) => Poll::Ready(Some(result)),
-                    // A permit moves the end.
+                    // A permit changes when the provider stops.
                     Poll::Pending => changed.as_mut().poll(cx).map(|_| None),
                 }
             });
@@ -454,8 +454,8 @@ impl FetchContext {
         }
     }
 
-    /// Closes the window if the server has answered 429 to a request of this provider. Done before a
-    /// wrapper continues, and with the server's own `Retry-After`.
+    /// Closes the window if the server has answered 429 to a request of this provider. Runs before a
+    /// wrapper continues, because the wrapper may change the `Retry-After`.
     fn close_if_refused(&self, result: &Result<AccessToken, Error>) {
         let Err(error) = result else { return };
         let sent = *self.sent.borrow();
@@ -479,7 +479,7 @@ impl FetchContext {
         (until, "the provider did not return in time")
     }
 
-    /// Extends the time of a wrapper: it continues after the provider that it has called.
+    /// Extends the time of a wrapper, which continues after the provider that it has called.
     fn extended(&self, until: Instant, sent: Sent) -> Instant {
         if sent.awaits_response_at(self.depth) {
             return until;
@@ -505,9 +505,9 @@ pub(crate) struct Sent {
     unsent: bool,
     /// The number of wrappers around the provider that took the last permit.
     depth: u32,
-    /// The number of calls of `fetch_from` that run.
+    /// The number of running calls of `fetch_from`.
     nested: u32,
-    /// 5 s after the end of the last of them.
+    /// 5 s after the last call of `fetch_from` ended.
     wrapper_until: Option<Instant>,
 }
 
@@ -631,7 +631,7 @@ impl StaticToken {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Malformed`] if the token has characters outside RFC 6750's `b64token`.
+    /// Returns [`ErrorKind::Malformed`] if the token has characters outside RFC 6750's `b64token`.
     pub fn new(token: impl Into<Secret>) -> Result<Self, Error> {
         let token = AccessToken::bearer(token, MAX_LIFE)?;
         Ok(Self { token })

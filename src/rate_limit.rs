@@ -129,20 +129,20 @@ pub struct Permit {
     /// Called at the end of the request, with `false` if its connection was never made. `None`: the
     /// permit is only reserved.
     on_end: Option<Box<dyn FnOnce(bool) + Send + Sync>>,
-    /// The connection was never made.
+    /// Whether the connection was never made.
     unsent: bool,
 }
 
 impl RateLimit {
-    /// Allows at most `requests` token requests in any window of `per`. With zero requests, every
+    /// Creates a rate limit of at most `requests` token requests in any window of `per`. With zero requests, every
     /// fetch fails with [`ErrorKind::RateLimited`].
     #[must_use]
     pub fn new(requests: u32, per: Duration) -> Self {
         Self::limited(Some((requests, per)))
     }
 
-    /// Sets no limit, for token endpoints without one. A 429 still stops all requests, for at most
-    /// 60 s.
+    /// Creates a rate limit that grants every permit, for token endpoints without a limit. A 429 still
+    /// stops all requests, for at most 60 s.
     #[must_use]
     pub fn unlimited() -> Self {
         Self::limited(None)
@@ -197,7 +197,7 @@ impl RateLimit {
         fetch_timeout: Duration,
         clock: &Arc<dyn Clock>,
     ) -> Result<Permit, Error> {
-        // Leaves the queue, or the window, when dropped.
+        // Dropping it leaves the queue, or releases the slot in the window.
         let permit = Permit {
             rate_limit: self.clone(),
             clock: Arc::clone(clock),
@@ -227,7 +227,7 @@ impl RateLimit {
             };
             let mut promoted = pin!(async {
                 if urgency.changed().await.is_err() {
-                    // There is no cache, or it has given the fetch up.
+                    // The urgency can no longer change.
                     pending().await
                 }
             });
@@ -315,7 +315,7 @@ struct State {
 /// A permit that is held.
 struct InFlight {
     number: u64,
-    /// `false`: it is only reserved.
+    /// Whether the request was sent; a reserved permit has `false`.
     sent: bool,
     /// A permit that is held longer belongs to a runtime that no longer runs.
     forgotten_at: Instant,
@@ -381,7 +381,7 @@ impl State {
         )
     }
 
-    /// Records a permit, or that a reserved one is used now.
+    /// Records a new permit, or that a reserved permit is used now.
     fn take(&mut self, number: u64, sent: bool, fetch_timeout: Duration, now: Instant) {
         self.in_flight.retain(|request| request.number != number);
         self.in_flight.push(InFlight {
@@ -408,7 +408,8 @@ impl State {
         self.closed_until = self.closed_until.max(Some(until));
     }
 
-    /// Drops what no longer counts, and times beyond one window: a test has set the clock back.
+    /// Drops what no longer counts. Also drops times beyond one window, which exist after a test has
+    /// set the clock back.
     fn forget(&mut self, now: Instant) {
         let latest = later(now, self.per());
         let counts = |at: &Instant| now < *at && *at <= latest;

@@ -19,7 +19,7 @@ use crate::{OfficeRndAuthLayer, RetryUnauthorized, SkipAuth};
 ///
 /// A middleware that is added after it sees each attempt, with its token. The extension
 /// [`SkipAuth`] is set with `RequestBuilder::with_extension`.
-/// [`Error::find_in`](crate::Error::find_in) gets this crate's error out of
+/// [`Error::find_in`](crate::Error::find_in) finds this crate's error in
 /// `reqwest_middleware::Error`.
 ///
 /// ```

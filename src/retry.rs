@@ -74,7 +74,7 @@ where
     }
 
     fn clone_request(&mut self, request: &http::Request<B>) -> Option<http::Request<B>> {
-        // tower retries only a request that was cloned, so the replay is not replayed.
+        // tower retries only a request that was cloned, so the replay is not retried again.
         (!self.replayed).then(|| request.clone())
     }
 }

@@ -14,11 +14,11 @@ use crate::layer::Shared;
 use crate::message::{AuthRequest, AuthResponse};
 use crate::observability::{WaitTimer, count_hit, count_request};
 
-/// A service that puts the token on each request and calls the inner one.
+/// Middleware that sets the `Authorization` header of each request and calls the inner service.
 ///
-/// Created by [`OfficeRndAuthLayer`](crate::OfficeRndAuthLayer). Readiness is the inner service's
-/// own: a request waits for a token in its future, never in `poll_ready`, and takes the readied
-/// inner service along.
+/// Created by [`OfficeRndAuthLayer`](crate::OfficeRndAuthLayer). `poll_ready` is that of the
+/// inner service. A request waits for a token in its future, which holds the inner service that was
+/// ready.
 ///
 /// Keep one service per task and reuse it: each request then costs one atomic load. Cloning the
 /// service for each request makes all threads update three shared reference counts. A `Buffer` is

@@ -85,46 +85,51 @@ pub struct Settings {
     /// The app's client id. Required, unless `client_id_file` is set.
     #[serde(deserialize_with = "text")]
     pub client_id: Option<String>,
-    /// The file that holds the client id, as
-    /// [`id_from_file`](ClientCredentials::id_from_file) reads it.
+    /// The file that contains the client id. See [`ClientCredentials::id_from_file`].
     #[serde(deserialize_with = "text")]
     pub client_id_file: Option<PathBuf>,
     /// The app's client secret. Required, unless `client_secret_file` is set.
     #[serde(deserialize_with = "text")]
     pub client_secret: Option<Secret>,
-    /// The file that holds the client secret, as
-    /// [`secret_from_file`](ClientCredentials::secret_from_file) reads it.
+    /// The file that contains the client secret. See [`ClientCredentials::secret_from_file`].
     #[serde(deserialize_with = "text")]
     pub client_secret_file: Option<PathBuf>,
     /// The scopes to request, at least one: a list, or a string separated by spaces or commas.
     #[serde(alias = "scope", deserialize_with = "list")]
     pub scopes: Vec<String>,
-    /// The token endpoint, as [`token_url`](ClientCredentials::token_url) takes it.
+    /// The token endpoint. See [`ClientCredentials::token_url`].
     #[serde(deserialize_with = "text")]
     pub token_url: Option<String>,
-    /// Further origins that may receive the token, as [`Builder::allow_origin`] takes them: a list, or
-    /// a string separated by spaces or commas. Default: none.
+    /// Further origins that may receive the token: a list, or a string separated by spaces or commas.
+    /// Default: none. See [`Builder::allow_origin`].
     #[serde(deserialize_with = "list")]
     pub allow_origins: Vec<String>,
-    /// [`Builder::pass_foreign_origins`]. Default: `false`.
+    /// Whether requests to other origins are sent without the token, instead of failing. Default: `false`.
+    /// See [`Builder::pass_foreign_origins`].
     #[serde(deserialize_with = "value")]
     pub pass_foreign_origins: bool,
-    /// [`Builder::if_not_present`]. Default: `false`.
+    /// Whether an `Authorization` header that the caller set is kept. Default: `false`.
+    /// See [`Builder::if_not_present`].
     #[serde(deserialize_with = "value")]
     pub if_not_present: bool,
-    /// [`Builder::refresh_ahead`]. Default: 15 min.
+    /// How long before its expiry a token is refreshed. Default: 15 min.
+    /// See [`Builder::refresh_ahead`].
     #[serde(deserialize_with = "duration")]
     pub refresh_ahead: Duration,
-    /// [`Builder::jitter`], 0.0 to 1.0. Default: 0.1.
+    /// The share of the time until the refresh that may be cut at random. Default: 0.1.
+    /// See [`Builder::jitter`].
     #[serde(deserialize_with = "value")]
     pub jitter: f32,
-    /// [`Builder::expiry_margin`]. Default: 10 s.
+    /// How long before its expiry a token is no longer used. Default: 10 s.
+    /// See [`Builder::expiry_margin`].
     #[serde(deserialize_with = "duration")]
     pub expiry_margin: Duration,
-    /// [`Builder::fetch_timeout`]. Default: 10 s.
+    /// The time limit of a token request. Default: 10 s.
+    /// See [`Builder::fetch_timeout`].
     #[serde(deserialize_with = "duration")]
     pub fetch_timeout: Duration,
-    /// [`Builder::acquire_timeout`]. Default: 30 s.
+    /// The time limit of a request that waits for a token. Default: 30 s.
+    /// See [`Builder::acquire_timeout`].
     #[serde(deserialize_with = "duration")]
     pub acquire_timeout: Duration,
     /// The number of token requests in `rate_limit_per`. Default: 5. If neither of the two is set, all
@@ -134,7 +139,8 @@ pub struct Settings {
     /// The length of the rate limit's window. Default: 60 s.
     #[serde(deserialize_with = "duration")]
     pub rate_limit_per: Option<Duration>,
-    /// [`Builder::keep_warm`]. Default: `false`.
+    /// Whether a timer refreshes the token while there are no requests. Default: `false`.
+    /// See [`Builder::keep_warm`].
     #[serde(deserialize_with = "value")]
     pub keep_warm: bool,
     /// Whether errors have the name of the variable instead of the field.

@@ -1,7 +1,7 @@
 //! A scripted provider and a manual clock for tests.
 //!
-//! The crate [`officernd-simulator`] is an OfficeRnD on loopback: a token endpoint with five requests a minute, an API
-//! that checks tokens, and faults to script. Add it as a dev-dependency to test a whole service:
+//! The crate [`officernd-simulator`] simulates OfficeRnD on loopback: a token endpoint that allows five requests a
+//! minute, an API that checks tokens, and scripted faults. Add it as a dev-dependency to test a whole service:
 //!
 //! ```
 //! # #[cfg(feature = "reqwest")]

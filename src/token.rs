@@ -55,8 +55,8 @@ impl AccessToken {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Malformed`] if the token has characters outside RFC 6750's `b64token`, is longer
-    /// than 16 KiB, or if `expires_in` is zero. The error does not show the token.
+    /// Returns [`ErrorKind::Malformed`] if the token has characters outside RFC 6750's `b64token`, is
+    /// longer than 16 KiB, or if `expires_in` is zero. The error does not show the token.
     pub fn bearer(token: impl Into<Secret>, expires_in: Duration) -> Result<Self, Error> {
         const PREFIX: &[u8] = b"Bearer ";
 

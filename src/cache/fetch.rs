@@ -1,4 +1,4 @@
-//! One fetch, in a separate task: a caller that waits for it may leave, and others may join.
+//! One fetch, in a separate task. Callers may join it and leave it at any time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,8 +95,8 @@ impl FetchTask {
         }
     }
 
-    /// Fetches, and retries once after a first transient failure. An error that was not attempted,
-    /// such as another process's failure in a store, is waited out too.
+    /// Fetches, and retries once after a first transient failure. Before that, an error without a
+    /// request, such as another process's failure in a store, only delays the next attempt.
     async fn fetch(&self) -> Result<(AccessToken, Now), Error> {
         let mut failed = false;
         let mut result = self.once().await;
@@ -111,7 +111,7 @@ impl FetchTask {
             let clock = self.cx.clock();
             clock.sleep_until(later(clock.now(), pause)).await;
             match self.once().await {
-                // The rate limit has no permit for the retry.
+                // Without a permit for the retry, the first error is the result.
                 Err(again) if again.is_not_attempted() && is_rate_limited(&again) => break,
                 again => result = again,
             }
@@ -119,8 +119,8 @@ impl FetchTask {
         result
     }
 
-    /// Returns the pause before a retry after this error, or `None` for no retry. `failed`: a request
-    /// of this fetch has failed before.
+    /// Returns the pause before a retry after this error, or `None` for no retry. `failed` means that
+    /// a request of this fetch has failed before.
     fn retries_in(&self, error: &Error, failed: bool) -> Option<Duration> {
         const MOST: Duration = Duration::from_secs(1);
 
@@ -155,7 +155,7 @@ fn is_rate_limited(error: &Error) -> bool {
 
 impl Drop for FetchTask {
     fn drop(&mut self) {
-        // Does nothing after an end with a result.
+        // Has no effect if the fetch has ended with a result.
         if self.state.with(|it, now| it.lost(self.number, now)) {
             self.refresh.lost();
         }

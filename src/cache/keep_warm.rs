@@ -12,10 +12,10 @@ use crate::sync::{Handle, Ordering};
 /// The longest sleep of the timer. Timers stop while the machine is suspended.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Starts the timer, if the cache is kept warm and has none. Called when the cache is created, and
+/// Starts the timer, if the cache is kept warm and no timer runs. Called when the cache is created, and
 /// with each fetch, because the runtime of the last timer may have ended.
 ///
-/// The timer holds no handle of the cache and ends with the last one.
+/// The timer holds no handle of the cache. It ends when the last handle is dropped.
 pub(super) fn ensure(state: &Arc<State>) {
     if !state.keep_warm.load(Ordering::Relaxed) {
         return;

@@ -23,13 +23,13 @@ use crate::provider::{Cause, GRACE};
 use crate::rate_limit::{Class, Urgency};
 use crate::token::AccessToken;
 
-/// A fetch whose task has not begun by then is given up.
+/// How soon the task of a fetch must begin. After that, the fetch is given up.
 const BEGINS_WITHIN: Duration = Duration::from_secs(1);
 /// The shortest time from a failed fetch to the next.
 const MIN_HOLD: Duration = Duration::from_millis(100);
 
-/// A token that was in use for so long without a 401 has cured the 401 before it. Just below 5 min:
-/// tokens that are invalid after 5 min are replaced at once, and a path that is forbidden every 5 min
+/// How long a token must be in use without a 401 to reset the schedule. Just below 5 min: so tokens
+/// that become invalid after 5 min are replaced at once, and a path that is forbidden every 5 min
 /// costs fewer than 300 token requests a day.
 const CURED: Duration = Duration::from_secs(290);
 /// Minutes until a rejected token is replaced, by the number of tokens in a row that were rejected.
@@ -59,7 +59,7 @@ enum Fetch {
     Idle,
     InFlight {
         urgency: watch::Sender<Urgency>,
-        /// When it is given up.
+        /// When the fetch is given up.
         overdue: Instant,
     },
     /// The last fetch returned no token. The next starts later.
@@ -98,8 +98,8 @@ struct Rejection {
     since: Instant,
     /// The number of tokens in a row that were rejected.
     in_a_row: usize,
-    /// The newest fetch at the last 401 that counted. Its token was requested before that 401, so a
-    /// 401 to it says nothing about the replacement.
+    /// The newest fetch at the last 401 that counted. Its token was requested before that 401, so it
+    /// is not the replacement, and a 401 to it adds no step to the schedule.
     newest: u64,
 }
 
@@ -244,7 +244,7 @@ impl Lifecycle {
         }
         let failed = self.failure.as_ref();
         if let Some(failure) = failed.filter(|failure| failure.number == caller.joined) {
-            // Even after the end of the hold: this is the result of the caller's fetch.
+            // The caller gets the result of its fetch even if the hold has ended meanwhile.
             let left = self.held_until(now).unwrap_or(now.monotonic);
             let left = left.saturating_duration_since(now.monotonic);
             return Some(failure.error.clone().with_retry_after(left));
@@ -258,7 +258,7 @@ impl Lifecycle {
         }
         caller.joined = 0;
         caller.lost += 1;
-        // The first time, the caller starts another fetch.
+        // After the first lost fetch, the caller starts another one.
         (caller.lost > 1).then(|| match expired {
             true => Error::new(
                 ErrorKind::Timeout,
@@ -308,11 +308,11 @@ impl Lifecycle {
             Some(_) => Cause::Expired,
         };
         let is_failing = |failure: &Failure| !failure.error.is_transient();
-        // Even if a replay waits for it.
+        // A waiting replay does not change this.
         let early = token.filter(|token| cause == Cause::Rejected && !token.is_due(now));
         let class = match self.failure.as_ref().is_some_and(is_failing) {
             true => Some((Class::Failing, later(now.monotonic, Duration::MAX))),
-            // Until the end of the token. After that, requests wait for the replacement.
+            // The low priority ends with the token: from then on, requests wait for the replacement.
             false => early.map(|token| (Class::Rejected, token.ends_at(now))),
         };
         let (sender, receiver) = watch::channel(urgency);
@@ -401,7 +401,7 @@ impl Lifecycle {
         if error.is_not_attempted() {
             let wait = error.retry_after().unwrap_or(MIN_HOLD).max(MIN_HOLD);
             let whom = match urgency {
-                // A failure, although no request of this process has failed.
+                // Another process's failure, which callers get like their own.
                 _ if error.max_backoff().is_some() => Whom::Everyone,
                 _ if error.kind() == ErrorKind::InvalidClient => Whom::Everyone,
                 // A waiting request gets a permit before a refresh does.
@@ -549,8 +549,8 @@ impl Lifecycle {
 }
 
 impl Rejection {
-    /// Returns `true` if the current token was in use long enough without a 401, so the replacement
-    /// of its predecessor was a cure.
+    /// Returns `true` if the current token was in use long enough without a 401: then the
+    /// replacement of its predecessor has helped.
     fn is_cure(&self, token: &Token, now: Now) -> bool {
         let used = now.monotonic.saturating_duration_since(self.since);
         self.replace_at.is_none() && (used >= CURED || token.is_due(now))

@@ -113,7 +113,7 @@ impl World {
         self.acquire(&mut caller);
     }
 
-    /// Tells the machine that the newest fetch stops in this time.
+    /// Tells the machine that the newest fetch stops after this time.
     fn stops_in(&mut self, time: Duration) -> bool {
         let until = self.now.monotonic + time;
         self.machine.move_stop(self.machine.newest, until)
@@ -390,11 +390,11 @@ struct Observer {
     in_flight: Option<(u64, Instant)>,
     /// When the newest token expires by each clock.
     ends: Option<(u64, Instant, SystemTime)>,
-    /// Fetches started since time last passed, by callers and by checks.
+    /// Fetches that callers and checks have started since time last passed.
     at_once: [u32; 5],
     /// The time before which no fetch starts.
     held_until: Option<Instant>,
-    /// The delay of the last first 401.
+    /// The delay after the last 401 that was the first to its token.
     delay: Duration,
 }
 
@@ -466,7 +466,7 @@ impl Observer {
         };
         let life = result.as_ref().map_or(s(0), AccessToken::expires_in);
         match self.world.end(number, result) {
-            // It was given up.
+            // The fetch was given up.
             None => {}
             Some(Ok(token)) => {
                 let last = self.ends.map_or(0, |(generation, ..)| generation);

@@ -1,4 +1,4 @@
-//! A cache keeps one token ready.
+//! The cache, which keeps one token ready.
 //!
 //! [`lifecycle`] is pure and makes every decision. [`TokenCache`] and `fetch` act on them.
 
@@ -31,7 +31,7 @@ use crate::settings as config;
 use crate::sync::{Handle, Ordering};
 use crate::token::AccessToken;
 
-/// A handle of a token cache. Clones share the cache.
+/// A handle to a token cache. Clones share the cache.
 ///
 /// The cache holds one token and fetches the next in the background while the old one is valid. At
 /// most one fetch runs at a time, in a separate task that no caller can cancel. Between fetches there
@@ -93,8 +93,8 @@ impl TokenCache {
         self.is_usable(token).then(|| token.access().clone())
     }
 
-    /// Calls `carry` with the token if it is usable. With a reader, that is the reader's own copy from
-    /// the second request on.
+    /// Calls `carry` with the token if it is usable. With a reader, the token is the reader's own copy
+    /// from the second request on.
     #[inline(always)]
     pub(crate) fn try_carry<R>(
         &self,
@@ -137,14 +137,15 @@ impl TokenCache {
     ///
     /// # Errors
     ///
-    /// The error of the fetch, for every caller that waited for it, and at once during the backoff
-    /// that follows. [`retry_after`](Error::retry_after) says when the next fetch may start.
-    /// [`ErrorKind::Timeout`] after the `acquire_timeout` (30 s).
+    /// Returns the error of the fetch to every caller that waited for it, and at once during the
+    /// backoff that follows. [`retry_after`](Error::retry_after) says when the next fetch may start.
+    /// Returns [`ErrorKind::Timeout`] after the `acquire_timeout` (30 s), and
     /// [`ErrorKind::Runtime`] outside a tokio runtime.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe. The fetch continues in its own task, and later callers get its token.
+    /// This method is cancel safe. The fetch continues in its own task, and later callers get its
+    /// token.
     pub async fn token(&self) -> Result<AccessToken, Error> {
         let token = self.token_until(self.deadline()).await?;
         Ok(token.access().clone())
@@ -158,13 +159,13 @@ impl TokenCache {
         }
     }
 
-    /// Acts on the [lifecycle]'s decision for this caller, until it is a token or an error. Waits for
-    /// a change in between.
+    /// Asks the [lifecycle] for a decision, and again after each change, until the decision is a token
+    /// or an error.
     async fn acquire(&self, mut caller: Caller) -> Result<Arc<Token>, Error> {
         let state = &self.state;
         let mut changes = state.status.subscribe();
         loop {
-            // Before the decision, so that any later change ends the wait.
+            // Must come before the decision, so that any later change ends the wait.
             changes.mark_unchanged();
             let Ok(runtime) = Handle::try_current() else {
                 let newer_than = caller.newer_than;
@@ -194,11 +195,11 @@ impl TokenCache {
     ///
     /// # Errors
     ///
-    /// Like [`token`](Self::token). After an error the old token stays in use.
+    /// Returns the errors of [`token`](Self::token). After an error, the old token stays in use.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe; the fetch continues.
+    /// This method is cancel safe. The fetch continues.
     pub async fn refresh(&self) -> Result<AccessToken, Error> {
         let token = self.state.slot.get();
         let generation = token.map_or(0, |token| token.generation());
@@ -215,11 +216,12 @@ impl TokenCache {
     ///
     /// # Errors
     ///
-    /// The error of the last fetch. [`ErrorKind::Runtime`] at once outside a tokio runtime.
+    /// Returns the error of the last fetch. Outside a tokio runtime, returns [`ErrorKind::Runtime`] at
+    /// once.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe; the fetch continues, and the cache is kept warm.
+    /// This method is cancel safe. The fetch continues, and the cache is kept warm.
     pub async fn warm_up(&self) -> Result<(), Error> {
         /// The longest wait between attempts, so that corrected credentials are noticed soon.
         const INTERVAL: Duration = Duration::from_secs(5);
@@ -282,7 +284,7 @@ impl TokenCache {
     }
 
     /// Returns a receiver that gets a new status whenever a fetch starts or ends or a token is
-    /// rejected. Its durations count from that event.
+    /// rejected. Its durations count from that event. The current status counts as seen.
     ///
     /// Do not hold a [`borrow`](watch::Receiver::borrow) while calling the cache: a change of the
     /// status waits for the borrow, which deadlocks in the same thread and blocks all other callers.
@@ -307,7 +309,7 @@ impl TokenCache {
         Some(Self { state })
     }
 
-    /// Returns whether there is a newer token than the rejected one, or a fetch for it.
+    /// Returns `true` if there is a newer token than the rejected one, or a fetch for it.
     pub(crate) fn replacement_pending(&self, rejected: u64) -> bool {
         self.state
             .with(|lifecycle, now| lifecycle.is_replacing(rejected, now))

@@ -1,4 +1,4 @@
-//! The slot that every request reads. ARCHITECTURE.md, "The hit path", explains its design.
+//! The slot that every request reads. ARCHITECTURE.md, "A hit", explains its design.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::sync::{AtomicU64, Guard, Ordering, Swap};
 
 /// The current token of a cache.
 ///
-/// Aligned, because all threads read it while fields beside it are written.
+/// Aligned, because all threads read it while adjacent fields are written.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct Slot {

@@ -65,7 +65,7 @@ impl State {
         Now::read(&*self.clock)
     }
 
-    /// Returns whether a fetch may be due. Does not wait for the lock, so that a request with a token
+    /// Returns `true` if a fetch may be due. Does not wait for the lock, so that a request with a token
     /// never blocks; the next request checks again.
     pub(super) fn is_check_due(&self, now: Now) -> bool {
         let lifecycle = match self.lifecycle.try_lock() {
@@ -95,7 +95,7 @@ impl State {
             }
             (ended, old.map(|old| old.age(now)))
         });
-        // Outside the lock, because metrics recorders are foreign code.
+        // Outside the lock, because a metrics recorder may run any code.
         if let Some(Ok(token)) = &ended {
             let now = self.now();
             let issued = now.wall.checked_sub(token.age(now)).unwrap_or(now.wall);

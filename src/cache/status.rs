@@ -1,4 +1,4 @@
-//! The state of a cache.
+//! The status of a cache.
 
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ impl TokenStatus {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Phase {
-    /// There was no token yet.
+    /// The cache has not had a token yet.
     Cold,
     /// The token is valid, and no refresh is due.
     Fresh,

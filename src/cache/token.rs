@@ -13,7 +13,7 @@ use crate::settings as config;
 use crate::sync::{AtomicU64, Ordering};
 use crate::token::AccessToken;
 
-/// A server that counts whole seconds rounds a lifetime by up to this.
+/// The largest rounding error of a server that counts lifetimes in whole seconds.
 const ROUNDING: Duration = Duration::from_secs(1);
 
 /// More than one tick of the coarse clock.
@@ -73,7 +73,7 @@ impl Token {
         let brings_no_life = |old: &Self| {
             old.value == *access.header_value() && left <= old.left(now).saturating_add(ROUNDING)
         };
-        // A server that issues the same token until it expires gets no request before that.
+        // The server issues the same token until it expires, so an earlier refresh would not help.
         let (refresh_due, end) = match old.is_some_and(brings_no_life) {
             true => (life, life),
             false => plan(settings, life, chance),

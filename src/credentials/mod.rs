@@ -85,8 +85,8 @@ impl ClientCredentials {
         Settings::from_env()?.credentials()
     }
 
-    /// Sets the scopes to request, separated by spaces. OfficeRnD requires at least one. For other
-    /// token endpoints they may be left out.
+    /// Sets the scopes to request, separated by spaces. OfficeRnD requires at least one scope. Other
+    /// token endpoints may not need any.
     ///
     /// Scopes of API v2, such as `flex.community.members.read`, are listed with each endpoint.
     /// `officernd.api.read` and `officernd.api.write` belong to v1.

@@ -1,4 +1,4 @@
-//! Where a client id and its secret come from.
+//! Sources of a client id and its secret.
 
 use std::fmt;
 use std::fs::{self, File};

@@ -31,7 +31,7 @@ pub(super) struct TokenClient {
     /// The credentials that were loaded last.
     last: Mutex<Option<AppCredentials>>,
     failed: Mutex<Option<Failed>>,
-    /// A narrower scope is reported once.
+    /// Whether a narrower scope has been reported.
     narrowed: AtomicBool,
 }
 
@@ -53,7 +53,7 @@ impl TokenClient {
     ) -> Result<Self, ConfigError> {
         let token_url = credentials.check()?;
         Ok(Self {
-            // Read now, so that errors show at setup.
+            // Read now, so that setup reports errors.
             last: Mutex::new(credentials.source.read()?),
             rate_limit: RateLimit::for_url(&endpoint(&token_url)),
             credentials,
@@ -206,7 +206,7 @@ impl TokenClient {
             .header(ACCEPT, "application/json")
             .header(ACCEPT_ENCODING, "identity")
             .header(USER_AGENT, user_agent)
-            // A client with the layer would wait for this very token.
+            // Without it, a client that has the layer would wait for the token that this request fetches.
             .extension(SkipAuth)
             .body(form_body(fields))
             .map_err(|_| Error::new(ErrorKind::Denied, "the token request cannot be built"))
@@ -227,7 +227,7 @@ impl TokenClient {
     }
 }
 
-/// Locks a value that is complete between any two statements, so that a panic cannot damage it.
+/// Locks a value and ignores poisoning: a panic cannot leave it half changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -26,7 +26,7 @@ use crate::token::AccessToken;
 /// Fetches tokens from OfficeRnD, or from another OAuth 2.0 token endpoint, by the client-credentials
 /// grant (RFC 6749 section 4.4).
 ///
-/// [`new`](Self::new) has its own client, [`with_reqwest`](Self::with_reqwest) takes yours, and
+/// [`new`](Self::new) creates an HTTP client, [`with_reqwest`](Self::with_reqwest) takes yours, and
 /// [`with_service`](Self::with_service) works over any tower HTTP service. Responses are read up to
 /// 64 KiB, and only a 200 with a valid token is accepted.
 ///
@@ -65,16 +65,16 @@ impl HttpTokenProvider {
     /// # Errors
     ///
     /// Returns [`ConfigError`] for credentials, scopes, a token URL or a file that cannot be used, for
-    /// a token URL of OfficeRnD without a scope, or if the client cannot be built. That is so without a
-    /// TLS feature for an https token URL, and with `rustls-no-provider` before the program has
-    /// installed a provider.
+    /// a token URL of OfficeRnD without a scope, or if the client cannot be built. The client cannot be
+    /// built for an https token URL without a TLS feature, or with `rustls-no-provider` before the
+    /// program has installed a cryptography provider.
     #[cfg(feature = "reqwest")]
     pub fn new(credentials: ClientCredentials) -> Result<Self, ConfigError> {
         let plain = credentials.check()?.scheme_str() == Some("http");
         Self::with_reqwest(credentials, transport::reqwest_client(plain)?)
     }
 
-    /// Like [`new`](Self::new), over your own client, for its proxy, root certificates and addresses.
+    /// Like [`new`](Self::new), with your own client and its proxy, root certificates and addresses.
     /// Clones of one client can be used for many providers, and for requests to the API.
     ///
     /// The client's settings, default headers and cookies apply to the token request:

@@ -176,7 +176,8 @@ fn of_code(code: &str) -> Option<(ErrorKind, &'static str)> {
             Denied,
             "check the token URL; it does not support client_credentials",
         ),
-        // Of RFC 6749 section 4.1.2.1, but some token endpoints send them too, with a 400.
+        // RFC 6749 defines these for authorization endpoints (section 4.1.2.1). Some token endpoints
+        // send them too, with a 400.
         "server_error" | "temporarily_unavailable" => (Transport, "temporary failure"),
         _ => return None,
     })
@@ -192,7 +193,7 @@ fn of_status(status: u16) -> (ErrorKind, &'static str) {
             Malformed,
             "redirects are never followed, as they would resend the secret; is the token URL right?",
         ),
-        // A token endpoint authenticates nothing but the client.
+        // A token endpoint authenticates only the client.
         401 => (InvalidClient, "check the client id and secret"),
         404 | 405 => (Denied, "is the token URL right?"),
         400..=499 => (Denied, "check the token URL, the client id and the app"),

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::HeaderMap;
 use http::header::{DATE, RETRY_AFTER};
 
-/// Bounds: 0 would cause a burst of requests, and a week an outage.
+/// The shortest and the longest wait. 0 s would cause a burst of requests, and a week an outage.
 const RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60 * 60));
 
 /// Parses `Retry-After`, clamped to 1 s to 1 h. Returns the longest of several, or `None` if none is valid.

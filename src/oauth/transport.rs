@@ -193,8 +193,8 @@ fn never_connected(error: &(dyn StdError + 'static)) -> bool {
                     | io::ErrorKind::AddrNotAvailable
             )
         );
-        // hyper-util's client, which reqwest uses, for DNS and TLS. The message stands in for
-        // `is_connect`, which would tie this crate to a version of hyper-util.
+        // The error of hyper-util's client (reqwest uses it too) for DNS and TLS. Compares the message,
+        // because `is_connect` would tie this crate to a version of hyper-util.
         refused || error.to_string() == "client error (Connect)"
     })
 }

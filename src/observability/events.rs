@@ -173,7 +173,7 @@ pub(crate) fn rejected(generation: u64, age: Duration, replace_in: Duration) {
     );
 }
 
-/// Reports that credentials cannot be loaded. `last`: the last ones are used.
+/// Reports that credentials cannot be loaded. `last` means that the last credentials are used.
 pub(crate) fn credentials_unreadable(error: &(dyn std::error::Error + 'static), last: bool) {
     warn!(
         name: "officernd_auth.credentials_unreadable",

@@ -65,7 +65,7 @@ impl Map {
         }
     }
 
-    /// Makes a map without entries that has the same settings.
+    /// Creates a map with the same settings and without entries.
     pub(super) fn emptied(&self) -> Self {
         Self {
             resolver: Arc::clone(&self.resolver),

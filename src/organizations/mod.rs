@@ -25,7 +25,7 @@ use crate::observability::count_request;
 use crate::service::{refuse, take_ready};
 use crate::{BoxError, RetryUnauthorized, TokenStatus};
 
-/// Sends each request through the [`OfficeRndAuthLayer`](crate::OfficeRndAuthLayer) of its organization.
+/// Layer that sends each request through the [`OfficeRndAuthLayer`](crate::OfficeRndAuthLayer) of its organization.
 ///
 /// The organization is the `{slug}` of `/api/v1|v2/organizations/{slug}/...`, or the
 /// [`OrganizationSlug`] in the request's extensions. Clones share the organizations.
@@ -66,8 +66,8 @@ impl OrganizationsLayer {
         }
     }
 
-    /// Sets the organization of requests without one in their path. Default: these requests are
-    /// refused. They also are if the string is not a slug.
+    /// Sets the organization of requests without one in their path. By default, and if the string is
+    /// not a slug, these requests are refused.
     #[must_use]
     pub fn default_organization(self, slug: impl AsRef<str>) -> Self {
         self.with(|map| map.default = Some(OrganizationSlug::new(slug)))
@@ -90,7 +90,7 @@ impl OrganizationsLayer {
         self.with(|map| map.idle_after = idle.max(Duration::from_secs(1)))
     }
 
-    /// Clones of this layer keep their settings: the changed map starts without organizations.
+    /// Changes the settings, in a map without organizations, so that clones of this layer keep theirs.
     fn with(self, change: impl FnOnce(&mut Map)) -> Self {
         let mut map = self.map.emptied();
         change(&mut map);
@@ -140,9 +140,9 @@ impl<S> Layer<S> for OrganizationsLayer {
     }
 }
 
-/// A service that sends each request through the layer of its organization.
+/// Middleware that sends each request through the layer of its organization.
 ///
-/// Created by [`OrganizationsLayer`]. Readiness is the inner service's own.
+/// Created by [`OrganizationsLayer`]. `poll_ready` is that of the inner service.
 ///
 /// # Errors
 ///

@@ -83,7 +83,7 @@ pub(super) fn of_path(path: &str) -> Result<Option<&str>, Error> {
     if is_ambiguous(path) {
         return ambiguous();
     }
-    // Some servers drop parameters that follow the word.
+    // Some servers ignore `;parameters` after the word.
     let word = "organizations";
     let names_one = |segment: &str| {
         let start = segment.get(..word.len());

@@ -20,7 +20,7 @@ fn policy(list: &[&str]) -> Policy {
     policy
 }
 
-/// Checks URIs separated by white space: all are allowed, or all are refused with this kind.
+/// Checks URIs separated by whitespace: all are allowed, or all are refused with this kind.
 fn assert_all(policy: &Policy, refused: Option<ErrorKind>, uris: &str) {
     for uri in uris.split_whitespace() {
         let checked = check(policy, &uri.parse().unwrap());

@@ -44,12 +44,13 @@ use crate::secret::Secret;
 /// # drop(Gateway { secret: Secret::from("hunter2") });
 /// ```
 pub trait KeyedProvider: TokenProvider {
-    /// Returns the key material of the next fetch. Called before each fetch, and after it for up to
-    /// 1 s, because credentials may be rotated: a token is shared only if both are equal.
+    /// Returns the key material of the next fetch. Called before and after each fetch: if the two
+    /// results differ, the credentials were rotated meanwhile, and the token is not shared. The call
+    /// after a fetch may take at most 1 s.
     ///
     /// # Errors
     ///
-    /// An error if the credentials cannot be read. The fetch then fails.
+    /// Returns an error if the credentials cannot be read. The fetch then fails.
     fn key_material(&self) -> impl Future<Output = Result<KeyMaterial, Error>> + Send;
 }
 
@@ -166,7 +167,7 @@ impl KeyMaterial {
     }
 }
 
-/// Equal materials get the same token.
+/// Compares everything that a token depends on.
 impl PartialEq for KeyMaterial {
     fn eq(&self, other: &Self) -> bool {
         let (ours, theirs) = (self.context(), other.context());

@@ -35,7 +35,7 @@ impl Scene {
         self
     }
 
-    /// Takes a permit. `Err`: the second of the turn.
+    /// Takes a permit, or returns the second of its turn.
     fn ask(&mut self, number: u64, class: Class) -> Result<(), u64> {
         let deadline = self.now + PATIENCE;
         match self.state.turn(number, class, deadline, TIMEOUT, self.now) {
@@ -161,7 +161,7 @@ fn permits_of_a_parked_runtime_are_forgotten() {
     let mut scene = Scene::new(1);
     scene.ask(1, Class::Waiting).unwrap();
     scene.at(39).ask(2, Class::Waiting).unwrap_err();
-    // The fetch timeout of 10 s and one window.
+    // The permits expire after the fetch timeout of 10 s and one window.
     assert_eq!(scene.at(69).ask(3, Class::Waiting), Err(189));
     // The second one's deadline was at 69 s.
     assert_eq!(scene.at(70).ask(3, Class::Waiting), Ok(()));
@@ -212,7 +212,7 @@ proptest! {
         for six in seen.windows(6) {
             prop_assert!(six[5] - six[0] >= MINUTE, "{six:?}");
         }
-        // In the end there is room again.
+        // When all requests have ended, a permit is available again.
         scene.now += 2 * MINUTE;
         for number in 100..105 {
             prop_assert_eq!(scene.ask(number, Class::Waiting), Ok(()));

@@ -64,21 +64,21 @@ fn rows(elsewhere: &str) -> Vec<(String, Script, Expected)> {
     let lower_case = r#"{"access_token":"a","token_type":"bearer","expires_in":60}"#;
     #[rustfmt::skip]
     let mut rows = vec![
-        ("a good answer", ok(GOOD), Ok(3599)),
+        ("a valid response", ok(GOOD), Ok(3599)),
         ("HTML with status 200", ok("<!doctype html><p>Sign in"), Err(Malformed)),
         ("an empty body", ok(""), Err(Malformed)),
         ("JSON cut short", ok(&GOOD[..40]), Err(Malformed)),
         ("a JSON array", ok("[]"), Err(Malformed)),
         ("fewer bytes than announced", raw("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"), Err(Transport)),
         ("no HTTP at all", Script::Answer(b"220 smtp ready\r\n".to_vec()), Err(Transport)),
-        ("a body without end", Script::Endless(endless.clone()), Err(Malformed)),
-        ("a head without end", Script::Endless(b"HTTP/1.1 200 OK\r\nx: ".to_vec()), Err(Transport)),
-        ("a byte now and then", Script::Drip(endless), Err(Timeout)),
+        ("an endless body", Script::Endless(endless.clone()), Err(Malformed)),
+        ("an endless head", Script::Endless(b"HTTP/1.1 200 OK\r\nx: ".to_vec()), Err(Transport)),
+        ("one byte at a time, slowly", Script::Drip(endless), Err(Timeout)),
         ("silence before the head", Script::AnswerAndHang(Vec::new()), Err(Timeout)),
         ("silence after the head", hang("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"), Err(Timeout)),
         ("a reset", Script::Reset, Err(Transport)),
         ("a half-closed connection", Script::HalfClose, Err(Transport)),
-        ("100 Continue, then a good answer", Script::Answer(continued), Ok(3599)),
+        ("100 Continue, then a valid response", Script::Answer(continued), Ok(3599)),
         ("204 No Content", Script::Answer(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()), Err(Malformed)),
         ("a duplicate key", with(r#""expires_in":60,"expires_in":90"#), Err(Malformed)),
         ("a byte order mark", ok(["\u{feff}", GOOD].concat()), Ok(3599)),
@@ -96,7 +96,7 @@ fn rows(elsewhere: &str) -> Vec<(String, Script, Expected)> {
         ("token_type mac", ok(r#"{"access_token":"a","token_type":"mac","expires_in":60}"#), Err(Malformed)),
         ("token_type bearer, in lower case", ok(lower_case), Ok(60)),
         ("token_type missing", token("a"), Ok(60)),
-        ("compression without a request for it", Script::Answer(answer(gzip, GOOD)), Err(Malformed)),
+        ("compression that was not requested", Script::Answer(answer(gzip, GOOD)), Err(Malformed)),
         ("an error with status 200", error("200 OK", "invalid_client"), Err(InvalidClient)),
         ("invalid_client", error("401 Unauthorized", "invalid_client"), Err(InvalidClient)),
         ("invalid_client with status 400", error("400 Bad Request", "invalid_client"), Err(InvalidClient)),
@@ -111,7 +111,7 @@ fn rows(elsewhere: &str) -> Vec<(String, Script, Expected)> {
         ("429 in plain text", Script::Answer(answer("429 No\r\nretry-after: 7", "Too many requests")), Err(RateLimited)),
         ("429 whose body never comes", hang("HTTP/1.1 429 No\r\ncontent-length: 9\r\n\r\n"), Err(RateLimited)),
         ("500", status("500 Internal Server Error"), Err(Transport)),
-        ("503 with HTML without end", Script::Endless(b"HTTP/1.1 503 No\r\n\r\n<".to_vec()), Err(Transport)),
+        ("503 with endless HTML", Script::Endless(b"HTTP/1.1 503 No\r\n\r\n<".to_vec()), Err(Transport)),
     ]
     .into_iter()
     .map(|(name, script, expected)| (name.to_owned(), script, expected))

@@ -19,7 +19,7 @@ use crate::reply::{self, Reply};
 use crate::state::{Endpoint, Shared, now};
 use crate::{api, oauth};
 
-/// A larger body gets a 413.
+/// The largest body of a request. A larger one gets a 413.
 const MAX_BODY: usize = 1024 * 1024;
 /// The process is probably out of file descriptors; a pause gives others time to close some.
 const PAUSE_AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(10);

@@ -14,7 +14,7 @@ use crate::server;
 use crate::settings::SimulatorBuilder;
 use crate::state::Shared;
 
-/// An OfficeRnD on a free port of 127.0.0.1, until it is dropped.
+/// A simulated OfficeRnD on a free port of 127.0.0.1. Dropping it stops it.
 ///
 /// The [crate page](crate) lists its rules, and [`SimulatorBuilder`] its settings. All methods may be called while
 /// requests are under way.

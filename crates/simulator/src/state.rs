@@ -12,7 +12,7 @@ use crate::recorded::RecordedRequest;
 use crate::settings::SimulatorBuilder;
 use crate::tokens::Tokens;
 
-/// Later requests are only counted: the program may run for weeks.
+/// The maximum number of recorded requests. Later ones are only counted: the program may run for weeks.
 const MAX_RECORDED: usize = 100_000;
 
 /// The endpoint of a request, by its path.

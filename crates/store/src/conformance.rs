@@ -10,9 +10,9 @@ use self::Action::{Claims, ClaimsAfter, Finishes, Looks, Saves, Waits};
 use self::Answer::{Entry, Granted, Held, NoEntry, Wait};
 use crate::store::{Claim, Claimed, Finish, Limits, MAX_ENTRY_SIZE, Name, TokenStore};
 
-/// Does not end during a check, even on a busy machine.
+/// A time that does not pass during a check, even on a busy machine.
 const LONG: Duration = Duration::from_secs(30);
-/// Long enough for a few operations, and short enough to wait for.
+/// A time that is long enough for a few operations, and short enough to wait for.
 const MEDIUM: Duration = Duration::from_secs(1);
 const SHORT: Duration = Duration::from_millis(300);
 const ZERO: Duration = Duration::ZERO;
@@ -73,7 +73,7 @@ type Step = (&'static str, &'static str, &'static str, Action, Answer);
 #[derive(Clone, Copy)]
 enum Action {
     Claims(Limits),
-    /// Claims, and has seen the entry of this holder.
+    /// Claims, after the entry of this holder was seen.
     ClaimsAfter(&'static str, Limits),
     /// Claims, but may not fetch.
     Looks,

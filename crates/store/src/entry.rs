@@ -1,6 +1,6 @@
 //! The content of a sealed entry, and whether a process can use it. Pure.
 //!
-//! A failed refresh stores the token that is still valid again, beside the failure, so that a new process finds
+//! A failed refresh stores the failure together with the old token, if it is valid, so that a new process finds
 //! both.
 
 use std::time::{Duration, Instant, SystemTime};
@@ -15,10 +15,10 @@ use crate::events;
 use crate::seal::Sealer;
 use crate::store::StoredEntry;
 
-/// How long after its backoff a failure still counts as consecutive, how long a stored token must be valid to
-/// be taken, and how old it must be to be replaced after a 401.
+/// The time for three rules. A failure counts as consecutive until a minute after its backoff. A stored token is
+/// taken if it is valid for a minute. A token is replaced after a 401 once it is a minute old.
 const MINUTE: Duration = Duration::from_secs(60);
-/// A larger difference between two clocks is logged.
+/// The largest difference between two clocks that is not logged.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// The longest shared backoff.
 const MAX_HOLD: Duration = Duration::from_secs(60 * 60);
@@ -119,7 +119,7 @@ impl Token {
 }
 
 impl Failure {
-    /// Makes the failure to share; `None` if the error is not the token endpoint's. `earlier` is the last failure
+    /// Returns the failure to share, or `None` if the error is not the token endpoint's. `earlier` is the last failure
     /// and how long ago it was saved.
     pub(crate) fn after(error: &Error, earlier: Option<(Self, Duration)>) -> Option<Self> {
         let is_local = matches!(error.kind(), ErrorKind::Store | ErrorKind::Runtime);
@@ -286,7 +286,7 @@ impl Candidate<'_> {
         };
         let fits = match cause {
             Cause::Rejected | Cause::Manual => !self.same_value,
-            // With the same string, the server re-issues its token until it expires.
+            // The same string means that the server re-issues its token until the token expires.
             Cause::Ahead => self.same_value || self.left >= self.granted / 2,
             // Cold and expired.
             _ => true,
@@ -366,7 +366,7 @@ mod tests {
                 "{cause:?} {left} {minted_by} {same} {cached:?}"
             );
         }
-        // Of a short lifetime, a quarter replaces the minute.
+        // For a short lifetime, a quarter of it is used instead of the minute.
         for (cause, left, same, cached, expected) in [
             (Cold, 500, false, (None, 0), Accept),
             (Cold, 499, false, (None, 0), Refuse),

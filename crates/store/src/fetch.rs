@@ -29,7 +29,7 @@ const BACKGROUND_DELAY: Duration = Duration::from_secs(1);
 const MAX_WAIT: Duration = Duration::from_secs(5);
 /// A fetch does not claim again in this time before its deadline: it could not use a grant.
 const LAST_CLAIM: Duration = Duration::from_secs(1);
-/// A store that returns more useless entries to one fetch is broken.
+/// The maximum number of useless entries in one fetch. A store that returns more is broken.
 const MAX_USELESS: u32 = 8;
 /// The time limit for reading the credentials after a token request.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
@@ -55,8 +55,8 @@ pub(crate) struct Fetch<P> {
     /// The last useless entry, and the number of useless entries.
     known: Option<Opened>,
     useless: u32,
-    /// Whether the endpoint refused these credentials, and the source may return others. Then this fetch does
-    /// not wait, so that the next one reads the credentials.
+    /// Whether the endpoint refused these credentials and the source may return different ones. Then this fetch
+    /// does not wait, so that the next fetch reads the credentials again.
     refused: bool,
 }
 
@@ -120,8 +120,8 @@ impl<P: KeyedProvider> Fetch<P> {
             let claimed = timeout_at(self.cx.clock(), claimed_by, self.claim()).await;
             let claimed = match claimed {
                 Some(Some(claimed)) => claimed,
-                // The deadline, not the store, ended the claim. A first claim may have started just before the
-                // deadline, so it does not send beside another process either.
+                // The claim ended at the deadline, not because of the store, so another process may send now.
+                // This includes a first claim that started just before the deadline.
                 None if !is_first || left < LAST_CLAIM / 2 => return Err(too_late()),
                 _ => return self.fetch_directly(queued, permit).await,
             };
@@ -263,7 +263,7 @@ impl<P: KeyedProvider> Fetch<P> {
                 let age = age(self.cx.clock(), sent_at);
                 Token::new(token, holder).with_left(token.expires_in().saturating_sub(age))
             }
-            // Stores the token that is still valid again, beside the failure.
+            // Stores the old token, if it is valid, together with the failure.
             Err(_) if failure.is_some() => self.known.as_ref().and_then(|it| it.token(self.now())),
             Err(_) => None,
         };
@@ -398,7 +398,7 @@ impl<P: KeyedProvider> Fetch<P> {
         let result = self.cx.fetch_from(provider, permit).await;
         let sent_at = self.cx.sent_at();
         let shareable = if result.is_err() && sent_at.is_none() {
-            // There is nothing to share.
+            // Nothing was sent, so there is no result to share.
             false
         } else {
             let until = later(clock.now(), SECOND_LOOK);
@@ -475,7 +475,7 @@ async fn offer<P>(shared: Weak<Shared<P>>, cx: FetchContext, mut unstored: Unsto
     let mut soon = false;
     while let Some(shared) = shared.upgrade() {
         let at = match shared.breaker.open_until() {
-            // As soon as the breaker allows, before waiting fetches claim.
+            // Claims as soon as the breaker allows, so that it comes before waiting fetches.
             Some(at) => at.max(clock.now()),
             None if soon => clock.now(),
             None => later(clock.now(), OPEN_FOR),
@@ -520,7 +520,7 @@ fn too_late() -> Error {
     Error::new(ErrorKind::Timeout, message).not_attempted()
 }
 
-/// Makes the end of a claim, with this entry, sealed.
+/// Makes the arguments of `finish` for this claim, and seals the entry.
 fn finish(claim: &Claim, sealer: &Sealer, entry: Option<Entry>, frees_after: Duration) -> Finish {
     let (key, window) = (claim.key.clone(), claim.window.clone());
     let finish = Finish::new(key, window, claim.holder.clone(), frees_after);
@@ -551,7 +551,7 @@ async fn permit_before(
     permit
 }
 
-/// Returns 50 to 200 ms, doubled with each round, at most 0.9 s.
+/// Returns the pause before the next claim: 50 to 200 ms, doubled with each round, at most 0.9 s.
 fn poll(round: u32) -> Duration {
     let doubled = fastrand::u64(50..200).saturating_mul(1 << round.min(5));
     Duration::from_millis(doubled.min(900))

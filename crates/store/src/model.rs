@@ -118,7 +118,7 @@ impl State {
     fn crash(&self, at: usize) -> Self {
         let mut state = self.with(at, Crashed);
         if let Sent(_) = self.processes[at] {
-            // The endpoint still answers, as late as possible.
+            // The endpoint answers the request of the process that crashed, as late as possible.
             state.answered += 1;
         }
         state

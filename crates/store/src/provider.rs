@@ -59,12 +59,12 @@ use crate::store::{DynStore, Name, TokenStore};
 /// the process that has the lease is killed, the next one takes over when the lease ends: keep
 /// `acquire_timeout` (30 s) longer than a lease and a fetch.
 ///
-/// A stored token is taken if it is valid for at least 60 s, or a quarter of its lifetime if that is shorter;
-/// for a refresh ahead, for at least half of its lifetime. After a 401, a token is replaced only once it is
-/// 60 s old, or a quarter of its lifetime.
+/// A stored token is taken if it is valid for at least 60 s, or a quarter of its lifetime if that is shorter.
+/// For a refresh ahead, it must be valid for at least half of its lifetime. After a 401, a token is replaced
+/// only once it is 60 s old, or a quarter of its lifetime.
 ///
-/// Credentials that the endpoint refused are read again every 5 s. Different credentials are sent at once,
-/// the refused ones after 60 s at the earliest.
+/// Credentials that the endpoint refused are read again every 5 s. Different credentials are sent at once.
+/// The refused ones are not sent again for at least 60 s.
 ///
 /// # Without the store
 ///
@@ -74,16 +74,16 @@ use crate::store::{DynStore, Name, TokenStore};
 /// `officernd_auth_store_failures_total` report it.
 ///
 /// A refresh ahead waits for the store until half of the token's remaining lifetime has passed. After a 429, a
-/// process sends nothing for 1 to 4 min, doubling to 15 to 60 min; after another transient failure for 1 s,
-/// then 4 s, doubling to 30 s. Meanwhile it tries the store about every 10 s. A token that was fetched without
-/// the store is stored once the store works again, within 10 min.
+/// process sends no token request for 1 to 4 min, doubling to 15 to 60 min. After another transient failure,
+/// it sends none for 1 s, then 4 s, doubling to 30 s. Meanwhile it tries the store about every 10 s. A token
+/// that was fetched without the store is stored once the store works again, within 10 min.
 ///
 /// # Errors
 ///
 /// [`fetch`](TokenProvider::fetch) returns the error of the inner provider, or of the process that sent the
 /// request. [`ErrorKind::RateLimited`] means that the processes have used up the rate limit, and
-/// [`ErrorKind::Timeout`] that another process has the lease until the deadline. A store that fails is not an error, except for a
-/// refresh ahead that waits for it ([`ErrorKind::Store`]); the cache retries that.
+/// [`ErrorKind::Timeout`] that another process has the lease until the deadline. A failed store is not an
+/// error, except for a refresh ahead that waits for it ([`ErrorKind::Store`]); the cache retries that refresh.
 ///
 /// # Cancel safety
 ///

@@ -56,7 +56,7 @@ impl Record {
         if let Some(entry) = self.unseen_entry(claim.seen.as_ref(), now) {
             return Claimed::Entry(entry);
         }
-        // A lease with more time left than any lease lasts is not from a holder.
+        // No holder gets a lease with more time left than `longest`, so such a lease is ignored.
         let longest = now.saturating_add(lease);
         let mut other = self.lease.iter().filter(|other| other.holder != holder);
         if let Some(other) = other.find(|other| other.until <= longest) {

@@ -48,9 +48,9 @@ const PREFIX: &str = "officernd:";
 ///
 /// # Time limits
 ///
-/// An operation has 500 ms. Without a reply, or if the server is no longer a master, the store connects again
-/// and repeats the operation once, with 1 s. Connecting may take until 2.5 s after the start. An operation that
-/// takes longer than 3 s in all fails.
+/// The time limit of an operation is 500 ms. Without a reply, or if the server is no longer a master, the store
+/// connects again and repeats the operation once, within 1 s. A connection must be made within 2.5 s of the
+/// start. An operation that takes longer than 3 s in total fails.
 ///
 /// # Keys and rights
 ///
