@@ -223,7 +223,7 @@ pub enum ErrorKind {
     Organization,
     /// The shared token store failed.
     Store,
-    /// There is no tokio runtime to fetch a token on. In a runtime without timers (`enable_time`)
+    /// There is no tokio runtime to fetch a token on, or the task of the fetch ended without a result. In a runtime without timers (`enable_time`)
     /// tokio panics in the caller's task.
     Runtime,
 }

@@ -68,7 +68,7 @@ impl OfficeRndAuthLayer {
     }
 
     /// Stacks [`RetryUnauthorized`] above this layer: a request that is answered 401 is replayed
-    /// once, with the new token.
+    /// once, if a newer token is available or its fetch is due.
     #[must_use]
     pub fn with_retry(self) -> Stack<Self, RetryLayer<RetryUnauthorized>> {
         Stack::new(self, RetryLayer::new(RetryUnauthorized::new()))

@@ -2,7 +2,7 @@
 //!
 //! It fetches one token, refreshes it in the background before it expires, and never sends two token requests at once.
 //! OfficeRnD's token endpoint accepts five requests a minute, failed ones included, and a token is valid for an hour. A
-//! request that finds a token takes no lock and, for `http::Request`, allocates nothing.
+//! request that finds a token waits for no lock and, for `http::Request`, allocates nothing.
 //!
 //! ```no_run
 //! # #[cfg(feature = "reqwest")] mod program {

@@ -43,7 +43,7 @@ const MAX_URLS: usize = 1024;
 pub enum Urgency {
     /// At least one request waits.
     Waiting,
-    /// The old token is still valid.
+    /// No request waits: the old token is still valid, or a timer fetches.
     Background,
 }
 
@@ -52,7 +52,7 @@ pub enum Urgency {
 pub(crate) enum Class {
     /// Requests wait for the token.
     Waiting,
-    /// The old token is still valid, and due for its refresh.
+    /// No request waits. The old token is due for its refresh, or a timer fetches the first one.
     Background,
     /// The old token was rejected with 401, and is not due for its refresh. A scope that is missing
     /// everywhere makes every cache fetch such replacements, so they come after the refreshes.

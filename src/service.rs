@@ -20,7 +20,7 @@ use crate::observability::{WaitTimer, count_hit, count_request};
 /// inner service. A request waits for a token in its future, which holds the inner service that was
 /// ready.
 ///
-/// Keep one service per task and reuse it: each request then costs one atomic load. Cloning the
+/// Keep one service per task and reuse it: each request then finds the token without shared reference counts. Cloning the
 /// service for each request makes all threads update three shared reference counts. A `Buffer` is
 /// not needed and costs far more.
 ///

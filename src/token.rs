@@ -116,7 +116,8 @@ impl AccessToken {
         self.inner.expires_in
     }
 
-    /// Returns the granted scope, if the server named one.
+    /// Returns the granted scope, if it is known. A response without a scope has granted the requested
+    /// one (RFC 6749 section 5.1).
     #[must_use]
     pub fn scope(&self) -> Option<&str> {
         self.inner.scope.as_deref()

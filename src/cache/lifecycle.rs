@@ -5,7 +5,8 @@
 //! to a waiting caller: after each change it asks for a new decision.
 //!
 //! Invariants: at most one fetch is in flight. No token is used after its end. A wait ends by the
-//! caller's deadline. No fetch starts right after another has failed, except once after a lost one.
+//! caller's deadline. No fetch starts right after another has failed, except once for each caller after a
+//! lost one, and for a request after a refresh that got no permit.
 
 use std::mem;
 use std::sync::{Arc, Weak};
@@ -75,8 +76,8 @@ enum Fetch {
 enum Whom {
     /// Everyone; callers get the error.
     Everyone,
-    /// Everyone, because the rate limit is used up. Callers wait if the hold ends before their
-    /// deadline.
+    /// Everyone, because no request could be sent, as when the rate limit is used up. Callers wait if
+    /// the hold ends before their deadline.
     Queue,
     /// Background fetches and replays. Other callers start a fetch at once.
     Background,

@@ -132,8 +132,8 @@ impl TokenCache {
 
     /// Returns the token, waiting for a fetch if needed.
     ///
-    /// A token within the `expiry_margin` (10 s) of its expiry is not used. The first transient failure
-    /// of a fetch is not reported: the cache retries once within 1 s.
+    /// A token within the `expiry_margin` (10 s) of its expiry is not used. After a first transient
+    /// failure, such as a 503, a fetch retries once within 1 s before it reports an error.
     ///
     /// # Errors
     ///

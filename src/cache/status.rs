@@ -36,7 +36,7 @@ pub struct TokenStatus {
     /// The time until the token expires.
     #[serde(serialize_with = "seconds")]
     pub expires_in: Option<Duration>,
-    /// The scope that the server granted, if its response named one.
+    /// The granted scope: that of the response or, if it names none, the requested one.
     pub scope: Option<String>,
     /// Whether a server answered 401 to the current token.
     pub rejected: bool,

@@ -17,7 +17,7 @@ use crate::clock::{Clock, TokioClock};
 use crate::future::BoxFuture;
 use crate::{Error, ErrorKind, OfficeRndAuthLayer, backoff};
 
-/// How long an organization without credentials is remembered.
+/// How long an organization without credentials is remembered at first; the backoff doubles it, to 10 min.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
 /// How long a request waits for the resolver, before the `acquire_timeout` of its layer begins.

@@ -109,7 +109,7 @@ impl OrganizationsLayer {
     }
 
     /// Stacks [`RetryUnauthorized`] above this layer: a request that is answered 401 is replayed
-    /// once, with the new token of its organization.
+    /// once, if a newer token of its organization is available or its fetch is due.
     #[must_use]
     pub fn with_retry(self) -> Stack<Self, RetryLayer<RetryUnauthorized>> {
         Stack::new(self, RetryLayer::new(RetryUnauthorized::new()))

@@ -33,7 +33,7 @@ pub trait OrganizationResolver: Send + Sync + 'static {
     /// Returns the layer of this organization, or `None` if it has no credentials.
     ///
     /// Called once for each organization in use, and canceled after 30 s. `None` is remembered for
-    /// 60 s.
+    /// 60 s, doubling to 10 min.
     ///
     /// # Errors
     ///
