@@ -31,7 +31,7 @@ pub(crate) struct Config {
     /// Also how long a connection may be idle before its next request.
     #[serde(deserialize_with = "duration")]
     pub(crate) head_timeout: Duration,
-    /// From the request's last byte to the head of the response.
+    /// From the request's last byte to the head of the response, without the wait for a token.
     #[serde(deserialize_with = "duration")]
     pub(crate) answer_timeout: Duration,
     /// How long a body may pause, in either direction.

@@ -4,12 +4,14 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::uri::Scheme;
 use axum::http::{Method, Request, Uri};
+use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -20,6 +22,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use officernd_auth::BoxError;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceExt as _, service_fn};
 
@@ -27,6 +30,9 @@ pub(crate) type Response = hyper::Response<Incoming>;
 
 /// For DNS, TCP, a proxy's tunnel and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// If a body pauses, its own timeout responds before that of the answer.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// RFC 9110 section 9.2.2, without TRACE.
 #[rustfmt::skip]
@@ -88,6 +94,47 @@ pub(crate) fn client(write_timeout: Duration) -> Result<HttpClient, String> {
     let client = service_fn(move |request| send(http.clone(), request));
     Ok(BoxCloneSyncService::new(client))
 }
+
+/// Limits the time to the head of the response. It starts anew whenever the request's body moves.
+pub(crate) fn with_timeout(client: HttpClient, timeout: Duration) -> HttpClient {
+    BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
+        let moved = Arc::new(Notify::new());
+        let of_body = Arc::clone(&moved);
+        let request = request.map(|body| match body.is_end_stream() {
+            true => body,
+            false => Body::new(body.map_frame(move |frame| {
+                of_body.notify_one();
+                frame
+            })),
+        });
+        let client = client.clone();
+        async move {
+            let mut response = pin!(client.oneshot(request));
+            loop {
+                tokio::select! {
+                    biased;
+                    response = &mut response => return response,
+                    () = moved.notified() => {}
+                    () = tokio::time::sleep(timeout + GRACE) => return Err(NoAnswer.into()),
+                }
+            }
+        }
+    }))
+}
+
+pub(crate) const NO_ANSWER: &str = "the API did not answer in time";
+
+/// The error of [`with_timeout`].
+#[derive(Debug)]
+pub(crate) struct NoAnswer;
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(NO_ANSWER)
+    }
+}
+
+impl StdError for NoAnswer {}
 
 /// Returns the proxy for this URL.
 pub(crate) fn proxy(uri: &Uri) -> Option<Uri> {

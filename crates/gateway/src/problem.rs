@@ -12,7 +12,7 @@ use http_body_util::LengthLimitError;
 use officernd_auth::{BoxError, Error, ErrorKind};
 use tower_http::timeout::TimeoutError;
 
-use crate::out::{Unanswered, causes, chain};
+use crate::out::{NO_ANSWER, NoAnswer, Unanswered, causes, chain};
 
 /// Logs at most one line for each cause in this time, and counts the others.
 const LOG_EVERY: Duration = Duration::from_secs(1);
@@ -75,6 +75,9 @@ impl Failures {
             let what = "the request's body stopped arriving";
             return problem(StatusCode::REQUEST_TIMEOUT, what);
         }
+        if is(|error| error.is::<NoAnswer>()) {
+            return self.fail(StatusCode::GATEWAY_TIMEOUT, NO_ANSWER);
+        }
         let unanswered = causes(error.as_ref()).find_map(|error| error.downcast_ref());
         let cause = unanswered.map_or("the request failed", |error: &Unanswered| error.0);
         self.record(cause, chain(error.as_ref()));
@@ -88,9 +91,9 @@ fn no_token(error: &Error) -> Response {
         return problem(StatusCode::NOT_FOUND, &error.to_string());
     }
     let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, &chain(error));
-    if let Some(seconds) = error.retry_after_seconds() {
-        let seconds = HeaderValue::from(seconds.max(1));
-        response.headers_mut().insert(RETRY_AFTER, seconds);
-    }
+    // Without one, the token may arrive at any time.
+    let seconds = error.retry_after_seconds().unwrap_or(1).max(1);
+    let seconds = HeaderValue::from(seconds);
+    response.headers_mut().insert(RETRY_AFTER, seconds);
     response
 }
