@@ -125,10 +125,8 @@ impl Config {
             let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
             (1..=63).contains(&text.len()) && text.bytes().all(valid)
         };
-        let slugs = self
-            .organizations
-            .keys()
-            .map(|slug| ("organizations", slug));
+        let slugs = self.organizations.keys();
+        let slugs = slugs.map(|slug| ("organizations", slug));
         let mut slugs = slugs.chain(self.org_slug.iter().map(|slug| ("org_slug", slug)));
         if let Some((path, slug)) = slugs.find(|(_, slug)| !is_slug(slug)) {
             let problem = "is not a slug: 1 to 63 letters, digits, '-' and '_'";
@@ -188,9 +186,8 @@ fn variables() -> Result<BTreeMap<String, (String, Value)>, String> {
             Some(("GATEWAY", key)) => key.to_ascii_lowercase(),
             _ => continue,
         };
-        let Ok(value) = value.into_string() else {
-            return Err(format!("{name}: is not UTF-8"));
-        };
+        let value = value.into_string();
+        let value = value.map_err(|_| format!("{name}: is not UTF-8"))?;
         if value.trim().is_empty() {
             let problem = "is set but empty; set it to a value or unset it";
             return Err(format!("{name}: {problem}"));
@@ -200,12 +197,9 @@ fn variables() -> Result<BTreeMap<String, (String, Value)>, String> {
             Ok(integer) if number => Value::Integer(integer),
             _ => Value::String(value),
         };
-        let same = |before: &Value| match path.as_str() {
-            "officernd.scopes" => words(before) == words(&value),
-            _ => *before == value,
-        };
         if let Some((other, before)) = variables.get(&path)
-            && !same(before)
+            && *before != value
+            && (path != "officernd.scopes" || words(before) != words(&value))
         {
             let problem = "are both set and differ; keep one";
             return Err(format!("{name} and {other} {problem}"));
@@ -230,14 +224,10 @@ fn rename_scope(section: &str, settings: &mut Table) -> Result<(), Invalid> {
 
 /// Returns the set of scopes in a list, or in a string separated by spaces or commas.
 fn words(scopes: &Value) -> BTreeSet<&str> {
-    let list = scopes
-        .as_array()
-        .map_or(std::slice::from_ref(scopes), Vec::as_slice);
-    let separator = |c: char| c == ',' || c.is_whitespace();
-    let words = list
-        .iter()
-        .filter_map(Value::as_str)
-        .flat_map(|text| text.split(separator));
+    let list = scopes.as_array().into_iter().flatten();
+    let texts = list.chain([scopes]).filter_map(Value::as_str);
+    let is_separator = |c: char| c == ',' || c.is_whitespace();
+    let words = texts.flat_map(|text| text.split(is_separator));
     words.filter(|word| !word.is_empty()).collect()
 }
 
@@ -266,11 +256,10 @@ fn share_with_organizations(table: &mut Table) -> Result<(), Invalid> {
 /// Replaces serde's "unknown field `a`, expected one of `b`, `c`" by a message that suggests the nearest
 /// known setting, and removes a value of the wrong type, which may be a misplaced secret.
 fn explain(problem: String, variable: Option<&str>) -> String {
-    if problem.starts_with("invalid type:") || problem.starts_with("invalid value:") {
-        // The last one: the value may contain these words.
-        let expected = problem
-            .rsplit_once(", expected ")
-            .map_or("another type", |(_, it)| it);
+    // The last comma: the value may contain these words.
+    if let Some((wrong, expected)) = problem.rsplit_once(", expected ")
+        && wrong.starts_with("invalid ")
+    {
         return format!("is not of the right type: expected {expected}");
     }
     let mut names = problem.split('`').skip(1).step_by(2);

@@ -73,21 +73,19 @@ async fn forward(
     // hyper's server and client keep different things in extensions.
     parts.extensions = Extensions::new();
 
-    let response = match has_body {
-        false => {
-            let request = Request::from_parts(parts, Empty::new());
-            gateway.replaying.clone().oneshot(request).await
-        }
-        true => {
-            let request = Request::from_parts(parts, body);
-            gateway.streaming.clone().oneshot(request).await
-        }
+    let response = if has_body {
+        let request = Request::from_parts(parts, body);
+        gateway.streaming.clone().oneshot(request).await
+    } else {
+        let request = Request::from_parts(parts, Empty::new());
+        gateway.replaying.clone().oneshot(request).await
     };
     let mut response = response.map_err(|error| gateway.failures.answer(&error))?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         // `Upgrade` is not forwarded, so the request did not ask for it.
         let cause = "the API switched protocols";
-        return Err(gateway.failures.fail(StatusCode::BAD_GATEWAY, cause));
+        gateway.failures.record(cause, cause.to_owned());
+        return Err(problem(StatusCode::BAD_GATEWAY, cause));
     }
     hop_by_hop::clean_response(response.headers_mut());
     // The caller's connection decides on the version of the response, not the API's.
