@@ -102,15 +102,17 @@ impl Gateway {
                 false => error.to_string(),
             })?);
         }
+        // Below the token layers: the wait for a token has a timeout of its own.
+        let timed = out::with_timeout(client.clone(), config.answer_timeout);
         let streaming = match apps.as_slice() {
-            [app] if !several => BoxCloneSyncService::new(app.layer.layer(client.clone())),
+            [app] if !several => BoxCloneSyncService::new(app.layer.layer(timed)),
             apps => {
                 let layers = apps.iter().map(|app| (app.slug.clone(), app.layer.clone()));
                 let mut layer = OrganizationsLayer::new(layers.collect::<HashMap<_, _>>());
                 if let Some(default) = &config.default_organization {
                     layer = layer.default_organization(default);
                 }
-                BoxCloneSyncService::new(layer.layer(client.clone()))
+                BoxCloneSyncService::new(layer.layer(timed))
             }
         };
         let bodiless = MapRequest::new(streaming.clone(), |request: Bodiless| {

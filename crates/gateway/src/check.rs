@@ -42,9 +42,8 @@ pub(crate) async fn run(gateway: &Gateway) -> ExitCode {
     // All hosts, even if the first fails: a firewall may block one of them.
     let mut urls = BTreeSet::from([api]);
     for app in &gateway.apps {
-        urls.extend(origin(
-            app.settings.token_url.as_deref().unwrap_or(TOKEN_URL),
-        ));
+        let token_url = app.settings.token_url.as_deref();
+        urls.extend(origin(token_url.unwrap_or(TOKEN_URL)));
     }
     let mut connected = true;
     for url in &urls {
@@ -79,13 +78,10 @@ async fn connection(url: &str, client: &HttpClient) -> Result<(), Problem> {
 }
 
 async fn send(client: &HttpClient, request: Request<Body>) -> Result<Response, String> {
-    let host = request.uri().authority().map(ToString::to_string);
+    let host = out::host(&request);
     match tokio::time::timeout(TIMEOUT, client.clone().oneshot(request)).await {
         Ok(response) => response.map_err(|error| chain(&*error)),
-        Err(_) => Err(format!(
-            "{}: no response within 10 s",
-            host.unwrap_or_default()
-        )),
+        Err(_) => Err(format!("{host}: no response within 10 s")),
     }
 }
 
@@ -103,10 +99,8 @@ async fn organization(gateway: &Gateway, app: &App) -> Result<(), Problem> {
         };
         Problem(code, format!("token{of}: {}", chain(&error)))
     })?;
-    say(format_args!(
-        "token{of}: valid for {} s",
-        token.expires_in().as_secs()
-    ));
+    let left = token.expires_in().as_secs();
+    say(format_args!("token{of}: valid for {left} s"));
     if let Some(problem) = app.state().store_problem {
         return Err(Problem(3, format!("the store cannot be used: {problem}")));
     }

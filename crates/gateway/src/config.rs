@@ -1,6 +1,6 @@
 //! The configuration: one struct, read from a TOML file and from environment variables over it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub(crate) struct Config {
     /// Also how long a connection may be idle before its next request.
     #[serde(deserialize_with = "duration")]
     pub(crate) head_timeout: Duration,
-    /// From the request's last byte to the head of the response.
+    /// From the request's last byte to the head of the response, without the wait for a token.
     #[serde(deserialize_with = "duration")]
     pub(crate) answer_timeout: Duration,
     /// How long a body may pause, in either direction.
@@ -79,6 +79,8 @@ impl Config {
         let file = file.or_else(|| std::env::var_os("GATEWAY_CONFIG").map(PathBuf::from));
         let table = file.as_deref().map(read_file).transpose()?;
         let mut table = table.unwrap_or_default();
+        let shared = table.get_mut("officernd").and_then(Value::as_table_mut);
+        let renamed = shared.map_or(Ok(()), |shared| rename_scope("officernd", shared));
         let variables = variables()?;
         for (path, (_, value)) in &variables {
             match path.split_once('.') {
@@ -92,7 +94,8 @@ impl Config {
                 }
             }
         }
-        let config = share_with_organizations(&mut table).and_then(|()| {
+        let shared = renamed.and_then(|()| share_with_organizations(&mut table));
+        let config = shared.and_then(|()| {
             let config: Self = serde_path_to_error::deserialize(Value::Table(table))
                 .map_err(|error| (error.path().to_string(), error.inner().message().to_owned()))?;
             config.check()
@@ -104,7 +107,7 @@ impl Config {
                 (None, Some(file)) => format!("{}: {path}", file.display()),
                 (None, None) => path,
             };
-            format!("{place}: {}", with_nearest(problem, variable))
+            format!("{place}: {}", explain(problem, variable))
         })
     }
 
@@ -122,10 +125,8 @@ impl Config {
             let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
             (1..=63).contains(&text.len()) && text.bytes().all(valid)
         };
-        let slugs = self
-            .organizations
-            .keys()
-            .map(|slug| ("organizations", slug));
+        let slugs = self.organizations.keys();
+        let slugs = slugs.map(|slug| ("organizations", slug));
         let mut slugs = slugs.chain(self.org_slug.iter().map(|slug| ("org_slug", slug)));
         if let Some((path, slug)) = slugs.find(|(_, slug)| !is_slug(slug)) {
             let problem = "is not a slug: 1 to 63 letters, digits, '-' and '_'";
@@ -185,9 +186,8 @@ fn variables() -> Result<BTreeMap<String, (String, Value)>, String> {
             Some(("GATEWAY", key)) => key.to_ascii_lowercase(),
             _ => continue,
         };
-        let Ok(value) = value.into_string() else {
-            return Err(format!("{name}: is not UTF-8"));
-        };
+        let value = value.into_string();
+        let value = value.map_err(|_| format!("{name}: is not UTF-8"))?;
         if value.trim().is_empty() {
             let problem = "is set but empty; set it to a value or unset it";
             return Err(format!("{name}: {problem}"));
@@ -197,14 +197,38 @@ fn variables() -> Result<BTreeMap<String, (String, Value)>, String> {
             Ok(integer) if number => Value::Integer(integer),
             _ => Value::String(value),
         };
-        if let Some((other, before)) = variables.insert(path, (name.to_owned(), value.clone()))
-            && before != value
+        if let Some((other, before)) = variables.get(&path)
+            && *before != value
+            && (path != "officernd.scopes" || words(before) != words(&value))
         {
             let problem = "are both set and differ; keep one";
             return Err(format!("{name} and {other} {problem}"));
         }
+        variables.insert(path, (name.to_owned(), value));
     }
     Ok(variables)
+}
+
+/// Renames `scope`, an alias, so that tables and variables that set one or the other merge by one name.
+fn rename_scope(section: &str, settings: &mut Table) -> Result<(), Invalid> {
+    let Some(scope) = settings.remove("scope") else {
+        return Ok(());
+    };
+    let scopes = settings.entry("scopes").or_insert_with(|| scope.clone());
+    if words(scopes) == words(&scope) {
+        return Ok(());
+    }
+    let problem = "and scopes are both set and differ; keep one";
+    Err((format!("{section}.scope"), problem.to_owned()))
+}
+
+/// Returns the set of scopes in a list, or in a string separated by spaces or commas.
+fn words(scopes: &Value) -> BTreeSet<&str> {
+    let list = scopes.as_array().into_iter().flatten();
+    let texts = list.chain([scopes]).filter_map(Value::as_str);
+    let is_separator = |c: char| c == ',' || c.is_whitespace();
+    let words = texts.flat_map(|text| text.split(is_separator));
+    words.filter(|word| !word.is_empty()).collect()
 }
 
 /// Copies the settings of `[officernd]` into each `[organizations.SLUG]` that does not set them.
@@ -220,7 +244,8 @@ fn share_with_organizations(table: &mut Table) -> Result<(), Invalid> {
         return Err((format!("officernd.{key}"), problem.to_owned()));
     }
     let tables = organizations.iter_mut();
-    for own in tables.filter_map(|(_, own)| own.as_table_mut()) {
+    for (slug, own) in tables.filter_map(|(slug, own)| Some((slug, own.as_table_mut()?))) {
+        rename_scope(&format!("organizations.{slug}"), own)?;
         for (key, value) in &shared {
             own.entry(key).or_insert_with(|| value.clone());
         }
@@ -228,9 +253,15 @@ fn share_with_organizations(table: &mut Table) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Replaces serde's "unknown field `a`, expected one of `b`, `c`" by a message that suggests the
-/// nearest known setting.
-fn with_nearest(problem: String, variable: Option<&str>) -> String {
+/// Replaces serde's "unknown field `a`, expected one of `b`, `c`" by a message that suggests the nearest
+/// known setting, and removes a value of the wrong type, which may be a misplaced secret.
+fn explain(problem: String, variable: Option<&str>) -> String {
+    // The last comma: the value may contain these words.
+    if let Some((wrong, expected)) = problem.rsplit_once(", expected ")
+        && wrong.starts_with("invalid ")
+    {
+        return format!("is not of the right type: expected {expected}");
+    }
     let mut names = problem.split('`').skip(1).step_by(2);
     let (true, Some(unknown)) = (problem.starts_with("unknown field"), names.next()) else {
         return problem;

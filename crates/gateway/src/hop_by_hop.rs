@@ -74,10 +74,8 @@ pub(crate) fn clean_response(headers: &mut HeaderMap) {
 /// Removes the known hop-by-hop headers and those that `Connection` names.
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     // As bytes: an element that is not UTF-8 must not hide the others.
-    let named = elements(headers, CONNECTION);
-    let named: Vec<_> = named
-        .filter_map(|name| HeaderName::from_bytes(name).ok())
-        .collect();
+    let named = elements(headers, CONNECTION).flat_map(HeaderName::from_bytes);
+    let named: Vec<HeaderName> = named.collect();
     // RFC 9112 section 6.3: a length beside chunks is ignored, but a server might use it.
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);

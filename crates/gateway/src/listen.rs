@@ -92,13 +92,14 @@ async fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
         if !metadata.file_type().is_socket() {
             return Err(io::Error::other("the file exists and is not a socket"));
         }
-        match std::os::unix::net::UnixStream::connect(path) {
-            Ok(_) => return Err(io::Error::other("another process is listening on it")),
+        // Not std's `connect`, which blocks while the listener's queue is full.
+        match UnixStream::connect(path).await {
             // Left behind by a process that was killed.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 fs::remove_file(path)?;
             }
-            Err(error) => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            _ => return Err(io::Error::other("another process is listening on it")),
         }
     }
     let socket = UnixSocket::new_stream()?;

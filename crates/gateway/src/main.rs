@@ -135,8 +135,7 @@ async fn start(config: Config, check: bool) -> ExitCode {
 /// Serves until a signal. Returns `true` if every request was then served to its end.
 async fn run(gateway: &Arc<Gateway>) -> Result<bool, BoxError> {
     let config = &gateway.config;
-    let api = Listener::bind(&config.listen).await?;
-    let admin = Listener::bind(&Listen::Tcp(config.admin)).await?;
+    // Before binding: a signal must not leave a socket's file behind.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -147,6 +146,8 @@ async fn run(gateway: &Arc<Gateway>) -> Result<bool, BoxError> {
             _ = hangup.recv() => {}
         }
     };
+    let api = Listener::bind(&config.listen).await?;
+    let admin = Listener::bind(&Listen::Tcp(config.admin)).await?;
     let upstream = config.upstream_text();
     let (api_name, admin_name) = (api.name(), admin.name());
     tracing::info!(upstream, api = api_name, admin = admin_name, "starting");
@@ -158,11 +159,13 @@ async fn run(gateway: &Arc<Gateway>) -> Result<bool, BoxError> {
     tokio::spawn(async move {
         let router = admin::router(Arc::clone(&for_admin));
         let never = std::future::pending();
-        // 64 connections are enough for probes, scrapes and a few browsers.
-        serve(admin, router, 64, &for_admin.config, never).await
+        // Enough for probes, scrapes and a few browsers; none keeps its place while it is idle.
+        let (most, head_timeout) = (64, Duration::from_secs(10));
+        serve(admin, router, most, head_timeout, &for_admin.config, never).await
     });
     let router = proxy::router(Arc::clone(gateway));
-    let connections = serve(api, router, config.connections.get().into(), config, stop).await;
+    let most = config.connections.get().into();
+    let connections = serve(api, router, most, config.head_timeout, config, stop).await;
     gateway.shutting_down.store(true, Ordering::Relaxed);
     let open = connections.count();
     tracing::info!(open, "shutting down: responses ask callers to disconnect");

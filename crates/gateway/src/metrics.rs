@@ -87,12 +87,10 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
     let method = known.into_iter().find(|known| request.method() == known);
     let started = Instant::now();
     let response = next.run(request).await;
+    let status = response.status().as_str().to_owned();
     let labels = [
         ("http_request_method", method.unwrap_or("_OTHER").to_owned()),
-        (
-            "http_response_status_code",
-            response.status().as_str().to_owned(),
-        ),
+        ("http_response_status_code", status),
     ];
     histogram!(DURATION, &labels).record(started.elapsed());
     response

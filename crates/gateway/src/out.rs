@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::uri::Scheme;
 use axum::http::{Method, Request, Uri};
+use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -20,6 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use officernd_auth::BoxError;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceExt as _, service_fn};
 
@@ -27,6 +29,9 @@ pub(crate) type Response = hyper::Response<Incoming>;
 
 /// For DNS, TCP, a proxy's tunnel and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// If a body pauses, its own timeout responds before that of the answer.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// RFC 9110 section 9.2.2, without TRACE.
 #[rustfmt::skip]
@@ -81,6 +86,8 @@ pub(crate) fn client(write_timeout: Duration) -> Result<HttpClient, String> {
         let connecting = connect(uri, proxy, direct, tls);
         async { tokio::time::timeout(CONNECT_TIMEOUT, connecting).await? }
     });
+    // By default, this client also sends a request again that it has not begun to write, such as a POST on
+    // a connection that turned out to be closed. `send` repeats only requests that may have been written.
     let http = Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIMEOUT)
@@ -89,17 +96,45 @@ pub(crate) fn client(write_timeout: Duration) -> Result<HttpClient, String> {
     Ok(BoxCloneSyncService::new(client))
 }
 
+/// Limits the time to the head of the response. It starts anew whenever the request's body moves.
+pub(crate) fn with_timeout(client: HttpClient, timeout: Duration) -> HttpClient {
+    BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
+        let host = host(&request);
+        let moved = Arc::new(Notify::new());
+        let of_body = Arc::clone(&moved);
+        let request = request.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                of_body.notify_one();
+                frame
+            }))
+        });
+        let mut response = client.clone().oneshot(request);
+        async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    response = &mut response => return response,
+                    () = moved.notified() => {}
+                    () = tokio::time::sleep(timeout + GRACE) => break,
+                }
+            }
+            Err(Unanswered("the API did not answer in time", host, None).into())
+        }
+    }))
+}
+
 /// Returns the proxy for this URL.
 pub(crate) fn proxy(uri: &Uri) -> Option<Uri> {
     intercept(&Matcher::from_env(), uri).map(|proxy| proxy.uri().clone())
 }
 
-/// Sends a request, and sends it again if the connection closed before a response and that is safe.
+/// Sends a request, and sends it again if the connection closed before the head of the response was
+/// complete and that is safe.
 async fn send(
     http: Client<BoxCloneSyncService<Uri, Stream, BoxError>, Body>,
     request: Request<Body>,
 ) -> Result<Response, BoxError> {
-    let host = request.uri().authority().map(ToString::to_string);
+    let host = host(&request);
     let (parts, body) = request.into_parts();
     // Bodies stream and so cannot be sent twice.
     let idempotent = body.is_end_stream() && IDEMPOTENT.contains(&parts.method);
@@ -111,7 +146,13 @@ async fn send(
         let request = Request::from_parts(parts, Body::empty());
         response = http.request(request).await;
     }
-    response.map_err(|error| Unanswered(cause(&error), host.unwrap_or_default(), error).into())
+    response.map_err(|error| Unanswered(cause(&error), host, Some(error)).into())
+}
+
+/// Returns the host and the port in a request's URL.
+pub(crate) fn host(request: &Request<Body>) -> String {
+    let host = request.uri().authority().map(ToString::to_string);
+    host.unwrap_or_default()
 }
 
 /// No proxy for plain http, which goes to this machine only: the proxy would see the token.
@@ -137,24 +178,32 @@ async fn connect(
     HttpsConnector::from((tunnel, tls)).oneshot(uri).await
 }
 
-/// The matcher ignores a proxy that it cannot parse, so requests would bypass it.
+/// The matcher ignores a proxy that it cannot parse, so requests would bypass it. Like the matcher, takes
+/// the first variable of each pair that is set, even if it is empty, and `ALL_PROXY` if that one is empty.
 fn check_proxies() -> Result<(), String> {
-    for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
-        let value = std::env::var(name).unwrap_or_default();
-        let proxy = Matcher::builder().all(value.as_str()).build();
-        let proxy = proxy.intercept(&Uri::from_static("https://app.officernd.com"));
-        let scheme = proxy.as_ref().and_then(|proxy| proxy.uri().scheme_str());
-        if !value.is_empty() && !matches!(scheme, Some("http" | "https")) {
-            let problem = "is not http://HOST:PORT or https://HOST:PORT";
-            return Err(format!("{name}: {problem}"));
-        }
+    let first = |names: [&'static str; 2]| {
+        let set = |name| Some((name, std::env::var(name).ok()?));
+        names.into_iter().find_map(set)
+    };
+    let pairs = [["HTTPS_PROXY", "https_proxy"], ["ALL_PROXY", "all_proxy"]];
+    let mut set = pairs.into_iter().filter_map(first);
+    let Some((name, value)) = set.find(|(_, value)| !value.is_empty()) else {
+        return Ok(());
+    };
+    let proxy = Matcher::builder().all(value).build();
+    let proxy = proxy.intercept(&Uri::from_static("https://app.officernd.com"));
+    match proxy.as_ref().and_then(|proxy| proxy.uri().scheme_str()) {
+        Some("http" | "https") => Ok(()),
+        _ => Err(format!(
+            "{name}: is not http://HOST:PORT or https://HOST:PORT"
+        )),
     }
-    Ok(())
 }
 
-/// Why a request got no response: an explanation for operators, the host, and the client's error.
+/// Why a request got no response: an explanation for operators, the host, and the client's error, or
+/// `None` if the API did not answer in time.
 #[derive(Debug)]
-pub(crate) struct Unanswered(pub(crate) &'static str, String, Error);
+pub(crate) struct Unanswered(pub(crate) &'static str, String, pub(crate) Option<Error>);
 
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -165,11 +214,12 @@ impl fmt::Display for Unanswered {
 
 impl StdError for Unanswered {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&self.2)
+        Some(self.2.as_ref()?)
     }
 }
 
-/// Returns `true` if the connection closed before the head of a response arrived.
+/// Returns `true` if the connection closed before the head of the response was complete. hyper does not
+/// tell whether a part of it had arrived.
 fn is_closed(error: &Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
 

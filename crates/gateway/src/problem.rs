@@ -5,8 +5,8 @@ use std::error::Error as StdError;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::LengthLimitError;
 use officernd_auth::{BoxError, Error, ErrorKind};
@@ -55,12 +55,6 @@ impl Failures {
         Some(format!("{} s ago: {problem}", at.elapsed().as_secs()))
     }
 
-    /// Records a failure without further causes and returns the response to it.
-    pub(crate) fn fail(&self, status: StatusCode, cause: &'static str) -> Response {
-        self.record(cause, cause.to_owned());
-        problem(status, cause)
-    }
-
     /// Returns the response to a request that failed. Logs it, if the library has not.
     pub(crate) fn answer(&self, error: &BoxError) -> Response {
         if let Some(error) = Error::find(error) {
@@ -78,7 +72,11 @@ impl Failures {
         let unanswered = causes(error.as_ref()).find_map(|error| error.downcast_ref());
         let cause = unanswered.map_or("the request failed", |error: &Unanswered| error.0);
         self.record(cause, chain(error.as_ref()));
-        problem(StatusCode::BAD_GATEWAY, &error.to_string())
+        let status = match unanswered {
+            Some(error) if error.2.is_none() => StatusCode::GATEWAY_TIMEOUT,
+            _ => StatusCode::BAD_GATEWAY,
+        };
+        problem(status, &error.to_string())
     }
 }
 
@@ -87,10 +85,8 @@ fn no_token(error: &Error) -> Response {
         // The error is in the path, so it is the caller's.
         return problem(StatusCode::NOT_FOUND, &error.to_string());
     }
-    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, &chain(error));
-    if let Some(seconds) = error.retry_after_seconds() {
-        let seconds = HeaderValue::from(seconds.max(1));
-        response.headers_mut().insert(RETRY_AFTER, seconds);
-    }
-    response
+    // Without one, the token may arrive at any time.
+    let seconds = error.retry_after_seconds().unwrap_or(1).max(1);
+    let response = problem(StatusCode::SERVICE_UNAVAILABLE, &chain(error));
+    ([(RETRY_AFTER, seconds.to_string())], response).into_response()
 }

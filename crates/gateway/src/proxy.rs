@@ -1,7 +1,6 @@
 //! Forwards requests to the API and streams both bodies.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -13,10 +12,9 @@ use axum::middleware::{from_fn, map_response_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
 use http_body_util::{BodyExt as _, Empty};
-use tokio::sync::Notify;
 use tower::ServiceExt as _;
 use tower_http::limit::RequestBodyLimitLayer;
-use tower_http::timeout::{RequestBodyTimeoutLayer, ResponseBodyTimeoutLayer};
+use tower_http::timeout::{RequestBodyTimeoutLayer, TimeoutBody};
 
 use crate::access;
 use crate::apps::Gateway;
@@ -25,9 +23,6 @@ use crate::metrics;
 use crate::out::chain;
 use crate::problem::problem;
 
-/// If a body pauses, its own timeout responds first.
-const GRACE: Duration = Duration::from_millis(500);
-
 /// `/api`, for programs on this machine.
 pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     let (body_timeout, body_limit) = (gateway.config.body_timeout, gateway.config.body_limit);
@@ -35,7 +30,6 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     Router::new()
         .route("/api/{*path}", any(forward))
         .with_state(gateway)
-        .layer(ResponseBodyTimeoutLayer::new(body_timeout))
         .layer(RequestBodyTimeoutLayer::new(body_timeout))
         .layer(RequestBodyLimitLayer::new(body_limit))
         // Above the limits and timeouts, so that their responses count too.
@@ -79,46 +73,28 @@ async fn forward(
     // hyper's server and client keep different things in extensions.
     parts.extensions = Extensions::new();
 
-    let moved = Arc::new(Notify::new());
-    let response = async {
-        if !has_body {
-            let request = Request::from_parts(parts, Empty::new());
-            return gateway.replaying.clone().oneshot(request).await;
-        }
-        let moved = Arc::clone(&moved);
-        let body = body.map_frame(move |frame| {
-            moved.notify_one();
-            frame
-        });
-        let request = Request::from_parts(parts, Body::new(body));
+    let response = if has_body {
+        let request = Request::from_parts(parts, body);
         gateway.streaming.clone().oneshot(request).await
-    };
-    // Starts anew whenever the request's body moves.
-    let timeout = gateway.config.answer_timeout + GRACE;
-    let response = {
-        let mut response = std::pin::pin!(response);
-        loop {
-            tokio::select! {
-                biased;
-                response = &mut response => break response,
-                () = moved.notified() => {}
-                () = tokio::time::sleep(timeout) => {
-                    let cause = "the API did not answer in time";
-                    return Err(gateway.failures.fail(StatusCode::GATEWAY_TIMEOUT, cause));
-                }
-            }
-        }
+    } else {
+        let request = Request::from_parts(parts, Empty::new());
+        gateway.replaying.clone().oneshot(request).await
     };
     let mut response = response.map_err(|error| gateway.failures.answer(&error))?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         // `Upgrade` is not forwarded, so the request did not ask for it.
         let cause = "the API switched protocols";
-        return Err(gateway.failures.fail(StatusCode::BAD_GATEWAY, cause));
+        gateway.failures.record(cause, cause.to_owned());
+        return Err(problem(StatusCode::BAD_GATEWAY, cause));
     }
     hop_by_hop::clean_response(response.headers_mut());
+    // The caller's connection decides on the version of the response, not the API's.
+    *response.version_mut() = Version::HTTP_11;
+    let body_timeout = gateway.config.body_timeout;
     Ok(response.map(|body| {
+        let body = TimeoutBody::new(body_timeout, body);
         Body::new(body.map_err(move |error| {
-            let problem = format!("the response broke off: {}", chain(&error));
+            let problem = format!("the response broke off: {}", chain(&*error));
             gateway.failures.record("the response broke off", problem);
             error
         }))

@@ -23,12 +23,13 @@ pub(crate) async fn serve(
     listener: Listener,
     router: Router,
     connections: usize,
+    head_timeout: Duration,
     config: &Config,
     stop: impl Future<Output = ()>,
 ) -> GracefulShutdown {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(config.head_timeout)
+        .header_read_timeout(head_timeout)
         .max_headers(100)
         .max_buf_size(32 * 1024);
     let graceful = GracefulShutdown::new();

@@ -29,9 +29,8 @@ pub(crate) fn open(config: &Config) -> Result<Option<Share>, String> {
             return Err("file: takes an absolute path and no store_ca_file".to_owned());
         }
         let store = FileStore::new(path).map_err(|error| error.to_string())?;
-        return Ok(Some(Box::new(move |provider| {
-            Shared::new(provider, store.clone())
-        })));
+        let share = move |provider| Shared::new(provider, store.clone());
+        return Ok(Some(Box::new(share)));
     }
     if !url.starts_with("redis://") && !url.starts_with("rediss://") {
         return Err("must start with redis://, rediss:// or file:/".to_owned());
@@ -41,9 +40,8 @@ pub(crate) fn open(config: &Config) -> Result<Option<Share>, String> {
         None => Ok(store),
     });
     let store = store.map_err(|error| error.to_string())?;
-    Ok(Some(Box::new(move |provider| {
-        Shared::new(provider, store.clone())
-    })))
+    let share = move |provider| Shared::new(provider, store.clone());
+    Ok(Some(Box::new(share)))
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, String> {

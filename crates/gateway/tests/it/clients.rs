@@ -11,7 +11,7 @@ use officernd_simulator::Simulator;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 
-use crate::child::{Gateway, raw_upstream, upstream, within};
+use crate::child::{Gateway, raw_upstream, until, upstream, within};
 
 /// A body without an end, and word of when it was dropped.
 fn endless(report: Arc<Notify>) -> Response<Body> {
@@ -95,7 +95,7 @@ async fn an_upstream_that_resets_is_a_502_or_a_body_cut_short() {
             let response = gateway.fetch(cut).await;
             assert_eq!(response.status(), 200);
             assert!(response.bytes().await.is_err(), "{cut} looks whole");
-            crate::child::until(|| gateway.said().contains("the response broke off")).await;
+            until(|| gateway.said().contains("the response broke off")).await;
         }
         // Closed after the response, without `connection: close`.
         for _ in 0..10 {
@@ -142,4 +142,7 @@ async fn a_body_that_stops_on_its_way_is_an_error_either_way() {
     let mut down = gateway.fetch("/api/down").await;
     assert_eq!(within(down.chunk()).await.unwrap().unwrap(), "some");
     assert!(within(down.chunk()).await.is_err(), "it looks whole");
+    let logged =
+        |line: &str| line.contains("WARN") && line.contains("the response broke off: data was");
+    until(|| gateway.said().lines().any(logged)).await;
 }

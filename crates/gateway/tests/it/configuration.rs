@@ -38,8 +38,8 @@ fn each_error_names_its_variable() {
         ("GATEWAY_UPSTREAM", "https://app.officernd.com/base", "is not https://HOST"),
         ("GATEWAY_UPSTREAM", "http://app.officernd.com", "is not https://HOST"),
         ("GATEWAY_UPSTREAM", "", "is set but empty"),
-        ("GATEWAY_CONNECTIONS", "0", "invalid value"),
-        ("GATEWAY_BODY_LIMIT", "lots", "invalid type"),
+        ("GATEWAY_CONNECTIONS", "0", "is not of the right type: expected a nonzero u16"),
+        ("GATEWAY_BODY_LIMIT", "hunter2", "is not of the right type: expected usize"),
         ("GATEWAY_BODY_TIMEOUT", "0s", "must not be zero"),
         ("GATEWAY_HEAD_TIMEOUT", "10", "is not a duration"),
         ("GATEWAY_ANSWER_TIMEOUT", "2days", "must be less than a day"),
@@ -100,8 +100,15 @@ fn errors_in_the_file_name_the_file_and_the_key() {
         ("[organizations.acme]\nclient_idd = 'a'", "organizations.acme.client_idd: is not a setting; did you mean client_id?"),
         ("[organizations.'a b']\nclient_id = 'a'", "organizations: \"a b\" is not a slug"),
         ("[officernd]\nclient_id = 'a'\n[organizations.acme]", "officernd.client_id: belongs in each [organizations.SLUG]"),
-        ("upstream = 8080", "upstream: invalid type"),
-        // What stands on the line may be a secret.
+        ("upstream = 8080", "upstream: is not of the right type: expected a string"),
+        ("[officernd]\nscope = 'a b'\nscopes = ['b', 'c']", "officernd.scope: and scopes are both set and differ"),
+        ("[organizations.a]\nscope = 'a'\nscopes = 'b'", "organizations.a.scope: and scopes are both set and differ"),
+        // A secret in the wrong place.
+        ("officernd = 'hunter2'", "officernd: is not of the right type: expected struct Settings"),
+        ("body_limit = 'hunter2'", "body_limit: is not of the right type: expected usize"),
+        ("organizations = 'hunter2'", "organizations: is not of the right type: expected a map"),
+        ("[organizations]\nacme = 'hunter2'", "organizations.acme: is not of the right type"),
+        ("[organizations]\nclient_secret = 'x, expected hunter2'", "organizations.client_secret: is not of the right type"),
         ("a = 1\nb = hunter2", "gateway.toml, line 2: "),
     ];
     for (text, problem) in cases {
@@ -163,11 +170,12 @@ async fn a_secret_of_digits_is_text_and_the_environment_wins_over_the_file() {
     let folder = Folder::new("digits");
     let file = folder.file(
         "gateway.toml",
-        "body_limit = 5\nhead_timeout = '5s'\n[officernd]\nscopes = 'no.such'\nclient_secret = 'hunter2'\n",
+        "body_limit = 5\nhead_timeout = '5s'\n[officernd]\nscope = 'no.such no.other'\nscopes = ['no.other', 'no.such']\nclient_secret = 'hunter2'\n",
     );
     let more = [
         ("GATEWAY_CONFIG", file.as_str()),
         ("GATEWAY_BODY_LIMIT", "1000"),
+        ("OFFICERND_SCOPE", "officernd.api.write, officernd.api.read"),
         ("OFFICERND_JITTER", "0.5"),
         ("OFFICERND_RATE_LIMIT_REQUESTS", "3"),
     ];

@@ -156,9 +156,11 @@ async fn neither_sigterm_nor_a_stop_of_4_s_loses_a_request_under_load() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_of_a_caller_is_kept() {
+async fn an_idle_connection_of_a_caller_is_kept_but_not_of_a_probe() {
     let simulator = Simulator::start().await.unwrap();
     let gateway = Gateway::start(&simulator, simulator.url(), &[]);
+    let mut probe = TcpStream::connect(gateway.admin).await.unwrap();
+    probe.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
     let mut client = connection(&gateway).await;
     for wait in [0, 12] {
         tokio::time::sleep(Duration::from_secs(wait)).await;
@@ -168,4 +170,10 @@ async fn an_idle_connection_of_a_caller_is_kept() {
         assert_eq!(response.status(), 200);
         within(response.into_body().collect()).await.unwrap();
     }
+    let mut answer = Vec::new();
+    let closed = tokio::time::timeout(Duration::from_secs(5), probe.read_to_end(&mut answer)).await;
+    assert!(
+        closed.is_ok(),
+        "a head on the admin address has no time limit"
+    );
 }

@@ -140,7 +140,8 @@ pub(crate) fn refusing() -> (TcpSocket, String) {
     (socket, address)
 }
 
-/// An API that answers each request as a script says, and closes the connection if it says `None`.
+/// An API that answers each request as a script says, and closes the connection after half a head or
+/// if it says `None`.
 /// Returns its URL and the heads that it got.
 pub(crate) async fn scripted(
     script: impl Fn(&str) -> Option<&'static str> + Send + Sync + 'static,
@@ -158,6 +159,9 @@ pub(crate) async fn scripted(
                     return;
                 };
                 let _ = stream.write_all(answer.as_bytes()).await;
+                if !answer.contains("\r\n\r\n") {
+                    return;
+                }
             }
         }
     });

@@ -8,8 +8,9 @@ use crate::folder::Folder;
 
 const CONFIG: &str = r#"
     [officernd]
-    scopes = "officernd.api.read"
+    scopes = "shared.read"
     [organizations.acme-london]
+    scope = "officernd.api.read"
     client_id_file = "ID_FILE"
     client_secret_file = "SECRET_FILE"
     token_url = "LONDON"
@@ -26,11 +27,17 @@ fn path(slug: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_organization_has_a_token_of_its_own() {
     let mut simulators = Vec::new();
-    for (slug, id, secret) in [
-        ("acme-london", "london", "secret of london"),
-        ("acme-paris", "paris", "secret of paris"),
+    for (slug, id, secret, scope) in [
+        (
+            "acme-london",
+            "london",
+            "secret of london",
+            "officernd.api.read",
+        ),
+        ("acme-paris", "paris", "secret of paris", "shared.read"),
     ] {
         let simulator = Simulator::builder().org_slug(slug).credentials(id, secret);
+        let simulator = simulator.grant_scopes([scope]);
         simulators.push(simulator.start().await.unwrap());
     }
     let [london, paris] = simulators.try_into().unwrap();
@@ -93,4 +100,36 @@ async fn each_organization_has_a_token_of_its_own() {
     let refusal = Fault::json(400, r#"{"error":"invalid_client"}"#);
     paris.token_faults().always(refusal);
     assert_eq!(gateway.get("/readyz").await.0, 200);
+}
+
+#[tokio::test]
+async fn equal_rate_limits_share_one_window_and_different_ones_do_not() {
+    let simulator = Simulator::start().await.unwrap();
+    let mut config = format!(
+        "[officernd]\nscopes = '{}'\ntoken_url = '{}'\nacquire_timeout = '2s'\nrate_limit_per = '1h'\n",
+        simulator.scope(),
+        simulator.token_url()
+    );
+    for (slug, requests) in [("a", 1), ("b", 1), ("c", 2)] {
+        simulator.add_app(slug, "secret");
+        config += &format!(
+            "[organizations.{slug}]\nclient_id = '{slug}'\nclient_secret = 'secret'\nrate_limit_requests = {requests}\n"
+        );
+    }
+    let folder = Folder::new("windows");
+    let more = [("GATEWAY_CONFIG", folder.file("gateway.toml", &config))];
+    let mut command = gateway();
+    command.envs(more).env("GATEWAY_UPSTREAM", simulator.url());
+    let gateway = Gateway::spawn(command);
+    let mut without_token = Vec::new();
+    for slug in ["a", "b", "c"] {
+        if gateway.get(&path(slug)).await.0 == 503 {
+            without_token.push(slug);
+        }
+    }
+    assert!(
+        matches!(without_token.as_slice(), ["a" | "b"]),
+        "{without_token:?}"
+    );
+    assert_eq!(simulator.token_requests(), 2);
 }

@@ -7,7 +7,7 @@ use axum::http::{Request, Response};
 use futures_util::{StreamExt as _, stream};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
-use officernd_simulator::Simulator;
+use officernd_simulator::{Fault, Simulator};
 use serde_json::Value;
 
 use crate::child::{Gateway, LOCATIONS, output, until, upstream, within};
@@ -20,7 +20,11 @@ async fn tokens_and_the_api_both_go_through_the_proxy() {
     let network = Network::start("proxied").await;
     let proxy = Proxy::start(&network, "200 OK").await;
     let mut command = network.command(IDENTITY, APP);
-    command.env("HTTPS_PROXY", proxy.with_password());
+    // The first one decides.
+    command
+        .env("HTTPS_PROXY", proxy.with_password())
+        .env("https_proxy", "socks5://127.0.0.1:1080")
+        .env("ALL_PROXY", "socks5://127.0.0.1:1080");
     let gateway = Gateway::spawn(command);
     // Byte for byte: an escape, a quote, a doubled slash.
     let odd = format!("{ACME}//a%2fb?it's=%20|x");
@@ -51,6 +55,8 @@ async fn no_proxy_names_the_hosts_that_are_reached_directly() {
     let proxy = Proxy::start(&network, "200 OK").await;
     let mut command = network.command(&network.token_url(), APP);
     command
+        .env("HTTPS_PROXY", "")
+        .env("https_proxy", "socks5://127.0.0.1:1080")
         .env("ALL_PROXY", &proxy.url)
         .env("NO_PROXY", "other.example, localhost");
     let gateway = Gateway::spawn(command);
@@ -70,15 +76,18 @@ async fn no_proxy_names_the_hosts_that_are_reached_directly() {
 #[tokio::test]
 async fn a_proxy_that_cannot_be_used_stops_the_start() {
     let network = Network::start("no-proxy").await;
-    for proxy in ["socks5://127.0.0.1:1080", "http://", "http//proxy:3128"] {
+    for (name, proxy) in [
+        ("https_proxy", "socks5://127.0.0.1:1080"),
+        ("https_proxy", "http://"),
+        ("HTTPS_PROXY", "http//proxy:3128"),
+        ("all_proxy", "socks5://127.0.0.1:1080"),
+    ] {
         let mut command = network.command(IDENTITY, APP);
-        command.env("https_proxy", proxy);
+        command.env(name, proxy);
         let (code, said) = output(command).await;
         assert_eq!(code, Some(2), "{said}");
-        assert!(
-            said.contains("https_proxy: is not http://HOST:PORT"),
-            "{said}"
-        );
+        let problem = format!("{name}: is not http://HOST:PORT");
+        assert!(said.contains(&problem), "{said}");
     }
 }
 
@@ -174,6 +183,10 @@ async fn failures_with_one_cause_are_logged_once_a_second_with_a_count() {
     until(|| counted() == 51).await;
 }
 
+fn path_of(head: &str) -> &str {
+    head.split(' ').nth(1).unwrap_or_default()
+}
+
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 #[tokio::test]
@@ -182,13 +195,17 @@ async fn a_request_whose_connection_closed_is_sent_once_more_if_that_is_safe() {
     // The first request for a path gets no answer, on a new connection or on a used one.
     let seen = std::sync::Mutex::new(std::collections::BTreeSet::new());
     let (api, heads) = scripted(move |head| {
-        let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+        let path = path_of(head).to_owned();
         let closes = match path.as_str() {
             "/api/ok" => false,
             "/api/never" => true,
             _ => seen.lock().unwrap().insert(path),
         };
-        (!closes).then_some(OK)
+        match closes {
+            true if path_of(head) == "/api/half-head" => Some("HTTP/1.1 200 OK\r\ncontent-le"),
+            true => None,
+            false => Some(OK),
+        }
     })
     .await;
     let gateway = Gateway::start(&simulator, &api, &[]);
@@ -211,6 +228,8 @@ async fn a_request_whose_connection_closed_is_sent_once_more_if_that_is_safe() {
             assert_eq!(send(method, &path, "").await, 200, "{path}");
         }
     }
+    // A part of a head counts as none.
+    assert_eq!(send("GET", "/api/half-head", "").await, 200);
     for (method, path, body, sent) in [
         ("POST", "/api/post", "", 1),
         ("PATCH", "/api/patch", "", 1),
@@ -219,7 +238,7 @@ async fn a_request_whose_connection_closed_is_sent_once_more_if_that_is_safe() {
         ("GET", "/api/never", "", 2),
     ] {
         assert_eq!(send(method, path, body).await, 502, "{method}");
-        let is_path = |head: &&String| head.split(' ').nth(1) == Some(path);
+        let is_path = |head: &&String| path_of(head) == path;
         let times = heads.lock().unwrap().iter().filter(is_path).count();
         assert_eq!(times, sent, "{method}");
     }
@@ -258,7 +277,11 @@ async fn the_answer_timeout_waits_for_a_moving_body_then_answers_504() {
     assert_eq!(hang.status(), 504);
     assert_eq!(hang.headers()["content-type"], "application/json");
     let problem: Value = serde_json::from_str(&hang.text().await.unwrap()).unwrap();
-    assert_eq!(problem["error"], "the API did not answer in time");
+    let problem = problem["error"].as_str().unwrap();
+    assert!(
+        problem.ends_with(": the API did not answer in time"),
+        "{problem}"
+    );
     let (_, metrics) = gateway.get("/metrics").await;
     let counted = "method=\"POST\",http_response_status_code=\"504\"} 1";
     assert!(metrics.contains(counted), "{metrics}");
@@ -266,4 +289,32 @@ async fn the_answer_timeout_waits_for_a_moving_body_then_answers_504() {
         let (_, shown) = gateway.get(path).await;
         assert!(shown.contains("did not answer in time"), "{path}: {shown}");
     }
+}
+
+#[tokio::test]
+async fn the_answer_timeout_does_not_include_the_wait_for_a_token() {
+    let simulator = Simulator::start().await.unwrap();
+    let token = Fault::Delay(Duration::from_millis(2500));
+    simulator.token_faults().always(token);
+    let api = Fault::Delay(Duration::from_secs(2));
+    simulator.api_faults().always(api);
+    let more = [("GATEWAY_ANSWER_TIMEOUT", "3s")];
+    let gateway = Gateway::start(&simulator, simulator.url(), &more);
+    let post = gateway.http.post(gateway.url(LOCATIONS)).body("body");
+    let (get, post) = tokio::join!(gateway.get(LOCATIONS), post.send());
+    assert_eq!(get.0, 200, "{}", get.1);
+    assert_eq!(post.unwrap().status(), 200);
+    // A 401, the next token and the replay.
+    simulator.revoke_all();
+    let (status, answer) = gateway.get(LOCATIONS).await;
+    assert_eq!(status, 200, "{answer}");
+
+    let more = [
+        ("GATEWAY_ANSWER_TIMEOUT", "100ms"),
+        ("OFFICERND_ACQUIRE_TIMEOUT", "1s"),
+    ];
+    let gateway = Gateway::start(&simulator, simulator.url(), &more);
+    let response = gateway.fetch(LOCATIONS).await;
+    assert_eq!(response.status(), 503);
+    assert!(response.headers().contains_key("retry-after"));
 }

@@ -4,10 +4,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use officernd_simulator::Simulator;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
+use tokio::net::{UnixSocket, UnixStream};
 
 use crate::child::{Gateway, LOCATIONS, gateway, output, until, within};
 use crate::folder::Folder;
@@ -98,4 +99,50 @@ async fn a_socket_in_use_is_left_alone_and_a_dead_one_is_replaced_by_one() {
         let _ = rival.kill();
         rival.wait().unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_socket_whose_owner_hangs_is_in_use() {
+    let simulator = Simulator::start().await.unwrap();
+    let folder = Folder::new("hangs");
+    let socket = folder.join("api.sock");
+    let owner = UnixSocket::new_stream().unwrap();
+    owner.bind(&socket).unwrap();
+    let _owner = owner.listen(1).unwrap();
+    let mut queue = Vec::new();
+    while let Ok(stream) = UnixStream::connect(&socket).await {
+        queue.push(stream);
+    }
+    let (code, said) = output(command(&simulator, &socket)).await;
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains("another process is listening on it"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_during_the_start_leaves_no_socket() {
+    let simulator = Simulator::start().await.unwrap();
+    let folder = Folder::new("signal");
+    let socket = folder.join("api.sock");
+    let lock = fs::File::open(folder.path()).unwrap();
+    lock.lock().unwrap();
+    let mut child = command(&simulator, &socket).spawn().unwrap();
+    // The gateway waits for the lock.
+    within(simulator.token_requests_reach(1)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let pid = child.id().to_string();
+    let sent = Command::new("kill").args(["-TERM", &pid]).status();
+    assert!(sent.unwrap().success());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(lock);
+    let mut status = None;
+    until(|| {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    })
+    .await;
+    assert_eq!(status.unwrap().code(), Some(0));
+    assert!(!socket.exists());
 }

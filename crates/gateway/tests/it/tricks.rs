@@ -1,7 +1,7 @@
 //! Malicious callers and APIs.
 
 use axum::body::Body;
-use axum::http::{HeaderMap, Request, Response};
+use axum::http::{HeaderMap, Request, Response, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Incoming};
 use officernd_simulator::Simulator;
@@ -228,7 +228,9 @@ async fn an_answer_that_would_confuse_the_caller_does_not_pass() {
         ("/api/lengths", 502, ""),
         ("/api/switch", 502, ""),
     ] {
-        let (code, text) = gateway.get(path).await;
+        let response = gateway.fetch(path).await;
+        assert_eq!(response.version(), Version::HTTP_11, "{path}");
+        let (code, text) = (response.status(), response.text().await.unwrap());
         assert_eq!(code, status, "{path}: {text}");
         if status == 200 {
             assert_eq!(text, body, "{path}");
