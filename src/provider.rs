@@ -418,14 +418,22 @@ impl FetchContext {
         loop {
             let state = *sent.borrow_and_update();
             let (until, message) = self.stops_at(state);
-            if self.depth == 0 && !self.tell_cache(until) {
+            // Behind a wrapper, too, the time limit of a running request decides when the cache gives it up.
+            let told = match state.at.filter(|_| state.out > 0) {
+                Some(at) => later(at.monotonic, self.fetch_timeout),
+                None => until,
+            };
+            // After its request, a fetch that was given up may still end: a wrapper releases its lease. It gets
+            // no other permit.
+            let has_asked = state.at.is_some() || state.unsent;
+            if self.depth == 0 && !self.tell_cache(told) && !has_asked {
                 return Err(given_up());
             }
             let until = self.extended(until, state);
             let given_up_at = later(until, GRACE);
             let timed_out = || {
                 let error = Error::new(ErrorKind::Timeout, message);
-                match state.at.is_some() || state.unsent {
+                match has_asked {
                     true => error,
                     false => error.not_attempted(),
                 }

@@ -11,6 +11,7 @@ use tower::util::{ServiceExt, service_fn};
 use tower_layer::Layer;
 
 use crate::error::BoxError;
+use crate::observability::count_request;
 use crate::organizations::OrganizationsLayer;
 use crate::{OfficeRndAuthLayer, RetryUnauthorized, SkipAuth};
 
@@ -43,6 +44,7 @@ impl Middleware for OfficeRndAuthLayer {
         next: Next<'_>,
     ) -> Result<Response> {
         if extensions.get::<SkipAuth>().is_some() {
+            count_request("passed");
             return next.run(request, extensions).await;
         }
         let extensions = &Mutex::new(extensions);
@@ -70,6 +72,7 @@ impl Middleware for OrganizationsLayer {
         next: Next<'_>,
     ) -> Result<Response> {
         if extensions.get::<SkipAuth>().is_some() {
+            count_request("passed");
             return next.run(request, extensions).await;
         }
         let layer = self.select(extensions.get(), request.url().path()).await;

@@ -86,15 +86,16 @@ impl TokenClient {
     ) -> Result<AppCredentials, Error> {
         let loaded = timeout_at(clock, until, pin!(self.credentials.source.load())).await;
         let loaded = loaded.unwrap_or_else(|| Err(BoxError::from("the source is too slow")));
-        let mut last = lock(&self.last);
         match loaded {
             Ok(app) => {
-                *last = Some(app.clone());
+                *lock(&self.last) = Some(app.clone());
                 Ok(app)
             }
             Err(error) => {
+                // Unlocked again before the event: a subscriber may call this provider.
+                let last = lock(&self.last).clone();
                 observability::credentials_unreadable(&*error, last.is_some());
-                last.clone().ok_or_else(|| {
+                last.ok_or_else(|| {
                     Error::new(ErrorKind::Transport, "the credentials cannot be loaded")
                         .not_attempted()
                         .with_source(error)

@@ -160,14 +160,17 @@ fn failed(error: BoxError) -> Error {
     if let Some(ours) = Error::find(&error) {
         return ours.clone();
     }
-    let unsent = never_connected(&*error);
     #[cfg(feature = "reqwest")]
-    let (timed_out, error) = match error.downcast::<reqwest::Error>() {
-        Ok(error) => (error.is_timeout(), error.without_url().into()),
-        Err(error) => (false, error),
+    let (timed_out, unsent, error) = match error.downcast::<reqwest::Error>() {
+        Ok(error) => (
+            error.is_timeout(),
+            error.is_connect(),
+            error.without_url().into(),
+        ),
+        Err(error) => (false, never_connected(&*error), error),
     };
     #[cfg(not(feature = "reqwest"))]
-    let timed_out = false;
+    let (timed_out, unsent) = (false, never_connected(&*error));
     let (kind, message) = match (timed_out, unsent) {
         (true, _) => (ErrorKind::Timeout, "the token request timed out"),
         (false, true) => (ErrorKind::Transport, "the token endpoint cannot be reached"),
@@ -178,8 +181,8 @@ fn failed(error: BoxError) -> Error {
         .mark_unsent(unsent)
 }
 
-/// Returns `true` if one of the causes means that no connection was made. A timeout does not: the
-/// request may have been sent before it.
+/// Returns `true` if one of the causes of a client's error means that no connection was made. A
+/// timeout does not: the request may have been sent before it.
 fn never_connected(error: &(dyn StdError + 'static)) -> bool {
     chain(error).any(|error| {
         let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
@@ -193,7 +196,7 @@ fn never_connected(error: &(dyn StdError + 'static)) -> bool {
                     | io::ErrorKind::AddrNotAvailable
             )
         );
-        // The error of hyper-util's client (reqwest uses it too) for DNS and TLS. Compares the message,
+        // The error of hyper-util's client for DNS and TLS. Compares the message,
         // because `is_connect` would tie this crate to a version of hyper-util.
         refused || error.to_string() == "client error (Connect)"
     })

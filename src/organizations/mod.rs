@@ -115,19 +115,21 @@ impl OrganizationsLayer {
         Stack::new(self, RetryLayer::new(RetryUnauthorized::new()))
     }
 
-    /// Finds the layer of a request with this extension and this path.
+    /// Finds the layer of a request with this extension and this path. Counts the request if there is none.
     #[cfg(feature = "reqwest-middleware")]
     pub(crate) async fn select(
         &self,
         chosen: Option<&OrganizationSlug>,
         path: &str,
     ) -> Result<crate::OfficeRndAuthLayer, crate::Error> {
-        let slug = self.map.slug(chosen, path)?;
+        let slug = self.map.slug(chosen, path);
+        let slug = slug.inspect_err(|_| count_request("refused"))?;
         let entries = self.map.entries.load_full();
-        match entries.get(slug).and_then(|entry| entry.layer()) {
-            Some(layer) => Ok(layer.clone()),
-            None => Arc::clone(&self.map).find(slug.into()).await,
+        if let Some(layer) = entries.get(slug).and_then(|entry| entry.layer()) {
+            return Ok(layer.clone());
         }
+        let found = Arc::clone(&self.map).find(slug.into()).await;
+        found.inspect_err(|_| count_request("failed"))
     }
 }
 

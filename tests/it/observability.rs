@@ -170,9 +170,17 @@ async fn a_provider_complains() {
 
 #[cfg(feature = "metrics")]
 mod metrics_too {
+    use std::collections::HashMap;
+
+    use officernd_auth::BoxError;
+    use officernd_auth::organizations::OrganizationsLayer;
     use testkit::page::Metrics;
+    use tower::{Layer as _, ServiceExt as _};
 
     use super::*;
+    #[cfg(feature = "reqwest-middleware")]
+    use crate::raw::closed_port;
+    use crate::support::Request;
 
     #[tokio::test(start_paused = true)]
     async fn metrics_have_the_types_units_and_labels_of_the_page() {
@@ -209,6 +217,77 @@ mod metrics_too {
             "officernd_auth_refreshes_total{cause=\"rejected\",outcome=\"ok\"} 1",
         ] {
             assert!(page.contains(line), "no {line} in {page}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fetch_that_took_no_permit_is_no_refresh() {
+        let metrics = Metrics::default();
+        let _guard = metrics::set_default_local_recorder(&metrics);
+        let limit = |requests| RateLimit::new(requests, s(60));
+        for (requests, outcomes) in [(0, &[][..]), (1, &["ok"])] {
+            let layer = OfficeRndAuthLayer::builder(ScriptedProvider::new());
+            let layer = layer.rate_limit(limit(requests)).build().unwrap();
+            let result = layer.cache().token().await;
+            assert_eq!(result.is_ok(), requests == 1);
+            settle().await;
+            for (name, label) in [
+                ("officernd_auth_refreshes_total", "outcome"),
+                ("officernd_auth_refresh_duration_seconds", "outcome"),
+            ] {
+                assert_eq!(metrics.values(name, label), outcomes, "{name}");
+            }
+        }
+    }
+
+    fn organizations() -> OrganizationsLayer {
+        let acme = OfficeRndAuthLayer::new(ScriptedProvider::new());
+        OrganizationsLayer::new(HashMap::from([("acme".to_owned(), acme)]))
+    }
+
+    /// A path without an organization, and an organization that is not found.
+    const NO_ORGANIZATION: [(&str, &str); 2] = [
+        ("https://app.officernd.com/api/v2/users/me", "refused"),
+        (
+            "https://app.officernd.com/api/v2/organizations/globex/x",
+            "failed",
+        ),
+    ];
+
+    #[tokio::test]
+    async fn a_request_without_an_organization_is_refused_and_one_of_an_unknown_organization_fails()
+    {
+        for (url, outcome) in NO_ORGANIZATION {
+            let metrics = Metrics::default();
+            let _guard = metrics::set_default_local_recorder(&metrics);
+            let inner = tower::service_fn(async |_: Request| Ok::<_, BoxError>(answer(200)));
+            let client = organizations().layer(inner);
+            client.oneshot(get(url)).await.unwrap_err();
+            let outcomes = metrics.values("officernd_auth_requests_total", "outcome");
+            assert_eq!(outcomes, [outcome], "{url}");
+        }
+    }
+
+    #[cfg(feature = "reqwest-middleware")]
+    #[tokio::test]
+    async fn a_middleware_of_reqwest_counts_requests_without_an_organization_or_a_token() {
+        let client = || reqwest_middleware::ClientBuilder::new(reqwest::Client::new());
+        let outcome_of = async |request: reqwest_middleware::RequestBuilder| {
+            let metrics = Metrics::default();
+            let _guard = metrics::set_default_local_recorder(&metrics);
+            request.send().await.unwrap_err();
+            metrics.values("officernd_auth_requests_total", "outcome")
+        };
+        let all = client().with(organizations()).build();
+        for (url, outcome) in NO_ORGANIZATION {
+            assert_eq!(outcome_of(all.get(url)).await, [outcome], "{url}");
+        }
+        let one = OfficeRndAuthLayer::new(ScriptedProvider::new());
+        let (_socket, address) = closed_port();
+        for client in [all, client().with(one).build()] {
+            let skipped = client.get(format!("http://{address}/"));
+            let skipped = skipped.with_extension(SkipAuth);
+            assert_eq!(outcome_of(skipped).await, ["passed"]);
         }
     }
 }

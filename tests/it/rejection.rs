@@ -51,6 +51,21 @@ async fn only_the_first_rejection_of_the_token_in_use_is_news() {
 }
 
 #[tokio::test]
+async fn a_401_to_another_caches_token_of_the_same_generation_rejects_nothing() {
+    let provider = ScriptedProvider::new();
+    let ((cache, _clock), (other, _other_clock)) = (stepped(&provider), stepped(&provider));
+    let own = cache.token().await.unwrap();
+    let theirs = other.token().await.unwrap();
+    assert_eq!(own.generation(), theirs.generation());
+    assert!(!cache.reject(&theirs));
+    assert!(!cache.status().rejected);
+    settle().await;
+    assert_eq!(now(&cache).as_deref(), Some("Bearer scripted-1"));
+    assert_eq!(provider.calls(), 2);
+    assert!(other.reject(&theirs));
+}
+
+#[tokio::test]
 async fn a_401_while_the_next_token_is_under_way_starts_no_other_fetch() {
     let provider = ScriptedProvider::new();
     let (cache, clock) = stepped(&provider);

@@ -8,7 +8,8 @@ use std::task::Poll;
 use officernd_auth::provider::Cause;
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
 use officernd_auth::{
-    AccessToken, Error, ErrorKind, FetchContext, Phase, RateLimit, TokenCache, TokenProvider,
+    AccessToken, Builder as LayerBuilder, Error, ErrorKind, FetchContext, Phase, RateLimit,
+    TokenCache, TokenProvider,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
@@ -84,15 +85,42 @@ async fn seconds_until_served(cache: &TokenCache, clock: &ManualClock) -> (u64, 
     panic!("waits for a minute and more");
 }
 
+/// Ends some time after the provider that it wraps, and counts its ends.
+#[derive(Clone)]
+struct Stored<P>(P, Arc<AtomicUsize>);
+
+impl<P: TokenProvider> TokenProvider for Stored<P> {
+    async fn fetch(&self, cx: FetchContext) -> Result<AccessToken, Error> {
+        let permit = cx.reserve().await?;
+        let result = cx.fetch_from(&self.0, permit).await;
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+        self.1.fetch_add(1, Ordering::SeqCst);
+        result
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        self.0.rate_limit()
+    }
+}
+
 #[test]
 fn a_fetch_parked_with_its_runtime_is_given_up_soon_after_its_timeout_and_keeps_no_place() {
     let narrow = RateLimit::new(1, s(5));
-    for (rate_limit, passed, at_most) in [(RateLimit::unlimited(), 0, 16), (narrow, 60, 30)] {
+    for (rate_limit, passed, at_most, wrapped) in [
+        (RateLimit::unlimited(), 0, 16, false),
+        (RateLimit::unlimited(), 0, 16, true),
+        (narrow.clone(), 60, 30, false),
+        (narrow, 60, 30, true),
+    ] {
         let provider = ScriptedProvider::new().then(Step::Hang);
         let clock = ManualClock::new();
-        let cache = cache_with(&provider, |builder| {
-            builder.clock(clock.clone()).rate_limit(rate_limit)
-        });
+        let set = |builder: LayerBuilder| builder.clock(clock.clone()).rate_limit(rate_limit);
+        let cache = match wrapped {
+            true => cache_with(&Stored(provider.clone(), Arc::default()), set),
+            false => cache_with(&provider, set),
+        };
         let parked = runtime();
         parked.block_on(async {
             assert!(at_once(cache.token()).is_none());
@@ -102,10 +130,32 @@ fn a_fetch_parked_with_its_runtime_is_given_up_soon_after_its_timeout_and_keeps_
         clock.advance(s(passed));
         let (took, token) = runtime().block_on(seconds_until_served(&cache, &clock));
         assert_eq!(token, SECOND);
-        assert!(took <= at_most, "{took} s for a fetch timeout of 10 s");
+        assert!(
+            took <= at_most,
+            "{took} s for a fetch timeout of 10 s, wrapped: {wrapped}"
+        );
         drop(parked);
         assert_eq!(now(&cache).as_deref(), Some(SECOND));
     }
+}
+
+#[test]
+fn a_wrapper_whose_fetch_was_given_up_ends_when_its_runtime_wakes() {
+    // The wrapper stores the failure and releases its lease.
+    let provider = Stored(ScriptedProvider::new().then(Step::Hang), Arc::default());
+    let clock = ManualClock::new();
+    let cache = cache_with(&provider, |builder| builder.clock(clock.clone()));
+    let parked = runtime();
+    parked.block_on(async {
+        assert!(at_once(cache.token()).is_none());
+        settle().await;
+    });
+    let (_, token) = runtime().block_on(seconds_until_served(&cache, &clock));
+    assert_eq!(token, SECOND);
+    assert_eq!(provider.1.load(Ordering::SeqCst), 1);
+    parked.block_on(settle());
+    assert_eq!(provider.1.load(Ordering::SeqCst), 2);
+    assert_eq!(now(&cache).as_deref(), Some(SECOND));
 }
 
 #[test]

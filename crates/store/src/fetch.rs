@@ -6,7 +6,6 @@ use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::HeaderValue;
 use officernd_auth::provider::{Cause, KeyMaterial, KeyedProvider};
 use officernd_auth::rate_limit::{Permit, Urgency};
 use officernd_auth::{AccessToken, Error, ErrorKind, FetchContext, backoff};
@@ -418,7 +417,7 @@ impl<P: KeyedProvider> Fetch<P> {
     ) -> AccessToken {
         let minted_by = self.claim.holder.as_str().to_owned();
         let known = saved.then(|| minted_by.clone());
-        self.shared.memory().succeeded(&token, known);
+        let number = self.shared.memory().succeeded(&token, known);
         let runtime = Handle::try_current();
         if let Some(runtime) = runtime.ok().filter(|_| shareable && !saved) {
             let mut claim = self.claim;
@@ -426,7 +425,7 @@ impl<P: KeyedProvider> Fetch<P> {
             // The request was sent, so it takes a slot even if none is free.
             claim.limits.requests = claim.limits.requests.map(|_| u32::MAX);
             let unstored = Unstored {
-                header: token.header_value().clone(),
+                number,
                 token: Token::new(&token, &minted_by),
                 sealer: self.sealer,
                 claim,
@@ -457,8 +456,8 @@ impl<P: KeyedProvider> Fetch<P> {
 
 /// A token that the store does not have.
 struct Unstored {
-    /// Offered while it is the header of the last token.
-    header: HeaderValue,
+    /// Offered while the last token has this number.
+    number: u64,
     claim: Claim,
     sealer: Sealer,
     token: Token,
@@ -483,7 +482,7 @@ async fn offer<P>(shared: Weak<Shared<P>>, cx: FetchContext, mut unstored: Unsto
         clock.sleep_until(later(at, spread() / 10)).await;
         let age = age(clock, unstored.sent_at);
         let left = unstored.token.granted.saturating_sub(age);
-        let is_current = shared.memory().is_last(&unstored.header) && clock.now() < until;
+        let is_current = shared.memory().is_last(unstored.number) && clock.now() < until;
         let token = unstored.token.clone().with_left(left);
         let Some(token) = token.filter(|_| is_current) else {
             return;

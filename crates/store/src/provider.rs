@@ -105,6 +105,9 @@ pub(crate) struct Shared<P> {
 pub(crate) struct Memory {
     /// The last token, and the holder that minted it if the store has the token.
     last: Option<(HeaderValue, Option<String>)>,
+    /// The number of tokens so far. The header does not identify one: a server may return the same token again,
+    /// with another lifetime.
+    tokens: u64,
     /// Set by a failed token request: the key of its credentials, the end of the backoff, and the failure.
     pause: Option<(Name, Instant, ErrorKind)>,
     /// The end of the backoff without the store. It may be later, to spread processes out.
@@ -164,9 +167,9 @@ impl Memory {
             .filter(|_| Some(header) == token.map(AccessToken::header_value))
     }
 
-    /// Returns `true` if this is the header of the last token.
-    pub(crate) fn is_last(&self, header: &HeaderValue) -> bool {
-        self.last.as_ref().is_some_and(|(last, _)| last == header)
+    /// Returns `true` if the last token has this number.
+    pub(crate) fn is_last(&self, number: u64) -> bool {
+        self.tokens == number
     }
 
     /// Returns the end of the backoff for the credentials of this key, and the failure that caused it.
@@ -194,10 +197,12 @@ impl Memory {
         self.direct_after = Some(until);
     }
 
-    /// Records a token and ends the backoff.
-    pub(crate) fn succeeded(&mut self, token: &AccessToken, minted_by: Option<String>) {
+    /// Records a token and ends the backoff. Returns the number of the token.
+    pub(crate) fn succeeded(&mut self, token: &AccessToken, minted_by: Option<String>) -> u64 {
         self.last = Some((token.header_value().clone(), minted_by));
         (self.failures, self.pause) = (0, None);
+        self.tokens += 1;
+        self.tokens
     }
 
     /// Returns when a refresh ahead stops waiting for the store: after half of the lifetime that remained when it

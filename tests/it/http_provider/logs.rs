@@ -1,10 +1,16 @@
 //! Traces, and the text of `Debug`.
 
+use std::sync::mpsc;
+
+use officernd_auth::provider::KeyedProvider as _;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
 use super::*;
 use crate::raw::{closed_port, tls_server};
+use crate::support::{at_once, set_subscriber};
 
 #[tokio::test]
 async fn a_narrower_scope_is_kept_and_warned_of_once() {
@@ -95,4 +101,32 @@ async fn events_say_what_kept_a_connection_from_being_made() {
         assert!(event.to_lowercase().contains(cause), "{cause}: {event}");
         assert!(!event.contains(url), "{event}");
     }
+}
+
+/// Reads the credentials at each event.
+struct Reads(HttpTokenProvider, mpsc::Sender<Option<ErrorKind>>);
+
+impl<S: tracing::Subscriber> Layer<S> for Reads {
+    fn on_event(&self, _: &tracing::Event<'_>, _: Context<'_, S>) {
+        let material = at_once(self.0.key_material());
+        let error = material.and_then(Result::err);
+        self.1.send(error.map(|error| error.kind())).unwrap();
+    }
+}
+
+#[test]
+fn a_subscriber_may_read_the_credentials() {
+    let (read, is_read) = mpsc::channel();
+    // In a thread, which a lock would stop for good.
+    std::thread::spawn(move || {
+        let unreadable = || std::future::ready(Err("the keyring is locked".into()));
+        let credentials = ClientCredentials::from_source(unreadable).scope("a");
+        let (provider, _) = over(credentials, |_| token());
+        let subscriber = tracing_subscriber::registry().with(Reads(provider.clone(), read));
+        let _guard = set_subscriber(subscriber);
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.build().unwrap().block_on(refused(&provider));
+    });
+    let error = is_read.recv_timeout(s(10));
+    assert_eq!(error, Ok(Some(ErrorKind::Transport)));
 }

@@ -265,6 +265,61 @@ fn tls_config() -> tokio_rustls::rustls::ClientConfig {
         .with_no_client_auth()
 }
 
+/// Resolves no name: it fails at once, or never answers.
+struct NoNames(bool);
+
+impl ::reqwest::dns::Resolve for NoNames {
+    fn resolve(&self, _: ::reqwest::dns::Name) -> ::reqwest::dns::Resolving {
+        match self.0 {
+            true => Box::pin(std::future::pending()),
+            false => Box::pin(async { Err("no such host".into()) }),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_name_and_a_connect_timeout_take_no_place_over_reqwest() {
+    for (hangs, kind) in [(false, ErrorKind::Transport), (true, ErrorKind::Timeout)] {
+        let client = ::reqwest::Client::builder().dns_resolver(Arc::new(NoNames(hangs)));
+        let client = client.connect_timeout(Duration::from_millis(50)).build();
+        let credentials = credentials().token_url("https://x.invalid/token");
+        let provider = HttpTokenProvider::with_reqwest(credentials, client.unwrap()).unwrap();
+        assert_eq!(error_and_requests(provider).await, (kind, 0));
+    }
+}
+
+/// A body that breaks off as if the network were gone.
+struct Breaks;
+
+impl Body for Breaks {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        let gone = std::io::Error::from(std::io::ErrorKind::HostUnreachable);
+        std::task::Poll::Ready(Some(Err(gone)))
+    }
+}
+
+#[tokio::test]
+async fn a_network_that_is_gone_after_reqwest_has_connected_is_no_missing_connection() {
+    let server = Raw::start(Script::AnswerAndHang(Vec::new())).await;
+    let (url, client) = (server.url.clone(), ::reqwest::Client::new());
+    let breaks = service_fn(move |_: Request<Full<Bytes>>| {
+        let body = ::reqwest::Body::wrap(Breaks);
+        let response = client.post(&url).body(body).send();
+        async { response.await.map(Response::<::reqwest::Body>::from) }
+    });
+    let provider = HttpTokenProvider::with_service(credentials(), breaks).unwrap();
+    assert_eq!(
+        error_and_requests(provider).await,
+        (ErrorKind::Transport, 1)
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_that_is_not_ready_in_time_has_sent_nothing() {
     let (client, mut server) = tower_test::mock::pair::<_, Response<Full<Bytes>>>();

@@ -226,6 +226,29 @@ async fn of_two_tokens_fetched_without_the_store_the_newer_one_is_shared() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_one_token_fetched_twice_without_the_store_the_longer_lifetime_is_shared() {
+    for seed in 0..20 {
+        fastrand::seed(seed);
+        let (endpoint, store) = (ScriptedProvider::new(), TestStore::down());
+        let fetching = pod(endpoint.clone(), &store);
+        for life in [s(2000), s(3600)] {
+            endpoint.push(Step::Token("same".into(), life));
+            fetching.refresh().await.unwrap();
+        }
+        store.set_down(false);
+        sleep(s(30)).await;
+        let taking = pod(endpoint.clone(), &store);
+        let token = taking.token().await.unwrap();
+        assert_eq!(
+            (token.header_value().to_str().unwrap(), endpoint.calls()),
+            ("Bearer same", 2)
+        );
+        let left = taking.status().expires_in.unwrap();
+        assert!(left > s(3500), "seed {seed}: {left:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_backoff_without_the_store_does_not_delay_the_use_of_a_stored_token() {
     for seed in 0..5 {
         fastrand::seed(seed);

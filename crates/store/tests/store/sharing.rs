@@ -1,14 +1,23 @@
 //! Processes that share a token through a store in memory, with the clock paused.
 
+use std::convert::Infallible;
 use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
 
 use officernd_auth::provider::{Cause, KeyMaterial};
 use officernd_auth::testing::{ManualClock, ScriptedProvider, Step};
-use officernd_auth::{AccessToken, Error, ErrorKind, OfficeRndAuthLayer, RateLimit, TokenCache};
+use officernd_auth::{
+    AccessToken, ClientCredentials, Error, ErrorKind, HttpTokenProvider, OfficeRndAuthLayer,
+    RateLimit, TokenCache,
+};
 use officernd_auth_store::testing::{MemoryStore, check_store};
 use officernd_auth_store::{SharedTokenProvider, TokenStore};
 use tokio::task::JoinSet;
 use tokio::time::{advance, sleep};
+use tower::service_fn;
 
 use crate::support::{Provider, TestStore, cache, header, limited, ms, now, pod, s, shared};
 
@@ -365,4 +374,27 @@ async fn a_store_that_hangs_costs_three_seconds_once_in_ten() {
     let status = provider.status();
     assert!(status.available);
     assert_eq!((status.fetched, status.failures), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn debug_and_status_show_no_secret() {
+    let endpoint = service_fn(async |_: Request<Full<Bytes>>| {
+        let body = r#"{"access_token":"hunter2token","token_type":"Bearer","expires_in":3600}"#;
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(body))))
+    });
+    let credentials = ClientCredentials::new("the-id", "hunter2").scope("a");
+    let endpoint = HttpTokenProvider::with_service(credentials, endpoint).unwrap();
+    let (provider, cache) = shared(endpoint, &MemoryStore::new());
+    let mut shown = String::new();
+    for _ in 0..2 {
+        shown += &format!(
+            "{provider:?} {provider:#?} {cache:?} {:?}",
+            provider.status()
+        );
+        shown += &serde_json::to_string(&provider.status()).unwrap();
+        assert_eq!(header(&cache.token().await.unwrap()), "Bearer hunter2token");
+    }
+    assert_eq!(provider.status().fetched, 1);
+    assert!(shown.contains("the-id"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
 }
