@@ -86,11 +86,13 @@ impl OfficeRndAuthLayer {
         self.layer(http_client)
     }
 
-    /// Sends one request through `inner`, like a service of this layer. `inner` must be ready.
-    ///
-    /// Use it in a service that selects a layer for each request: it does not clone the layer.
+    /// Sends one request through `inner`, which must be ready, without cloning the layer.
     #[inline]
-    pub fn call<S, Req>(&self, inner: &mut S, request: Req) -> ResponseFuture<S::Future, S, Req>
+    pub(crate) fn call<S, Req>(
+        &self,
+        inner: &mut S,
+        request: Req,
+    ) -> ResponseFuture<S::Future, S, Req>
     where
         S: Service<Req> + Clone,
         Req: AuthRequest,
