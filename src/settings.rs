@@ -1,5 +1,6 @@
 //! All settings of a layer, from the environment or a file.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::value::MapDeserializer;
 use serde::de::{Deserializer, Error};
 use serde_json::Value;
 
@@ -213,13 +215,18 @@ impl Settings {
                 return Err(ConfigError::setting(SCOPES, problem));
             }
         }
-        let (mut all, mut settings) = (serde_json::Map::new(), Self::default());
-        for (name, value) in found {
-            all.insert(field_of(name).to_ascii_lowercase(), value.into());
-            // Deserialized after each variable, so that an error has its name.
-            settings = Self::deserialize(Value::Object(all.clone()))
-                .map_err(|error| ConfigError::setting(name, format!("is invalid: {error}")))?;
-        }
+        // An error is about the variable that was read last. Values are moved: a copy of the secret would not be
+        // wiped.
+        let read = Cell::new(PREFIX);
+        let fields = found.into_iter().map(|(name, value)| {
+            read.set(name);
+            (field_of(name).to_ascii_lowercase(), Value::String(value))
+        });
+        let mut settings = Self::deserialize(MapDeserializer::new(fields)).map_err(
+            |error: serde_json::Error| {
+                ConfigError::setting(read.get(), format!("is invalid: {error}"))
+            },
+        )?;
         settings.from_env = true;
         let checked = settings.check().and_then(|()| settings.policy());
         checked.map_err(|error| settings.named(error))?;
