@@ -133,18 +133,6 @@ fn read_in_child() -> bool {
     }
     tracing_subscriber::fmt().with_ansi(false).init();
     let read = Settings::from_env().and_then(|settings| {
-        #[cfg(target_os = "linux")]
-        if let Some(secret) = settings
-            .client_secret
-            .as_ref()
-            .filter(|it| it.expose() == LONG_SECRET)
-        {
-            let copies = format!(
-                "copies {}\n",
-                copies_in_memory(&secret.expose().as_bytes()[32..])
-            );
-            std::io::stdout().write_all(copies.as_bytes()).unwrap();
-        }
         settings.credentials()?;
         Ok(settings)
     });
@@ -158,42 +146,6 @@ fn read_in_child() -> bool {
     };
     std::io::stdout().write_all(printed.as_bytes()).unwrap();
     true
-}
-
-/// Longer than what an allocator writes at the start of memory that is freed.
-const LONG_SECRET: &str = "................................................................the end";
-
-/// Counts where these bytes are in this process's memory, without the environment and constants.
-#[cfg(target_os = "linux")]
-fn copies_in_memory(needle: &[u8]) -> usize {
-    use std::os::unix::fs::FileExt as _;
-
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let memory = std::fs::File::open("/proc/self/mem").unwrap();
-    let mut buffer = vec![0; 64 * 1024];
-    let mut found = std::collections::BTreeSet::new();
-    for map in maps.lines() {
-        let (range, rest) = map.split_once(' ').unwrap();
-        if !rest.starts_with("rw") || rest.ends_with("[stack]") {
-            continue;
-        }
-        let (start, end) = range.split_once('-').unwrap();
-        let parse = |at| u64::from_str_radix(at, 16).unwrap();
-        let (mut at, end) = (parse(start), parse(end));
-        while at < end {
-            // This memory is read too.
-            buffer.fill(0);
-            let read = memory.read_at(&mut buffer, at).unwrap_or(0);
-            let windows = buffer[..read].windows(needle.len()).enumerate();
-            found.extend(
-                windows
-                    .filter(|(_, it)| *it == needle)
-                    .map(|(nth, _)| at + nth as u64),
-            );
-            at += (buffer.len() - needle.len()) as u64;
-        }
-    }
-    found.len()
 }
 
 /// Prints what [`Settings::from_env`] makes of sound variables with these in their place; "-" stands for
@@ -301,16 +253,6 @@ fn a_secret_in_the_environment_is_text_even_if_it_looks_like_a_number() {
         let wanted = format!("id {:?} secret {:?}", Some(secret), Some(secret));
         assert!(printed.contains(&wanted), "{printed}");
     }
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn the_secret_is_in_memory_once_after_it_was_read_from_the_environment() {
-    let printed = from_env(&[
-        ("CLIENT_SECRET", LONG_SECRET),
-        ("TOKEN_URL", "https://a.example/"),
-    ]);
-    assert!(printed.contains("copies 1\n"), "{printed}");
 }
 
 #[test]
