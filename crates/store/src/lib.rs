@@ -5,13 +5,10 @@
 //! [`SharedTokenProvider`] wraps a provider. [`TokenStore::claim`] returns the stored entry, grants the fetch to
 //! one process, or returns how long to wait. The process with the grant sends one token request and calls
 //! [`TokenStore::finish`], which saves the token or the failure. The others claim again every 50 to 200 ms,
-//! doubling to 0.9 s. A lease covers one request (`fetch_timeout` + 5 s); a process that waits for a slot has no
-//! lease.
+//! doubling to 0.9 s. A lease covers one request (`fetch_timeout` + 5 s).
 //!
-//! A test explores this protocol exhaustively: three processes, a window of two requests, one crash, pauses past
-//! the lease, lost replies, rejected tokens, and steps of the wall clock. It checks that each key has at most one
-//! live grant, that the window is never exceeded, that no older entry replaces a newer one, and that from every
-//! state, one more token request gives each process a token or a failure.
+//! A test explores this protocol exhaustively, with crashes, pauses past the lease, lost replies, rejected tokens
+//! and steps of the wall clock. ARCHITECTURE.md of the repository describes it.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod breaker;
