@@ -128,7 +128,7 @@ pub(crate) fn doubled(base: Duration, times: u32, cap: Duration) -> Duration {
     base.saturating_mul(2u32.saturating_pow(times)).min(cap)
 }
 
-/// One reading of both clocks.
+/// A reading of both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Now {
     pub(crate) monotonic: Instant,

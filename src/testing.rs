@@ -83,7 +83,7 @@ pub struct ScriptedProvider {
     script: Arc<Mutex<Script>>,
 }
 
-/// What one fetch of a [`ScriptedProvider`] does.
+/// The behavior of one fetch of a [`ScriptedProvider`].
 ///
 /// ```
 /// use officernd_auth::testing::{ScriptedProvider, Step};

@@ -71,7 +71,7 @@ enum Fetch {
     },
 }
 
-/// Who must wait for the end of a hold.
+/// The fetches that a hold keeps from starting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whom {
     /// Everyone; callers get the error.

@@ -74,7 +74,7 @@ impl HttpTokenProvider {
         Self::with_reqwest(credentials, transport::reqwest_client(plain)?)
     }
 
-    /// Like [`new`](Self::new), with your own client and its proxy, root certificates and addresses.
+    /// Creates a provider over your own client, with its proxy, root certificates and addresses.
     /// Clones of one client can be used for many providers, and for requests to the API.
     ///
     /// The client's settings, default headers and cookies apply to the token request:
@@ -120,7 +120,7 @@ impl HttpTokenProvider {
         Self::over(credentials, transport::over_reqwest(client))
     }
 
-    /// Like [`new`](Self::new), over a tower HTTP service, which is cloned for each fetch. It must not
+    /// Creates a provider over a tower HTTP service, which is cloned for each fetch. It must not
     /// follow redirects or decompress. Its errors go to logs, so they must not quote the request, whose
     /// body contains the client secret.
     ///
